@@ -1,1 +1,8 @@
 //! An MQTT broker for Linux.
+#![deny(unsafe_code)]
+
+pub mod clock;
+pub mod io;
+pub mod limits;
+pub mod memory;
+pub mod wire;

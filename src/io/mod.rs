@@ -1,0 +1,151 @@
+//! The kernel boundary: what a shard may ask of the world, and what the world answers.
+//!
+//! Knows no MQTT word. A shard runs over the trait [`Io`]; `uring` is the kernel, `sim` is a seeded fake. Everything
+//! that a shard asks for is an operation that completes later; nothing here blocks. The rules that both sides keep:
+//!
+//! - One receive and one send per socket at a time. A socket is closed or moved to another shard only after both had
+//!   their final completion.
+//! - The bytes of a [`Completion::Received`] stay valid until [`Io::replenish`], which the shard calls in the same turn.
+//! - A batch given to [`Io::send`] is owned by `Io` until [`Completion::Sent`] brings it back.
+//! - Completions of one socket and one direction come in order; between sockets there is no order.
+
+mod token;
+
+use std::net::SocketAddr;
+
+use crate::memory::{OutBatch, ShardId};
+
+pub use token::{Operation, Token};
+
+/// Index of a listening socket, as given to the backend at start.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct ListenerId(pub u16);
+
+/// A connected socket. Whoever holds it owns it; it moves between shards by value and must end in [`Io::close`].
+#[derive(Debug, PartialEq, Eq)]
+pub struct Socket(pub u64);
+
+/// A receive buffer that the kernel filled.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct Buffer {
+    pub id: u16,
+    /// Where the bytes start within the buffer.
+    pub offset: u32,
+    pub len: u32,
+}
+
+/// How long a receive stays armed.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum ReceiveMode {
+    /// One completion. Used until a connection is at home, so that it can move without a cancel.
+    Once,
+    /// Until it is cancelled, fails, or runs out of buffers.
+    Many,
+}
+
+/// Why a receive is over.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum ReceiveEnd {
+    /// The peer closed its side.
+    Eof,
+    /// No receive buffer was free: nothing is lost, arm again once buffers are back.
+    NoBuffers,
+    /// [`Io::receive_cancel`] took effect.
+    Cancelled,
+    /// The connection failed; the errno.
+    Error(i32),
+}
+
+/// What a non-blocking read found.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum ReadNow {
+    Bytes(usize),
+    WouldBlock,
+    Eof,
+    Error(i32),
+}
+
+/// What the world answers.
+#[derive(Debug)]
+pub enum Completion {
+    Accepted {
+        listener: ListenerId,
+        socket: Socket,
+        peer: SocketAddr,
+    },
+    /// Accepting ended (cancelled, out of descriptors, ...); arm again to go on. 0 when it was cancelled.
+    AcceptEnded {
+        listener: ListenerId,
+        errno: i32,
+    },
+    /// Bytes. With `more` false the receive is over and must be armed again for more.
+    Received {
+        token: Token,
+        buffer: Buffer,
+        more: bool,
+    },
+    /// The receive is over without bytes.
+    ReceiveEnded {
+        token: Token,
+        end: ReceiveEnd,
+    },
+    /// The send is over. `result` is the number of bytes taken, possibly short, or the errno.
+    Sent {
+        token: Token,
+        batch: OutBatch,
+        result: Result<usize, i32>,
+    },
+    /// The cancel of a receive is over; the receive itself ends by its own completion, before or after this.
+    CancelEnded {
+        token: Token,
+    },
+    /// Another shard rang.
+    Doorbell,
+}
+
+/// What a shard may ask of the world.
+pub trait Io {
+    /// Starts accepting; connections come as [`Completion::Accepted`] until [`Completion::AcceptEnded`].
+    fn accept(&mut self, listener: ListenerId);
+    /// Stops accepting; ends with [`Completion::AcceptEnded`].
+    fn accept_cancel(&mut self, listener: ListenerId);
+    /// Arms a receive.
+    fn receive(&mut self, socket: &Socket, token: Token, mode: ReceiveMode);
+    /// Cancels an armed receive. Data may still come before its end.
+    fn receive_cancel(&mut self, token: Token);
+    /// Sends a batch that is not empty.
+    fn send(&mut self, socket: &Socket, token: Token, batch: OutBatch);
+    /// Shuts both directions down: a receive in flight ends after the pending data, a send in flight fails.
+    fn shutdown(&mut self, socket: &Socket);
+    /// Reads at most `max` bytes that the kernel already has, without waiting, and appends them to `into`.
+    fn read_now(&mut self, socket: &Socket, into: &mut Vec<u8>, max: usize) -> ReadNow;
+    /// Closes; the socket has no operation in flight.
+    fn close(&mut self, socket: Socket);
+    /// Wakes a shard that announced that it sleeps.
+    fn doorbell(&mut self, shard: ShardId);
+    /// Takes what has completed, appended to `into`. Does not wait.
+    fn completions(&mut self, into: &mut Vec<Completion>);
+    /// The bytes of a filled buffer.
+    fn bytes(&self, buffer: Buffer) -> &[u8];
+    /// Gives a buffer back; a receive may fill it from now on.
+    fn replenish(&mut self, buffer: Buffer);
+    /// A random number; seeded in simulation.
+    fn random(&mut self) -> u64;
+}
+
+/// How a driver waits between turns.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct Wait {
+    /// Milliseconds to wait at most; 0 only submits and looks.
+    pub timeout_ms: u64,
+    /// Wait for this many completions ...
+    pub completions: u32,
+    /// ... but no longer than this many microseconds once waiting for more than one.
+    pub gather_us: u32,
+}
+
+/// A backend with a real clock behind it.
+pub trait Driver: Io {
+    /// Submits everything that was asked for and waits as told.
+    fn submit_and_wait(&mut self, wait: Wait);
+}

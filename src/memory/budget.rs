@@ -1,0 +1,157 @@
+//! Byte budgets: one pool per class for the whole process, leased by shards in chunks.
+//!
+//! A shard charges what it keeps against its lease and goes to the shared pool only when the lease is used up, so
+//! that the common charge touches no shared cache line. What a shard holds beyond its needs is at most one chunk.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+/// What memory is kept for; each class has its own bound.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Class {
+    /// Partial packets that wait for their rest.
+    Receive = 0,
+    /// Encoded bytes that wait for a socket.
+    Send = 1,
+    /// Messages in sessions: queued or in flight.
+    Queue = 2,
+    /// Retained messages.
+    Retained = 3,
+    /// Messages between shards.
+    Mesh = 4,
+}
+
+/// Number of classes.
+pub const CLASSES: usize = 5;
+
+/// The bytes that all shards may keep, by class.
+#[derive(Debug)]
+pub struct Pool {
+    free: [AtomicI64; CLASSES],
+}
+
+impl Pool {
+    /// `limits` in bytes, indexed by [`Class`].
+    pub fn new(limits: [u64; CLASSES]) -> Arc<Pool> {
+        Arc::new(Pool { free: limits.map(|limit| AtomicI64::new(limit.min(i64::MAX as u64) as i64)) })
+    }
+
+    /// Bytes that no shard has leased.
+    pub fn free(&self, class: Class) -> i64 {
+        self.free[class as usize].load(Ordering::Relaxed)
+    }
+
+    fn take(&self, class: Class, bytes: i64) -> bool {
+        let free = &self.free[class as usize];
+        if free.fetch_sub(bytes, Ordering::Relaxed) >= bytes {
+            return true;
+        }
+        free.fetch_add(bytes, Ordering::Relaxed);
+        false
+    }
+
+    fn give(&self, class: Class, bytes: i64) {
+        self.free[class as usize].fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+/// One class of one shard.
+#[derive(Debug, Default, Copy, Clone)]
+pub struct Lease {
+    leased: i64,
+    used: i64,
+}
+
+/// One shard's leases.
+#[derive(Debug)]
+pub struct Budget {
+    pool: Arc<Pool>,
+    leases: [Lease; CLASSES],
+}
+
+impl Budget {
+    /// Bytes leased at a time.
+    pub const CHUNK: i64 = 256 * 1024;
+
+    pub fn new(pool: Arc<Pool>) -> Budget {
+        Budget { pool, leases: [Lease::default(); CLASSES] }
+    }
+
+    /// Charges `bytes`; false, and nothing charged, if the whole process has no more of this class.
+    #[must_use]
+    pub fn charge(&mut self, class: Class, bytes: usize) -> bool {
+        let lease = &mut self.leases[class as usize];
+        let bytes = bytes as i64;
+        let missing = lease.used + bytes - lease.leased;
+        if missing > 0 {
+            // A chunk if there is one, else just what is needed: near the limit every byte counts.
+            let chunk = missing.max(Self::CHUNK);
+            if self.pool.take(class, chunk) {
+                lease.leased += chunk;
+            } else if self.pool.take(class, missing) {
+                lease.leased += missing;
+            } else {
+                return false;
+            }
+        }
+        lease.used += bytes;
+        true
+    }
+
+    /// Charges what must be kept in any case; the class may go beyond its bound by it.
+    pub fn charge_always(&mut self, class: Class, bytes: usize) {
+        if !self.charge(class, bytes) {
+            let lease = &mut self.leases[class as usize];
+            let missing = lease.used + bytes as i64 - lease.leased;
+            self.pool.give(class, -missing);
+            lease.leased += missing;
+            lease.used += bytes as i64;
+        }
+    }
+
+    /// Gives back what was charged.
+    pub fn release(&mut self, class: Class, bytes: usize) {
+        let lease = &mut self.leases[class as usize];
+        lease.used -= bytes as i64;
+        debug_assert!(lease.used >= 0, "{class:?} released more than was charged");
+        let spare = lease.leased - lease.used - Self::CHUNK;
+        if spare >= Self::CHUNK {
+            lease.leased -= spare;
+            self.pool.give(class, spare);
+        }
+    }
+
+    /// Bytes charged by this shard.
+    pub fn used(&self, class: Class) -> u64 {
+        self.leases[class as usize].used.max(0) as u64
+    }
+}
+
+impl Drop for Budget {
+    fn drop(&mut self) {
+        for (class, lease) in self.leases.iter().enumerate() {
+            self.pool.free[class].fetch_add(lease.leased, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_charge_beyond_the_pool_is_refused_whole() {
+        let pool = Pool::new([1_000_000; CLASSES]);
+        let mut one = Budget::new(pool.clone());
+        let mut two = Budget::new(pool.clone());
+        assert!(one.charge(Class::Queue, 600_000));
+        assert!(!two.charge(Class::Queue, 600_000));
+        assert_eq!(two.used(Class::Queue), 0);
+        assert!(two.charge(Class::Retained, 600_000), "classes are apart");
+        one.release(Class::Queue, 600_000);
+        assert!(two.charge(Class::Queue, 600_000));
+        drop((one, two));
+        assert_eq!(pool.free(Class::Queue), 1_000_000);
+        assert_eq!(pool.free(Class::Retained), 1_000_000);
+    }
+}

@@ -1,0 +1,15 @@
+//! What the broker keeps in memory: generational keys, Application Messages, output buffers, byte budgets.
+//!
+//! Knows nothing of connections, sessions or topics. All of it is safe code.
+
+mod budget;
+mod key;
+mod message;
+mod outbox;
+mod shards;
+
+pub use budget::{Budget, Class, Lease, Pool};
+pub use key::{Arena, Key};
+pub use message::{Message, MessageView};
+pub use outbox::{OutBatch, Outbox};
+pub use shards::{ShardId, ShardSet};

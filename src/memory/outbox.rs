@@ -1,0 +1,171 @@
+//! Output of one connection: encoded bytes, with large payloads spliced in by reference.
+//!
+//! An [`Outbox`] is filled during a turn and taken as one [`OutBatch`], which is then owned by the kernel boundary
+//! until its send completes. An idle connection's outbox owns no memory.
+
+use super::Message;
+
+/// What a connection has to send next.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    bytes: Vec<u8>,
+    splices: Vec<Splice>,
+    spliced_len: usize,
+}
+
+#[derive(Debug)]
+struct Splice {
+    /// The payload goes before this position of `bytes`.
+    at: usize,
+    message: Message,
+}
+
+impl Outbox {
+    /// Payloads of at least this many bytes are sent by reference: the break-even of a copy against an extra
+    /// segment was measured between 512 and 1,024 bytes.
+    pub const SPLICE_MIN: usize = 1024;
+
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty() && self.splices.is_empty()
+    }
+
+    /// Bytes that will go to the kernel.
+    pub fn len(&self) -> usize {
+        self.bytes.len() + self.spliced_len
+    }
+
+    /// Where packets are encoded to; append only.
+    pub fn bytes_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    /// Appends the payload of `message`, by reference if that is cheaper.
+    pub fn push_payload(&mut self, message: &Message) {
+        let payload = message.payload();
+        if payload.len() < Self::SPLICE_MIN {
+            self.bytes.extend_from_slice(payload);
+        } else {
+            self.spliced_len += payload.len();
+            self.splices.push(Splice { at: self.bytes.len(), message: message.clone() });
+        }
+    }
+
+    /// Everything so far, as one batch; `spare` is the buffer that the next bytes will go to.
+    pub fn take(&mut self, spare: Vec<u8>) -> OutBatch {
+        debug_assert!(spare.is_empty());
+        let len = self.len();
+        self.spliced_len = 0;
+        OutBatch {
+            bytes: std::mem::replace(&mut self.bytes, spare),
+            splices: std::mem::take(&mut self.splices),
+            len,
+            sent: 0,
+        }
+    }
+
+    /// Drops what was not sent and gives the memory back.
+    pub fn clear(&mut self) {
+        *self = Outbox::default();
+    }
+}
+
+/// Bytes on their way to the kernel.
+#[derive(Debug, Default)]
+pub struct OutBatch {
+    bytes: Vec<u8>,
+    splices: Vec<Splice>,
+    len: usize,
+    sent: usize,
+}
+
+impl OutBatch {
+    /// Bytes that are not sent yet.
+    pub fn remaining(&self) -> usize {
+        self.len - self.sent
+    }
+
+    /// The kernel took `count` bytes more.
+    pub fn advance(&mut self, count: usize) {
+        debug_assert!(count <= self.remaining());
+        self.sent += count;
+    }
+
+    /// The unsent bytes if they lie in one piece.
+    pub fn contiguous(&self) -> Option<&[u8]> {
+        self.splices.is_empty().then(|| &self.bytes[self.sent..])
+    }
+
+    /// The unsent bytes, in order; no piece is empty.
+    pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        let mut from = 0;
+        let mut skip = self.sent;
+        let tail = self.splices.last().map_or(0, |splice| splice.at);
+        self.splices
+            .iter()
+            .flat_map(move |splice| {
+                let before = &self.bytes[from..splice.at];
+                from = splice.at;
+                [before, splice.message.payload()]
+            })
+            .chain(std::iter::once(&self.bytes[tail..]))
+            .filter_map(move |piece| {
+                let skipped = skip.min(piece.len());
+                skip -= skipped;
+                (skipped < piece.len()).then(|| &piece[skipped..])
+            })
+    }
+
+    /// The buffer, emptied, for another use.
+    pub fn into_buffer(mut self) -> Vec<u8> {
+        self.bytes.clear();
+        self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::NEVER;
+    use crate::memory::MessageView;
+    use crate::wire::Qos;
+
+    fn message(len: usize) -> Message {
+        let payload: Vec<u8> = (0..len).map(|i| i as u8).collect();
+        MessageView {
+            topic: "t",
+            properties: &[],
+            payload: &payload,
+            qos: Qos::AtMostOnce,
+            retain: false,
+            expires_at: NEVER,
+            publisher: 0,
+        }
+        .to_message()
+    }
+
+    #[test]
+    fn pieces_are_the_bytes_in_order_from_every_offset() {
+        let mut outbox = Outbox::default();
+        let mut expected = Vec::new();
+        for len in [0, 10, 2000, 0, 1024, 5, 3000, 3000] {
+            let message = message(len);
+            outbox.bytes_mut().extend_from_slice(b"head");
+            outbox.push_payload(&message);
+            expected.extend_from_slice(b"head");
+            expected.extend_from_slice(message.payload());
+        }
+        assert_eq!(outbox.len(), expected.len());
+        let mut batch = outbox.take(Vec::new());
+        assert!(outbox.is_empty());
+        assert_eq!(batch.contiguous(), None);
+        for step in [1, 7, 1500, 2000, 1, 3000].into_iter().cycle() {
+            let left: Vec<u8> = batch.pieces().flatten().copied().collect();
+            assert_eq!(left, &expected[expected.len() - batch.remaining()..]);
+            assert!(batch.pieces().all(|piece| !piece.is_empty()));
+            if batch.remaining() == 0 {
+                break;
+            }
+            batch.advance(step.min(batch.remaining()));
+        }
+    }
+}
