@@ -5,4 +5,7 @@ pub mod clock;
 pub mod io;
 pub mod limits;
 pub mod memory;
+pub mod mesh;
+pub mod metrics;
+pub mod timer;
 pub mod wire;

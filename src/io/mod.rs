@@ -56,6 +56,13 @@ pub enum ReceiveEnd {
     Error(i32),
 }
 
+/// Which directions [`Io::shutdown`] ends.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Shutdown {
+    Write,
+    Both,
+}
+
 /// What a non-blocking read found.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum ReadNow {
@@ -115,8 +122,9 @@ pub trait Io {
     fn receive_cancel(&mut self, token: Token);
     /// Sends a batch that is not empty.
     fn send(&mut self, socket: &Socket, token: Token, batch: OutBatch);
-    /// Shuts both directions down: a receive in flight ends after the pending data, a send in flight fails.
-    fn shutdown(&mut self, socket: &Socket);
+    /// Shuts down. `Write`: the peer sees the end after what was sent. `Both`: moreover a receive in flight ends after
+    /// the pending data, and a send in flight fails.
+    fn shutdown(&mut self, socket: &Socket, how: Shutdown);
     /// Reads at most `max` bytes that the kernel already has, without waiting, and appends them to `into`.
     fn read_now(&mut self, socket: &Socket, into: &mut Vec<u8>, max: usize) -> ReadNow;
     /// Closes; the socket has no operation in flight.

@@ -1,0 +1,365 @@
+//! The ends of all rings that one shard holds.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+
+use rtrb::{Consumer, Producer, RingBuffer};
+
+use super::bell::Bell;
+use crate::memory::{ShardId, ShardSet};
+
+/// Registers of each FIFO.
+pub const REGISTERS: usize = 3;
+
+/// The register that counts items dequeued and acted upon.
+pub const CONSUMED: usize = 0;
+
+/// Written by the reader of a FIFO, read by its writer.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Progress {
+    registers: [AtomicU64; REGISTERS],
+    /// The writer wants its bell rung when a register has grown.
+    awaited: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Outgoing<T> {
+    ring: Producer<T>,
+    spill: VecDeque<T>,
+    /// Items ever given to [`Links::push`] or [`Links::push_control`].
+    pushed: u64,
+    progress: Arc<Progress>,
+}
+
+#[derive(Debug)]
+struct Incoming<T> {
+    ring: Consumer<T>,
+    consumed: u64,
+    progress: Arc<Progress>,
+}
+
+/// One shard's ends.
+#[derive(Debug)]
+pub struct Links<T> {
+    here: ShardId,
+    outgoing: Vec<Option<Outgoing<T>>>,
+    incoming: Vec<Option<Incoming<T>>>,
+    bells: Arc<[Bell]>,
+    spill_max: usize,
+    /// Peers with something to publish or to ring for.
+    touched: ShardSet,
+    /// Peers whose ring may hold items that a budget left behind.
+    unread: ShardSet,
+    /// Peers whose spill is at its bound.
+    full: ShardSet,
+    /// Peers that published progress here and may have to be rung.
+    progressed: ShardSet,
+}
+
+/// All links of `shards` shards; `ring_slots` and `spill_max` in items per FIFO.
+pub fn build<T>(shards: u16, ring_slots: usize, spill_max: usize) -> Vec<Links<T>> {
+    let count = usize::from(shards);
+    assert!((1..=ShardSet::MAX).contains(&count), "{count} shards");
+    let bells: Arc<[Bell]> = (0..count).map(|_| Bell::default()).collect();
+    let mut links: Vec<Links<T>> = (0..shards)
+        .map(|here| Links {
+            here,
+            outgoing: (0..count).map(|_| None).collect(),
+            incoming: (0..count).map(|_| None).collect(),
+            bells: bells.clone(),
+            spill_max,
+            touched: ShardSet::EMPTY,
+            unread: ShardSet::EMPTY,
+            full: ShardSet::EMPTY,
+            progressed: ShardSet::EMPTY,
+        })
+        .collect();
+    for from in 0..count {
+        for to in (0..count).filter(|to| *to != from) {
+            let (producer, consumer) = RingBuffer::new(ring_slots);
+            let progress = Arc::new(Progress::default());
+            links[from].outgoing[to] = Some(Outgoing {
+                ring: producer,
+                spill: VecDeque::new(),
+                pushed: 0,
+                progress: progress.clone(),
+            });
+            links[to].incoming[from] = Some(Incoming { ring: consumer, consumed: 0, progress });
+        }
+    }
+    links
+}
+
+impl<T> Links<T> {
+    pub fn here(&self) -> ShardId {
+        self.here
+    }
+
+    pub fn shards(&self) -> u16 {
+        self.outgoing.len() as u16
+    }
+
+    /// All shards but this one.
+    pub fn peers(&self) -> ShardSet {
+        ShardSet::first(self.shards()).without(self.here)
+    }
+
+    pub fn bell(&self) -> &Bell {
+        &self.bells[usize::from(self.here)]
+    }
+
+    fn out(&mut self, to: ShardId) -> &mut Outgoing<T> {
+        self.outgoing[usize::from(to)].as_mut().expect("a shard has no link to itself")
+    }
+
+    fn out_ref(&self, to: ShardId) -> &Outgoing<T> {
+        self.outgoing[usize::from(to)].as_ref().expect("a shard has no link to itself")
+    }
+
+    /// Appends to the FIFO; it leaves with the next [`Links::flush`].
+    pub fn push(&mut self, to: ShardId, item: T) {
+        let spill_max = self.spill_max;
+        let out = self.out(to);
+        out.spill.push_back(item);
+        out.pushed += 1;
+        let full = out.spill.len() >= spill_max + out.ring.buffer().capacity();
+        self.touched.insert(to);
+        if full {
+            self.full.insert(to);
+        }
+    }
+
+    /// Puts an item into the ring before everything that is spilled; gives it back if the ring has no room.
+    pub fn push_control(&mut self, to: ShardId, item: T) -> Result<(), T> {
+        let out = self.out(to);
+        match out.ring.push(item) {
+            Ok(()) => {
+                out.pushed += 1;
+                self.touched.insert(to);
+                Ok(())
+            }
+            Err(rtrb::PushError::Full(item)) => Err(item),
+        }
+    }
+
+    /// Shards to which nothing more should be routed by those who can wait.
+    pub fn full(&self) -> ShardSet {
+        self.full
+    }
+
+    /// Items that wait behind the ring.
+    pub fn spilled(&self, to: ShardId) -> usize {
+        self.out_ref(to).spill.len()
+    }
+
+    /// Items ever pushed to `to`: the position of the newest.
+    pub fn pushed(&self, to: ShardId) -> u64 {
+        self.out_ref(to).pushed
+    }
+
+    /// What `to` published about the FIFO from here to there.
+    pub fn register(&self, to: ShardId, register: usize) -> u64 {
+        self.out_ref(to).progress.registers[register].load(Ordering::Acquire)
+    }
+
+    /// Publishes progress about the FIFO from `from` to here; a register only grows.
+    pub fn set_register(&mut self, from: ShardId, register: usize, value: u64) {
+        let incoming = self.incoming[usize::from(from)].as_ref().expect("a shard has no link to itself");
+        debug_assert!(value >= incoming.progress.registers[register].load(Ordering::Relaxed));
+        incoming.progress.registers[register].store(value, Ordering::Release);
+        self.progressed.insert(from);
+    }
+
+    /// Asks `to` to ring here when one of its registers has grown.
+    pub fn await_progress(&self, to: ShardId) {
+        let progress = &self.out_ref(to).progress;
+        progress.awaited.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+    }
+
+    /// Moves spilled items into the rings, publishes the tails, and rings bells. Returns the shards that must be woken.
+    pub fn flush(&mut self) -> ShardSet {
+        let mut wake = ShardSet::EMPTY;
+        for to in self.touched.iter() {
+            let spill_max = self.spill_max;
+            let out = self.out(to);
+            let count = out.spill.len().min(out.ring.slots());
+            if count > 0
+                && let Ok(chunk) = out.ring.write_chunk_uninit(count)
+            {
+                chunk.fill_from_iter(out.spill.drain(..count));
+            }
+            if out.spill.is_empty() && out.spill.capacity() > 4096 {
+                out.spill = VecDeque::new();
+            }
+            let (empty, below) = (out.spill.is_empty(), out.spill.len() <= spill_max / 2);
+            if empty {
+                self.touched.remove(to);
+            } else {
+                self.await_progress(to);
+            }
+            if below {
+                self.full.remove(to);
+            }
+            if self.bells[usize::from(to)].ring(self.here) {
+                wake.insert(to);
+            }
+        }
+        for from in std::mem::take(&mut self.progressed).iter() {
+            let incoming = self.incoming[usize::from(from)].as_ref().expect("a shard has no link to itself");
+            fence(Ordering::SeqCst);
+            if incoming.progress.awaited.load(Ordering::Relaxed)
+                && incoming.progress.awaited.swap(false, Ordering::Relaxed)
+                && self.bells[usize::from(from)].ring(self.here)
+            {
+                wake.insert(from);
+            }
+        }
+        wake
+    }
+
+    /// Whether some ring to here may hold items, or some spill may have found room.
+    pub fn has_work(&self) -> bool {
+        !self.unread.is_empty()
+            || self.touched.iter().any(|to| {
+                let out = self.out_ref(to);
+                // Not `slots`: that needs the producer. The consumed count says as much.
+                (out.pushed - out.spill.len() as u64)
+                    < self.register(to, CONSUMED) + out.ring.buffer().capacity() as u64
+            })
+    }
+
+    /// Which rings to read in this turn.
+    pub fn take_rung(&mut self) -> ShardSet {
+        let rung = self.bell().take();
+        let all = rung.union(std::mem::take(&mut self.unread)).without(self.here);
+        self.unread = ShardSet::EMPTY;
+        all
+    }
+
+    /// Takes at most `max` items from `from`. The reader acts on them and then calls [`Links::consumed`].
+    pub fn read(&mut self, from: ShardId, max: usize, into: &mut VecDeque<T>) -> usize {
+        let Some(incoming) = self.incoming[usize::from(from)].as_mut() else { return 0 };
+        let ready = incoming.ring.slots();
+        let count = ready.min(max);
+        if count > 0
+            && let Ok(chunk) = incoming.ring.read_chunk(count)
+        {
+            into.extend(chunk);
+        }
+        if ready > count {
+            self.unread.insert(from);
+        }
+        count
+    }
+
+    /// The items of the last [`Links::read`] were acted upon.
+    pub fn consumed(&mut self, from: ShardId, count: usize) {
+        let Some(incoming) = self.incoming[usize::from(from)].as_mut() else { return };
+        incoming.consumed += count as u64;
+        let consumed = incoming.consumed;
+        self.set_register(from, CONSUMED, consumed);
+    }
+
+    /// Items in this shard's spills and in the rings that lead here.
+    pub fn waiting(&self) -> usize {
+        let spilled: usize = self.outgoing.iter().flatten().map(|out| out.spill.len()).sum();
+        let ready: usize = self.incoming.iter().flatten().map(|incoming| incoming.ring.slots()).sum();
+        spilled + ready
+    }
+
+    /// Whether everything that was pushed from here was acted upon.
+    pub fn is_quiet(&self) -> bool {
+        self.peers().iter().all(|to| self.register(to, CONSUMED) == self.out_ref(to).pushed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_all(links: &mut Links<u32>, budget: usize) -> Vec<u32> {
+        let mut got = VecDeque::new();
+        for from in links.take_rung().iter() {
+            let count = links.read(from, budget, &mut got);
+            links.consumed(from, count);
+        }
+        let _ = links.flush();
+        got.into()
+    }
+
+    #[test]
+    fn items_keep_their_order_through_a_ring_of_two_slots() {
+        let mut all = build::<u32>(2, 2, 4);
+        let (mut b, mut a) = (all.pop().unwrap(), all.pop().unwrap());
+        let mut got = Vec::new();
+        for round in 0..50u32 {
+            for item in 0..(round % 5) {
+                a.push(1, round * 10 + item);
+            }
+            let _ = a.flush();
+            got.extend(read_all(&mut b, (round % 3) as usize));
+        }
+        while !a.is_quiet() {
+            let _ = a.flush();
+            got.extend(read_all(&mut b, 2));
+        }
+        let expected: Vec<u32> =
+            (0..50).flat_map(|round| (0..round % 5).map(move |item| round * 10 + item)).collect();
+        assert_eq!(got, expected);
+        assert_eq!(a.waiting() + b.waiting(), 0);
+    }
+
+    #[test]
+    fn control_items_pass_the_spill_but_not_the_ring() {
+        let mut all = build::<u32>(2, 2, 4);
+        let (mut b, mut a) = (all.pop().unwrap(), all.pop().unwrap());
+        a.push(1, 1);
+        a.push(1, 2);
+        a.push(1, 3);
+        let _ = a.flush();
+        assert_eq!(a.push_control(1, 9), Err(9), "the ring is full");
+        assert_eq!(read_all(&mut b, 1), [1]);
+        assert_eq!(a.push_control(1, 9), Ok(()));
+        let _ = a.flush();
+        assert_eq!(read_all(&mut b, 9), [2, 9]);
+        let _ = a.flush();
+        assert_eq!(read_all(&mut b, 9), [3]);
+    }
+
+    #[test]
+    fn a_full_spill_is_announced_until_half_of_it_is_gone() {
+        let mut all = build::<u32>(2, 2, 4);
+        let (mut b, mut a) = (all.pop().unwrap(), all.pop().unwrap());
+        for item in 0..6 {
+            a.push(1, item);
+        }
+        assert!(a.full().contains(1));
+        let _ = a.flush();
+        assert!(a.full().contains(1), "four are spilled");
+        assert_eq!(read_all(&mut b, 9), [0, 1]);
+        let _ = a.flush();
+        assert!(!a.full().contains(1), "two are spilled");
+    }
+
+    #[test]
+    fn a_sleeper_is_woken_once_and_one_with_work_does_not_sleep() {
+        let mut all = build::<u32>(2, 2, 4);
+        let (mut b, mut a) = (all.pop().unwrap(), all.pop().unwrap());
+        assert!(b.bell().sleep());
+        a.push(1, 1);
+        assert!(a.flush().contains(1));
+        a.push(1, 2);
+        assert!(a.flush().is_empty(), "it was woken already");
+        assert!(!b.bell().sleep(), "its inbox is not empty");
+        a.await_progress(1);
+        assert!(a.bell().sleep());
+        let mut got = VecDeque::new();
+        assert!(b.take_rung().contains(0));
+        let count = b.read(0, 9, &mut got);
+        b.consumed(0, count);
+        assert!(b.flush().contains(0), "progress was awaited");
+    }
+}
