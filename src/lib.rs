@@ -7,5 +7,8 @@ pub mod limits;
 pub mod memory;
 pub mod mesh;
 pub mod metrics;
+pub mod session;
+pub mod shard;
 pub mod timer;
+pub mod topic;
 pub mod wire;

@@ -56,6 +56,11 @@ impl ShardSet {
     }
 
     #[must_use]
+    pub fn intersection(self, other: ShardSet) -> ShardSet {
+        ShardSet(self.0 & other.0)
+    }
+
+    #[must_use]
     pub fn minus(self, other: ShardSet) -> ShardSet {
         ShardSet(self.0 & !other.0)
     }

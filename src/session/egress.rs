@@ -1,0 +1,418 @@
+//! What is delivered to a client: sent at once, queued, resent, acknowledged.
+
+use super::fanout::Fanout;
+use super::flight::{Flight, Slot};
+use super::kept::Kept;
+use super::link::in_flight_max;
+use super::packet::{Fit, Packet, Sending, fit};
+use super::queue::Queue;
+use super::{
+    Acked, Cx, Delivered, DropReason, Grant, Link, More, Orphan, PubrecReply, Pumped, Session, Wire,
+};
+use crate::clock::{Millis, NEVER};
+use crate::limits::QueueFull;
+use crate::memory::{Budget, Class};
+use crate::wire::{AckKind, Qos, Reason, ack_packet_size, encode_ack};
+
+/// Messages of QoS 1 and 2 that a session holds for its client; never empty between calls.
+#[derive(Debug, Default)]
+pub(super) struct Egress {
+    flight: Flight,
+    queue: Queue,
+}
+
+impl Session {
+    /// A new session without any state.
+    pub fn new() -> Session {
+        Session::default()
+    }
+
+    /// Delivers one message. Without a wire, QoS 0 is dropped and QoS 1 and 2 are queued.
+    pub fn deliver(
+        &mut self,
+        wire: Option<Wire<'_>>,
+        fanout: &mut Fanout<'_>,
+        grant: &Grant<'_>,
+        cx: &mut Cx<'_>,
+    ) -> Delivered {
+        if fanout.message.is_expired(cx.now) {
+            return Delivered::Dropped(DropReason::Expired); // [MQTT-3.3.2-5]
+        }
+        match (grant.qos, wire) {
+            (Qos::AtMostOnce, None) => Delivered::Dropped(DropReason::Offline),
+            (Qos::AtMostOnce, Some(mut wire)) => deliver_at_most_once(&mut wire, fanout, grant, cx),
+            (Qos::AtLeastOnce | Qos::ExactlyOnce, wire) => {
+                let egress = self.egress.get_or_insert_default();
+                let delivered = egress.deliver(wire, fanout, grant, &mut self.packet_id_next, cx);
+                self.trim();
+                delivered
+            }
+        }
+    }
+
+    /// PUBACK came; it ends the delivery whatever its code. // [MQTT-4.3.2-3] [MQTT-4.4.0-2] [MQTT-4.8.2-6]
+    pub fn handle_puback(&mut self, link: &mut Link, packet_id: u16, cx: &mut Cx<'_>) -> Acked {
+        self.complete_if(link, packet_id, cx, |slot| slot.qos == Qos::AtLeastOnce)
+    }
+
+    /// PUBREC came; a 3.x client's means 0x00. // [MQTT-4.3.3-3] [MQTT-4.3.3-4] [MQTT-4.4.0-2] [U5-4.3-2] [U5-4.3-5]
+    pub fn handle_pubrec(
+        &mut self,
+        link: &mut Link,
+        packet_id: u16,
+        reason: Reason,
+        cx: &mut Cx<'_>,
+    ) -> PubrecReply {
+        if reason.is_error() {
+            return match self.complete_if(link, packet_id, cx, |slot| slot.qos == Qos::ExactlyOnce) {
+                Acked::Completed | Acked::Ignored => PubrecReply::None,
+            };
+        }
+        let Some(egress) = &mut self.egress else { return PubrecReply::PubRelNotFound };
+        match egress.flight.get(packet_id) {
+            Some(slot) if slot.qos == Qos::ExactlyOnce => {
+                if let Some(kept) = egress.flight.release(packet_id) {
+                    cx.budget.release(Class::Queue, kept.cost() - Kept::PLACE_COST);
+                }
+                PubrecReply::PubRel
+            }
+            Some(_) | None => PubrecReply::PubRelNotFound,
+        }
+    }
+
+    /// PUBCOMP came; it ends the delivery whatever its code. // [MQTT-4.3.3-5]
+    pub fn handle_pubcomp(&mut self, link: &mut Link, packet_id: u16, cx: &mut Cx<'_>) -> Acked {
+        self.complete_if(link, packet_id, cx, |slot| slot.kept.is_none())
+    }
+
+    /// Sends what can be sent now: what a resumed session has to resend, then the queue.
+    ///
+    /// PUBREL goes before PUBLISH, since no lack of quota may hold it back. // [MQTT-3.3.4-10]
+    pub fn pump(&mut self, mut wire: Wire<'_>, cx: &mut Cx<'_>) -> Pumped {
+        let mut pumped = Pumped { published: 0, released: 0, more: More::Nothing };
+        if let Some(egress) = &mut self.egress {
+            pumped.more = egress.resend_pubrels(&mut wire, &mut pumped.released, cx);
+            if pumped.more == More::Nothing {
+                pumped.more = egress.resend_publishes(&mut wire, &mut pumped.published, cx);
+            }
+            if pumped.more == More::Nothing {
+                pumped.more =
+                    egress.send_queue(&mut wire, &mut self.packet_id_next, &mut pumped.published, cx);
+            }
+            self.trim();
+        }
+        pumped
+    }
+
+    /// The connection is gone, and what held for it alone.
+    pub fn connection_lost(&mut self) {
+        self.received.forget_connection();
+        if let Some(egress) = &mut self.egress {
+            egress.flight.forget_connection();
+        }
+    }
+
+    /// A new connection continues the session: with the next [`Session::pump`] everything in flight is resent.
+    /// // [MQTT-4.4.0-1]
+    pub fn resume(&mut self) {
+        self.connection_lost();
+    }
+
+    /// Takes the messages of shared subscriptions that were never sent; call it when the connection is lost.
+    pub fn take_unsent_shared(&mut self, cx: &mut Cx<'_>, out: &mut Vec<Orphan>) {
+        let Some(egress) = &mut self.egress else { return };
+        egress.queue.take_if(cx, |kept| kept.share.is_some(), |kept| out.extend(orphan(kept)));
+        self.trim();
+    }
+
+    /// Takes the messages of shared subscriptions that were sent at QoS 1 and not acknowledged; call it when the session
+    /// ends. Those of QoS 2 stay, and end with it. // [U5-4.8.2-6] [MQTT-4.8.2-4] [MQTT-4.8.2-5]
+    pub fn take_unacked_shared(&mut self, cx: &mut Cx<'_>, out: &mut Vec<Orphan>) {
+        let Some(egress) = &mut self.egress else { return };
+        let moves = |slot: &Slot| {
+            slot.qos == Qos::AtLeastOnce && slot.kept.as_ref().is_some_and(|kept| kept.share.is_some())
+        };
+        let flight = &egress.flight;
+        let leaving: Vec<u16> =
+            flight.publishing().filter(|&packet_id| flight.get(packet_id).is_some_and(moves)).collect();
+        for packet_id in leaving {
+            if let Some(slot) = egress.flight.remove(packet_id) {
+                cx.budget.release(Class::Queue, slot.cost());
+                out.extend(slot.kept.and_then(orphan));
+            }
+        }
+        self.trim();
+    }
+
+    /// Deletes what has expired in the queue; so does everything that needs the room. // [MQTT-3.3.2-5]
+    pub fn delete_expired(&mut self, cx: &mut Cx<'_>) {
+        if let Some(egress) = &mut self.egress {
+            egress.queue.delete_expired(cx);
+            self.trim();
+        }
+    }
+
+    /// Nothing in the queue expires before.
+    pub fn expires_at_min(&self) -> Millis {
+        self.egress.as_ref().map_or(NEVER, |egress| egress.queue.expires_at_min())
+    }
+
+    /// The session ends: all is deleted, and all bytes are given back. Returns the number of messages that the client
+    /// did not get, as far as is known.
+    pub fn release(&mut self, budget: &mut Budget) -> u64 {
+        self.received = Default::default();
+        let Some(egress) = self.egress.take() else { return 0 };
+        let mut lost = egress.queue.len() as u64;
+        for kept in egress.queue.iter() {
+            budget.release(Class::Queue, kept.cost());
+        }
+        for slot in egress.flight.into_slots() {
+            lost += u64::from(slot.kept.is_some());
+            budget.release(Class::Queue, slot.cost());
+        }
+        lost
+    }
+
+    /// Deliveries begun and not finished.
+    pub fn inflight_len(&self) -> usize {
+        self.egress.as_ref().map_or(0, |egress| egress.flight.len())
+    }
+
+    /// Messages that wait for their first sending.
+    pub fn queue_len(&self) -> usize {
+        self.egress.as_ref().map_or(0, |egress| egress.queue.len())
+    }
+
+    /// Bytes charged for them.
+    pub fn queue_bytes(&self) -> u64 {
+        self.egress.as_ref().map_or(0, |egress| egress.queue.bytes())
+    }
+
+    /// Ends the delivery of `packet_id` if it waits for this acknowledgement. // [U5-2.2.1-2] [U5-4.3-3]
+    fn complete_if(
+        &mut self,
+        link: &mut Link,
+        packet_id: u16,
+        cx: &mut Cx<'_>,
+        waits: impl FnOnce(&Slot) -> bool,
+    ) -> Acked {
+        let Some(egress) = &mut self.egress else { return Acked::Ignored };
+        if !egress.flight.get(packet_id).is_some_and(waits) {
+            return Acked::Ignored;
+        }
+        if let Some(slot) = egress.flight.remove(packet_id) {
+            cx.budget.release(Class::Queue, slot.cost());
+            // What this connection has not sent took nothing from its quota. // [U5-4.9-1]
+            if slot.counted {
+                link.give_send_quota();
+            }
+        }
+        self.trim();
+        Acked::Completed
+    }
+
+    /// Gives the memory back when there is nothing in it.
+    fn trim(&mut self) {
+        if self.egress.as_ref().is_some_and(|egress| egress.flight.is_empty() && egress.queue.is_empty()) {
+            self.egress = None;
+        }
+    }
+}
+
+/// QoS 0 takes no quota and waits for nothing. // [MQTT-4.3.1-1] [U5-4.9-3]
+fn deliver_at_most_once(
+    wire: &mut Wire<'_>,
+    fanout: &mut Fanout<'_>,
+    grant: &Grant<'_>,
+    cx: &Cx<'_>,
+) -> Delivered {
+    let message = fanout.message;
+    let form = (grant.qos, grant.retain, grant.identifiers);
+    let packet = Packet::new(wire.link, &message, form, 0, Sending::First, cx.now);
+    match packet.fit(wire, cx.limits) {
+        Fit::Fits => {
+            fanout.write(&packet, wire);
+            Delivered::Sent
+        }
+        Fit::TooLarge => Delivered::Dropped(DropReason::PacketTooLarge),
+        Fit::NoRoom => Delivered::Dropped(DropReason::SendBuffer),
+    }
+}
+
+fn orphan(kept: Kept) -> Option<Orphan> {
+    Some((kept.share?, kept.message, kept.qos))
+}
+
+impl Egress {
+    fn deliver(
+        &mut self,
+        wire: Option<Wire<'_>>,
+        fanout: &mut Fanout<'_>,
+        grant: &Grant<'_>,
+        packet_id: &mut u16,
+        cx: &mut Cx<'_>,
+    ) -> Delivered {
+        let cost = Kept::cost_of(&fanout.message, grant.identifiers);
+        if let Some(mut wire) = wire
+            && self.queue.is_empty()
+            && self.may_publish(wire.link, cx)
+        {
+            self.flight.find_vacant(packet_id);
+            let message = fanout.message;
+            let form = (grant.qos, grant.retain, grant.identifiers);
+            let packet = Packet::new(wire.link, &message, form, *packet_id, Sending::First, cx.now);
+            match packet.fit(&wire, cx.limits) {
+                Fit::Fits => {
+                    if !cx.budget.charge(Class::Queue, cost) {
+                        return refuse(DropReason::Memory, cx);
+                    }
+                    fanout.write(&packet, &mut wire);
+                    let kept = Kept::new(fanout.shared().clone(), grant);
+                    self.begin(packet_id, kept, wire.link);
+                    return Delivered::Sent;
+                }
+                Fit::TooLarge => return Delivered::Dropped(DropReason::PacketTooLarge),
+                Fit::NoRoom => {}
+            }
+        }
+        let delivered = self.make_room(cost, cx);
+        match delivered {
+            Delivered::Queued | Delivered::QueuedDroppingOldest => {
+                self.queue.push(Kept::new(fanout.shared().clone(), grant));
+            }
+            Delivered::Sent | Delivered::Dropped(_) | Delivered::Disconnect => {}
+        }
+        delivered
+    }
+
+    /// Charges `cost` bytes for a message that is then queued, at the expense of whatever the policy names.
+    fn make_room(&mut self, cost: usize, cx: &mut Cx<'_>) -> Delivered {
+        let mut admitted = Delivered::Queued;
+        let mut expired_deleted = false;
+        loop {
+            let fits = self.queue.fits(cost, cx.limits);
+            if fits && cx.budget.charge(Class::Queue, cost) {
+                return admitted;
+            }
+            if !expired_deleted {
+                self.queue.delete_expired(cx);
+                expired_deleted = true;
+                continue;
+            }
+            // Old messages are not given up for one that would not fit even then.
+            let (reason, helps) = if fits {
+                (DropReason::Memory, self.queue.bytes() >= cost as u64)
+            } else {
+                (DropReason::QueueFull, !self.queue.is_empty() && cost as u64 <= cx.limits.queue_bytes_max)
+            };
+            if !helps || cx.limits.queue_full != QueueFull::DropOldest {
+                return refuse(reason, cx);
+            }
+            self.queue.drop_oldest(cx);
+            cx.drops.oldest += 1;
+            admitted = Delivered::QueuedDroppingOldest;
+        }
+    }
+
+    /// Whether a new PUBLISH of QoS 1 or 2 may be sent: what is to be resent goes first. // [MQTT-3.3.4-9]
+    fn may_publish(&self, link: &Link, cx: &Cx<'_>) -> bool {
+        link.send_quota() > 0 && self.flight.len() < in_flight_max(cx.limits) && !self.flight.is_due()
+    }
+
+    /// A PUBLISH was written under `packet_id`, which moves on.
+    fn begin(&mut self, packet_id: &mut u16, kept: Kept, link: &mut Link) {
+        self.flight.insert(*packet_id, kept);
+        *packet_id = packet_id.wrapping_add(1);
+        link.take_send_quota();
+    }
+
+    fn resend_pubrels(&mut self, wire: &mut Wire<'_>, released: &mut u32, cx: &mut Cx<'_>) -> More {
+        let size = ack_packet_size(wire.link.version, Reason::SUCCESS);
+        while let Some(packet_id) = self.flight.pubrel_due() {
+            match fit(size, wire, cx.limits) {
+                Fit::Fits => {
+                    let out = wire.outbox.bytes_mut();
+                    encode_ack(out, wire.link.version, AckKind::PubRel, packet_id, Reason::SUCCESS);
+                    wire.send_room = wire.send_room.saturating_sub(size);
+                    self.flight.resent(packet_id);
+                    *released += 1;
+                }
+                Fit::TooLarge => self.give_up(packet_id, cx),
+                Fit::NoRoom => return More::Room,
+            }
+        }
+        More::Nothing
+    }
+
+    fn resend_publishes(&mut self, wire: &mut Wire<'_>, published: &mut u32, cx: &mut Cx<'_>) -> More {
+        while let Some((packet_id, kept)) = self.flight.publish_due() {
+            let packet = Packet::of_kept(wire.link, kept, packet_id, Sending::Again, cx.now);
+            match packet.fit(wire, cx.limits) {
+                Fit::TooLarge => {
+                    self.give_up(packet_id, cx);
+                    cx.drops.packet_too_large += 1;
+                }
+                Fit::Fits | Fit::NoRoom if wire.link.send_quota() == 0 => return More::Quota,
+                Fit::NoRoom => return More::Room,
+                Fit::Fits => {
+                    packet.write_kept(wire, kept);
+                    wire.link.take_send_quota();
+                    self.flight.resent(packet_id);
+                    *published += 1;
+                }
+            }
+        }
+        More::Nothing
+    }
+
+    fn send_queue(
+        &mut self,
+        wire: &mut Wire<'_>,
+        packet_id: &mut u16,
+        published: &mut u32,
+        cx: &mut Cx<'_>,
+    ) -> More {
+        while let Some(kept) = self.queue.front() {
+            if kept.message.expires_at() <= cx.now {
+                self.queue.drop_oldest(cx);
+                cx.drops.expired += 1; // [MQTT-3.3.2-5]
+                continue;
+            }
+            if !self.may_publish(wire.link, cx) {
+                return More::Quota;
+            }
+            self.flight.find_vacant(packet_id);
+            let packet = Packet::of_kept(wire.link, kept, *packet_id, Sending::First, cx.now);
+            match packet.fit(wire, cx.limits) {
+                Fit::TooLarge => {
+                    self.queue.drop_oldest(cx);
+                    cx.drops.packet_too_large += 1; // [MQTT-3.1.2-25]
+                }
+                Fit::NoRoom => return More::Room,
+                Fit::Fits => {
+                    packet.write_kept(wire, kept);
+                    if let Some(kept) = self.queue.pop() {
+                        self.begin(packet_id, kept, wire.link);
+                    }
+                    *published += 1;
+                }
+            }
+        }
+        More::Nothing
+    }
+
+    /// What does not fit the client's Maximum Packet Size counts as delivered. // [MQTT-3.1.2-25]
+    fn give_up(&mut self, packet_id: u16, cx: &mut Cx<'_>) {
+        if let Some(slot) = self.flight.remove(packet_id) {
+            cx.budget.release(Class::Queue, slot.cost());
+        }
+    }
+}
+
+/// A message that there is no room for, and that nothing else makes room for.
+fn refuse(reason: DropReason, cx: &Cx<'_>) -> Delivered {
+    match cx.limits.queue_full {
+        QueueFull::DropNewest | QueueFull::DropOldest => Delivered::Dropped(reason),
+        QueueFull::Disconnect => Delivered::Disconnect,
+    }
+}

@@ -1,0 +1,148 @@
+//! One message on its way to many sessions: each form of it is encoded once, and it is kept once at most.
+//!
+//! Receivers mostly agree in all that their packet depends on. The first one's packet is encoded where it goes, which is
+//! all that a message with one receiver needs. From the second one on, each form is encoded into a [`Variants`] and
+//! copied from there; the Packet Identifier is put into the copy.
+
+use std::ops::Range;
+
+use super::packet::Packet;
+use super::{Retain, Wire};
+use crate::memory::{Message, MessageView, Outbox};
+use crate::wire::{PublishHead, Qos, Version};
+
+/// One message and what its deliveries have in common.
+#[derive(Debug)]
+pub struct Fanout<'a> {
+    /// What is delivered.
+    pub message: MessageView<'a>,
+    shared: Option<Message>,
+    variants: &'a mut Variants,
+    /// Whether a packet was written already.
+    begun: bool,
+}
+
+/// Encoded forms of one message; belongs to a shard, which lends it to one [`Fanout`] after another.
+#[derive(Debug, Default)]
+pub struct Variants {
+    entries: Vec<Variant>,
+    bytes: Vec<u8>,
+    identifiers: Vec<u32>,
+}
+
+#[derive(Debug)]
+struct Variant {
+    /// 3.1 and 3.1.1 do not differ here.
+    has_properties: bool,
+    qos: Qos,
+    retain: Retain,
+    expiry_s: Option<u32>,
+    /// In `Variants::identifiers`.
+    identifiers: Range<usize>,
+    /// In `Variants::bytes`: the packet, without a payload that is sent by reference.
+    bytes: Range<usize>,
+    /// Where the Packet Identifier is in the packet; of no meaning at QoS 0.
+    packet_id_at: usize,
+}
+
+impl<'a> Fanout<'a> {
+    pub fn new(message: MessageView<'a>, variants: &'a mut Variants) -> Fanout<'a> {
+        variants.clear();
+        Fanout { message, shared: None, variants, begun: false }
+    }
+
+    /// Of a message that is kept already; no second copy is made of it.
+    pub fn of_shared(message: &'a Message, variants: &'a mut Variants) -> Fanout<'a> {
+        variants.clear();
+        Fanout { message: message.view(), shared: Some(message.clone()), variants, begun: false }
+    }
+
+    /// The message to keep; copied at the first call.
+    pub fn shared(&mut self) -> &Message {
+        self.shared.get_or_insert_with(|| self.message.to_message())
+    }
+
+    /// Writes the packet that was made of this message.
+    #[inline]
+    pub(super) fn write(&mut self, packet: &Packet<'_>, wire: &mut Wire<'_>) {
+        let by_reference = self.message.payload.len() >= Outbox::SPLICE_MIN;
+        let inline_payload = if by_reference { &[] } else { self.message.payload };
+        let cacheable = packet.head.topic_alias == 0 && packet.inline_size() <= Variants::PACKET_SIZE_MAX;
+        if self.begun && cacheable {
+            self.variants.write(&packet.head, inline_payload, wire.outbox.bytes_mut());
+        } else {
+            self.begun |= cacheable;
+            packet.head.encode(wire.outbox.bytes_mut());
+            wire.outbox.bytes_mut().extend_from_slice(inline_payload);
+        }
+        if by_reference {
+            wire.outbox.push_payload(self.shared());
+        }
+        packet.written(wire);
+    }
+}
+
+impl Variants {
+    /// Forms kept at a time. Beyond it they are forgotten and gathered anew.
+    const LEN_MAX: usize = 16;
+    /// Bytes of a packet that is kept. A larger one is encoded for each receiver.
+    const PACKET_SIZE_MAX: usize = 8192;
+
+    pub fn new() -> Variants {
+        Variants::default()
+    }
+
+    fn clear(&mut self) {
+        self.entries.clear();
+        self.bytes.clear();
+        self.identifiers.clear();
+    }
+
+    fn write(&mut self, head: &PublishHead<'_>, payload: &[u8], out: &mut Vec<u8>) {
+        let at = match self.entries.iter().position(|variant| self.is_form_of(variant, head)) {
+            Some(at) => at,
+            None => self.encode(head, payload),
+        };
+        let variant = &self.entries[at];
+        let start = out.len();
+        out.extend_from_slice(&self.bytes[variant.bytes.clone()]);
+        if head.qos != Qos::AtMostOnce {
+            let packet_id_at = start + variant.packet_id_at;
+            out[packet_id_at..packet_id_at + 2].copy_from_slice(&head.packet_id.to_be_bytes());
+        }
+    }
+
+    #[inline]
+    fn is_form_of(&self, variant: &Variant, head: &PublishHead<'_>) -> bool {
+        variant.qos == head.qos
+            && variant.has_properties == (head.version == Version::V5)
+            && (variant.retain == Retain::Set) == head.retain
+            && (!variant.has_properties
+                || variant.expiry_s == head.expiry_s
+                    && self.identifiers[variant.identifiers.clone()] == *head.identifiers)
+    }
+
+    /// The place of the new entry.
+    fn encode(&mut self, head: &PublishHead<'_>, payload: &[u8]) -> usize {
+        if self.entries.len() == Self::LEN_MAX {
+            self.clear();
+        }
+        let start = self.bytes.len();
+        head.encode(&mut self.bytes);
+        self.bytes.extend_from_slice(payload);
+        // After the fixed header, whose length ends with a byte below 0x80, comes the topic.
+        let length_len = 1 + self.bytes[start + 1..].iter().take_while(|&&byte| byte >= 0x80).count();
+        let identifiers_start = self.identifiers.len();
+        self.identifiers.extend_from_slice(head.identifiers);
+        self.entries.push(Variant {
+            has_properties: head.version == Version::V5,
+            qos: head.qos,
+            retain: if head.retain { Retain::Set } else { Retain::Clear },
+            expiry_s: head.expiry_s,
+            identifiers: identifiers_start..self.identifiers.len(),
+            bytes: start..self.bytes.len(),
+            packet_id_at: 1 + length_len + 2 + head.topic.len(),
+        });
+        self.entries.len() - 1
+    }
+}

@@ -1,0 +1,152 @@
+//! What a client publishes: Packet Identifiers of QoS 2 until PUBREL, and the receive quota of the connection.
+
+use super::{Ingress, Link, Session};
+use crate::limits::Limits;
+use crate::wire::{Qos, Reason};
+
+impl Session {
+    /// A PUBLISH came, and its topic is resolved. After `Route` the caller ends with
+    /// [`Session::acknowledge_publish`] or [`Session::refuse_publish`].
+    ///
+    /// An identifier that waits for PUBREL does not stand in the way of QoS 1: its PUBLISH is a new message in any case.
+    /// // [MQTT-4.3.2-5]
+    pub fn handle_publish(&mut self, link: &mut Link, qos: Qos, packet_id: u16, limits: &Limits) -> Ingress {
+        let state = match qos {
+            Qos::AtMostOnce => return Ingress::Route,
+            Qos::AtLeastOnce => Received::No,
+            Qos::ExactlyOnce => self.received.state(packet_id),
+        };
+        if state != Received::Counted && !link.take_receive_quota(limits) {
+            return Ingress::ReceiveMaximumExceeded;
+        }
+        if qos == Qos::ExactlyOnce {
+            self.received.insert(packet_id);
+        }
+        match state {
+            Received::No => Ingress::Route,
+            Received::Earlier | Received::Counted => Ingress::Repeat, // [MQTT-4.3.3-10]
+        }
+    }
+
+    /// PUBACK or PUBREC was answered. At QoS 2 the quota comes back with PUBCOMP. // [MQTT-4.3.2-4] [MQTT-4.3.3-8]
+    pub fn acknowledge_publish(&mut self, link: &mut Link, qos: Qos) {
+        if qos == Qos::AtLeastOnce {
+            link.give_receive_quota();
+        }
+    }
+
+    /// PUBACK or PUBREC with an error code was answered: the identifier is free. // [MQTT-4.3.3-9]
+    pub fn refuse_publish(&mut self, link: &mut Link, qos: Qos, packet_id: u16) {
+        match qos {
+            Qos::AtMostOnce => {}
+            Qos::AtLeastOnce => link.give_receive_quota(),
+            Qos::ExactlyOnce => {
+                if self.received.remove(packet_id) == Received::Counted {
+                    link.give_receive_quota();
+                }
+            }
+        }
+    }
+
+    /// The code for PUBCOMP. // [MQTT-4.3.3-11] [MQTT-4.3.3-12] [U5-4.3-1]
+    pub fn handle_pubrel(&mut self, link: &mut Link, packet_id: u16) -> Reason {
+        match self.received.remove(packet_id) {
+            Received::No => Reason::PACKET_IDENTIFIER_NOT_FOUND,
+            Received::Earlier => Reason::SUCCESS,
+            Received::Counted => {
+                link.give_receive_quota();
+                Reason::SUCCESS
+            }
+        }
+    }
+
+    /// QoS 2 messages of the client that wait for PUBREL.
+    pub fn received_len(&self) -> usize {
+        self.received.len()
+    }
+}
+
+/// What is known of a Packet Identifier of the client.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(super) enum Received {
+    No,
+    /// On an earlier connection; does not count against this one's quota.
+    Earlier,
+    /// On this connection.
+    Counted,
+}
+
+/// Packet Identifiers of received QoS 2 messages: 256 pages of 256 bits, those that hold any, in order. Clients count
+/// upwards, so there are one or two.
+#[derive(Debug, Default)]
+pub(super) struct PacketIds {
+    pages: Vec<Page>,
+}
+
+#[derive(Debug)]
+struct Page {
+    /// The upper byte of its identifiers.
+    number: u8,
+    stored: [u64; 4],
+    counted: [u64; 4],
+}
+
+impl PacketIds {
+    fn len(&self) -> usize {
+        self.pages.iter().flat_map(|page| page.stored).map(|word| word.count_ones() as usize).sum()
+    }
+
+    fn state(&self, packet_id: u16) -> Received {
+        let (number, word, bit) = place(packet_id);
+        match self.find(number) {
+            Ok(at) if self.pages[at].counted[word] & bit != 0 => Received::Counted,
+            Ok(at) if self.pages[at].stored[word] & bit != 0 => Received::Earlier,
+            Ok(_) | Err(_) => Received::No,
+        }
+    }
+
+    /// Stores it, counted.
+    fn insert(&mut self, packet_id: u16) {
+        let (number, word, bit) = place(packet_id);
+        let at = self.find(number).unwrap_or_else(|at| {
+            self.pages.insert(at, Page { number, stored: [0; 4], counted: [0; 4] });
+            at
+        });
+        self.pages[at].stored[word] |= bit;
+        self.pages[at].counted[word] |= bit;
+    }
+
+    /// What it was.
+    fn remove(&mut self, packet_id: u16) -> Received {
+        let state = self.state(packet_id);
+        let (number, word, bit) = place(packet_id);
+        if let (Ok(at), true) = (self.find(number), state != Received::No) {
+            let page = &mut self.pages[at];
+            page.stored[word] &= !bit;
+            page.counted[word] &= !bit;
+            if page.stored == [0; 4] {
+                self.pages.remove(at);
+            }
+            if self.pages.is_empty() {
+                self.pages = Vec::new();
+            }
+        }
+        state
+    }
+
+    /// The next connection counts anew.
+    pub(super) fn forget_connection(&mut self) {
+        for page in &mut self.pages {
+            page.counted = [0; 4];
+        }
+    }
+
+    fn find(&self, number: u8) -> Result<usize, usize> {
+        self.pages.binary_search_by_key(&number, |page| page.number)
+    }
+}
+
+/// Page, word and bit of an identifier.
+fn place(packet_id: u16) -> (u8, usize, u64) {
+    ((packet_id >> 8) as u8, usize::from(packet_id >> 6 & 3), 1 << (packet_id & 63))
+}

@@ -1,0 +1,206 @@
+//! The MQTT behaviour of one client, sans-IO: what it publishes, what is delivered to it, what survives its
+//! connection.
+//!
+//! What it is not: it neither reads nor sends a byte, knows no topic tree, no clock and no other session. The shard
+//! decodes packets, calls `handle_*`, and encodes the answer; deliveries are written by [`Session::deliver`] and
+//! [`Session::pump`] straight into the connection's outbox.
+//!
+//! - [`Session`] is what outlives a connection, [`Link`] what does not.
+//! - Client to broker: [`Session::handle_publish`], then [`Session::acknowledge_publish`] or
+//!   [`Session::refuse_publish`]; [`Session::handle_pubrel`].
+//! - Broker to client: [`Session::deliver`]; [`Session::handle_puback`], [`Session::handle_pubrec`],
+//!   [`Session::handle_pubcomp`]; [`Session::pump`] after each of these, after a connection was resumed, and when
+//!   the socket has taken bytes.
+//! - Life: [`Session::connection_lost`], [`Session::resume`], [`Session::take_unsent_shared`],
+//!   [`Session::take_unacked_shared`], [`Session::release`].
+//!
+//! Invariants
+//! - A Packet Identifier in use is never given to another message, across connections too. // [MQTT-2.2.1-4]
+//! - QoS 1 and 2 leave in the order of [`Session::deliver`]: nothing new is sent while anything is queued or is still
+//!   to be resent. // [MQTT-4.6.0-6]
+//! - A PUBLISH is sent once per connection at most, a PUBREL too unless PUBREC is repeated. // [MQTT-4.4.0-1]
+//! - Every byte that is kept is charged to `Class::Queue` and given back when it goes; a session without messages owns
+//!   no heap memory.
+
+mod alias;
+mod egress;
+mod fanout;
+mod flight;
+mod ingress;
+mod kept;
+mod link;
+mod packet;
+mod queue;
+
+use crate::clock::Millis;
+use crate::limits::Limits;
+use crate::memory::{Budget, Key, Message, Outbox};
+use crate::wire::Qos;
+
+pub use alias::ResolvedTopic;
+pub use fanout::{Fanout, Variants};
+pub use link::Link;
+
+use egress::Egress;
+use ingress::PacketIds;
+
+/// Packet Identifiers that one session may have in use at a time, whatever `Limits::send_maximum` says: with more than
+/// half of them in use, finding a free one would no longer take constant time.
+pub const IN_FLIGHT_MAX: usize = 32_768;
+
+/// What one client's deliveries and publishes have left behind.
+#[derive(Debug, Default)]
+pub struct Session {
+    /// QoS 2 messages of the client that wait for its PUBREL.
+    received: PacketIds,
+    /// Messages for the client; there only while there are any.
+    egress: Option<Box<Egress>>,
+    /// Where the search for a free Packet Identifier goes on; outlives `egress` so that identifiers rest before they
+    /// are used again.
+    packet_id_next: u16,
+}
+
+const _: () = assert!(size_of::<Session>() <= 40, "a million idle sessions are held in memory");
+
+/// Where deliveries go while the client is connected.
+#[derive(Debug)]
+pub struct Wire<'a> {
+    pub link: &'a mut Link,
+    pub outbox: &'a mut Outbox,
+    /// Bytes that may still be added before `Limits::send_buffer_bytes_max` of them wait for the socket.
+    pub send_room: usize,
+}
+
+/// What every call may need beside its subject.
+#[derive(Debug)]
+pub struct Cx<'a> {
+    pub now: Millis,
+    pub limits: &'a Limits,
+    pub budget: &'a mut Budget,
+    /// Counts the messages that were kept and are deleted without having been sent. A message that
+    /// [`Session::deliver`] drops at once is named by what it returns, and not counted here.
+    pub drops: &'a mut Drops,
+}
+
+/// Messages that were deleted while they waited in a session, by reason.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Drops {
+    /// Made room for a newer one (`QueueFull::DropOldest`).
+    pub oldest: u64,
+    /// Expired before their first sending. // [MQTT-3.3.2-5]
+    pub expired: u64,
+    /// Larger than this client takes. // [MQTT-3.1.2-25]
+    pub packet_too_large: u64,
+}
+
+/// How one session gets a message.
+#[derive(Copy, Clone, Debug)]
+pub struct Grant<'a> {
+    /// The lower one of the level that the message was published at and the level granted.
+    pub qos: Qos,
+    pub retain: Retain,
+    /// Of all subscriptions that matched. // [MQTT-3.3.4-3] [MQTT-3.3.4-4]
+    pub identifiers: &'a [u32],
+    /// The shared subscription that it is delivered for.
+    pub share: Option<Key>,
+}
+
+/// The RETAIN flag of a delivery.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Retain {
+    Clear,
+    Set,
+}
+
+/// What became of a message in [`Session::deliver`].
+#[must_use]
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Delivered {
+    /// It is in the outbox.
+    Sent,
+    /// It waits for quota, room, its turn or a connection.
+    Queued,
+    /// It waits, and older ones were deleted for it; they are counted in [`Cx::drops`].
+    QueuedDroppingOldest,
+    /// It is neither sent nor kept.
+    Dropped(DropReason),
+    /// The queue is full and the policy is `QueueFull::Disconnect`: answer 0x97, close, end the session.
+    Disconnect,
+}
+
+/// Why a message was dropped by [`Session::deliver`].
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum DropReason {
+    /// QoS 0 without a connection.
+    Offline,
+    /// QoS 0 while too much waits for the socket.
+    SendBuffer,
+    /// The session's queue is full.
+    QueueFull,
+    /// The memory for queues is used up.
+    Memory,
+    /// The packet would be larger than the client's Maximum Packet Size. // [MQTT-3.1.2-25]
+    PacketTooLarge,
+    /// Its Message Expiry Interval is over. // [MQTT-3.3.2-5]
+    Expired,
+}
+
+/// What to do with a client's PUBLISH.
+#[must_use]
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Ingress {
+    /// A new message.
+    Route,
+    /// A QoS 2 message that has been routed already: answer PUBREC 0x00. // [MQTT-4.3.3-10]
+    Repeat,
+    /// More are unacknowledged than was allowed: 0x93, close. // [MQTT-3.3.4-7]
+    ReceiveMaximumExceeded,
+}
+
+/// What a PUBACK or PUBCOMP was.
+#[must_use]
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Acked {
+    /// It ended a delivery: its Packet Identifier is free, and [`Session::pump`] may find quota.
+    Completed,
+    /// It named no delivery that waits for it; nothing is answered. // [U5-4.3-3]
+    Ignored,
+}
+
+/// The answer to a PUBREC.
+#[must_use]
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum PubrecReply {
+    /// PUBREL 0x00.
+    PubRel,
+    /// PUBREL 0x92.
+    PubRelNotFound,
+    /// Nothing: an error code ended the delivery, or named none.
+    None,
+}
+
+/// What [`Session::pump`] did.
+#[must_use]
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Pumped {
+    /// PUBLISH packets written, resends included.
+    pub published: u32,
+    /// PUBREL packets written.
+    pub released: u32,
+    pub more: More,
+}
+
+/// What the rest waits for.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum More {
+    /// There is no rest.
+    Nothing,
+    /// An acknowledgement.
+    Quota,
+    /// The socket.
+    Room,
+}
+
+/// A message of a shared subscription that leaves its session for another member: the subscription, the message, the
+/// level of the delivery that did not happen.
+pub type Orphan = (Key, Message, Qos);

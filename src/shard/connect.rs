@@ -1,0 +1,421 @@
+//! CONNECT: the way home, the takeover of a session, and CONNACK.
+//!
+//! Any shard accepts. The one that reads a CONNECT either owns the session or hands the connection to the shard that
+//! does, with everything that was read, before anything of it is acted upon. At home a CONNECT whose session still has
+//! a connection waits until that one has ended: its receive is cancelled, what the kernel has of it is read and acted
+//! upon, its will is decided. So a DISCONNECT that was sent before the new CONNECT never turns into a will. Several
+//! CONNECTs for one session are served one after the other.
+
+use crate::clock::Millis;
+use crate::memory::Key;
+use crate::session::Link;
+use crate::topic::{self, Presence};
+use crate::wire::{self, ConnAck, ConnAckEncoded, Connect, LengthForm, NextFrame, Reason, Version};
+
+use super::Core;
+use super::connection::{Closing, Connection, End, Live, Mode, Phase};
+use super::parcel::{HandOff, Parcel};
+use super::slots::Will;
+use crate::memory::ShardSet;
+
+impl Core {
+    /// Looks whether the bytes of a new connection hold its CONNECT, and acts on it.
+    pub(super) fn try_connect(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if !matches!(connection.phase, Phase::Opening) {
+            return;
+        }
+        let bytes = std::mem::take(&mut connection.partial);
+        let home = self.read_connect(key, &bytes);
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if connection.is_closing() {
+            return;
+        }
+        connection.partial = bytes;
+        match home {
+            None => self.mark_dirty(key), // not whole yet: receive more
+            Some(home) if home == self.id => self.arrive(key, self.now),
+            Some(home) => self.send_home(key, home),
+        }
+    }
+
+    /// The home of the client whose CONNECT is at the front of `bytes`; `None` if it is not whole yet. Refuses what
+    /// cannot be accepted anywhere.
+    fn read_connect(&mut self, key: Key, bytes: &[u8]) -> Option<crate::memory::ShardId> {
+        let first = *bytes.first()?;
+        if first >> 4 != 1 {
+            self.end(key, End::Lost); // [MQTT-3.1.0-1]: nothing is sent
+            return None;
+        }
+        let frame = match wire::next_frame(bytes, self.limits.connect_packet_size_max, LengthForm::Any) {
+            Ok(NextFrame::Frame(frame)) => frame,
+            Ok(NextFrame::Incomplete { .. }) => return None,
+            Err(_) => {
+                self.counters().connects_refused_total.add(1);
+                self.end(key, End::Lost);
+                return None;
+            }
+        };
+        match wire::decode_connect(&frame, &self.decode_limits) {
+            Ok(connect) if connect.client_id.is_empty() => Some(self.id),
+            Ok(connect) => Some(topic::shard_of(&self.keys, connect.client_id, self.shards)),
+            Err(error) => {
+                self.counters().protocol_errors_total.add(1);
+                match error.connack() {
+                    Some((version, reason)) => {
+                        self.refuse_connect(key, version, reason, u32::MAX, error.detail())
+                    }
+                    None => self.end(key, End::Lost), // 3.1.1: [311:MQTT-3.1.4-1]
+                }
+                None
+            }
+        }
+    }
+
+    /// [MQTT-3.2.2-7] [MQTT-3.1.4-2]
+    fn refuse_connect(
+        &mut self,
+        key: Key,
+        version: Version,
+        reason: Reason,
+        packet_size_max: u32,
+        why: &'static str,
+    ) {
+        self.counters().connects_refused_total.add(1);
+        let connack = ConnAck { reason, ..ConnAck::default() };
+        if let Some(connection) = self.connections.get_mut(key) {
+            let out = connection.outbox.bytes_mut();
+            match wire::encode_connack(out, version, &connack, packet_size_max) {
+                ConnAckEncoded::Written | ConnAckEncoded::CloseSilently => {}
+            }
+        }
+        self.log_refused(key, reason, why);
+        self.start_closing(key, Closing::Flush);
+    }
+
+    /// Hands a connection to the shard where its client is at home; it waits here while that shard's ring is full.
+    pub(super) fn send_home(&mut self, key: Key, home: crate::memory::ShardId) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        debug_assert!(connection.is_at_rest() || connection.is_closing());
+        if self.links.full().contains(home) {
+            if !matches!(connection.phase, Phase::HandOff) {
+                connection.phase = Phase::HandOff;
+                self.hand_offs.push_back(key);
+            }
+            return;
+        }
+        let Some(connection) = self.connections.remove(key) else { return };
+        self.budget.release(crate::memory::Class::Receive, connection.charged_receive);
+        self.counters().hand_offs_total.add(1);
+        let hand_off = HandOff {
+            socket: connection.socket,
+            peer: connection.peer,
+            bytes: connection.partial,
+            connected_at: self.now,
+            from: self.id,
+        };
+        self.push(home, Parcel::HandOff(Box::new(hand_off)));
+    }
+
+    /// Connections that waited for room go home.
+    pub(super) fn retry_hand_offs(&mut self) {
+        for _ in 0..self.hand_offs.len() {
+            let Some(key) = self.hand_offs.pop_front() else { return };
+            let Some(connection) = self.connections.get_mut(key) else { continue };
+            if !matches!(connection.phase, Phase::HandOff) {
+                continue;
+            }
+            connection.phase = Phase::Opening;
+            self.try_connect(key);
+        }
+        self.admit_again();
+    }
+
+    /// Listening sockets that held because too many connections waited accept again.
+    pub(super) fn admit_again(&mut self) {
+        if self.hand_offs.len() < self.options.hand_offs_max {
+            for listener in &mut self.listeners {
+                if *listener == super::Listener::Holding {
+                    *listener = super::Listener::Ended;
+                }
+            }
+        }
+    }
+
+    /// A connection came home from another shard.
+    pub(super) fn hand_off_arrived(&mut self, hand_off: HandOff) {
+        let HandOff { socket, peer, bytes, connected_at, from: _ } = hand_off;
+        let deadline = self.now + self.limits.connect_timeout_ms;
+        let mut connection = Connection::new(socket, peer, deadline);
+        connection.partial = bytes;
+        let key = self.connections.insert(connection);
+        self.set_deadline(key, deadline);
+        self.charge_receive(key);
+        if self.stop.is_stopping() {
+            return self.start_closing(key, Closing::Abort);
+        }
+        self.arrive(key, connected_at);
+    }
+
+    /// A connection with a whole CONNECT is at home.
+    fn arrive(&mut self, key: Key, connected_at: Millis) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let bytes = std::mem::take(&mut connection.partial);
+        let session = self.with_connect(&bytes, |core, connect| {
+            if let Some((reason, why)) = refusal(connect) {
+                core.refuse_connect(key, connect.version, reason, connect.packet_size_max, why);
+                return None;
+            }
+            core.by_client_id.get(connect.client_id).copied()
+        });
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if connection.is_closing() {
+            return;
+        }
+        connection.partial = bytes;
+        let Some(session) = session else { return self.accept(key, connected_at) };
+        let Some(slot) = self.sessions.get_mut(session) else { return };
+        if connected_at < slot.connected_at {
+            // Its client opened a newer connection meanwhile, which came by another way.
+            return self.end(key, End::Lost);
+        }
+        if slot.connection.is_none() && slot.waiting.is_empty() {
+            return self.accept(key, connected_at);
+        }
+        slot.connected_at = connected_at;
+        slot.waiting.push_back(key);
+        connection.phase = Phase::Waiting { session, connected_at };
+        self.set_deadline(key, self.now + self.options.takeover_ms);
+        self.begin_takeover(session);
+    }
+
+    /// Calls `f` with the CONNECT at the front of `bytes`, which was found whole and well formed before.
+    fn with_connect<R>(
+        &mut self,
+        bytes: &[u8],
+        f: impl FnOnce(&mut Core, &Connect<'_>) -> Option<R>,
+    ) -> Option<R> {
+        let limits = self.decode_limits;
+        let size_max = self.limits.connect_packet_size_max;
+        let Ok(NextFrame::Frame(frame)) = wire::next_frame(bytes, size_max, LengthForm::Any) else {
+            return None;
+        };
+        let connect = wire::decode_connect(&frame, &limits).ok()?;
+        f(self, &connect)
+    }
+
+    /// The live connection of a session is to end because another waits for it.
+    fn begin_takeover(&mut self, session: Key) {
+        let Some(old) = self.sessions.get(session).and_then(|slot| slot.connection) else { return };
+        let Some(live) = self.connections.get_mut(old).and_then(|connection| connection.live_mut()) else {
+            return;
+        };
+        if !live.taken_over {
+            live.taken_over = true;
+            live.blocked = None;
+            self.mark_dirty(old);
+        }
+    }
+
+    /// The old connection was read to its end.
+    pub(super) fn finish_takeover(&mut self, old: Key) {
+        if self.connections.get(old).is_some_and(|connection| connection.live().is_some()) {
+            self.counters().takeovers_total.add(1);
+            self.end(old, End::TakenOver); // and the next in line is served
+        }
+    }
+
+    /// The old connection did not end in time: only what it may still have sent is given up.
+    pub(super) fn force_takeover(&mut self, session: Key) {
+        let Some(slot) = self.sessions.get(session) else { return };
+        self.counters().takeovers_forced_total.add(1);
+        match slot.connection {
+            Some(old) => self.finish_takeover(old),
+            None => self.serve_waiting(session),
+        }
+    }
+
+    /// Accepts the next connection that waits for a session without one.
+    pub(super) fn serve_waiting(&mut self, session: Key) {
+        let Some(slot) = self.sessions.get_mut(session) else { return };
+        if slot.connection.is_some() {
+            return;
+        }
+        let Some(key) = slot.waiting.pop_front() else { return self.session_due(session) };
+        let connected_at = match self.connections.get(key).map(|connection| &connection.phase) {
+            Some(Phase::Waiting { connected_at, .. }) => *connected_at,
+            _ => return self.serve_waiting(session),
+        };
+        self.accept(key, connected_at);
+        if self.sessions.get(session).is_some_and(|slot| !slot.waiting.is_empty()) {
+            self.begin_takeover(session);
+        }
+    }
+
+    /// A connection ends that may be waiting for a session.
+    pub(super) fn forget_waiting(&mut self, key: Key) {
+        let Some(Phase::Waiting { session, .. }) =
+            self.connections.get(key).map(|connection| &connection.phase)
+        else {
+            return;
+        };
+        let session = *session;
+        if let Some(slot) = self.sessions.get_mut(session) {
+            slot.waiting.retain(|waiting| *waiting != key);
+        }
+    }
+
+    /// The CONNECT at the front of the connection's bytes is accepted. // [MQTT-3.1.4-5]
+    fn accept(&mut self, key: Key, connected_at: Millis) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let bytes = std::mem::take(&mut connection.partial);
+        let charged = std::mem::take(&mut connection.charged_receive);
+        self.budget.release(crate::memory::Class::Receive, charged);
+        let used = match wire::next_frame(&bytes, self.limits.connect_packet_size_max, LengthForm::Any) {
+            Ok(NextFrame::Frame(frame)) => frame.len,
+            Ok(NextFrame::Incomplete { .. }) | Err(_) => return self.end(key, End::Lost),
+        };
+        self.with_connect(&bytes, |core, connect| {
+            core.open_session(key, connect, connected_at);
+            Some(())
+        });
+        // What was sent behind CONNECT. // [U5-3.1.4-1]
+        self.parse(key, &bytes[used..]);
+    }
+
+    fn open_session(&mut self, key: Key, connect: &Connect<'_>, connected_at: Millis) {
+        let assigned = connect.client_id.is_empty().then(|| self.assign_client_id());
+        let client_id = assigned.as_deref().unwrap_or(connect.client_id);
+        let client_hash = topic::fingerprint(&self.keys, client_id);
+        let (session, present) = self.find_or_begin(client_id, client_hash, connect.clean_start);
+
+        let expiry_s = connect.session_expiry_s.min(self.limits.session_expiry_max_s);
+        let Some(slot) = self.sessions.get_mut(session) else { return };
+        slot.connection = Some(key);
+        slot.connected_at = slot.connected_at.max(connected_at);
+        slot.asked_expiry_s = connect.session_expiry_s;
+        slot.expiry_s = expiry_s;
+        slot.ends_at = crate::clock::NEVER;
+        slot.will = connect.will.as_ref().map(|will| Box::new(Will::new(will))); // [MQTT-3.1.2-7]
+        slot.will_at = crate::clock::NEVER;
+        if present {
+            slot.session.resume();
+        }
+
+        let limits = self.limits.clone();
+        let keep_alive_s = match (connect.version, limits.keep_alive_max_s) {
+            (Version::V5, max) if max > 0 && (connect.keep_alive_s == 0 || connect.keep_alive_s > max) => max,
+            (Version::V31 | Version::V311 | Version::V5, _) => connect.keep_alive_s,
+        };
+        let link = Link::new(
+            connect.version,
+            connect.receive_maximum,
+            connect.packet_size_max,
+            connect.topic_alias_max,
+            connect.request_problem_information,
+            &limits,
+        );
+        let live = Live {
+            session,
+            link,
+            idle_max_ms: u32::from(keep_alive_s) * 1500,
+            last_packet_at: self.now,
+            client_hash,
+            mode: Mode::Direct,
+            touched: ShardSet::EMPTY,
+            blocked: None,
+            taken_over: false,
+        };
+        let connack = ConnAck {
+            session_present: present && connect.version != Version::V31, // [V31-3]
+            reason: Reason::SUCCESS,
+            session_expiry_s: (expiry_s != connect.session_expiry_s).then_some(expiry_s), // [U5-3.2.2-1]
+            receive_maximum: Some(limits.receive_maximum),
+            packet_size_max: Some(limits.packet_size_max),
+            assigned_client_id: assigned.as_deref(), // [MQTT-3.2.2-16]
+            topic_alias_max: Some(limits.topic_alias_max),
+            server_keep_alive_s: (keep_alive_s != connect.keep_alive_s).then_some(keep_alive_s),
+            ..ConnAck::default()
+        };
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let out = connection.outbox.bytes_mut();
+        match wire::encode_connack(out, connect.version, &connack, connect.packet_size_max) {
+            ConnAckEncoded::Written | ConnAckEncoded::CloseSilently => {}
+        }
+        connection.phase = Phase::Live(Box::new(live));
+        self.counters().packets_received_total.add(1);
+        self.counters().packets_sent_total.add(1);
+        self.counters().clients_connected.add(1);
+        let deadline = match keep_alive_s {
+            0 => crate::clock::NEVER,
+            seconds => self.now + Millis::from(seconds) * 1500,
+        };
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.deadline = deadline;
+        }
+        self.set_deadline(key, deadline);
+        self.mark_dirty(key);
+        self.log_connected(key);
+        self.set_presence(session, Presence::Online);
+        self.room_made(key); // what waited for the client
+        self.start_cursors(key);
+    }
+
+    /// The session that the client gets, and whether it was there before. // [MQTT-3.1.2-4] [MQTT-3.1.2-5] [MQTT-3.1.2-6]
+    fn find_or_begin(&mut self, client_id: &str, client_hash: u64, clean_start: bool) -> (Key, bool) {
+        let Some(session) = self.by_client_id.get(client_id).copied() else {
+            return (self.begin_session(client_id, client_hash), false);
+        };
+        let ended = self.sessions.get(session).is_none_or(|slot| slot.ends_at <= self.now);
+        if clean_start || ended {
+            // [U5-3.1.4-3]: with its session the will of the former connection ends its delay, and goes out.
+            let waiting = self.sessions.get_mut(session).map(|slot| std::mem::take(&mut slot.waiting));
+            let connected_at = self.sessions.get(session).map_or(0, |slot| slot.connected_at);
+            self.end_session(session);
+            let new = self.begin_session(client_id, client_hash);
+            for key in waiting.iter().flatten() {
+                if let Some(connection) = self.connections.get_mut(*key)
+                    && let Phase::Waiting { session, .. } = &mut connection.phase
+                {
+                    *session = new;
+                }
+            }
+            if let (Some(slot), Some(waiting)) = (self.sessions.get_mut(new), waiting) {
+                slot.waiting = waiting;
+                slot.connected_at = connected_at;
+            }
+            return (new, false);
+        }
+        if self.will_is_cancelled(session) {
+            self.cancel_will(session);
+        } else {
+            self.publish_will(session);
+        }
+        (session, true)
+    }
+
+    /// Whether a client that comes back to its session is in time to cancel its will.
+    fn will_is_cancelled(&self, session: Key) -> bool {
+        self.sessions.get(session).is_some_and(|slot| slot.will_at > self.now)
+            && self.will_survives_takeover(session)
+    }
+
+    /// A Client Identifier that no session has and that is at home here. // [MQTT-3.1.3-6] [MQTT-3.2.2-16]
+    fn assign_client_id(&mut self) -> String {
+        loop {
+            let id = format!("auto-{:016x}", self.random());
+            let here = topic::shard_of(&self.keys, &id, self.shards) == self.id;
+            if here && !self.by_client_id.contains_key(id.as_str()) {
+                return id;
+            }
+        }
+    }
+}
+
+/// Why a well-formed CONNECT is refused.
+fn refusal(connect: &Connect<'_>) -> Option<(Reason, &'static str)> {
+    // [MQTT-4.12.0-1]
+    connect
+        .authentication_method
+        .map(|_| (Reason::BAD_AUTHENTICATION_METHOD, "no Authentication Method is configured"))
+}

@@ -1,0 +1,172 @@
+//! A network connection: its phase, what the kernel owns of it, and its bytes both ways.
+//!
+//! `receive_armed`, `cancel_in_flight` and `send_in_flight` are true exactly while the kernel owns the operation. Only
+//! `reap` and `tend` change them. A connection leaves its shard, closed or handed over, only when all three are false.
+
+use std::net::SocketAddr;
+
+use crate::clock::{Millis, NEVER};
+use crate::io::Socket;
+use crate::memory::{Key, Outbox, ShardSet};
+use crate::session::Link;
+use crate::wire::{Reason, Version};
+
+use super::waits::Blocked;
+
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub socket: Socket,
+    pub peer: SocketAddr,
+    pub phase: Phase,
+    pub receive_armed: bool,
+    pub cancel_in_flight: bool,
+    pub send_in_flight: bool,
+    /// In the list of connections that `tend` looks at.
+    pub dirty: bool,
+    /// The peer has closed its side.
+    pub eof: bool,
+    /// Bytes that are not parsed yet: a partial packet, or everything while the connection is paused.
+    pub partial: Vec<u8>,
+    /// What is sent next.
+    pub outbox: Outbox,
+    /// Bytes of the send in flight.
+    pub in_flight_bytes: usize,
+    /// Charged to `Class::Receive`.
+    pub charged_receive: usize,
+    /// Charged to `Class::Send`.
+    pub charged_send: usize,
+    /// When something is due: CONNECT, Keep Alive, the end of lingering, the end of a takeover.
+    pub deadline: Millis,
+    /// When the earliest timer of this connection fires.
+    pub timer_at: Millis,
+}
+
+/// How far a connection is.
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// Accepted; no whole CONNECT yet.
+    Opening,
+    /// Its CONNECT, at the front of `partial`, belongs to another shard whose ring is full.
+    HandOff,
+    /// At home; its session's former connection has to end first. The CONNECT is at the front of `partial`.
+    Waiting { session: Key, connected_at: Millis },
+    /// CONNECT was accepted.
+    Live(Box<Live>),
+    /// Logically over.
+    Closing(Closing),
+}
+
+/// What holds while a client is connected.
+#[derive(Debug)]
+pub(super) struct Live {
+    pub session: Key,
+    pub link: Link,
+    /// 1.5 times the Keep Alive; 0 for none.
+    pub idle_max_ms: u32,
+    pub last_packet_at: Millis,
+    /// Keyed hash of the Client Identifier.
+    pub client_hash: u64,
+    pub mode: Mode,
+    /// In mode `Direct` shards that were routed to, in mode `Owner` owners that were relayed to, since the mode began.
+    pub touched: ShardSet,
+    /// Why it is not parsed.
+    pub blocked: Option<Blocked>,
+    /// Another connection takes the session over; this one is read to its end.
+    pub taken_over: bool,
+}
+
+/// How a connection publishes at the moment; see `publish`.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(super) enum Mode {
+    Direct,
+    Owner,
+}
+
+/// The steps of a close.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(super) enum Closing {
+    /// Send what is staged, then end our side.
+    Flush,
+    /// Our side is ended; what comes is thrown away until the peer ends its own. Closing earlier would let the kernel
+    /// answer unread bytes with a reset, which can destroy what was sent last.
+    Drain,
+    /// End everything now.
+    Abort,
+}
+
+/// Why a connection ends, for its will, the reason code and the log.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(super) enum End {
+    /// DISCONNECT 0x00: no will.
+    Disconnected,
+    /// DISCONNECT with any other code.
+    DisconnectedWithWill,
+    /// The connection is gone without a DISCONNECT.
+    Lost,
+    /// Another connection has the session.
+    TakenOver,
+    /// We end it; the code goes to a v5 client.
+    Refused(Reason, &'static str),
+}
+
+impl Connection {
+    pub fn new(socket: Socket, peer: SocketAddr, deadline: Millis) -> Connection {
+        Connection {
+            socket,
+            peer,
+            phase: Phase::Opening,
+            receive_armed: false,
+            cancel_in_flight: false,
+            send_in_flight: false,
+            dirty: false,
+            eof: false,
+            partial: Vec::new(),
+            outbox: Outbox::default(),
+            in_flight_bytes: 0,
+            charged_receive: 0,
+            charged_send: 0,
+            deadline,
+            timer_at: NEVER,
+        }
+    }
+
+    pub fn live(&self) -> Option<&Live> {
+        match &self.phase {
+            Phase::Live(live) => Some(live),
+            Phase::Opening | Phase::HandOff | Phase::Waiting { .. } | Phase::Closing(_) => None,
+        }
+    }
+
+    pub fn live_mut(&mut self) -> Option<&mut Live> {
+        match &mut self.phase {
+            Phase::Live(live) => Some(live),
+            Phase::Opening | Phase::HandOff | Phase::Waiting { .. } | Phase::Closing(_) => None,
+        }
+    }
+
+    pub fn session(&self) -> Option<Key> {
+        match &self.phase {
+            Phase::Live(live) => Some(live.session),
+            Phase::Waiting { session, .. } => Some(*session),
+            Phase::Opening | Phase::HandOff | Phase::Closing(_) => None,
+        }
+    }
+
+    pub fn version(&self) -> Option<Version> {
+        self.live().map(|live| live.link.version)
+    }
+
+    pub fn is_closing(&self) -> bool {
+        matches!(self.phase, Phase::Closing(_))
+    }
+
+    /// Nothing of it is owned by the kernel.
+    pub fn is_at_rest(&self) -> bool {
+        !self.receive_armed && !self.cancel_in_flight && !self.send_in_flight
+    }
+
+    /// Bytes that may still be staged before the send buffer is full.
+    pub fn send_room(&self, max: u32) -> usize {
+        (max as usize).saturating_sub(self.outbox.len() + self.in_flight_bytes)
+    }
+}

@@ -1,0 +1,241 @@
+//! One message to the subscriptions of this shard, and what becomes of it at each.
+
+use crate::memory::{Arena, Key, Message};
+use crate::session::{
+    Cx, Delivered, DropReason, Drops, Fanout, Grant, Link, Retain, Session, Variants, Wire,
+};
+use crate::topic::{self, Route};
+use crate::wire::Qos;
+
+use super::Core;
+use super::connection::{Connection, End};
+
+/// Memory that is reused from message to message.
+#[derive(Default)]
+pub(super) struct Scratch {
+    pub variants: Variants,
+    pub properties: Vec<u8>,
+    identifiers: Vec<u32>,
+}
+
+/// What one session gets: its matching subscriptions, merged.
+#[derive(Copy, Clone)]
+struct Merged {
+    qos: Qos,
+    retain: Retain,
+}
+
+impl Core {
+    /// Delivers to every session with an ordinary subscription in `route`, once each: at the highest QoS of its
+    /// matching subscriptions and with all their identifiers. // [MQTT-3.3.4-2] [MQTT-3.3.4-3] [MQTT-3.3.4-4]
+    /// 3.1.1: [311:MQTT-3.3.5-1]. Returns whether anybody was there.
+    pub(super) fn deliver_ordinary(&mut self, route: &Route, fanout: &mut Fanout<'_>) -> bool {
+        let mut identifiers = std::mem::take(&mut self.scratch.identifiers);
+        let mut reached = false;
+        let mut rest = &route.local[..];
+        while let Some((first, others)) = rest.split_first() {
+            rest = others;
+            let Some(subscription) = self.router.subscription(*first) else { continue };
+            let session = subscription.session;
+            identifiers.clear();
+            let mut merged = None;
+            self.merge(*first, fanout, &mut merged, &mut identifiers);
+            while let Some((next, others)) = rest.split_first() {
+                match self.router.subscription(*next) {
+                    Some(subscription) if subscription.session == session => {
+                        self.merge(*next, fanout, &mut merged, &mut identifiers);
+                    }
+                    Some(_) => break,
+                    None => {}
+                }
+                rest = others;
+            }
+            reached = true;
+            if let Some(Merged { qos, retain }) = merged {
+                let grant = Grant { qos, retain, identifiers: &identifiers, share: None };
+                self.deliver(session, fanout, &grant);
+            }
+        }
+        self.scratch.identifiers = identifiers;
+        reached
+    }
+
+    fn merge(&self, key: Key, fanout: &Fanout<'_>, merged: &mut Option<Merged>, identifiers: &mut Vec<u32>) {
+        let Some(subscription) = self.router.subscription(key) else { return };
+        let options = subscription.options;
+        let message = &fanout.message;
+        if options.no_local
+            && self
+                .sessions
+                .get(subscription.session)
+                .is_some_and(|slot| slot.client_hash == message.publisher)
+        {
+            return; // [MQTT-3.8.3-3]
+        }
+        // [MQTT-3.8.4-8] [MQTT-3.3.1-12] [MQTT-3.3.1-13]; 3.1.1: [311:MQTT-3.3.1-9] [311:MQTT-3.8.4-6]
+        let qos = options.qos.min(message.qos);
+        let retain = retain_if(options.retain_as_published && message.retain);
+        if subscription.identifier != 0 {
+            identifiers.push(subscription.identifier);
+        }
+        *merged = Some(match *merged {
+            None => Merged { qos, retain },
+            Some(other) => {
+                let set = retain == Retain::Set || other.retain == Retain::Set;
+                Merged { qos: qos.max(other.qos), retain: retain_if(set) }
+            }
+        });
+    }
+
+    /// Delivers to one session.
+    pub(super) fn deliver(&mut self, session: Key, fanout: &mut Fanout<'_>, grant: &Grant<'_>) {
+        let now = self.now;
+        let message = fanout.message;
+        let Some(slot) = self.sessions.get_mut(session) else { return };
+        if message.is_expired(now) {
+            self.counters().dropped_expired_total.add(1); // [MQTT-3.3.2-5]
+            return;
+        }
+        if message.retain
+            && grant.share.is_none()
+            && let Some(cursors) = &mut slot.cursors
+        {
+            cursors.saw_live(topic::fingerprint(&self.keys, message.topic), message.topic);
+        }
+        let mut drops = Drops::default();
+        let mut cx = Cx { now, limits: &self.limits, budget: &mut self.budget, drops: &mut drops };
+        let delivered = match slot.connection.and_then(|key| Self::wire(&mut self.connections, &cx, key)) {
+            Some(wire) => slot.session.deliver(Some(wire), fanout, grant, &mut cx),
+            None => slot.session.deliver(None, fanout, grant, &mut cx),
+        };
+        let connection = slot.connection;
+        self.count_drops(drops);
+        self.count_delivered(session, connection, delivered, message.payload.len());
+    }
+
+    /// Where a live connection is written to.
+    fn wire<'a>(connections: &'a mut Arena<Connection>, cx: &Cx<'_>, key: Key) -> Option<Wire<'a>> {
+        let connection = connections.get_mut(key)?;
+        let send_room = connection.send_room(cx.limits.send_buffer_bytes_max);
+        let Connection { phase, outbox, .. } = connection;
+        match phase {
+            super::connection::Phase::Live(live) => Some(Wire { link: &mut live.link, outbox, send_room }),
+            _ => None,
+        }
+    }
+
+    fn count_delivered(
+        &mut self,
+        session: Key,
+        connection: Option<Key>,
+        delivered: Delivered,
+        payload: usize,
+    ) {
+        let counters = &self.counters[usize::from(self.id)];
+        match delivered {
+            Delivered::Sent => {
+                counters.publish_sent_total.add(1);
+                counters.publish_bytes_sent_total.add(payload as u64);
+                counters.packets_sent_total.add(1);
+                if let Some(key) = connection {
+                    self.mark_dirty(key);
+                }
+            }
+            Delivered::Queued | Delivered::QueuedDroppingOldest => {}
+            Delivered::Dropped(reason) => self.count_drop(reason, 1),
+            Delivered::Disconnect => {
+                self.count_drop(DropReason::QueueFull, 1);
+                self.overflowed(session);
+            }
+        }
+    }
+
+    pub(super) fn count_drop(&self, reason: DropReason, count: u64) {
+        let counters = self.counters();
+        match reason {
+            DropReason::SendBuffer => counters.dropped_send_buffer_total.add(count),
+            DropReason::Offline => counters.dropped_offline_total.add(count),
+            DropReason::QueueFull => counters.dropped_queue_full_total.add(count),
+            DropReason::Memory => counters.dropped_memory_total.add(count),
+            DropReason::Expired => counters.dropped_expired_total.add(count),
+            DropReason::PacketTooLarge => counters.dropped_too_large_total.add(count),
+        }
+    }
+
+    /// Messages that were deleted while they waited.
+    pub(super) fn count_drops(&self, drops: Drops) {
+        if drops != Drops::default() {
+            let counters = self.counters();
+            counters.dropped_queue_oldest_total.add(drops.oldest);
+            counters.dropped_expired_total.add(drops.expired);
+            counters.dropped_too_large_total.add(drops.packet_too_large);
+        }
+    }
+
+    /// The policy `disconnect` of a full queue: the client goes, and its session with it, since it has a gap now.
+    fn overflowed(&mut self, session: Key) {
+        let Some(slot) = self.sessions.get_mut(session) else { return };
+        slot.expiry_s = 0;
+        match slot.connection {
+            Some(key) => {
+                self.end(
+                    key,
+                    End::Refused(crate::wire::Reason::QUOTA_EXCEEDED, "the session's queue is full"),
+                );
+            }
+            None => self.end_session(session),
+        }
+    }
+
+    /// Runs `f` on the session of a live connection.
+    pub(super) fn with_session<R>(
+        &mut self,
+        key: Key,
+        f: impl FnOnce(&mut Session, &mut Link, &mut Cx<'_>) -> R,
+    ) -> Option<R> {
+        let live = self.connections.get_mut(key)?.live_mut()?;
+        let slot = self.sessions.get_mut(live.session)?;
+        let mut drops = Drops::default();
+        let mut cx = Cx { now: self.now, limits: &self.limits, budget: &mut self.budget, drops: &mut drops };
+        let result = f(&mut slot.session, &mut live.link, &mut cx);
+        self.count_drops(drops);
+        Some(result)
+    }
+
+    /// The connection can take more, by an acknowledgement or because bytes were sent: what waits for it goes on.
+    pub(super) fn room_made(&mut self, key: Key) {
+        let mut drops = Drops::default();
+        let mut cx = Cx { now: self.now, limits: &self.limits, budget: &mut self.budget, drops: &mut drops };
+        let Some(session) = self.connections.get(key).and_then(|c| c.live()).map(|live| live.session) else {
+            return;
+        };
+        let Some(slot) = self.sessions.get_mut(session) else { return };
+        let has_cursors = slot.cursors.is_some();
+        if let Some(wire) = Self::wire(&mut self.connections, &cx, key) {
+            let pumped = slot.session.pump(wire, &mut cx);
+            let packets = pumped.published + pumped.released;
+            let counters = &self.counters[usize::from(self.id)];
+            counters.publish_sent_total.add(pumped.published.into());
+            counters.packets_sent_total.add(packets.into());
+            self.count_drops(drops);
+            if packets > 0 {
+                self.mark_dirty(key);
+            }
+        }
+        if has_cursors {
+            self.cursor_work.push_back(session);
+        }
+    }
+
+    /// Delivers a kept message.
+    pub(super) fn deliver_kept(&mut self, session: Key, message: &Message, grant: &Grant<'_>) {
+        let mut variants = std::mem::take(&mut self.scratch.variants);
+        let mut fanout = Fanout::of_shared(message, &mut variants);
+        self.deliver(session, &mut fanout, grant);
+        self.scratch.variants = variants;
+    }
+}
+
+pub(super) fn retain_if(set: bool) -> Retain {
+    if set { Retain::Set } else { Retain::Clear }
+}

@@ -1,0 +1,346 @@
+//! Control Packets of a connected client: bytes are cut into packets, packets change its session, replies are staged.
+
+use crate::memory::{Class, Key};
+use crate::session::PubrecReply;
+use crate::wire::{
+    self, AckKind, DecodeError, Disconnect, Frame, NextFrame, Packet, Reason, Subscribe, Unsubscribe, Version,
+};
+
+use super::Core;
+use super::connection::{Closing, End, Phase};
+use super::waits::Blocked;
+
+/// Whether a saturated shard may hold a packet back.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(super) enum Pressure {
+    Respect,
+    /// The last bytes of a connection: acted upon now or never.
+    Ignore,
+}
+
+/// Why no further packet was taken from the input.
+enum Stop {
+    /// Its next packet is not whole; `need` bytes in all before it pays to look again.
+    Incomplete { need: usize },
+    /// Its next packet has to wait.
+    Blocked,
+    /// The connection is over; the rest means nothing.
+    Over,
+}
+
+/// What became of one packet.
+pub(super) enum Handled {
+    Done,
+    Blocked(Blocked),
+}
+
+impl Core {
+    /// Parses what arrived. A partial packet is completed with no more bytes than it needs, so that the rest is parsed
+    /// where it lies.
+    pub(super) fn parse(&mut self, key: Key, bytes: &[u8]) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let mut rest = bytes;
+        if !connection.partial.is_empty() {
+            let mut partial = std::mem::take(&mut connection.partial);
+            loop {
+                let (used, stop) = self.consume(key, &partial, Pressure::Respect);
+                partial.drain(..used);
+                let missing = match stop {
+                    Stop::Over => return,
+                    Stop::Blocked => rest.len(),
+                    Stop::Incomplete { .. } if partial.is_empty() => break,
+                    Stop::Incomplete { need } => need.saturating_sub(partial.len()).min(rest.len()),
+                };
+                let (more, later) = rest.split_at(missing);
+                partial.extend_from_slice(more);
+                rest = later;
+                if more.is_empty() || matches!(stop, Stop::Blocked) {
+                    return self.keep(key, partial);
+                }
+            }
+        }
+        match self.consume(key, rest, Pressure::Respect) {
+            (_, Stop::Over) => {}
+            (used, Stop::Incomplete { .. } | Stop::Blocked) => {
+                if used < rest.len() {
+                    self.keep(key, rest[used..].to_vec());
+                } else {
+                    self.charge_receive(key);
+                }
+            }
+        }
+    }
+
+    /// Parses the last bytes of a connection that is taken over.
+    pub(super) fn parse_last(&mut self, key: Key, bytes: &[u8]) {
+        let _ = self.consume(key, bytes, Pressure::Ignore);
+    }
+
+    fn keep(&mut self, key: Key, partial: Vec<u8>) {
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.partial = partial;
+            self.charge_receive(key);
+        }
+    }
+
+    /// Charges the bytes that wait to be parsed; the block counts, not the part in use.
+    pub(super) fn charge_receive(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let kept = connection.partial.capacity();
+        if kept <= connection.charged_receive {
+            self.budget.release(Class::Receive, connection.charged_receive - kept);
+            connection.charged_receive = kept;
+        } else if self.budget.charge(Class::Receive, kept - connection.charged_receive) {
+            connection.charged_receive = kept;
+        } else {
+            self.end(key, End::Refused(Reason::QUOTA_EXCEEDED, "memory for partial packets is used up"));
+        }
+    }
+
+    fn consume(&mut self, key: Key, input: &[u8], pressure: Pressure) -> (usize, Stop) {
+        let mut used = 0;
+        loop {
+            let now = self.now;
+            let Some(live) = self.connections.get_mut(key).and_then(|connection| connection.live_mut())
+            else {
+                return (input.len(), Stop::Over);
+            };
+            let version = live.link.version;
+            let frame =
+                match wire::next_frame(&input[used..], self.limits.packet_size_max, version.length_form()) {
+                    Ok(NextFrame::Frame(frame)) => frame,
+                    Ok(NextFrame::Incomplete { need }) => return (used, Stop::Incomplete { need }),
+                    Err(error) => {
+                        self.refuse(key, error);
+                        return (input.len(), Stop::Over);
+                    }
+                };
+            live.last_packet_at = now;
+            match self.handle_frame(key, version, &frame, pressure) {
+                Ok(Handled::Done) => used += frame.len,
+                Ok(Handled::Blocked(blocked)) => {
+                    self.pause(key, blocked);
+                    return (used, Stop::Blocked);
+                }
+                Err(error) => {
+                    self.refuse(key, error);
+                    return (input.len(), Stop::Over);
+                }
+            }
+        }
+    }
+
+    /// [MQTT-4.13.1-1] [MQTT-4.8.0-1]
+    fn refuse(&mut self, key: Key, error: DecodeError) {
+        self.counters().protocol_errors_total.add(1);
+        self.end(key, End::Refused(error.reason(), error.detail()));
+    }
+
+    fn handle_frame(
+        &mut self,
+        key: Key,
+        version: Version,
+        frame: &Frame<'_>,
+        pressure: Pressure,
+    ) -> Result<Handled, DecodeError> {
+        let packet = wire::decode(version, frame, &self.decode_limits)?;
+        if let Packet::Publish(publish) = packet {
+            let handled = self.handle_publish(key, &publish, pressure)?;
+            if matches!(handled, Handled::Done) {
+                self.counters().packets_received_total.add(1);
+            }
+            return Ok(handled);
+        }
+        self.counters().packets_received_total.add(1);
+        match packet {
+            Packet::Publish(_) => {}
+            Packet::PubAck(ack) => self.handle_puback(key, ack),
+            Packet::PubRec(ack) => self.handle_pubrec(key, ack),
+            Packet::PubRel(ack) => self.handle_pubrel(key, ack),
+            Packet::PubComp(ack) => self.handle_pubcomp(key, ack),
+            Packet::Subscribe(subscribe) => self.handle_subscribe(key, version, &subscribe)?,
+            Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(key, version, &unsubscribe),
+            // [MQTT-3.12.4-1]
+            Packet::PingReq => self.stage(key, wire::encode_pingresp),
+            Packet::Disconnect(disconnect) => self.handle_disconnect(key, &disconnect)?,
+            // [MQTT-3.1.0-2]; 3.1.1: [311:MQTT-3.1.0-2]
+            Packet::Connect => return Err(DecodeError::ProtocolError("second CONNECT")),
+            // No CONNECT with an Authentication Method is accepted, so AUTH is always out of place. // [MQTT-4.12.0-7]
+            Packet::Auth(_) => {
+                return Err(DecodeError::ProtocolError("AUTH without an Authentication Method"));
+            }
+        }
+        Ok(Handled::Done)
+    }
+
+    /// Stages a packet for the client.
+    pub(super) fn stage(&mut self, key: Key, encode: impl FnOnce(&mut Vec<u8>)) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        encode(connection.outbox.bytes_mut());
+        self.counters().packets_sent_total.add(1);
+        self.mark_dirty(key);
+    }
+
+    fn handle_puback(&mut self, key: Key, ack: wire::Ack) {
+        self.with_session(key, |session, link, cx| {
+            let _ = session.handle_puback(link, ack.packet_id, cx);
+        });
+        self.room_made(key);
+    }
+
+    fn handle_pubrec(&mut self, key: Key, ack: wire::Ack) {
+        let reply = self.with_session(key, |session, link, cx| {
+            session.handle_pubrec(link, ack.packet_id, ack.reason, cx)
+        });
+        let (reason, version) =
+            match (reply, self.connections.get(key).and_then(|connection| connection.version())) {
+                (Some(PubrecReply::PubRel), Some(version)) => (Reason::SUCCESS, version),
+                // [U5-4.3-2]
+                (Some(PubrecReply::PubRelNotFound), Some(version)) => {
+                    (Reason::PACKET_IDENTIFIER_NOT_FOUND, version)
+                }
+                (Some(PubrecReply::None) | None, _) | (_, None) => return self.room_made(key),
+            };
+        // [MQTT-4.3.3-4]
+        self.stage(key, |out| wire::encode_ack(out, version, AckKind::PubRel, ack.packet_id, reason));
+    }
+
+    /// [MQTT-4.3.3-11]
+    fn handle_pubrel(&mut self, key: Key, ack: wire::Ack) {
+        let reason = self.with_session(key, |session, link, _| session.handle_pubrel(link, ack.packet_id));
+        let version = self.connections.get(key).and_then(|connection| connection.version());
+        if let (Some(reason), Some(version)) = (reason, version) {
+            self.stage(key, |out| wire::encode_ack(out, version, AckKind::PubComp, ack.packet_id, reason));
+        }
+    }
+
+    fn handle_pubcomp(&mut self, key: Key, ack: wire::Ack) {
+        self.with_session(key, |session, link, cx| {
+            let _ = session.handle_pubcomp(link, ack.packet_id, cx);
+        });
+        self.room_made(key);
+    }
+
+    /// [MQTT-3.8.4-1] [MQTT-3.8.4-5] [MQTT-3.8.4-6]
+    fn handle_subscribe(
+        &mut self,
+        key: Key,
+        version: Version,
+        subscribe: &Subscribe<'_>,
+    ) -> Result<(), DecodeError> {
+        let Some(session) = self.connections.get(key).and_then(|connection| connection.session()) else {
+            return Ok(());
+        };
+        let mut reasons = Vec::with_capacity(subscribe.filters.len());
+        let mut need = 0;
+        for entry in subscribe.filters.iter() {
+            let reason = match self.subscribe(session, version, &entry, subscribe.identifier)? {
+                Ok((granted, sequence)) => {
+                    need = need.max(sequence);
+                    granted
+                }
+                Err(refusal) => refusal,
+            };
+            reasons.push(reason);
+        }
+        let mut reply = Vec::new();
+        wire::encode_suback(&mut reply, version, subscribe.packet_id, &reasons);
+        self.stage_suback(key, need, reply);
+        Ok(())
+    }
+
+    /// [MQTT-3.10.4-1] [MQTT-3.10.4-4] [MQTT-3.10.4-5] [MQTT-3.10.4-6]
+    fn handle_unsubscribe(&mut self, key: Key, version: Version, unsubscribe: &Unsubscribe<'_>) {
+        let Some(session) = self.connections.get(key).and_then(|connection| connection.session()) else {
+            return;
+        };
+        let reasons: Vec<Reason> =
+            unsubscribe.filters.iter().map(|filter| self.unsubscribe(session, filter)).collect();
+        self.stage(key, |out| wire::encode_unsuback(out, version, unsubscribe.packet_id, &reasons));
+    }
+
+    /// [MQTT-3.14.4-3]
+    fn handle_disconnect(&mut self, key: Key, disconnect: &Disconnect<'_>) -> Result<(), DecodeError> {
+        let session = self.connections.get(key).and_then(|connection| connection.session());
+        if let (Some(session), Some(expiry_s)) = (session, disconnect.session_expiry_s)
+            && let Some(slot) = self.sessions.get_mut(session)
+        {
+            // [U5-3.14.2-4]: then the DISCONNECT counts as not received, and the will goes out.
+            if slot.asked_expiry_s == 0 && expiry_s != 0 {
+                return Err(DecodeError::ProtocolError(
+                    "Session Expiry Interval on DISCONNECT after 0 on CONNECT",
+                ));
+            }
+            slot.expiry_s = expiry_s.min(self.limits.session_expiry_max_s); // [U5-3.14.2-3]
+        }
+        let end = if disconnect.reason == Reason::NORMAL_DISCONNECTION {
+            End::Disconnected
+        } else {
+            End::DisconnectedWithWill // [U5-3.14.2-2]
+        };
+        self.end(key, end);
+        Ok(())
+    }
+
+    /// Ends a connection: its session learns of it, a v5 client is told why if we are the ones who end it, and what is
+    /// staged is sent unless the peer is gone.
+    pub(super) fn end(&mut self, key: Key, end: End) {
+        let Some(connection) = self.connections.get(key) else { return };
+        if connection.is_closing() {
+            if end == End::Lost {
+                self.start_closing(key, Closing::Abort);
+            }
+            return;
+        }
+        self.log_end(key, end);
+        self.forget_waiting(key);
+        let disconnect = match end {
+            End::Refused(reason, _) => Some(reason),
+            End::TakenOver => Some(Reason::SESSION_TAKEN_OVER), // [MQTT-3.1.4-3]
+            End::Disconnected | End::DisconnectedWithWill | End::Lost => None,
+        };
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if let (Phase::Live(live), Some(reason)) = (&connection.phase, disconnect)
+            && live.link.version == Version::V5
+        {
+            let packet_size_max = live.link.packet_size_max;
+            let text = match end {
+                End::Refused(_, detail) => Some(detail),
+                End::TakenOver | End::Disconnected | End::DisconnectedWithWill | End::Lost => None,
+            };
+            wire::encode_disconnect(connection.outbox.bytes_mut(), reason, text, packet_size_max);
+        }
+        let live = connection.live().map(|live| live.session);
+        let step = if end == End::Lost { Closing::Abort } else { Closing::Flush };
+        self.start_closing(key, step);
+        if let Some(session) = live {
+            self.connection_ended(session, key, end);
+        }
+    }
+
+    /// A deadline passed that nothing moved on.
+    pub(super) fn deadline_passed(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        match &connection.phase {
+            Phase::Opening | Phase::HandOff => {
+                self.counters().connect_timeouts_total.add(1); // [U5-3.1.0-1]
+                self.end(key, End::Lost);
+            }
+            Phase::Waiting { session, .. } => {
+                let session = *session;
+                self.force_takeover(session);
+            }
+            Phase::Live(_) => {
+                self.counters().keep_alive_timeouts_total.add(1);
+                self.end(
+                    key,
+                    End::Refused(Reason::KEEP_ALIVE_TIMEOUT, "no packet within 1.5 times the Keep Alive"),
+                );
+            }
+            Phase::Closing(_) => {
+                connection.phase = Phase::Closing(Closing::Abort);
+                self.mark_dirty(key);
+            }
+        }
+    }
+}

@@ -1,0 +1,411 @@
+//! One core: its clients, their sessions, its topic index, its ends of the mesh. The only place where all of these meet.
+//!
+//! [`Shard`] is the shell: it asks [`Io`] for things and takes its answers. [`Core`] is everything else and never
+//! touches `Io`: a handler changes state, encodes into outboxes and marks connections dirty; what the world shall do
+//! about it is decided once per turn, in `tend`. So nothing is sent from inside a handler.
+//!
+//! The path of a PUBLISH: `reap` (completion) -> `ingress` (frames, packets) -> `publish` (checks, who gets it) ->
+//! `deliver` (matching subscriptions of this shard) and `inbox` on the other shards -> `tend` (one send per turn).
+//!
+//! | file | what it owns |
+//! |---|---|
+//! | `connection` | a network connection: phase, what is in flight, bytes both ways |
+//! | `tend` | brings a connection's operations in line with its phase; close and drain |
+//! | `reap` | completions |
+//! | `connect` | CONNECT, hand-off to the home shard, takeover, CONNACK |
+//! | `slots` | sessions by client identifier: begin, end, expiry, will |
+//! | `ingress` | Control Packets of a connected client |
+//! | `publish` | routing: direct, through the owner of a retained topic, the switch between both |
+//! | `deliver` | one message to the subscriptions of this shard |
+//! | `share` | share groups: first choice, passing on |
+//! | `interest` | what other shards must know before a SUBACK may leave |
+//! | `retained` | queries and cursors of retained messages |
+//! | `inbox` | parcels of other shards |
+//! | `waits` | everything that waits for other shards: paused connections, held wills, relays |
+//! | `stop` | draining |
+//! | `sys` | `$SYS` |
+
+mod connect;
+mod connection;
+mod deliver;
+mod inbox;
+mod ingress;
+mod interest;
+mod journal;
+mod parcel;
+mod publish;
+mod reap;
+mod retained;
+mod share;
+mod slots;
+mod stop;
+mod sys;
+mod tend;
+mod waits;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use crate::clock::{Millis, NEVER};
+use crate::io::{Completion, Io, ListenerId};
+use crate::limits::Limits;
+use crate::memory::{Arena, Budget, Key, Pool, ShardId};
+use crate::mesh::{Bell, Links};
+use crate::metrics::Counters;
+use crate::timer::Timers;
+use crate::topic::{FilterKey, HashKeys, Retained, Router};
+use crate::wire::DecodeLimits;
+
+use connection::Connection;
+pub use parcel::Parcel;
+use slots::Slot;
+pub use stop::Stopping;
+
+/// Everything that a shard is made of.
+pub struct Setup {
+    pub id: ShardId,
+    pub shards: u16,
+    pub limits: Arc<Limits>,
+    /// The same on all shards; decides home shards and owners.
+    pub keys: HashKeys,
+    pub links: Links<Parcel>,
+    pub pool: Arc<Pool>,
+    /// One for each shard; this one writes only its own.
+    pub counters: Arc<[Counters]>,
+    /// Listening sockets that `Io` knows.
+    pub listeners: u16,
+    /// How the shards stop together.
+    pub stopping: Arc<Stopping>,
+    pub options: Options,
+}
+
+/// Settings of the machinery; the limits of clients are in [`Limits`].
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Milliseconds between two states of `$SYS`; 0 for none.
+    pub sys_interval_ms: Millis,
+    /// How long a withdrawn filter stays announced, so that a client that comes back at once moves nothing.
+    pub interest_linger_ms: Millis,
+    /// Relays to one owner that may not be consumed yet by all their targets.
+    pub relay_window: u64,
+    /// Parcels taken from one peer in a turn.
+    pub inbox_budget: usize,
+    /// Entries of the cache from topic to subscriptions.
+    pub route_cache_entries: usize,
+    /// Connections that may wait for room on the way to their home; beyond it accepting stops.
+    pub hand_offs_max: usize,
+    /// Milliseconds that a closing connection may take to take its last bytes and to close its side.
+    pub linger_ms: Millis,
+    /// Milliseconds that a takeover waits for the end of the old connection; then only its will may be wrong.
+    pub takeover_ms: Millis,
+    /// Bytes of a paused connection that are kept before its receive is cancelled.
+    pub paused_bytes_max: usize,
+    /// Retained messages in one answer of an owner.
+    pub retained_batch: usize,
+    /// Retained topics looked at for one answer.
+    pub retained_visits: usize,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            sys_interval_ms: 10_000,
+            interest_linger_ms: 1000,
+            relay_window: 256,
+            inbox_budget: 1024,
+            route_cache_entries: 65_536,
+            hand_offs_max: 1024,
+            linger_ms: 1000,
+            takeover_ms: 2000,
+            paused_bytes_max: 64 * 1024,
+            retained_batch: 64,
+            retained_visits: 2048,
+        }
+    }
+}
+
+/// Whether there is more to do.
+#[must_use]
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Turn {
+    /// Call again at once.
+    Busy,
+    /// Nothing to do before `deadline` unless something completes or the bell rings.
+    Idle { deadline: Millis },
+}
+
+/// Live objects of one shard; all of them are back at their base when the clients are gone.
+#[derive(Copy, Clone, Default, PartialEq, Eq, Debug)]
+pub struct Live {
+    pub connections: u64,
+    pub sessions: u64,
+    pub subscriptions: u64,
+    pub retained: u64,
+    pub buffers: u64,
+    pub timers: u64,
+    pub mesh: u64,
+}
+
+/// What a deadline is for.
+#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Timer {
+    Connection(Key),
+    Session(Key),
+    /// A withdrawn filter has lingered.
+    Interest(FilterKey),
+    Sys,
+    /// The sweep of expired retained messages.
+    Sweep,
+}
+
+/// One core's share of the broker, over the kernel boundary `I`.
+pub struct Shard<I: Io> {
+    io: I,
+    core: Core,
+    completions: Vec<Completion>,
+    batch: VecDeque<Parcel>,
+}
+
+/// The state of a shard, apart from its kernel boundary.
+struct Core {
+    id: ShardId,
+    shards: u16,
+    now: Millis,
+    limits: Arc<Limits>,
+    decode_limits: DecodeLimits,
+    options: Options,
+    keys: HashKeys,
+    links: Links<Parcel>,
+    budget: Budget,
+    counters: Arc<[Counters]>,
+    random: u64,
+
+    connections: Arena<Connection>,
+    sessions: Arena<Slot>,
+    by_client_id: HashMap<Box<str>, Key, ahash::RandomState>,
+    router: Router,
+    retained: Retained,
+    timers: Timers<Timer>,
+
+    /// Connections whose operations may have to change.
+    dirty: Vec<Key>,
+    /// Send buffers for reuse.
+    spare_buffers: Vec<Vec<u8>>,
+    scratch: deliver::Scratch,
+    interest: interest::Interest,
+    waits: waits::Waits,
+    /// Sessions with cursors that may go on.
+    cursor_work: VecDeque<Key>,
+    /// Accepted connections that wait for room on the way home.
+    hand_offs: VecDeque<Key>,
+    listeners: Vec<Listener>,
+    stop: stop::Stop,
+    sys: sys::Sys,
+}
+
+/// Whether a listening socket accepts.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+enum Listener {
+    Accepting,
+    /// The accept ended and is to be armed again.
+    Ended,
+    /// Descriptors or memory ran out; tried again at this time.
+    Resting(Millis),
+    /// Cancelled because too many connections wait.
+    Holding,
+}
+
+impl<I: Io> Shard<I> {
+    pub fn new(setup: Setup, mut io: I, now: Millis) -> Shard<I> {
+        let random = io.random();
+        for listener in 0..setup.listeners {
+            io.accept(ListenerId(listener));
+        }
+        Shard { io, core: Core::new(setup, random, now), completions: Vec::new(), batch: VecDeque::new() }
+    }
+
+    /// One pass: completions, parcels, deadlines, what waits for others, output. Never blocks.
+    pub fn turn(&mut self, now: Millis) -> Turn {
+        let core = &mut self.core;
+        core.now = now;
+        core.counters().turns_total.add(1);
+        let reaped = self.reap();
+        let read = self.read_inbox();
+        let core = &mut self.core;
+        core.fire_timers();
+        core.progress();
+        core.advance_cursors();
+        self.advance_stop();
+        self.tend_dirty();
+        self.flush_mesh();
+        let core = &mut self.core;
+        core.publish_gauges();
+        if !core.dirty.is_empty() || core.has_work() {
+            return Turn::Busy;
+        }
+        // A turn that moved something is followed by one that looks again before it sleeps.
+        if reaped + read > 0 && core.links.has_work() {
+            return Turn::Busy;
+        }
+        Turn::Idle { deadline: core.next_deadline() }
+    }
+
+    /// Begins to drain: no new connections, wills, DISCONNECT 0x8B. Then `turn` until [`Shard::is_stopped`].
+    pub fn stop(&mut self, now: Millis) {
+        self.core.now = now;
+        self.begin_stop();
+    }
+
+    pub fn io_mut(&mut self) -> &mut I {
+        &mut self.io
+    }
+
+    pub fn bell(&self) -> &Bell {
+        self.core.links.bell()
+    }
+
+    pub fn counters(&self) -> &Counters {
+        self.core.counters()
+    }
+
+    pub fn live(&self) -> Live {
+        self.core.live()
+    }
+
+    /// Publishes the tails of the rings and wakes who sleeps.
+    fn flush_mesh(&mut self) {
+        self.core.flush_interest();
+        for shard in self.core.links.flush().iter() {
+            self.core.counters().doorbells_total.add(1);
+            self.io.doorbell(shard);
+        }
+    }
+}
+
+impl Core {
+    fn new(setup: Setup, random: u64, now: Millis) -> Core {
+        let Setup { id, shards, limits, keys, links, pool, counters, listeners, stopping, options } = setup;
+        let [a, b, c, d] = keys;
+        let mut timers = Timers::default();
+        if options.sys_interval_ms > 0 {
+            timers.set(now, Timer::Sys);
+        }
+        timers.set(now + retained::SWEEP_MS, Timer::Sweep);
+        Core {
+            id,
+            shards,
+            now,
+            decode_limits: DecodeLimits {
+                properties_max: limits.properties_max,
+                filters_max: limits.filters_max,
+                topic_levels_max: limits.topic_levels_max,
+                topic_alias_max: limits.topic_alias_max,
+            },
+            limits,
+            interest: interest::Interest::new(shards),
+            waits: waits::Waits::new(shards),
+            router: Router::new(keys, id, options.route_cache_entries),
+            options,
+            keys,
+            links,
+            budget: Budget::new(pool),
+            counters,
+            random,
+            connections: Arena::new(),
+            sessions: Arena::new(),
+            by_client_id: HashMap::with_hasher(ahash::RandomState::with_seeds(a, b, c, d)),
+            retained: Retained::default(),
+            timers,
+            dirty: Vec::new(),
+            spare_buffers: Vec::new(),
+            scratch: deliver::Scratch::default(),
+            cursor_work: VecDeque::new(),
+            hand_offs: VecDeque::new(),
+            listeners: vec![Listener::Accepting; usize::from(listeners)],
+            stop: stop::Stop::new(stopping),
+            sys: sys::Sys::new(now),
+        }
+    }
+
+    fn counters(&self) -> &Counters {
+        &self.counters[usize::from(self.id)]
+    }
+
+    /// SplitMix64, seeded by `Io`.
+    fn random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut x = self.random;
+        x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        x ^ (x >> 31)
+    }
+
+    fn mark_dirty(&mut self, key: Key) {
+        if let Some(connection) = self.connections.get_mut(key)
+            && !connection.dirty
+        {
+            connection.dirty = true;
+            self.dirty.push(key);
+        }
+    }
+
+    fn fire_timers(&mut self) {
+        // What is due now, not what a handler sets to now: a bound on the phase.
+        let due = self.timers.len();
+        for _ in 0..due {
+            match self.timers.pop_due(self.now) {
+                Some(Timer::Connection(key)) => self.connection_due(key),
+                Some(Timer::Session(key)) => self.session_due(key),
+                Some(Timer::Interest(filter)) => self.interest_due(filter),
+                Some(Timer::Sys) => self.sys_due(),
+                Some(Timer::Sweep) => self.sweep_due(),
+                None => break,
+            }
+        }
+    }
+
+    fn next_deadline(&self) -> Millis {
+        let resting = self.listeners.iter().filter_map(|listener| match listener {
+            Listener::Resting(until) => Some(*until),
+            Listener::Accepting | Listener::Ended | Listener::Holding => None,
+        });
+        resting.chain(self.timers.next()).chain(self.stop.poll_at(self.now)).min().unwrap_or(NEVER)
+    }
+
+    /// Whether another turn would find something to do without a completion or a bell.
+    fn has_work(&mut self) -> bool {
+        !self.cursor_work.is_empty() || self.links.has_work() || self.has_progress()
+    }
+
+    fn live(&self) -> Live {
+        Live {
+            connections: self.connections.len() as u64,
+            sessions: self.sessions.len() as u64,
+            subscriptions: self.router.subscriptions_len() as u64,
+            retained: self.retained.len() as u64,
+            buffers: 0,
+            timers: self.live_timers(),
+            mesh: self.links.waiting() as u64 + self.waits.len() as u64 + self.interest.len() as u64,
+        }
+    }
+
+    /// Deadlines beside those that a shard always has.
+    fn live_timers(&self) -> u64 {
+        let own = 1 + u64::from(self.options.sys_interval_ms > 0);
+        (self.timers.len() as u64).saturating_sub(own)
+    }
+
+    fn publish_gauges(&self) {
+        let counters = self.counters();
+        let live = self.live();
+        counters.connections.set(live.connections);
+        counters.sessions.set(live.sessions);
+        counters.subscriptions.set(live.subscriptions);
+        counters.retained_messages.set(live.retained);
+        counters.retained_bytes.set(self.retained.bytes() as u64);
+        counters.queued_bytes.set(self.budget.used(crate::memory::Class::Queue));
+        counters.timers.set(live.timers);
+        counters.mesh_waiting.set(live.mesh);
+        counters.connections_paused.set(self.waits.paused_len() as u64);
+    }
+}

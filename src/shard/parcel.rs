@@ -1,0 +1,113 @@
+//! What shards send each other.
+
+use std::net::SocketAddr;
+
+use crate::clock::Millis;
+use crate::io::Socket;
+use crate::memory::{Key, Message, ShardId, ShardSet};
+
+/// One entry of a ring between two shards.
+#[derive(Debug)]
+pub enum Parcel {
+    /// A message for subscriptions of the receiving shard.
+    Publish {
+        message: Message,
+        /// Deliver to ordinary subscriptions.
+        ordinary: bool,
+        /// Deliver to these share groups, by fingerprint.
+        groups: Option<Box<Box<[u64]>>>,
+    },
+    /// A message with RETAIN for the owner of its topic, to be stored and fanned out.
+    Relay(Message),
+    /// What the sender wants, or no longer wants.
+    Interest(Box<Announced>),
+    /// A subscriber of the sender asks the owner for retained messages.
+    Query(Box<Query>),
+    /// Answers a query.
+    Retained(Box<Found>),
+    /// A message of a share group that found no member where it was.
+    Share(Box<Pass>),
+    /// A connection whose client is at home at the receiver.
+    HandOff(Box<HandOff>),
+}
+
+/// The current value of one filter, as another shard is to know it.
+#[derive(Debug)]
+pub struct Announced {
+    pub value: Interest,
+    /// With this, everything up to this sequence was announced.
+    pub claim: u64,
+}
+
+/// What a shard wants.
+#[derive(Debug)]
+pub enum Interest {
+    /// Filters without wildcards, by fingerprint: a false positive costs a parcel and nothing else.
+    Exact {
+        fingerprint: u64,
+        wanted: bool,
+    },
+    Wildcard {
+        filter: Box<str>,
+        wanted: bool,
+    },
+    /// A share group, by its whole filter, and its members at the sender.
+    Group {
+        filter: Box<str>,
+        online: u32,
+        offline: u32,
+    },
+}
+
+/// A batch of retained messages is wanted.
+#[derive(Debug)]
+pub struct Query {
+    /// The asking session and its cursor; comes back with the answer.
+    pub session: Key,
+    pub cursor: u32,
+    pub filter: Box<str>,
+    /// Topics after this one, in byte order.
+    pub after: Option<Box<str>>,
+}
+
+/// A batch of retained messages.
+#[derive(Debug)]
+pub struct Found {
+    pub session: Key,
+    pub cursor: u32,
+    pub messages: Vec<Message>,
+    /// Where to go on; `None` at the end.
+    pub after: Option<Box<str>>,
+}
+
+/// A message of a share group on its way to a member.
+#[derive(Debug)]
+pub struct Pass {
+    pub message: Message,
+    pub group: u64,
+    /// Shards that had no suitable member in this round.
+    pub tried: ShardSet,
+    pub round: Round,
+}
+
+/// Which members count; see `share`.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Round {
+    /// Those who are connected.
+    Online,
+    /// Any, since nobody is connected.
+    Any,
+}
+
+/// A connection that moves, with everything that belongs to it.
+#[derive(Debug)]
+pub struct HandOff {
+    pub socket: Socket,
+    pub peer: SocketAddr,
+    /// CONNECT and whatever was read behind it.
+    pub bytes: Vec<u8>,
+    /// When CONNECT was read.
+    pub connected_at: Millis,
+    /// The shard that accepted it.
+    pub from: ShardId,
+}

@@ -1,0 +1,236 @@
+//! Routing of a PUBLISH: who gets it, by which way, and what the publisher is told.
+//!
+//! Two ways. **Direct**: this shard delivers to its own sessions and sends one parcel to each other shard with a
+//! matching subscription. **Through the owner**: a message with RETAIN goes to the shard that owns its topic, which
+//! stores it and fans it out, so that store, live stream and the cursors of subscribers share one FIFO per subscriber
+//! shard. Each way keeps the order, but a message that goes one way could pass one that went the other; therefore a
+//! connection uses one way at a time, and before it switches it is not parsed until everything that it sent the other
+//! way was consumed by all its targets.
+//!
+//! All or none: every next hop is checked before anything of the packet is acted upon, and all are pushed to in the same
+//! step. The acknowledgement is staged after that; a full queue at a subscriber is a counted drop and never changes it.
+
+use crate::clock::{NEVER, after_s};
+use crate::memory::{Key, MessageView, ShardSet};
+use crate::session::{Fanout, Ingress};
+use crate::topic;
+use crate::wire::{self, AckKind, DecodeError, Publish, Qos, Reason, Version};
+
+use super::Core;
+use super::connection::Mode;
+use super::ingress::{Handled, Pressure};
+use super::parcel::Parcel;
+use super::waits::{Blocked, Fence};
+
+/// Whether anybody had a matching subscription.
+#[must_use]
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(super) enum Routed {
+    Somewhere,
+    Nowhere,
+}
+
+impl Core {
+    pub(super) fn handle_publish(
+        &mut self,
+        key: Key,
+        publish: &Publish<'_>,
+        pressure: Pressure,
+    ) -> Result<Handled, DecodeError> {
+        let limits = self.limits.clone();
+        let Some(live) = self.connections.get_mut(key).and_then(|connection| connection.live_mut()) else {
+            return Ok(Handled::Done);
+        };
+        let (session, version, publisher) = (live.session, live.link.version, live.client_hash);
+        let resolved = live.link.resolve_topic(publish.topic, publish.topic_alias, &limits)?;
+        let topic = resolved.as_str();
+
+        if self.shards > 1
+            && pressure == Pressure::Respect
+            && let Err(blocked) = self.admit(key, topic, publish.retain)
+        {
+            return Ok(Handled::Blocked(blocked));
+        }
+
+        let (Some(slot), Some(live)) = (
+            self.sessions.get_mut(session),
+            self.connections.get_mut(key).and_then(|connection| connection.live_mut()),
+        ) else {
+            return Ok(Handled::Done);
+        };
+        let counters = &self.counters[usize::from(self.id)];
+        counters.publish_received_total.add(1);
+        counters.publish_bytes_received_total.add(publish.payload.len() as u64);
+        match slot.session.handle_publish(&mut live.link, publish.qos, publish.packet_id, &limits) {
+            Ingress::Route => {}
+            // [MQTT-4.3.3-10]
+            Ingress::Repeat => {
+                self.acknowledge(key, version, publish, Reason::SUCCESS);
+                return Ok(Handled::Done);
+            }
+            // [MQTT-3.3.4-7]
+            Ingress::ReceiveMaximumExceeded => {
+                return Err(DecodeError::Specific(
+                    Reason::RECEIVE_MAXIMUM_EXCEEDED,
+                    "more PUBLISH unacknowledged than the Receive Maximum",
+                ));
+            }
+        }
+
+        let mut cleaned = std::mem::take(&mut self.scratch.properties);
+        let properties = match publish.properties.as_contiguous() {
+            Some(bytes) => bytes,
+            None => {
+                cleaned.clear();
+                publish.properties.write_to(&mut cleaned);
+                &cleaned
+            }
+        };
+        let view = MessageView {
+            topic,
+            properties,
+            payload: publish.payload,
+            qos: publish.qos,
+            retain: publish.retain,
+            expires_at: publish.expiry_s.map_or(NEVER, |seconds| after_s(self.now, seconds.into())),
+            publisher,
+        };
+        let routed = self.publish(Some(key), &view);
+        self.scratch.properties = cleaned;
+
+        let reason = match routed {
+            Routed::Nowhere if version == Version::V5 => Reason::NO_MATCHING_SUBSCRIBERS, // [U5-3.4.2-2]
+            Routed::Nowhere | Routed::Somewhere => Reason::SUCCESS,
+        };
+        self.acknowledge(key, version, publish, reason);
+        Ok(Handled::Done)
+    }
+
+    /// [MQTT-3.3.4-1] [MQTT-4.3.2-4] [MQTT-4.3.3-8]
+    fn acknowledge(&mut self, key: Key, version: Version, publish: &Publish<'_>, reason: Reason) {
+        let kind = match publish.qos {
+            Qos::AtMostOnce => return,
+            Qos::AtLeastOnce => AckKind::PubAck,
+            Qos::ExactlyOnce => AckKind::PubRec,
+        };
+        self.with_session(key, |session, link, _| {
+            session.acknowledge_publish(link, publish.qos);
+        });
+        self.stage(key, |out| wire::encode_ack(out, version, kind, publish.packet_id, reason));
+    }
+
+    /// Whether all next hops have room and the way is free.
+    fn admit(&mut self, key: Key, topic: &str, retain: bool) -> Result<(), Blocked> {
+        let owner = if retain { topic::shard_of(&self.keys, topic, self.shards) } else { self.id };
+        let full = self.links.full();
+        if !full.is_empty() {
+            let hops = if owner == self.id { self.next_hops(topic) } else { ShardSet::EMPTY.with(owner) };
+            let held = hops.intersection(full);
+            if !held.is_empty() {
+                return Err(Blocked::Mesh(held));
+            }
+        }
+        if owner != self.id {
+            if !self.waits.relay_fits(owner, &self.links, self.options.relay_window) {
+                return Err(Blocked::Relay(owner));
+            }
+            self.switch(key, Mode::Owner)
+        } else if retain {
+            Ok(()) // Both ways begin here.
+        } else {
+            self.switch(key, Mode::Direct)
+        }
+    }
+
+    /// Every shard that a direct message on `topic` could go to from here, members of share groups included.
+    fn next_hops(&mut self, topic: &str) -> ShardSet {
+        let route = self.router.route(topic);
+        route.groups.iter().fold(route.remote, |hops, group| {
+            hops.union(self.router.group_shards(*group, topic::Members::Any))
+        })
+    }
+
+    /// The connection is about to publish in `mode`: waits until what it sent in the other one was consumed.
+    fn switch(&mut self, key: Key, mode: Mode) -> Result<(), Blocked> {
+        let Some(live) = self.connections.get_mut(key).and_then(|connection| connection.live_mut()) else {
+            return Ok(());
+        };
+        if live.mode == mode {
+            return Ok(());
+        }
+        let fence = match live.mode {
+            Mode::Direct => Fence::consumed(live.touched, &self.links),
+            Mode::Owner => self.waits.relayed(live.touched),
+        };
+        if !fence.is_reached(&self.links) {
+            return Err(Blocked::Fence(fence));
+        }
+        live.mode = mode;
+        live.touched = ShardSet::EMPTY;
+        Ok(())
+    }
+
+    /// Takes ownership of a message: to the owner of its topic if it is to be retained, else to whoever subscribed.
+    /// `from` is the publishing connection, if it still has one.
+    pub(super) fn publish(&mut self, from: Option<Key>, view: &MessageView<'_>) -> Routed {
+        let (routed, touched) = if view.retain {
+            let owner = topic::shard_of(&self.keys, view.topic, self.shards);
+            if owner == self.id {
+                self.store_retained(view);
+                self.route(view)
+            } else {
+                self.waits.count_relay(owner);
+                self.push(owner, Parcel::Relay(view.to_message()));
+                (Routed::Somewhere, ShardSet::EMPTY.with(owner))
+            }
+        } else {
+            self.route(view)
+        };
+        if let Some(live) = from.and_then(|key| self.connections.get_mut(key)).and_then(|c| c.live_mut()) {
+            live.touched = live.touched.union(touched);
+        }
+        routed
+    }
+
+    /// Delivers here and sends to the other shards that want it; returns which these were.
+    pub(super) fn route(&mut self, view: &MessageView<'_>) -> (Routed, ShardSet) {
+        let route = self.router.route(view.topic);
+        if route.local.is_empty() && route.groups.is_empty() && route.remote.is_empty() {
+            return (Routed::Nowhere, ShardSet::EMPTY);
+        }
+        let mut variants = std::mem::take(&mut self.scratch.variants);
+        let mut fanout = Fanout::new(*view, &mut variants);
+        let reached = self.deliver_ordinary(&route, &mut fanout);
+        let mut shares = Vec::new();
+        let mut shared_here = false;
+        for group in route.groups.iter() {
+            match self.choose_shard(*group) {
+                Some(shard) if shard == self.id => {
+                    shared_here = true;
+                    self.share_here(*group, &mut fanout);
+                }
+                Some(shard) => shares.push((shard, self.router.group_fingerprint(*group))),
+                None => {}
+            }
+        }
+        let targets = shares.iter().fold(route.remote, |set, (shard, _)| set.with(*shard));
+        for shard in targets.iter() {
+            let groups: Box<[u64]> =
+                shares.iter().filter(|(target, _)| *target == shard).map(|(_, group)| *group).collect();
+            let parcel = Parcel::Publish {
+                message: fanout.shared().clone(),
+                ordinary: route.remote.contains(shard),
+                groups: (!groups.is_empty()).then(|| Box::new(groups)),
+            };
+            self.push(shard, parcel);
+        }
+        self.scratch.variants = variants;
+        let nowhere = !reached && !shared_here && targets.is_empty();
+        (if nowhere { Routed::Nowhere } else { Routed::Somewhere }, targets)
+    }
+
+    pub(super) fn push(&mut self, to: crate::memory::ShardId, parcel: Parcel) {
+        self.counters().mesh_sent_total.add(1);
+        self.links.push(to, parcel);
+    }
+}

@@ -1,0 +1,168 @@
+//! Completions: what the world did since the last turn.
+
+use crate::io::{Buffer, Completion, Io, ListenerId, ReceiveEnd, Token};
+use crate::memory::{Key, OutBatch};
+
+use super::connection::{Closing, Connection, End, Phase};
+use super::{Core, Listener, Shard};
+
+/// How long accepting rests when descriptors or memory ran out.
+const REST_MS: u64 = 100;
+
+impl<I: Io> Shard<I> {
+    /// Takes all completions, then acts on them in their order. Returns how many there were.
+    pub(super) fn reap(&mut self) -> usize {
+        let mut completions = std::mem::take(&mut self.completions);
+        self.io.completions(&mut completions);
+        let count = completions.len();
+        self.core.counters().completions_total.add(count as u64);
+        for completion in completions.drain(..) {
+            match completion {
+                Completion::Received { token, buffer, more } => self.received(token.key(), buffer, more),
+                Completion::Sent { token, batch, result } => self.sent(token.key(), batch, result),
+                Completion::ReceiveEnded { token, end } => self.core.receive_ended(token.key(), end),
+                Completion::CancelEnded { token } => self.core.cancel_ended(token.key()),
+                Completion::Accepted { listener: _, socket, peer } => {
+                    if let Some(socket) = self.core.accepted(socket, peer) {
+                        self.io.close(socket);
+                    }
+                }
+                Completion::AcceptEnded { listener, errno } => self.core.accept_ended(listener, errno),
+                Completion::Doorbell => {}
+            }
+        }
+        self.completions = completions;
+        count
+    }
+
+    fn received(&mut self, key: Key, buffer: Buffer, more: bool) {
+        let core = &mut self.core;
+        core.counters().bytes_received_total.add(u64::from(buffer.len));
+        if let Some(connection) = core.connections.get_mut(key) {
+            if !more {
+                connection.receive_armed = false;
+                core.mark_dirty(key);
+            }
+            core.bytes_received(key, self.io.bytes(buffer));
+        }
+        self.io.replenish(buffer);
+    }
+
+    fn sent(&mut self, key: Key, mut batch: OutBatch, result: Result<usize, i32>) {
+        let core = &mut self.core;
+        let Some(connection) = core.connections.get_mut(key) else { return };
+        match result {
+            Ok(count) => {
+                core.counters[usize::from(core.id)].bytes_sent_total.add(count as u64);
+                batch.advance(count.min(batch.remaining()));
+                connection.in_flight_bytes = batch.remaining();
+                let aborted = matches!(connection.phase, Phase::Closing(Closing::Abort));
+                if batch.remaining() > 0 && count > 0 && !aborted {
+                    core.counters[usize::from(core.id)].sends_total.add(1);
+                    self.io.send(&connection.socket, Token::new(key), batch);
+                    return;
+                }
+                connection.send_in_flight = false;
+                connection.in_flight_bytes = 0;
+                core.recycle(batch.into_buffer());
+                core.mark_dirty(key);
+                core.room_made(key);
+            }
+            Err(_) => {
+                connection.send_in_flight = false;
+                connection.in_flight_bytes = 0;
+                core.recycle(batch.into_buffer());
+                core.mark_dirty(key);
+                core.end(key, End::Lost);
+            }
+        }
+    }
+}
+
+impl Core {
+    /// A new connection; gives the socket back if it is refused.
+    fn accepted(
+        &mut self,
+        socket: crate::io::Socket,
+        peer: std::net::SocketAddr,
+    ) -> Option<crate::io::Socket> {
+        self.counters().connections_accepted_total.add(1);
+        let all = crate::metrics::sum(&self.counters, |shard| &shard.connections);
+        if self.stop.is_stopping()
+            || all.max(self.connections.len() as u64) >= u64::from(self.limits.connections_max)
+        {
+            self.counters().connections_refused_total.add(1);
+            return Some(socket);
+        }
+        let deadline = self.now + self.limits.connect_timeout_ms;
+        let key = self.connections.insert(Connection::new(socket, peer, deadline));
+        self.set_deadline(key, deadline);
+        self.mark_dirty(key);
+        None
+    }
+
+    fn accept_ended(&mut self, listener: ListenerId, errno: i32) {
+        let rest = self.now + REST_MS;
+        if let Some(state) = self.listeners.get_mut(usize::from(listener.0)) {
+            *state = if errno == 0 { Listener::Ended } else { Listener::Resting(rest) };
+        }
+    }
+
+    fn receive_ended(&mut self, key: Key, end: ReceiveEnd) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        connection.receive_armed = false;
+        self.mark_dirty(key);
+        match end {
+            ReceiveEnd::NoBuffers => self.counters().no_buffers_total.add(1),
+            ReceiveEnd::Cancelled => {}
+            ReceiveEnd::Eof | ReceiveEnd::Error(_) => self.peer_closed(key),
+        }
+    }
+
+    fn cancel_ended(&mut self, key: Key) {
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.cancel_in_flight = false;
+            self.mark_dirty(key);
+        }
+    }
+
+    /// The peer sends nothing any more.
+    fn peer_closed(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        connection.eof = true;
+        match &mut connection.phase {
+            // What it sent before it closed is still to be parsed: a paused connection ends when it is resumed, one
+            // that is taken over by its last read.
+            Phase::Live(live) if live.taken_over || live.blocked.is_some() => {}
+            // The connection that it waits for has to end first; the session would otherwise come to life for nobody.
+            Phase::Opening | Phase::HandOff | Phase::Waiting { .. } | Phase::Live(_) => {
+                self.end(key, End::Lost)
+            }
+            Phase::Closing(_) => {}
+        }
+    }
+
+    /// Bytes arrived.
+    fn bytes_received(&mut self, key: Key, bytes: &[u8]) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        match &connection.phase {
+            Phase::Live(live) if live.blocked.is_some() => {
+                connection.partial.extend_from_slice(bytes);
+                self.mark_dirty(key);
+                self.charge_receive(key);
+            }
+            Phase::Live(_) => self.parse(key, bytes),
+            Phase::Opening => {
+                connection.partial.extend_from_slice(bytes);
+                self.charge_receive(key);
+                self.try_connect(key);
+            }
+            // Not armed in these phases, but a completion may still be on its way when the phase changes.
+            Phase::HandOff | Phase::Waiting { .. } => {
+                connection.partial.extend_from_slice(bytes);
+                self.charge_receive(key);
+            }
+            Phase::Closing(_) => {}
+        }
+    }
+}

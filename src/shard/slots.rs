@@ -1,0 +1,237 @@
+//! Sessions by Client Identifier: how they begin, what outlives a connection, how they end, and their wills.
+
+use std::collections::VecDeque;
+
+use crate::clock::{Millis, NEVER, after_s};
+use crate::memory::{Key, Message, MessageView};
+use crate::session::{Cx, Drops, Orphan, Session};
+use crate::topic::{Presence, SubscriptionSet};
+use crate::wire::{self, Qos};
+
+use super::connection::End;
+use super::retained::Cursors;
+use super::waits::Fence;
+use super::{Core, Timer};
+
+/// A session and what this shard keeps with it.
+pub(super) struct Slot {
+    pub client_id: Box<str>,
+    /// Keyed hash of the Client Identifier.
+    pub client_hash: u64,
+    pub session: Session,
+    pub subscriptions: SubscriptionSet,
+    /// The live connection, if any.
+    pub connection: Option<Key>,
+    /// Connections that want the session, in the order in which they came; the live one has to end first.
+    pub waiting: VecDeque<Key>,
+    /// When the CONNECT of the newest connection was read.
+    pub connected_at: Millis,
+    /// Session Expiry Interval as the client asked for.
+    pub asked_expiry_s: u32,
+    /// Session Expiry Interval in force.
+    pub expiry_s: u32,
+    /// When the session ends; [`NEVER`] while it is connected.
+    pub ends_at: Millis,
+    pub will: Option<Box<Will>>,
+    /// When the will is due; [`NEVER`] while it is connected.
+    pub will_at: Millis,
+    /// Retained messages on their way to new subscriptions.
+    pub cursors: Option<Box<Cursors>>,
+}
+
+/// The message that goes out when the client does not say good-bye.
+pub(super) struct Will {
+    topic: Box<str>,
+    properties: Box<[u8]>,
+    payload: Box<[u8]>,
+    qos: Qos,
+    retain: bool,
+    delay_s: u32,
+    expiry_s: Option<u32>,
+}
+
+impl Will {
+    /// [MQTT-3.1.3-10]: the properties keep their order.
+    pub fn new(will: &wire::Will<'_>) -> Will {
+        let mut properties = Vec::with_capacity(will.properties.len());
+        will.properties.write_to(&mut properties);
+        Will {
+            topic: will.topic.into(),
+            properties: properties.into(),
+            payload: will.payload.into(),
+            qos: will.qos,
+            retain: will.retain,
+            delay_s: will.delay_s,
+            expiry_s: will.expiry_s,
+        }
+    }
+}
+
+impl Core {
+    /// A session of its own for a Client Identifier that has none.
+    pub(super) fn begin_session(&mut self, client_id: &str, client_hash: u64) -> Key {
+        let key = self.sessions.insert(Slot {
+            client_id: client_id.into(),
+            client_hash,
+            session: Session::default(),
+            subscriptions: SubscriptionSet::default(),
+            connection: None,
+            waiting: VecDeque::new(),
+            connected_at: 0,
+            asked_expiry_s: 0,
+            expiry_s: 0,
+            ends_at: NEVER,
+            will: None,
+            will_at: NEVER,
+            cursors: None,
+        });
+        self.by_client_id.insert(client_id.into(), key);
+        key
+    }
+
+    /// The connection of a session is over: its will, its expiry, and what share groups are owed.
+    pub(super) fn connection_ended(&mut self, session: Key, connection: Key, end: End) {
+        let Some(slot) = self.sessions.get_mut(session) else { return };
+        if slot.connection != Some(connection) {
+            return;
+        }
+        slot.connection = None;
+        slot.session.connection_lost();
+        self.counters[usize::from(self.id)].clients_connected.sub(1);
+        match end {
+            // [MQTT-3.14.4-3] [MQTT-3.1.2-10]
+            End::Disconnected => slot.will = None,
+            // Of a session that is taken over the next connection decides, in `find_or_begin`.
+            End::TakenOver | End::DisconnectedWithWill | End::Lost | End::Refused(..) => {}
+        }
+        let (expiry_s, has_next) = (slot.expiry_s, !slot.waiting.is_empty());
+        let will_delay_s = slot.will.as_ref().map(|will| will.delay_s.min(expiry_s)); // [U5-3.1.3-1]
+        slot.ends_at = if expiry_s == u32::MAX { NEVER } else { after_s(self.now, expiry_s.into()) };
+        slot.will_at = will_delay_s.map_or(NEVER, |delay| after_s(self.now, delay.into()));
+        let due = slot.ends_at.min(slot.will_at);
+
+        self.set_presence(session, Presence::Offline);
+        let orphans = self.take_orphans(session, |session, cx, out| session.take_unsent_shared(cx, out));
+        self.redistribute(orphans);
+
+        // A successor decides about will and session itself; else what is due now happens now.
+        if has_next {
+            self.serve_waiting(session);
+        } else if due <= self.now {
+            self.session_due(session);
+        } else if due != NEVER {
+            self.timers.set(due, Timer::Session(session));
+        }
+    }
+
+    /// The will or the end of a session without a connection may have come.
+    pub(super) fn session_due(&mut self, session: Key) {
+        let now = self.now;
+        let Some(slot) = self.sessions.get_mut(session) else { return };
+        if slot.connection.is_some() || !slot.waiting.is_empty() {
+            return;
+        }
+        if slot.ends_at <= now {
+            if slot.expiry_s > 0 {
+                self.counters().sessions_expired_total.add(1);
+            }
+            return self.end_session(session);
+        }
+        if slot.will_at <= now {
+            self.publish_will(session);
+        }
+        let Some(slot) = self.sessions.get_mut(session) else { return };
+        let next = slot.ends_at.min(slot.will_at);
+        if next != NEVER {
+            self.timers.set(next, Timer::Session(session));
+        }
+    }
+
+    /// Ends a session and everything in it; a will that was still to come goes out now. // [MQTT-4.1.0-2]
+    pub(super) fn end_session(&mut self, session: Key) {
+        self.publish_will(session);
+        // [U5-4.8.2-6] [MQTT-4.8.2-5]
+        let orphans = self.take_orphans(session, |session, cx, out| {
+            session.take_unacked_shared(cx, out);
+            session.take_unsent_shared(cx, out);
+        });
+        let mut changes = Vec::new();
+        let Some(slot) = self.sessions.get_mut(session) else { return };
+        let lost = slot.session.release(&mut self.budget);
+        self.router.drop_all(&mut slot.subscriptions, &mut changes);
+        let waiting = std::mem::take(&mut slot.waiting);
+        if let Some(slot) = self.sessions.remove(session) {
+            self.by_client_id.remove(&slot.client_id);
+        }
+        self.counters().dropped_session_end_total.add(lost);
+        for change in changes {
+            self.interest_changed(change);
+        }
+        self.redistribute(orphans);
+        debug_assert!(waiting.is_empty(), "a session with successors does not end on its own");
+    }
+
+    /// Publishes the will of a session, once. // [MQTT-3.1.2-8] [MQTT-3.1.2-10]
+    pub(super) fn publish_will(&mut self, session: Key) {
+        let Some(slot) = self.sessions.get_mut(session) else { return };
+        slot.will_at = NEVER;
+        let Some(will) = slot.will.take() else { return };
+        let publisher = slot.client_hash;
+        let view = MessageView {
+            topic: &will.topic,
+            properties: &will.properties,
+            payload: &will.payload,
+            qos: will.qos,
+            retain: will.retain, // [MQTT-3.1.2-14] [MQTT-3.1.2-15]
+            expires_at: will.expiry_s.map_or(NEVER, |seconds| after_s(self.now, seconds.into())),
+            publisher,
+        };
+        // A client's will comes after its messages; those may still be on the other way (see `publish`).
+        let fence = Fence::everything(&self.links, &self.waits);
+        if fence.is_reached(&self.links) {
+            let _ = self.publish(None, &view);
+        } else {
+            self.waits.hold(view.to_message(), fence);
+        }
+    }
+
+    /// Forgets the will because the client came back in time. // [MQTT-3.1.3-9]
+    pub(super) fn cancel_will(&mut self, session: Key) {
+        if let Some(slot) = self.sessions.get_mut(session) {
+            slot.will = None;
+            slot.will_at = NEVER;
+        }
+    }
+
+    /// Whether the will of a connection that is taken over goes out. // [U5-3.1.4-3] [U5-3.1.3-2]
+    pub(super) fn will_survives_takeover(&self, session: Key) -> bool {
+        self.sessions
+            .get(session)
+            .is_some_and(|slot| slot.will.as_ref().is_some_and(|will| will.delay_s > 0) && slot.expiry_s > 0)
+    }
+
+    pub(super) fn set_presence(&mut self, session: Key, presence: Presence) {
+        let mut changes = Vec::new();
+        if let Some(slot) = self.sessions.get_mut(session) {
+            self.router.set_presence(&slot.subscriptions, presence, &mut changes);
+        }
+        for change in changes {
+            self.interest_changed(change);
+        }
+    }
+
+    /// Messages of shared subscriptions that the session will not finish, with their groups.
+    fn take_orphans(
+        &mut self,
+        session: Key,
+        take: impl FnOnce(&mut Session, &mut Cx<'_>, &mut Vec<Orphan>),
+    ) -> Vec<(Option<Key>, Message)> {
+        let Some(slot) = self.sessions.get_mut(session) else { return Vec::new() };
+        let mut drops = Drops::default();
+        let mut cx = Cx { now: self.now, limits: &self.limits, budget: &mut self.budget, drops: &mut drops };
+        let mut orphans = Vec::new();
+        take(&mut slot.session, &mut cx, &mut orphans);
+        self.count_drops(drops);
+        self.groups_of(orphans)
+    }
+}

@@ -1,0 +1,141 @@
+//! Draining: no new connections, then all wills, then DISCONNECT 0x8B to everybody, then nothing.
+//!
+//! Wills go out before anybody is disconnected, on any shard; and a shard that has nobody left keeps serving the mesh
+//! until all are quiet. Two counts that all shards share say how far everybody is.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use crate::clock::Millis;
+use crate::io::{Io, ListenerId};
+use crate::memory::Key;
+use crate::wire::Reason;
+
+use super::connection::{End, Phase};
+use super::waits::Fence;
+use super::{Core, Listener, Shard};
+
+/// How far all shards are; shared by them.
+#[derive(Debug, Default)]
+pub struct Stopping {
+    /// Shards whose wills were consumed by all their targets.
+    wills_out: AtomicU16,
+    /// Shards without connections and with nothing on its way.
+    quiet: AtomicU16,
+}
+
+/// How far this shard is.
+#[derive(Debug)]
+pub(super) struct Stop {
+    stage: Stage,
+    shared: Arc<Stopping>,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Running,
+    /// Wills were published; waiting for their targets.
+    Wills(Option<Fence>),
+    /// Waiting for the wills of the other shards.
+    OthersWills,
+    /// Connections are closing.
+    Closing,
+    /// Nothing is left here.
+    Quiet,
+}
+
+/// How often a stopping shard looks whether the others are done.
+const POLL_MS: Millis = 2;
+
+impl Stop {
+    pub fn new(shared: Arc<Stopping>) -> Stop {
+        Stop { stage: Stage::Running, shared }
+    }
+
+    pub fn is_running(&self) -> bool {
+        matches!(self.stage, Stage::Running)
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        !self.is_running()
+    }
+
+    /// When to look again.
+    pub fn poll_at(&self, now: Millis) -> Option<Millis> {
+        self.is_stopping().then_some(now + POLL_MS)
+    }
+}
+
+impl<I: Io> Shard<I> {
+    pub(super) fn begin_stop(&mut self) {
+        let core = &mut self.core;
+        if core.stop.is_stopping() {
+            return;
+        }
+        core.stop.stage = Stage::Wills(None);
+        for (index, listener) in core.listeners.iter_mut().enumerate() {
+            if *listener == Listener::Accepting {
+                self.io.accept_cancel(ListenerId(index as u16));
+            }
+            *listener = Listener::Holding;
+        }
+        let sessions: Vec<Key> = core.sessions.keys().collect();
+        for session in sessions {
+            core.publish_will(session);
+        }
+    }
+
+    /// All shards are quiet: this one may end.
+    pub fn is_stopped(&self) -> bool {
+        let stop = &self.core.stop;
+        matches!(stop.stage, Stage::Quiet) && stop.shared.quiet.load(Ordering::SeqCst) == self.core.shards
+    }
+
+    pub(super) fn advance_stop(&mut self) {
+        self.core.advance_stop();
+    }
+}
+
+impl Core {
+    fn advance_stop(&mut self) {
+        match &self.stop.stage {
+            Stage::Running | Stage::Quiet => {}
+            Stage::Wills(None) => {
+                if self.waits.holds_nothing() {
+                    self.stop.stage = Stage::Wills(Some(Fence::everything(&self.links, &self.waits)));
+                }
+            }
+            Stage::Wills(Some(fence)) => {
+                if fence.is_reached(&self.links) {
+                    self.stop.shared.wills_out.fetch_add(1, Ordering::SeqCst);
+                    self.stop.stage = Stage::OthersWills;
+                }
+            }
+            Stage::OthersWills => {
+                if self.stop.shared.wills_out.load(Ordering::SeqCst) == self.shards {
+                    self.stop.stage = Stage::Closing;
+                    self.disconnect_all();
+                }
+            }
+            Stage::Closing => {
+                if self.connections.is_empty() && self.links.is_quiet() && self.links.waiting() == 0 {
+                    self.stop.shared.quiet.fetch_add(1, Ordering::SeqCst);
+                    self.stop.stage = Stage::Quiet;
+                }
+            }
+        }
+    }
+
+    fn disconnect_all(&mut self) {
+        let all: Vec<Key> = self.connections.keys().collect();
+        for key in all {
+            let end = match self.connections.get(key).map(|connection| &connection.phase) {
+                Some(Phase::Live(_)) => {
+                    End::Refused(Reason::SERVER_SHUTTING_DOWN, "the server is shutting down")
+                }
+                _ => End::Lost,
+            };
+            self.end(key, end);
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! `$SYS`: the counters of all shards as retained messages, each published by the shard that owns its topic.
+//!
+//! Topic names and text formats are those that exporters for mosquitto read; beside them stand the drops by reason, the
+//! live objects, and the counters of each shard under `$SYS/broker/shard/N/`.
+
+use std::fmt::Write;
+
+use crate::clock::{Millis, NEVER};
+use crate::memory::MessageView;
+use crate::metrics::{self, Counter, Counters};
+use crate::topic;
+use crate::wire::Qos;
+
+use super::{Core, Timer};
+
+/// State between two publications.
+pub(super) struct Sys {
+    started_at: Millis,
+    last_at: Millis,
+    /// By [`RATES`]: the total of last time, and its rates per minute over 1, 5 and 15 minutes.
+    rates: Vec<Rate>,
+    clients_maximum: u64,
+}
+
+#[derive(Copy, Clone, Default)]
+struct Rate {
+    total: u64,
+    per_minute: [f64; 3],
+}
+
+/// A number of one shard.
+type Pick = fn(&Counters) -> &Counter;
+
+/// Topics below `$SYS/broker/` that are the sum over all shards.
+const SUMS: &[(&str, Pick)] = &[
+    ("bytes/received", |c| &c.bytes_received_total),
+    ("bytes/sent", |c| &c.bytes_sent_total),
+    ("clients/connected", |c| &c.clients_connected),
+    ("clients/active", |c| &c.clients_connected),
+    ("clients/expired", |c| &c.sessions_expired_total),
+    ("clients/total", |c| &c.sessions),
+    ("connections/accepted", |c| &c.connections_accepted_total),
+    ("connections/refused", |c| &c.connections_refused_total),
+    ("connects/refused", |c| &c.connects_refused_total),
+    ("drops/expired", |c| &c.dropped_expired_total),
+    ("drops/memory", |c| &c.dropped_memory_total),
+    ("drops/no_member", |c| &c.dropped_no_member_total),
+    ("drops/offline", |c| &c.dropped_offline_total),
+    ("drops/queue_full", |c| &c.dropped_queue_full_total),
+    ("drops/queue_oldest", |c| &c.dropped_queue_oldest_total),
+    ("drops/retained_full", |c| &c.dropped_retained_full_total),
+    ("drops/send_buffer", |c| &c.dropped_send_buffer_total),
+    ("drops/session_end", |c| &c.dropped_session_end_total),
+    ("drops/too_large", |c| &c.dropped_too_large_total),
+    ("errors/protocol", |c| &c.protocol_errors_total),
+    ("errors/keep_alive", |c| &c.keep_alive_timeouts_total),
+    ("errors/connect_timeout", |c| &c.connect_timeouts_total),
+    ("live/buffers", |c| &c.buffers_held),
+    ("live/connections", |c| &c.connections),
+    ("live/mesh", |c| &c.mesh_waiting),
+    ("live/retained", |c| &c.retained_messages),
+    ("live/sessions", |c| &c.sessions),
+    ("live/subscriptions", |c| &c.subscriptions),
+    ("live/timers", |c| &c.timers),
+    ("messages/received", |c| &c.packets_received_total),
+    ("messages/sent", |c| &c.packets_sent_total),
+    ("messages/stored", |c| &c.retained_messages),
+    ("publish/bytes/received", |c| &c.publish_bytes_received_total),
+    ("publish/bytes/sent", |c| &c.publish_bytes_sent_total),
+    ("publish/messages/received", |c| &c.publish_received_total),
+    ("publish/messages/sent", |c| &c.publish_sent_total),
+    ("retained messages/count", |c| &c.retained_messages),
+    ("shared_subscriptions/count", |c| &c.subscriptions_shared),
+    ("store/messages/bytes", |c| &c.queued_bytes),
+    ("store/messages/count", |c| &c.queued_messages),
+    ("subscriptions/count", |c| &c.subscriptions),
+    ("takeovers", |c| &c.takeovers_total),
+];
+
+/// Drops that count as `publish/messages/dropped`: what a subscriber missed for want of room.
+const DROPS: &[Pick] = &[
+    |c| &c.dropped_send_buffer_total,
+    |c| &c.dropped_queue_full_total,
+    |c| &c.dropped_queue_oldest_total,
+    |c| &c.dropped_memory_total,
+    |c| &c.dropped_no_member_total,
+];
+
+/// Topics below `$SYS/broker/load/` with their totals.
+const RATES: &[(&str, Pick)] = &[
+    ("bytes/received", |c| &c.bytes_received_total),
+    ("bytes/sent", |c| &c.bytes_sent_total),
+    ("connections", |c| &c.connections_accepted_total),
+    ("messages/received", |c| &c.packets_received_total),
+    ("messages/sent", |c| &c.packets_sent_total),
+    ("publish/received", |c| &c.publish_received_total),
+    ("publish/sent", |c| &c.publish_sent_total),
+    ("sockets", |c| &c.connections_accepted_total),
+];
+
+const SPANS_MIN: [(&str, f64); 3] = [("1min", 1.0), ("5min", 5.0), ("15min", 15.0)];
+
+impl Sys {
+    pub fn new(now: Millis) -> Sys {
+        Sys { started_at: now, last_at: now, rates: vec![Rate::default(); RATES.len()], clients_maximum: 0 }
+    }
+}
+
+impl Core {
+    pub(super) fn sys_due(&mut self) {
+        self.timers.set(self.now + self.options.sys_interval_ms, Timer::Sys);
+        self.publish_gauges();
+        let all = self.counters.clone();
+        self.update_rates(&all);
+        let mut text = String::new();
+        self.publish_number("uptime", &mut text, |text, core| {
+            let _ = write!(text, "{} seconds", (core.now - core.sys.started_at) / 1000);
+        });
+        self.publish_number("version", &mut text, |text, _| {
+            text.push_str(concat!("ringmq version ", env!("CARGO_PKG_VERSION")));
+        });
+        for (name, pick) in SUMS {
+            self.publish_sum(name, &mut text, metrics::sum(&all, pick));
+        }
+        let dropped = DROPS.iter().map(|pick| metrics::sum(&all, pick)).sum();
+        self.publish_sum("publish/messages/dropped", &mut text, dropped);
+        let connected = metrics::sum(&all, |c| &c.clients_connected);
+        let known = metrics::sum(&all, |c| &c.sessions);
+        self.publish_sum("clients/disconnected", &mut text, known.saturating_sub(connected));
+        self.publish_sum("clients/inactive", &mut text, known.saturating_sub(connected));
+        self.sys.clients_maximum = self.sys.clients_maximum.max(connected);
+        self.publish_sum("clients/maximum", &mut text, self.sys.clients_maximum);
+        for (at, (name, _)) in RATES.iter().enumerate() {
+            for (span, (suffix, _)) in SPANS_MIN.iter().enumerate() {
+                let rate = self.sys.rates[at].per_minute[span];
+                self.publish_number(&format!("load/{name}/{suffix}"), &mut text, |text, _| {
+                    let _ = write!(text, "{rate:.2}");
+                });
+            }
+        }
+        for (shard, counters) in all.iter().enumerate() {
+            for (name, value) in Counters::NAMES.iter().zip(counters.values()) {
+                let name = name.trim_end_matches("_total");
+                self.publish_sum(&format!("shard/{shard}/{name}"), &mut text, value);
+            }
+        }
+    }
+
+    fn publish_sum(&mut self, name: &str, text: &mut String, value: u64) {
+        self.publish_number(name, text, |text, _| {
+            let _ = write!(text, "{value}");
+        });
+    }
+
+    /// Publishes one value if this shard owns its topic and the value is new.
+    fn publish_number(&mut self, name: &str, text: &mut String, write: impl FnOnce(&mut String, &Core)) {
+        let topic = format!("$SYS/broker/{name}");
+        if topic::shard_of(&self.keys, &topic, self.shards) != self.id {
+            return;
+        }
+        text.clear();
+        write(text, self);
+        if self.retained.get(&topic).is_some_and(|message| message.payload() == text.as_bytes()) {
+            return;
+        }
+        let view = MessageView {
+            topic: &topic,
+            properties: &[],
+            payload: text.as_bytes(),
+            qos: Qos::AtMostOnce,
+            retain: true,
+            expires_at: NEVER,
+            publisher: 0,
+        };
+        let _ = self.publish(None, &view);
+    }
+
+    fn update_rates(&mut self, all: &[Counters]) {
+        let minutes = (self.now - self.sys.last_at) as f64 / 60_000.0;
+        self.sys.last_at = self.now;
+        if minutes <= 0.0 {
+            return;
+        }
+        for ((_, pick), rate) in RATES.iter().zip(&mut self.sys.rates) {
+            let total = metrics::sum(all, pick);
+            let now_per_minute = total.wrapping_sub(rate.total) as f64 / minutes;
+            rate.total = total;
+            for ((_, span), average) in SPANS_MIN.iter().zip(&mut rate.per_minute) {
+                // Exponential average over the span.
+                *average += (now_per_minute - *average) * (1.0 - (-minutes / span).exp());
+            }
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! Brings the operations of each dirty connection in line with its phase: receives armed or cancelled, one send for
+//! everything that this turn staged, the steps of a close. The only place that asks `Io` for anything about a socket.
+
+use crate::clock::Millis;
+use crate::io::{Io, ListenerId, ReadNow, ReceiveMode, Shutdown, Token};
+use crate::memory::{Class, Key};
+
+use super::connection::{Closing, Phase};
+use super::{Core, Listener, Shard, Timer};
+
+/// Buffers that are kept for reuse, and the largest that is.
+const SPARE_BUFFERS_MAX: usize = 1024;
+const SPARE_BUFFER_BYTES_MAX: usize = 64 * 1024;
+
+/// What a live connection needs, decided without touching `Io`.
+enum Need {
+    Nothing,
+    Receive(ReceiveMode),
+    Cancel,
+    LastRead,
+}
+
+impl<I: Io> Shard<I> {
+    /// Once per turn, after all handlers.
+    pub(super) fn tend_dirty(&mut self) {
+        self.tend_listeners();
+        let mut dirty = std::mem::take(&mut self.core.dirty);
+        for key in dirty.drain(..) {
+            self.tend(key);
+        }
+        // What tending marked anew waits for the next turn; keep the larger list's memory.
+        if self.core.dirty.is_empty() {
+            self.core.dirty = dirty;
+        }
+    }
+
+    fn tend(&mut self, key: Key) {
+        let Some(connection) = self.core.connections.get_mut(key) else { return };
+        connection.dirty = false;
+        self.tend_send(key);
+        let Some(connection) = self.core.connections.get(key) else { return };
+        match connection.phase {
+            Phase::Closing(step) => self.tend_closing(key, step),
+            Phase::Opening | Phase::HandOff | Phase::Waiting { .. } | Phase::Live(_) => {
+                self.tend_receive(key)
+            }
+        }
+    }
+
+    /// One send for everything that is staged.
+    fn tend_send(&mut self, key: Key) {
+        let core = &mut self.core;
+        let Some(connection) = core.connections.get_mut(key) else { return };
+        if connection.send_in_flight
+            || connection.outbox.is_empty()
+            || matches!(connection.phase, Phase::Closing(Closing::Drain | Closing::Abort))
+        {
+            core.charge_send(key);
+            return;
+        }
+        let batch = connection.outbox.take(core.spare_buffers.pop().unwrap_or_default());
+        connection.in_flight_bytes = batch.remaining();
+        connection.send_in_flight = true;
+        core.counters[usize::from(core.id)].sends_total.add(1);
+        self.io.send(&connection.socket, Token::new(key), batch);
+        core.charge_send(key);
+    }
+
+    fn tend_receive(&mut self, key: Key) {
+        match self.core.receive_need(key) {
+            Need::Nothing => {}
+            Need::Receive(mode) => self.arm_receive(key, mode),
+            Need::Cancel => self.cancel_receive(key),
+            Need::LastRead => {
+                self.last_read(key);
+                self.core.finish_takeover(key);
+            }
+        }
+    }
+
+    fn arm_receive(&mut self, key: Key, mode: ReceiveMode) {
+        let Some(connection) = self.core.connections.get_mut(key) else { return };
+        connection.receive_armed = true;
+        self.io.receive(&connection.socket, Token::new(key), mode);
+        self.core.counters().receives_total.add(1);
+    }
+
+    fn cancel_receive(&mut self, key: Key) {
+        let Some(connection) = self.core.connections.get_mut(key) else { return };
+        connection.cancel_in_flight = true;
+        self.io.receive_cancel(Token::new(key));
+    }
+
+    /// Takes what the kernel already has for a connection that is being taken over, so that a DISCONNECT which was
+    /// sent before the new CONNECT never turns into a will. Bounded by one packet of the largest size.
+    fn last_read(&mut self, key: Key) {
+        let core = &mut self.core;
+        let max = core.limits.packet_size_max as usize;
+        let Some(connection) = core.connections.get_mut(key) else { return };
+        let mut bytes = std::mem::take(&mut connection.partial);
+        let mut read = 0;
+        while read < max && !connection.eof {
+            match self.io.read_now(&connection.socket, &mut bytes, (max - read).min(64 * 1024)) {
+                ReadNow::Bytes(count) => read += count,
+                ReadNow::Eof | ReadNow::Error(_) => connection.eof = true,
+                ReadNow::WouldBlock => break,
+            }
+        }
+        core.counters[usize::from(core.id)].bytes_received_total.add(read as u64);
+        core.parse_last(key, &bytes);
+    }
+
+    fn tend_closing(&mut self, key: Key, step: Closing) {
+        let core = &mut self.core;
+        let Some(connection) = core.connections.get_mut(key) else { return };
+        match step {
+            Closing::Flush => {
+                if connection.send_in_flight {
+                    return;
+                }
+                // tend_send has sent whatever there was.
+                self.io.shutdown(&connection.socket, Shutdown::Write);
+                connection.phase = Phase::Closing(Closing::Drain);
+                self.tend_closing(key, Closing::Drain);
+            }
+            Closing::Drain => {
+                if connection.eof {
+                    connection.phase = Phase::Closing(Closing::Abort);
+                    self.tend_closing(key, Closing::Abort);
+                } else if !connection.receive_armed && !connection.cancel_in_flight {
+                    self.arm_receive(key, ReceiveMode::Many);
+                }
+            }
+            Closing::Abort => {
+                if connection.is_at_rest() {
+                    self.close(key);
+                    return;
+                }
+                if connection.send_in_flight {
+                    self.io.shutdown(&connection.socket, Shutdown::Both);
+                }
+                if connection.receive_armed && !connection.cancel_in_flight {
+                    self.cancel_receive(key);
+                }
+            }
+        }
+    }
+
+    fn close(&mut self, key: Key) {
+        let core = &mut self.core;
+        let Some(connection) = core.connections.remove(key) else { return };
+        core.budget.release(Class::Receive, connection.charged_receive);
+        core.budget.release(Class::Send, connection.charged_send);
+        self.io.close(connection.socket);
+        core.admit_again();
+    }
+
+    fn tend_listeners(&mut self) {
+        let core = &mut self.core;
+        if core.stop.is_stopping() {
+            return;
+        }
+        let crowded = core.hand_offs.len() >= core.options.hand_offs_max;
+        for (index, listener) in core.listeners.iter_mut().enumerate() {
+            let id = ListenerId(index as u16);
+            match *listener {
+                Listener::Accepting if crowded => {
+                    *listener = Listener::Holding;
+                    self.io.accept_cancel(id);
+                }
+                Listener::Ended if !crowded => {
+                    *listener = Listener::Accepting;
+                    self.io.accept(id);
+                }
+                Listener::Resting(until) if until <= core.now => {
+                    *listener = Listener::Accepting;
+                    self.io.accept(id);
+                }
+                Listener::Accepting | Listener::Ended | Listener::Resting(_) | Listener::Holding => {}
+            }
+        }
+    }
+}
+
+impl Core {
+    fn receive_need(&self, key: Key) -> Need {
+        let Some(connection) = self.connections.get(key) else { return Need::Nothing };
+        let idle = !connection.receive_armed && !connection.cancel_in_flight;
+        match &connection.phase {
+            Phase::Opening if idle && !connection.eof => Need::Receive(ReceiveMode::Once),
+            Phase::Live(live) if live.taken_over => {
+                if idle {
+                    Need::LastRead
+                } else if connection.receive_armed && !connection.cancel_in_flight {
+                    Need::Cancel
+                } else {
+                    Need::Nothing
+                }
+            }
+            Phase::Live(live) if live.blocked.is_some() => {
+                let crowded = connection.partial.len() >= self.options.paused_bytes_max;
+                if crowded && connection.receive_armed && !connection.cancel_in_flight {
+                    Need::Cancel
+                } else {
+                    Need::Nothing
+                }
+            }
+            Phase::Live(_) if idle && !connection.eof => Need::Receive(ReceiveMode::Many),
+            Phase::Opening | Phase::HandOff | Phase::Waiting { .. } | Phase::Live(_) | Phase::Closing(_) => {
+                Need::Nothing
+            }
+        }
+    }
+
+    /// Charges what waits behind a send in flight. A connection that cannot be charged has no send room until it has
+    /// sent something (see [`Core::send_room`]).
+    fn charge_send(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let waiting =
+            if connection.send_in_flight { connection.in_flight_bytes + connection.outbox.len() } else { 0 };
+        if waiting > connection.charged_send {
+            self.budget.charge_always(Class::Send, waiting - connection.charged_send);
+        } else {
+            self.budget.release(Class::Send, connection.charged_send - waiting);
+        }
+        connection.charged_send = waiting;
+    }
+
+    /// Keeps a sent buffer for the next connection.
+    pub(super) fn recycle(&mut self, buffer: Vec<u8>) {
+        if buffer.capacity() > 0
+            && buffer.capacity() <= SPARE_BUFFER_BYTES_MAX
+            && self.spare_buffers.len() < SPARE_BUFFERS_MAX
+        {
+            self.spare_buffers.push(buffer);
+        }
+    }
+
+    /// Ends a connection whose logical end was dealt with already.
+    pub(super) fn start_closing(&mut self, key: Key, step: Closing) {
+        let linger = self.now + self.options.linger_ms;
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        connection.phase = Phase::Closing(step);
+        connection.partial = Vec::new();
+        let charged = std::mem::take(&mut connection.charged_receive);
+        self.budget.release(Class::Receive, charged);
+        if step == Closing::Abort {
+            connection.outbox.clear();
+        }
+        self.set_deadline(key, linger);
+        self.mark_dirty(key);
+    }
+
+    pub(super) fn set_deadline(&mut self, key: Key, at: Millis) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        connection.deadline = at;
+        if at < connection.timer_at {
+            connection.timer_at = at;
+            self.timers.set(at, Timer::Connection(key));
+        }
+    }
+
+    /// A timer of the connection fired: act if its deadline has come, set the next one otherwise.
+    pub(super) fn connection_due(&mut self, key: Key) {
+        let now = self.now;
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if connection.timer_at > now {
+            return; // a later timer than the earliest: superseded
+        }
+        connection.timer_at = crate::clock::NEVER;
+        if let Phase::Live(live) = &connection.phase
+            && !live.taken_over
+            && live.idle_max_ms > 0
+        {
+            // [MQTT-3.1.2-22]; 3.1.1: [311:MQTT-3.1.2-24]. A paused connection is not read, so its silence is ours.
+            let since = if live.blocked.is_some() { now } else { live.last_packet_at };
+            connection.deadline = since + Millis::from(live.idle_max_ms);
+        }
+        let deadline = connection.deadline;
+        if deadline > now {
+            if deadline != crate::clock::NEVER {
+                self.set_deadline(key, deadline);
+            }
+            return;
+        }
+        self.deadline_passed(key);
+    }
+}

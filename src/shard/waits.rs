@@ -1,0 +1,223 @@
+//! Everything that waits for other shards: connections that are not parsed, wills that must not pass their client's
+//! messages, relays that are not consumed by all their targets.
+//!
+//! All of it waits for registers of the mesh to grow. While anything waits, every peer is asked to ring when it has made
+//! progress; the request stands before the registers are looked at, so that no growth is missed.
+
+use std::collections::VecDeque;
+
+use crate::memory::{Key, Message, ShardId, ShardSet};
+use crate::mesh::{CONSUMED, Links};
+
+use super::Core;
+use super::connection::End;
+use super::parcel::Parcel;
+
+/// Register: relays from the writer to the reader whose fan-out was consumed by all its targets.
+pub(super) const RELAYS_DONE: usize = 2;
+
+/// Paused connections looked at in one turn.
+const PAUSED_BUDGET: usize = 1024;
+
+/// Why a connection is not parsed.
+#[derive(Debug)]
+pub(super) enum Blocked {
+    /// These shards are saturated.
+    Mesh(ShardSet),
+    /// This owner has as many unfinished relays from here as it may have.
+    Relay(ShardId),
+    /// What was sent one way has to be consumed before something goes the other way.
+    Fence(Fence),
+}
+
+/// Values that registers of peers have to reach.
+#[derive(Debug)]
+pub(super) struct Fence(Vec<(ShardId, usize, u64)>);
+
+impl Fence {
+    /// Everything that was pushed to these shards so far is consumed.
+    pub fn consumed(targets: ShardSet, links: &Links<Parcel>) -> Fence {
+        let targets = targets.intersection(links.peers());
+        Fence(targets.iter().map(|target| (target, CONSUMED, links.pushed(target))).collect())
+    }
+
+    /// Everything that left here by either way is consumed by all that it was for.
+    pub fn everything(links: &Links<Parcel>, waits: &Waits) -> Fence {
+        let mut fence = Fence::consumed(links.peers(), links);
+        fence.0.extend(waits.relayed(links.peers()).0);
+        fence
+    }
+
+    pub fn is_reached(&self, links: &Links<Parcel>) -> bool {
+        self.0.iter().all(|(shard, register, value)| links.register(*shard, *register) >= *value)
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Waits {
+    paused: VecDeque<Key>,
+    held: VecDeque<(Message, Fence)>,
+    /// By owner: relays sent there.
+    relays_sent: Vec<u64>,
+    /// By sender: relays taken from there, and those whose fan-out is not consumed yet, in order.
+    relays_taken: Vec<u64>,
+    relays_open: Vec<VecDeque<(u64, Fence)>>,
+}
+
+impl Waits {
+    pub fn new(shards: u16) -> Waits {
+        let shards = usize::from(shards);
+        Waits {
+            paused: VecDeque::new(),
+            held: VecDeque::new(),
+            relays_sent: vec![0; shards],
+            relays_taken: vec![0; shards],
+            relays_open: (0..shards).map(|_| VecDeque::new()).collect(),
+        }
+    }
+
+    pub fn paused_len(&self) -> usize {
+        self.paused.len()
+    }
+
+    pub fn len(&self) -> usize {
+        self.paused.len() + self.held.len() + self.relays_open.iter().map(VecDeque::len).sum::<usize>()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.paused.is_empty() && self.held.is_empty() && self.relays_open.iter().all(VecDeque::is_empty)
+    }
+
+    /// Keeps a message of the broker's own making until the fence is reached.
+    pub fn hold(&mut self, message: Message, fence: Fence) {
+        self.held.push_back((message, fence));
+    }
+
+    pub fn holds_nothing(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    /// The relays that were sent to these owners are consumed by all their targets.
+    pub fn relayed(&self, owners: ShardSet) -> Fence {
+        let sent = owners.iter().map(|owner| (owner, RELAYS_DONE, self.relays_sent[usize::from(owner)]));
+        Fence(sent.filter(|(_, _, sent)| *sent > 0).collect())
+    }
+
+    /// Whether one more relay to this owner is within the window.
+    pub fn relay_fits(&self, owner: ShardId, links: &Links<Parcel>, window: u64) -> bool {
+        self.relays_sent[usize::from(owner)] - links.register(owner, RELAYS_DONE) < window
+    }
+
+    pub fn count_relay(&mut self, owner: ShardId) {
+        self.relays_sent[usize::from(owner)] += 1;
+    }
+}
+
+impl Core {
+    /// The connection is not parsed until `blocked` is over.
+    pub(super) fn pause(&mut self, key: Key, blocked: Blocked) {
+        let Some(live) = self.connections.get_mut(key).and_then(|connection| connection.live_mut()) else {
+            return;
+        };
+        live.blocked = Some(blocked);
+        self.waits.paused.push_back(key);
+        self.counters().pauses_total.add(1);
+        self.mark_dirty(key);
+    }
+
+    /// Lets everything go on whose time has come.
+    pub(super) fn progress(&mut self) {
+        if self.shards == 1 {
+            return;
+        }
+        if !self.waits.is_empty() || self.interest.is_waiting() || !self.stop.is_running() {
+            for peer in self.links.peers().iter() {
+                self.links.await_progress(peer);
+            }
+        }
+        self.release_subacks();
+        self.finish_relays();
+        self.release_held();
+        self.resume_paused();
+        if !self.hand_offs.is_empty() {
+            self.retry_hand_offs();
+        }
+    }
+
+    fn resume_paused(&mut self) {
+        for _ in 0..self.waits.paused.len().min(PAUSED_BUDGET) {
+            let Some(key) = self.waits.paused.pop_front() else { return };
+            let Some(live) = self.connections.get(key).and_then(|connection| connection.live()) else {
+                continue;
+            };
+            let free = match &live.blocked {
+                Some(Blocked::Mesh(shards)) => shards.intersection(self.links.full()).is_empty(),
+                Some(Blocked::Relay(owner)) => {
+                    !self.links.full().contains(*owner)
+                        && self.waits.relay_fits(*owner, &self.links, self.options.relay_window)
+                }
+                Some(Blocked::Fence(fence)) => fence.is_reached(&self.links),
+                None => continue,
+            };
+            if free {
+                self.resume(key);
+            } else {
+                self.waits.paused.push_back(key);
+            }
+        }
+    }
+
+    fn resume(&mut self, key: Key) {
+        let now = self.now;
+        let Some(live) = self.connections.get_mut(key).and_then(|connection| connection.live_mut()) else {
+            return;
+        };
+        live.blocked = None;
+        live.last_packet_at = now;
+        self.parse(key, &[]);
+        self.mark_dirty(key);
+        let Some(connection) = self.connections.get(key) else { return };
+        if connection.eof && connection.live().is_some_and(|live| live.blocked.is_none()) {
+            self.end(key, End::Lost);
+        }
+    }
+
+    fn release_held(&mut self) {
+        for _ in 0..self.waits.held.len() {
+            let Some((message, fence)) = self.waits.held.pop_front() else { return };
+            if fence.is_reached(&self.links) {
+                let _ = self.publish(None, &message.view());
+            } else {
+                self.waits.held.push_back((message, fence));
+            }
+        }
+    }
+
+    /// A batch of parcels from `from` was acted upon; `relays` of them were relays, fanned out to `targets`.
+    pub(super) fn relays_taken(&mut self, from: ShardId, relays: u64, targets: ShardSet) {
+        if relays == 0 {
+            return;
+        }
+        let at = usize::from(from);
+        self.waits.relays_taken[at] += relays;
+        let fence = Fence::consumed(targets, &self.links);
+        self.waits.relays_open[at].push_back((self.waits.relays_taken[at], fence));
+        self.finish_relays();
+    }
+
+    fn finish_relays(&mut self) {
+        for at in 0..self.waits.relays_open.len() {
+            while let Some((number, fence)) = self.waits.relays_open[at].front()
+                && fence.is_reached(&self.links)
+            {
+                self.links.set_register(at as ShardId, RELAYS_DONE, *number);
+                self.waits.relays_open[at].pop_front();
+            }
+        }
+    }
+
+    /// Whether something that waits could go on now.
+    pub(super) fn has_progress(&self) -> bool {
+        self.shards > 1 && self.interest_may_settle()
+    }
+}

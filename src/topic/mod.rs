@@ -1,0 +1,80 @@
+//! What one shard knows about topics: who subscribed here, which other shards want what, and what is retained.
+//!
+//! Pure: no I/O, no clock and no randomness but what is handed in, and nothing depends on the order of a hash map, so
+//! that the same calls give the same answers in the simulator.
+//!
+//! - [`filter`]: the rules for Topic Names and Topic Filters, and the plain matching rule.
+//! - [`router`]: [`Router`], the subscriptions of this shard, with [`groups`] (shared subscriptions), [`remote`] (what
+//!   other shards announced) and [`routes`] (the way of a message, cached by topic).
+//! - `trie`, `table`, `slots`: the structures below them.
+//! - [`retained`]: the retained messages that this shard owns, ordered by topic.
+//! - [`naive`]: the same answers from lists and loops; the oracle of the tests and of the simulator.
+
+mod cache;
+pub mod filter;
+mod groups;
+pub mod naive;
+mod remote;
+pub mod retained;
+mod router;
+mod routes;
+mod set;
+mod slots;
+mod subscription;
+mod table;
+mod trie;
+
+#[cfg(test)]
+mod tests;
+
+use ahash::RandomState;
+
+use crate::memory::ShardId;
+
+pub use filter::{Filter, FilterError, TopicError, check_topic, matches, parse_filter};
+pub use groups::{Counts, Members};
+pub use remote::Interest;
+pub use retained::{Retained, Scan, Sweep};
+pub use router::{Announcement, Change, ChangeKind, FilterKey, Footprint, Router, Subscribed, Unsubscribed};
+pub use routes::Route;
+pub use set::SubscriptionSet;
+pub use subscription::{Options, Presence, RetainHandling, Subscription};
+
+/// Seeds of every hash over text that a client chooses: the same on all shards of a process, random per process.
+pub type HashKeys = [u64; 4];
+
+/// Keyed hash of a Topic Name, Topic Filter or Client Identifier; equal on all shards of a process.
+pub fn fingerprint(keys: &HashKeys, text: &str) -> u64 {
+    TextHasher::new(keys).text(text)
+}
+
+/// Where `text` is at home: a Client Identifier's session or a topic's retained message. `shards` is at least 1.
+pub fn shard_of(keys: &HashKeys, text: &str, shards: u16) -> ShardId {
+    // The high bits choose the shard and the low bits the place in a table, so a shard's tables stay evenly filled.
+    (u128::from(fingerprint(keys, text)) * u128::from(shards) >> 64) as ShardId
+}
+
+/// [`fingerprint`] with its keys at hand.
+#[derive(Clone, Debug)]
+struct TextHasher(RandomState);
+
+impl TextHasher {
+    fn new(keys: &HashKeys) -> TextHasher {
+        TextHasher(RandomState::with_seeds(keys[0], keys[1], keys[2], keys[3]))
+    }
+
+    fn text(&self, text: &str) -> u64 {
+        self.0.hash_one(text)
+    }
+
+    fn bytes(&self, bytes: &[u8]) -> u64 {
+        self.0.hash_one(bytes)
+    }
+
+    fn number(&self, number: u32) -> u64 {
+        self.0.hash_one(number)
+    }
+}
+
+/// No index: the end of a list, a missing child.
+const NONE: u32 = u32::MAX;
