@@ -4,6 +4,7 @@
 pub mod clock;
 pub mod io;
 pub mod limits;
+pub mod log;
 pub mod memory;
 pub mod mesh;
 pub mod metrics;

@@ -9,7 +9,10 @@
 //! - A batch given to [`Io::send`] is owned by `Io` until [`Completion::Sent`] brings it back.
 //! - Completions of one socket and one direction come in order; between sockets there is no order.
 
+pub mod machine;
+pub mod sockets;
 mod token;
+pub mod uring;
 
 use std::net::SocketAddr;
 

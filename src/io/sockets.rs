@@ -1,0 +1,405 @@
+//! What a server asks of the operating system before and beside its rings: listening sockets, descriptors, CPUs and
+//! signals.
+//!
+//! Each address has one listening socket per shard (SO_REUSEPORT), among which the kernel spreads connections. That
+//! makes the kernel silent about a second instance, which would get a share of the connections; so an address is first
+//! locked by the name of an abstract Unix socket, which the kernel frees when the process ends, however it ends, and
+//! then probed without SO_REUSEPORT for servers of other programs.
+#![allow(unsafe_code)] // Resource limits, CPU masks and signals have no safe interface in the standard library.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Connections that wait in one listening socket to be accepted; the kernel caps it at `net.core.somaxconn`.
+pub const BACKLOG: i32 = 4096;
+
+/// The listening sockets of all shards, and the locks that keep others away from their addresses.
+#[derive(Debug)]
+pub struct Listening {
+    /// As asked for, with port 0 replaced by the port that the kernel chose.
+    pub addresses: Vec<SocketAddr>,
+    /// By shard, then by address.
+    pub by_shard: Vec<Vec<TcpListener>>,
+    pub locks: Locks,
+}
+
+/// Held as long as the addresses are served.
+#[derive(Debug)]
+pub struct Locks {
+    _sockets: Vec<UnixDatagram>,
+}
+
+/// Why an address cannot be served.
+#[derive(Debug)]
+pub struct ListenError {
+    pub address: SocketAddr,
+    pub cause: Cause,
+}
+
+/// What stands in the way.
+#[derive(Debug)]
+pub enum Cause {
+    /// Another instance of ringmq.
+    Instance,
+    /// A server of another program.
+    Taken,
+    /// A port below 1024 (or `net.ipv4.ip_unprivileged_port_start`).
+    Privileged,
+    /// No interface of this machine has the address.
+    NotHere,
+    /// Out of descriptors.
+    Descriptors,
+    Other(io::Error),
+}
+
+impl fmt::Display for ListenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (address, port) = (self.address, self.address.port());
+        write!(f, "cannot listen on {address}: ")?;
+        match &self.cause {
+            Cause::Instance => write!(
+                f,
+                "another ringmq serves it. See which: ss -ltnp 'sport = :{port}'. Another port: --listen {}:PORT",
+                host(&self.address)
+            ),
+            Cause::Taken => write!(
+                f,
+                "another program serves it. See which: ss -ltnp 'sport = :{port}'. Another port: --listen {}:PORT",
+                host(&self.address)
+            ),
+            Cause::Privileged => write!(
+                f,
+                "ports below 1024 need a privilege. Grant it: sudo setcap cap_net_bind_service=+ep $(command -v ringmq). \
+                 Or take a port from 1024 up: --listen {}:1883",
+                host(&self.address)
+            ),
+            Cause::NotHere => {
+                write!(f, "no interface of this machine has this address. See which there are: ip addr")
+            }
+            Cause::Descriptors => write!(f, "out of descriptors. More for this shell: ulimit -n 20000"),
+            Cause::Other(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+impl std::error::Error for ListenError {}
+
+/// The address without its port, as `--listen` takes it.
+fn host(address: &SocketAddr) -> String {
+    match address {
+        SocketAddr::V4(v4) => v4.ip().to_string(),
+        SocketAddr::V6(v6) => format!("[{}]", v6.ip()),
+    }
+}
+
+/// Binds and listens on every address once per shard.
+///
+/// With port 0 the first shard's socket chooses the port, and the others take the same.
+///
+/// # Errors
+/// The first address that cannot be served, and why. Nothing stays bound.
+pub fn listen(addresses: &[SocketAddr], shards: u16, backlog: i32) -> Result<Listening, ListenError> {
+    let mut listening = Listening {
+        addresses: Vec::new(),
+        by_shard: (0..shards).map(|_| Vec::new()).collect(),
+        locks: Locks { _sockets: Vec::new() },
+    };
+    for &asked in addresses {
+        let failed = |error| ListenError { address: asked, cause: cause(error) };
+        let (address, first) = if asked.port() == 0 {
+            // The kernel chooses a port that nobody has.
+            let socket = bind(asked).map_err(failed)?;
+            let address = socket.local_addr().ok().and_then(|address| address.as_socket()).unwrap_or(asked);
+            listening.locks._sockets.push(lock(address)?);
+            (address, Some(socket))
+        } else {
+            listening.locks._sockets.push(lock(asked)?);
+            probe(asked).map_err(failed)?;
+            (asked, None)
+        };
+        let mut first = first;
+        for sockets in &mut listening.by_shard {
+            let socket = first.take().map_or_else(|| bind(address), Ok).map_err(failed)?;
+            socket.listen(backlog).map_err(failed)?;
+            sockets.push(socket.into());
+        }
+        listening.addresses.push(address);
+    }
+    Ok(listening)
+}
+
+/// Takes the name that stands for the address in this network namespace.
+fn lock(address: SocketAddr) -> Result<UnixDatagram, ListenError> {
+    let name = format!("ringmq/listen/{address}");
+    UnixAddr::from_abstract_name(name).and_then(|name| UnixDatagram::bind_addr(&name)).map_err(|error| {
+        let cause = if error.kind() == io::ErrorKind::AddrInUse { Cause::Instance } else { cause(error) };
+        ListenError { address, cause }
+    })
+}
+
+/// Fails if anyone listens on the address. Without SO_REUSEPORT the kernel says so; SO_REUSEADDR keeps connections that
+/// linger from an earlier run out of it.
+fn probe(address: SocketAddr) -> io::Result<()> {
+    let socket = socket(address)?;
+    socket.bind(&address.into())?;
+    socket.listen(1)
+}
+
+fn bind(address: SocketAddr) -> io::Result<Socket> {
+    let socket = socket(address)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+fn socket(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        // What listens on an IPv6 address listens on that alone, whatever net.ipv6.bindv6only says.
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    Ok(socket)
+}
+
+fn cause(error: io::Error) -> Cause {
+    match error.raw_os_error() {
+        Some(libc::EADDRINUSE) => Cause::Taken,
+        Some(libc::EACCES | libc::EPERM) => Cause::Privileged,
+        Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT) => Cause::NotHere,
+        Some(libc::EMFILE | libc::ENFILE) => Cause::Descriptors,
+        _ => Cause::Other(error),
+    }
+}
+
+/// Raises the soft limit of descriptors to the hard one; the result is the limit from now on.
+pub fn raise_descriptor_limit() -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is read and written as the calls say.
+    unsafe {
+        check(libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit))?;
+        if limit.rlim_cur < limit.rlim_max {
+            let raised = libc::rlimit { rlim_cur: limit.rlim_max, ..limit };
+            if libc::setrlimit(libc::RLIMIT_NOFILE, &raw const raised) == 0 {
+                return Ok(raised.rlim_cur);
+            }
+        }
+    }
+    Ok(limit.rlim_cur)
+}
+
+/// CPUs with numbers up to this can be named.
+pub const CPUS_MAX: u16 = libc::CPU_SETSIZE as u16;
+
+/// The CPUs that this thread may run on, ascending.
+pub fn affinity() -> io::Result<Vec<u16>> {
+    // SAFETY: an empty mask is all zero; the size is that of the mask.
+    unsafe {
+        let mut mask: libc::cpu_set_t = std::mem::zeroed();
+        check(libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut mask))?;
+        Ok((0..CPUS_MAX).filter(|cpu| libc::CPU_ISSET(usize::from(*cpu), &mask)).collect())
+    }
+}
+
+/// Binds this thread to one CPU.
+///
+/// # Errors
+/// `EINVAL` if the CPU does not exist, is off, or is not in the cpuset of this process.
+pub fn pin(cpu: u16) -> io::Result<()> {
+    if cpu >= CPUS_MAX {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    // SAFETY: as above, and `cpu` is within the mask.
+    unsafe {
+        let mut mask: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(usize::from(cpu), &mut mask);
+        check(libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const mask))
+    }
+}
+
+/// The signals that stop a server, taken one by one by the thread that waits for them instead of interrupting any.
+#[derive(Debug)]
+pub struct StopSignals {
+    _private: (),
+}
+
+impl StopSignals {
+    /// Holds SIGTERM and SIGINT back in this thread and in all that it starts from now on.
+    pub fn hold() -> io::Result<StopSignals> {
+        let set = stop_signals();
+        // SAFETY: the set is initialised; the old mask is not asked for.
+        let errno = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
+        if errno == 0 { Ok(StopSignals { _private: () }) } else { Err(io::Error::from_raw_os_error(errno)) }
+    }
+
+    /// Waits for one; its name, or `None` when the time is up.
+    pub fn wait(&self, timeout: Duration) -> Option<&'static str> {
+        let set = stop_signals();
+        let timeout = libc::timespec {
+            tv_sec: timeout.as_secs().min(86_400) as libc::time_t,
+            tv_nsec: timeout.subsec_nanos().into(),
+        };
+        // SAFETY: both are initialised; which process sent it is not asked for.
+        match unsafe { libc::sigtimedwait(&raw const set, std::ptr::null_mut(), &raw const timeout) } {
+            libc::SIGTERM => Some("SIGTERM"),
+            libc::SIGINT => Some("SIGINT"),
+            _ => None,
+        }
+    }
+}
+
+fn stop_signals() -> libc::sigset_t {
+    // SAFETY: `sigemptyset` initialises what is zeroed only to satisfy the compiler.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, libc::SIGTERM);
+        libc::sigaddset(&raw mut set, libc::SIGINT);
+        set
+    }
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+
+    use super::*;
+
+    fn any() -> SocketAddr {
+        "127.0.0.1:0".parse().unwrap()
+    }
+
+    #[test]
+    fn every_shard_listens_on_the_port_that_the_first_one_got() {
+        let addresses = [any(), "127.0.0.2:0".parse().unwrap()];
+        let listening = listen(&addresses, 4, 16).unwrap();
+        assert_eq!(listening.by_shard.len(), 4);
+        for sockets in &listening.by_shard {
+            let bound: Vec<_> = sockets.iter().map(|socket| socket.local_addr().unwrap()).collect();
+            assert_eq!(bound, listening.addresses);
+        }
+        assert!(listening.addresses.iter().all(|address| address.port() != 0));
+    }
+
+    #[test]
+    fn a_second_instance_is_refused_and_a_later_one_is_not() {
+        let first = listen(&[any()], 2, 16).unwrap();
+        let address = first.addresses[0];
+        let error = listen(&[address], 2, 16).unwrap_err();
+        assert!(matches!(error.cause, Cause::Instance), "{error}");
+        // A connection that lingers in TIME_WAIT on the server's side.
+        let mut client = TcpStream::connect(address).unwrap();
+        for sockets in &first.by_shard {
+            sockets[0].set_nonblocking(true).unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(20));
+        let accepted = first.by_shard.iter().find_map(|sockets| sockets[0].accept().ok()).unwrap();
+        drop(accepted);
+        assert_eq!(client.read(&mut [0; 1]).unwrap(), 0);
+        drop(client);
+        drop(first);
+        listen(&[address], 2, 16).unwrap();
+    }
+
+    #[test]
+    fn of_many_simultaneous_starts_one_succeeds() {
+        let address = listen(&[any()], 1, 16).unwrap().addresses[0];
+        let gate = std::sync::Barrier::new(8);
+        let started = std::sync::Mutex::new(Vec::new());
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    gate.wait();
+                    let result = listen(&[address], 2, 16);
+                    started.lock().unwrap().push(result);
+                });
+            }
+        });
+        let started = started.into_inner().unwrap();
+        assert_eq!(started.iter().filter(|result| result.is_ok()).count(), 1, "{started:?}");
+    }
+
+    #[test]
+    fn a_server_of_another_program_is_noticed_whatever_it_set() {
+        let plain = TcpListener::bind(any()).unwrap();
+        let error = listen(&[plain.local_addr().unwrap()], 1, 16).unwrap_err();
+        assert!(matches!(error.cause, Cause::Taken), "{error}");
+        let shared = bind(any()).unwrap();
+        shared.listen(1).unwrap();
+        let address = shared.local_addr().unwrap().as_socket().unwrap();
+        let error = listen(&[address], 1, 16).unwrap_err();
+        assert!(matches!(error.cause, Cause::Taken), "{error}");
+        assert!(error.to_string().contains("ss -ltnp"), "{error}");
+    }
+
+    #[test]
+    fn an_address_of_another_machine_is_told_apart() {
+        let error = listen(&["192.0.2.1:1883".parse().unwrap()], 1, 16).unwrap_err();
+        assert!(matches!(error.cause, Cause::NotHere), "{error}");
+    }
+
+    #[test]
+    fn an_ipv6_socket_leaves_the_ipv4_port_alone() {
+        let Ok(v6) = listen(&["[::1]:0".parse().unwrap()], 1, 16) else {
+            println!("NOT RUN: this machine has no IPv6 loopback");
+            return;
+        };
+        let port = v6.addresses[0].port();
+        let v4 = listen(&[SocketAddr::new("127.0.0.1".parse().unwrap(), port)], 1, 16).unwrap();
+        TcpStream::connect(v6.addresses[0]).unwrap().write_all(b"6").unwrap();
+        let (mut from, _) = v6.by_shard[0][0].accept().unwrap();
+        let mut byte = [0];
+        from.read_exact(&mut byte).unwrap();
+        assert_eq!((&byte, v4.addresses[0].port()), (b"6", port));
+    }
+
+    #[test]
+    fn a_thread_can_be_pinned_to_each_cpu_it_may_use_and_to_no_other() {
+        let allowed = affinity().unwrap();
+        assert!(!allowed.is_empty());
+        std::thread::spawn(move || {
+            for cpu in &allowed {
+                pin(*cpu).unwrap();
+                assert_eq!(affinity().unwrap(), [*cpu]);
+            }
+            assert!(pin(CPUS_MAX - 1).is_err());
+            assert!(pin(CPUS_MAX).is_err());
+        })
+        .join()
+        .unwrap();
+    }
+
+    #[test]
+    fn the_soft_limit_of_descriptors_becomes_the_hard_one() {
+        let limit = raise_descriptor_limit().unwrap();
+        let limits = std::fs::read_to_string("/proc/self/limits").unwrap();
+        let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+        let numbers: Vec<&str> = line.split_whitespace().collect();
+        assert_eq!(numbers[3], limit.to_string());
+        assert_eq!(numbers[3], numbers[4]);
+    }
+
+    #[test]
+    fn a_stop_signal_is_taken_by_the_thread_that_waits() {
+        std::thread::spawn(|| {
+            let signals = StopSignals::hold().unwrap();
+            assert_eq!(signals.wait(Duration::from_millis(1)), None);
+            // SAFETY: sent to this thread alone, which holds it back.
+            unsafe { libc::pthread_kill(libc::pthread_self(), libc::SIGTERM) };
+            assert_eq!(signals.wait(Duration::from_secs(5)), Some("SIGTERM"));
+        })
+        .join()
+        .unwrap();
+    }
+}

@@ -1,0 +1,406 @@
+//! [`Io`] over the kernel: one io_uring, one ring of receive buffers and one table of sends in flight per shard.
+//!
+//! What it is not: a policy. It arms what it is asked to arm and reports what came of it; the one thing that it does by
+//! itself is to go on accepting after an error that concerns a single connection.
+//!
+//! Sockets are process descriptors, so a hand-off between shards is a number in a message.
+//!
+//! - [`ring`](self::Uring): queues and the system call; `buffers`: receive memory; `flights`: send memory;
+//!   `features`: what this kernel can do, found out by trying; `peers`: the rings of the other shards.
+#![allow(unsafe_code)] // Submissions hold pointers; descriptors change hands as numbers.
+
+mod buffers;
+mod features;
+mod flights;
+mod peers;
+mod ring;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+
+use io_uring::{cqueue, opcode, squeue, types};
+
+use super::{
+    Buffer, Completion, Driver, Io, ListenerId, Operation, ReadNow, ReceiveEnd, ReceiveMode, Shutdown,
+    Socket, Token, Wait,
+};
+use crate::memory::{Key, OutBatch, ShardId};
+use buffers::BufRing;
+use flights::Flights;
+use ring::{Cqe, Ring};
+
+pub use features::{Features, Unavailable};
+pub use peers::Peers;
+
+/// Sizes of a shard's ring.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Submissions that fit before they are submitted in between; a power of two.
+    pub sq_entries: u32,
+    /// Completions that fit before the kernel keeps them elsewhere, which ends multishot operations; a power of two.
+    pub cq_entries: u32,
+    /// Receive buffers; a power of two, at most 32,768. If none is free, receives end and the data stays in the sockets.
+    pub buffers: u16,
+    /// Bytes of a receive buffer.
+    pub buffer_bytes: u32,
+}
+
+impl Default for Sizes {
+    fn default() -> Sizes {
+        Sizes { sq_entries: 2048, cq_entries: 16 * 1024, buffers: 2048, buffer_bytes: 4096 }
+    }
+}
+
+struct Listener {
+    socket: TcpListener,
+    armed: bool,
+    cancelling: bool,
+}
+
+/// The kernel as a shard sees it. Belongs to the thread that made it.
+pub struct Uring {
+    ring: Ring,
+    buffers: BufRing,
+    flights: Flights,
+    listeners: Vec<Listener>,
+    shard: ShardId,
+    peers: Arc<Peers>,
+    receives_armed: usize,
+    cqes: Vec<Cqe>,
+    random: Vec<u64>,
+    /// System calls beside those that enter the ring.
+    calls: u64,
+}
+
+impl Uring {
+    /// Makes the ring of `shard` and enters it in `peers`. A listener's index is its [`ListenerId`].
+    ///
+    /// # Errors
+    /// What is missing or forbidden, with what to do about it.
+    pub fn new(
+        sizes: Sizes,
+        shard: ShardId,
+        peers: Arc<Peers>,
+        listeners: Vec<TcpListener>,
+    ) -> Result<Uring, Unavailable> {
+        let ring =
+            Ring::new(sizes.sq_entries, sizes.cq_entries).map_err(|error| Unavailable::setup(&error))?;
+        features::require(ring.params())?;
+        let buffers = BufRing::new(&ring.submitter(), sizes.buffers, sizes.buffer_bytes)
+            .map_err(|error| Unavailable::step("a ring of receive buffers", &error))?;
+        let mut accepting = Vec::with_capacity(listeners.len());
+        for socket in listeners {
+            // Inherited by what is accepted. Output is batched by the turn; waiting for more would only delay it.
+            socket2::SockRef::from(&socket)
+                .set_tcp_nodelay(true)
+                .map_err(|error| Unavailable::step("a listening socket", &error))?;
+            accepting.push(Listener { socket, armed: false, cancelling: false });
+        }
+        peers.set(shard, Some(ring.fd()));
+        Ok(Uring {
+            ring,
+            buffers,
+            flights: Flights::default(),
+            listeners: accepting,
+            shard,
+            peers,
+            receives_armed: 0,
+            cqes: Vec::new(),
+            random: Vec::new(),
+            calls: 0,
+        })
+    }
+
+    /// System calls so far, of every kind.
+    pub fn system_calls(&self) -> u64 {
+        self.ring.enters() + self.calls
+    }
+
+    fn push(&mut self, entry: squeue::Entry) {
+        // SAFETY: the entries made here point to nothing but what `flights` and `buffers` own, and both keep it until
+        // the last completion (see their invariants and `drop`).
+        unsafe { self.ring.push(entry) };
+    }
+
+    fn ring_peer(&mut self, shard: ShardId) {
+        // Without a ring yet, the peer looks at its inbox in its first turn.
+        if let Some(fd) = self.peers.ring(shard) {
+            let arrives = token(0).user_data(Operation::Doorbell);
+            let entry = opcode::MsgRingData::new(types::Fd(fd), 0, arrives, None)
+                .build()
+                .flags(squeue::Flags::SKIP_SUCCESS)
+                .user_data(token(u32::from(shard)).user_data(Operation::Ignore));
+            self.push(entry);
+        }
+    }
+
+    fn arm_accept(&mut self, index: usize) {
+        let listener = &mut self.listeners[index];
+        listener.armed = true;
+        // No SOCK_NONBLOCK: the kernel would answer EAGAIN instead of waiting for data.
+        let entry = opcode::AcceptMulti::new(types::Fd(listener.socket.as_raw_fd()))
+            .flags(libc::SOCK_CLOEXEC)
+            .build()
+            .user_data(token(index as u32).user_data(Operation::Accept));
+        self.push(entry);
+    }
+
+    fn accepted(&mut self, index: usize, cqe: Cqe, into: &mut Vec<Completion>) {
+        let id = ListenerId(index as u16);
+        if cqe.result >= 0 {
+            self.calls += 1;
+            // SAFETY: a successful accept hands over a new descriptor that nobody else knows.
+            let stream = TcpStream::from(unsafe { OwnedFd::from_raw_fd(cqe.result) });
+            // No address any more: the peer is gone, and dropping the stream closes it.
+            if let Ok(peer) = stream.peer_addr() {
+                let socket = Socket(stream.into_raw_fd() as u64);
+                into.push(Completion::Accepted { listener: id, socket, peer });
+            }
+        }
+        if cqueue::more(cqe.flags) {
+            return;
+        }
+        let listener = &mut self.listeners[index];
+        listener.armed = false;
+        let errno = match -cqe.result {
+            _ if listener.cancelling => 0,
+            libc::ECANCELED => 0,
+            // A full completion queue or a connection that was gone before it was accepted.
+            errno if errno <= 0 => return self.arm_accept(index),
+            libc::ECONNABORTED | libc::EINTR | libc::EAGAIN | libc::EPROTO => return self.arm_accept(index),
+            errno => errno,
+        };
+        listener.cancelling = false;
+        into.push(Completion::AcceptEnded { listener: id, errno });
+    }
+
+    fn received(&mut self, token: Token, cqe: Cqe, into: &mut Vec<Completion>) {
+        let more = cqueue::more(cqe.flags);
+        if !more {
+            self.receives_armed -= 1;
+        }
+        match (cqueue::buffer_select(cqe.flags), cqe.result) {
+            (Some(id), len @ 1..) => {
+                let buffer = self.buffers.take(id, len as u32);
+                into.push(Completion::Received { token, buffer, more });
+                return;
+            }
+            // A buffer was picked and nothing came of it.
+            (Some(id), _) => {
+                self.buffers.take(id, 0);
+                self.buffers.replenish(id);
+            }
+            (None, _) => {}
+        }
+        debug_assert!(!more, "a receive goes on after {}", cqe.result);
+        let end = match -cqe.result {
+            0 => ReceiveEnd::Eof,
+            libc::ENOBUFS => ReceiveEnd::NoBuffers,
+            libc::ECANCELED => ReceiveEnd::Cancelled,
+            errno => ReceiveEnd::Error(errno),
+        };
+        into.push(Completion::ReceiveEnded { token, end });
+    }
+
+    fn completed(&mut self, cqe: Cqe, into: &mut Vec<Completion>) {
+        let Some((operation, token)) = Token::split(cqe.user_data) else {
+            panic!("a completion of nothing: {cqe:?}");
+        };
+        match operation {
+            Operation::Receive => self.received(token, cqe, into),
+            Operation::Send => {
+                let (token, batch) = self.flights.end(token);
+                let result = usize::try_from(cqe.result).map_err(|_| -cqe.result);
+                into.push(Completion::Sent { token, batch, result });
+            }
+            Operation::Accept => self.accepted(token.key().index as usize, cqe, into),
+            Operation::ReceiveCancel => into.push(Completion::CancelEnded { token }),
+            Operation::Doorbell => into.push(Completion::Doorbell),
+            // A doorbell that did not get through for want of memory is rung again; a ring that is gone hears nothing.
+            Operation::Ignore => match -cqe.result {
+                libc::ENOMEM | libc::EAGAIN | libc::EOVERFLOW | libc::EINTR => {
+                    self.ring_peer(token.key().index as ShardId);
+                }
+                _ => {}
+            },
+            // The accept ends with its own completion.
+            Operation::AcceptCancel => {}
+        }
+    }
+}
+
+/// A token of something that is not a connection.
+fn token(index: u32) -> Token {
+    Token::new(Key { index, generation: 0 })
+}
+
+fn fd(socket: &Socket) -> RawFd {
+    socket.0 as RawFd
+}
+
+impl Io for Uring {
+    fn accept(&mut self, listener: ListenerId) {
+        let index = usize::from(listener.0);
+        assert!(!self.listeners[index].armed, "{listener:?} is accepting");
+        self.arm_accept(index);
+    }
+
+    fn accept_cancel(&mut self, listener: ListenerId) {
+        let index = usize::from(listener.0);
+        let state = &mut self.listeners[index];
+        if !state.armed || state.cancelling {
+            return;
+        }
+        state.cancelling = true;
+        let accept = token(index as u32);
+        let entry = opcode::AsyncCancel::new(accept.user_data(Operation::Accept))
+            .build()
+            .user_data(accept.user_data(Operation::AcceptCancel));
+        self.push(entry);
+    }
+
+    fn receive(&mut self, socket: &Socket, token: Token, mode: ReceiveMode) {
+        let fd = types::Fd(fd(socket));
+        let entry = match mode {
+            ReceiveMode::Once => opcode::Recv::new(fd, std::ptr::null_mut(), self.buffers.buffer_bytes())
+                .buf_group(buffers::GROUP)
+                .build()
+                .flags(squeue::Flags::BUFFER_SELECT),
+            ReceiveMode::Many => opcode::RecvMulti::new(fd, buffers::GROUP).build(),
+        };
+        self.receives_armed += 1;
+        self.push(entry.user_data(token.user_data(Operation::Receive)));
+    }
+
+    fn receive_cancel(&mut self, token: Token) {
+        let entry = opcode::AsyncCancel::new(token.user_data(Operation::Receive))
+            .build()
+            .user_data(token.user_data(Operation::ReceiveCancel));
+        self.push(entry);
+    }
+
+    fn send(&mut self, socket: &Socket, token: Token, batch: OutBatch) {
+        debug_assert!(batch.remaining() > 0, "nothing to send");
+        let entry = self.flights.begin(socket, token, batch);
+        self.push(entry);
+    }
+
+    fn shutdown(&mut self, socket: &Socket, how: Shutdown) {
+        self.calls += 1;
+        // The operation of io_uring would start a worker thread for what never blocks. The only error is that the peer
+        // was faster.
+        let how = match how {
+            Shutdown::Write => libc::SHUT_WR,
+            Shutdown::Both => libc::SHUT_RDWR,
+        };
+        // SAFETY: no memory is involved.
+        unsafe { libc::shutdown(fd(socket), how) };
+    }
+
+    fn read_now(&mut self, socket: &Socket, into: &mut Vec<u8>, max: usize) -> ReadNow {
+        self.calls += 1;
+        let room = max.min(READ_NOW_MAX);
+        into.reserve(room);
+        // SAFETY: `room` bytes beyond the length are reserved, and the length grows by what was written.
+        let count = unsafe {
+            let spare = into.as_mut_ptr().add(into.len());
+            let count = libc::recv(fd(socket), spare.cast(), room, libc::MSG_DONTWAIT);
+            into.set_len(into.len() + count.max(0) as usize);
+            count
+        };
+        match count {
+            1.. => ReadNow::Bytes(count as usize),
+            0 if room > 0 => ReadNow::Eof,
+            0 => ReadNow::Bytes(0),
+            _ => match io::Error::last_os_error().raw_os_error() {
+                Some(libc::EAGAIN) => ReadNow::WouldBlock,
+                errno => ReadNow::Error(errno.unwrap_or(libc::EIO)),
+            },
+        }
+    }
+
+    fn close(&mut self, socket: Socket) {
+        self.calls += 1;
+        // SAFETY: the socket came from an accept or a hand-off, is owned by whoever holds it, and ends here.
+        drop(unsafe { OwnedFd::from_raw_fd(fd(&socket)) });
+    }
+
+    fn doorbell(&mut self, shard: ShardId) {
+        self.ring_peer(shard);
+    }
+
+    fn completions(&mut self, into: &mut Vec<Completion>) {
+        let mut cqes = std::mem::take(&mut self.cqes);
+        self.ring.reap(&mut cqes);
+        for cqe in cqes.drain(..) {
+            self.completed(cqe, into);
+        }
+        self.cqes = cqes;
+    }
+
+    fn bytes(&self, buffer: Buffer) -> &[u8] {
+        self.buffers.bytes(buffer)
+    }
+
+    fn replenish(&mut self, buffer: Buffer) {
+        self.buffers.replenish(buffer.id);
+    }
+
+    fn random(&mut self) -> u64 {
+        if self.random.is_empty() {
+            self.calls += 1;
+            self.random.resize(RANDOM_WORDS, 0);
+            let bytes = RANDOM_WORDS * size_of::<u64>();
+            // SAFETY: exactly the bytes of the vector are written. Requests of up to 256 bytes are never cut short.
+            let count = unsafe { libc::getrandom(self.random.as_mut_ptr().cast(), bytes, 0) };
+            assert_eq!(count, bytes as isize, "getrandom: {}", io::Error::last_os_error());
+        }
+        self.random.pop().expect("filled above")
+    }
+}
+
+/// Bytes of one `read_now` at most; whoever wants more asks again.
+const READ_NOW_MAX: usize = 64 * 1024;
+/// Random numbers fetched at a time.
+const RANDOM_WORDS: usize = 32;
+
+/// Looks at the completion queue when a ring ends; one is enough unless the queue had overflown.
+const DROP_ROUNDS: u32 = 64;
+
+impl Driver for Uring {
+    fn submit_and_wait(&mut self, wait: Wait) {
+        self.buffers.publish();
+        self.ring.submit_and_wait(wait);
+    }
+}
+
+impl Drop for Uring {
+    fn drop(&mut self) {
+        self.peers.set(self.shard, None);
+        self.ring.cancel_all();
+        let mut left = Vec::new();
+        for _ in 0..DROP_ROUNDS {
+            self.completions(&mut left);
+            for completion in left.drain(..) {
+                if let Completion::Accepted { socket, .. } = completion {
+                    self.close(socket);
+                }
+            }
+            if self.receives_armed == 0 && self.flights.is_empty() {
+                break;
+            }
+            self.ring.submit_and_wait(Wait { timeout_ms: 10, completions: 1, gather_us: 0 });
+        }
+        // Memory that the kernel may still use is not freed. Not seen: cancelling waits for all.
+        if self.receives_armed > 0 {
+            self.buffers.leak();
+        }
+        if !self.flights.is_empty() {
+            std::mem::forget(std::mem::take(&mut self.flights));
+        }
+    }
+}

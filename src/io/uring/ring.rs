@@ -1,0 +1,243 @@
+//! The submission and completion queues of one io_uring, and the one system call that serves both.
+//!
+//! Knows no connection. Invariants:
+//! - No submission is ever lost: what does not fit the queue is submitted at once, and what the kernel refuses to take
+//!   for the moment waits, in order, in a backlog.
+//! - Every enter asks for completions (GETEVENTS), since under DEFER_TASKRUN nothing completes otherwise, and every
+//!   wait has a timeout.
+//! - The ring belongs to the thread that made it (SINGLE_ISSUER); the type is not `Send`.
+#![allow(unsafe_code)] // The system calls of io_uring, and the queues that are shared with the kernel.
+
+use std::collections::VecDeque;
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::{AsRawFd, RawFd};
+
+use io_uring::{IoUring, squeue, types};
+
+use crate::io::Wait;
+
+const ENTER_GETEVENTS: u32 = 1 << 0;
+const ENTER_EXT_ARG: u32 = 1 << 3;
+const ENTER_REGISTERED_RING: u32 = 1 << 4;
+const REGISTER_RING_FDS: u32 = 20;
+const UNREGISTER_RING_FDS: u32 = 21;
+/// A wait without a deadline still wakes this often; a shard takes an early wake-up for nothing.
+const TIMEOUT_MS_MAX: u64 = 3_600_000;
+
+/// What the kernel answered, copied out of the completion queue.
+#[derive(Copy, Clone, Debug)]
+pub(super) struct Cqe {
+    pub user_data: u64,
+    pub result: i32,
+    pub flags: u32,
+}
+
+/// `struct io_uring_getevents_arg`.
+#[repr(C)]
+struct GetEvents {
+    sigmask: u64,
+    sigmask_size: u32,
+    min_wait_us: u32,
+    timespec: u64,
+}
+
+/// `struct io_uring_rsrc_update`, as REGISTER_RING_FDS takes it.
+#[repr(C)]
+struct RingFd {
+    offset: u32,
+    reserved: u32,
+    fd: u64,
+}
+
+/// One io_uring.
+pub(super) struct Ring {
+    ring: IoUring,
+    /// Slot of the ring's own descriptor in the table of this thread, which saves a lookup in each enter.
+    registered: Option<u32>,
+    backlog: VecDeque<squeue::Entry>,
+    enters: u64,
+    /// SINGLE_ISSUER: another thread's submissions are refused.
+    _not_send: PhantomData<*const ()>,
+}
+
+impl Ring {
+    /// Sets a ring up; `sq_entries` and `cq_entries` are powers of two.
+    ///
+    /// # Errors
+    /// What `io_uring_setup` says: `EINVAL` from a kernel without DEFER_TASKRUN (before 6.1), `EPERM` or `ENOSYS` where
+    /// it is forbidden.
+    pub fn new(sq_entries: u32, cq_entries: u32) -> io::Result<Ring> {
+        let ring = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_taskrun_flag()
+            .setup_submit_all()
+            .setup_cqsize(cq_entries)
+            .build(sq_entries)?;
+        let mut ring =
+            Ring { ring, registered: None, backlog: VecDeque::new(), enters: 0, _not_send: PhantomData };
+        let mut update = RingFd { offset: u32::MAX, reserved: 0, fd: ring.fd() as u64 };
+        if ring.register(REGISTER_RING_FDS, &mut update) == 1 {
+            ring.registered = Some(update.offset);
+        }
+        Ok(ring)
+    }
+
+    pub fn fd(&self) -> RawFd {
+        self.ring.as_raw_fd()
+    }
+
+    pub fn params(&self) -> &io_uring::Parameters {
+        self.ring.params()
+    }
+
+    pub fn submitter(&self) -> io_uring::Submitter<'_> {
+        self.ring.submitter()
+    }
+
+    /// Is the ring's descriptor registered?
+    pub fn is_registered(&self) -> bool {
+        self.registered.is_some()
+    }
+
+    /// Calls of `io_uring_enter` so far.
+    pub fn enters(&self) -> u64 {
+        self.enters
+    }
+
+    /// Queues a submission.
+    ///
+    /// # Safety
+    /// Every pointer in `entry` stays valid until the operation's last completion was reaped.
+    pub unsafe fn push(&mut self, entry: squeue::Entry) {
+        if !self.backlog.is_empty() {
+            self.backlog.push_back(entry);
+            return;
+        }
+        // SAFETY: the caller's promise.
+        if unsafe { self.ring.submission().push(&entry) }.is_err() {
+            self.submit();
+            // SAFETY: the caller's promise.
+            if unsafe { self.ring.submission().push(&entry) }.is_err() {
+                self.backlog.push_back(entry);
+            }
+        }
+    }
+
+    /// Submits all and waits as told; returns early for any reason.
+    pub fn submit_and_wait(&mut self, wait: Wait) {
+        while !self.backlog.is_empty() && self.refill() {
+            self.submit();
+        }
+        let (to_submit, pending) = {
+            let queue = self.ring.submission();
+            (queue.len() as u32, queue.taskrun() || queue.cq_overflow())
+        };
+        if wait.timeout_ms == 0 || !self.backlog.is_empty() {
+            if to_submit > 0 || pending || !self.backlog.is_empty() {
+                self.enter(to_submit, 0, None);
+            }
+            return;
+        }
+        let timeout_ms = wait.timeout_ms.min(TIMEOUT_MS_MAX);
+        let timespec =
+            types::Timespec::new().sec(timeout_ms / 1000).nsec((timeout_ms % 1000) as u32 * 1_000_000);
+        let gather = wait.completions > 1 && wait.gather_us > 0 && self.params().is_feature_min_timeout();
+        let arg = GetEvents {
+            sigmask: 0,
+            sigmask_size: 0,
+            min_wait_us: if gather { wait.gather_us } else { 0 },
+            timespec: (&raw const timespec) as u64,
+        };
+        self.enter(to_submit, if gather { wait.completions } else { 1 }, Some(&arg));
+    }
+
+    /// Takes everything that the completion queue holds, without a system call.
+    pub fn reap(&mut self, into: &mut Vec<Cqe>) {
+        into.extend(self.ring.completion().map(|cqe| Cqe {
+            user_data: cqe.user_data(),
+            result: cqe.result(),
+            flags: cqe.flags(),
+        }));
+    }
+
+    /// Cancels every operation and waits, for a second at most, until the kernel let go of them.
+    pub fn cancel_all(&mut self) {
+        self.submit_and_wait(Wait { timeout_ms: 0, completions: 0, gather_us: 0 });
+        let second = types::Timespec::new().sec(1);
+        // ENOENT says that there was nothing, ETIME that something is left: the caller counts what came back.
+        let _ = self.submitter().register_sync_cancel(Some(second), types::CancelBuilder::any());
+        self.enter(0, 0, None);
+    }
+
+    /// Submits what the queue holds. Completions that this makes stay in the completion queue.
+    fn submit(&mut self) {
+        let to_submit = self.ring.submission().len() as u32;
+        self.enter(to_submit, 0, None);
+    }
+
+    /// Moves the backlog's head to the queue; true if anything fitted.
+    fn refill(&mut self) -> bool {
+        let mut queue = self.ring.submission();
+        let mut moved = false;
+        while let Some(entry) = self.backlog.front() {
+            // SAFETY: whoever pushed the entry promised that its pointers outlive it.
+            if unsafe { queue.push(entry) }.is_err() {
+                break;
+            }
+            self.backlog.pop_front();
+            moved = true;
+        }
+        moved
+    }
+
+    fn enter(&mut self, to_submit: u32, want: u32, arg: Option<&GetEvents>) {
+        let mut flags = ENTER_GETEVENTS;
+        let fd = match self.registered {
+            Some(index) => {
+                flags |= ENTER_REGISTERED_RING;
+                index as RawFd
+            }
+            None => self.fd(),
+        };
+        let (pointer, size) = match arg {
+            Some(arg) => {
+                flags |= ENTER_EXT_ARG;
+                (std::ptr::from_ref(arg), size_of::<GetEvents>())
+            }
+            None => (std::ptr::null(), 0),
+        };
+        self.enters += 1;
+        // SAFETY: `pointer` is null or points to a GetEvents whose timespec lives in the caller's frame; the entries in
+        // the queue were vouched for by whoever pushed them.
+        let result =
+            unsafe { libc::syscall(libc::SYS_io_uring_enter, fd, to_submit, want, flags, pointer, size) };
+        if result >= 0 {
+            return;
+        }
+        let error = io::Error::last_os_error();
+        match error.raw_os_error() {
+            // The time is up; a signal came; memory is short or completions must be reaped before more is taken. What
+            // was not submitted is still in the queue and goes with the next enter.
+            Some(libc::ETIME | libc::EINTR | libc::EAGAIN | libc::EBUSY) => {}
+            _ => panic!("io_uring_enter failed in a way that leaves operations in doubt: {error}"),
+        }
+    }
+
+    fn register(&self, operation: u32, update: &mut RingFd) -> i64 {
+        // SAFETY: one RingFd is what both operations that are used here read and write.
+        unsafe {
+            libc::syscall(libc::SYS_io_uring_register, self.fd(), operation, std::ptr::from_mut(update), 1)
+        }
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        if let Some(offset) = self.registered {
+            // The table's reference would keep the ring alive until the thread ends.
+            self.register(UNREGISTER_RING_FDS, &mut RingFd { offset, reserved: 0, fd: 0 });
+        }
+    }
+}

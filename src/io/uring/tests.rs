@@ -1,0 +1,686 @@
+//! Real sockets on the loopback interface; every byte that crosses is compared.
+//!
+//! An echo server over [`Uring`], driven by client threads that use blocking sockets, and single steps for what must
+//! happen at an exact moment.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::BorrowedFd;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::memory::{Message, MessageView, Outbox};
+use crate::wire::Qos;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const TINY: Sizes = Sizes { sq_entries: 8, cq_entries: 16, buffers: 4, buffer_bytes: 128 };
+const SMALL: Sizes = Sizes { sq_entries: 64, cq_entries: 1024, buffers: 64, buffer_bytes: 1024 };
+const FIRST: ListenerId = ListenerId(0);
+
+/// Reproducible numbers.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 >> 33
+    }
+
+    fn bytes(&mut self, len: usize) -> Vec<u8> {
+        (0..len).map(|_| self.roll() as u8).collect()
+    }
+}
+
+/// A ring and what came out of it.
+struct Rig {
+    uring: Uring,
+    waiting: std::collections::VecDeque<Completion>,
+    address: SocketAddr,
+}
+
+impl Rig {
+    fn new(sizes: Sizes) -> Rig {
+        Rig::shard(sizes, 0, Arc::new(Peers::new(1)))
+    }
+
+    fn shard(sizes: Sizes, shard: ShardId, peers: Arc<Peers>) -> Rig {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let uring = Uring::new(sizes, shard, peers, vec![listener]).unwrap();
+        Rig { uring, waiting: std::collections::VecDeque::new(), address }
+    }
+
+    /// The next completion; fails when none comes.
+    fn next(&mut self) -> Completion {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(completion) = self.waiting.pop_front() {
+                return completion;
+            }
+            assert!(Instant::now() < deadline, "nothing completes");
+            self.poll(1000);
+        }
+    }
+
+    /// Everything that completes within `timeout_ms`.
+    fn poll(&mut self, timeout_ms: u64) {
+        self.uring.submit_and_wait(Wait { timeout_ms, completions: 1, gather_us: 0 });
+        let mut into = Vec::new();
+        self.uring.completions(&mut into);
+        self.waiting.extend(into);
+    }
+
+    /// A connected pair: ours and the client's.
+    fn connect(&mut self) -> (Socket, TcpStream) {
+        let client = TcpStream::connect(self.address).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        if !self.uring.listeners[0].armed {
+            self.uring.accept(FIRST);
+        }
+        match self.next() {
+            Completion::Accepted { listener: FIRST, socket, peer } => {
+                assert_eq!(peer, client.local_addr().unwrap());
+                // SAFETY: the socket is open and ours.
+                let borrowed = unsafe { BorrowedFd::borrow_raw(fd(&socket)) };
+                assert!(socket2::SockRef::from(&borrowed).tcp_nodelay().unwrap());
+                (socket, client)
+            }
+            other => panic!("{other:?} instead of a connection"),
+        }
+    }
+
+    fn received(&mut self) -> (Token, Vec<u8>, bool) {
+        match self.next() {
+            Completion::Received { token, buffer, more } => {
+                let bytes = self.uring.bytes(buffer).to_vec();
+                self.uring.replenish(buffer);
+                (token, bytes, more)
+            }
+            other => panic!("{other:?} instead of bytes"),
+        }
+    }
+}
+
+fn name(index: u32) -> Token {
+    Token::new(Key { index, generation: 7 })
+}
+
+fn batch(bytes: &[u8]) -> OutBatch {
+    let mut outbox = Outbox::default();
+    outbox.bytes_mut().extend_from_slice(bytes);
+    outbox.take(Vec::new())
+}
+
+/// A connection of the echo server.
+struct Peer {
+    socket: Socket,
+    unsent: Vec<u8>,
+    sending: bool,
+    ended: bool,
+}
+
+/// Serves `connections` connections until all of them have closed; returns how often buffers ran out.
+fn serve(rig: &mut Rig, connections: u32) -> u32 {
+    let deadline = Instant::now() + PATIENCE;
+    let mut peers: BTreeMap<u32, Peer> = BTreeMap::new();
+    let (mut accepted, mut closed, mut starved) = (0, 0, 0);
+    rig.uring.accept(FIRST);
+    while closed < connections {
+        assert!(Instant::now() < deadline, "{closed} of {connections} connections were served");
+        let mut arm = Vec::new();
+        rig.poll(100);
+        while let Some(completion) = rig.waiting.pop_front() {
+            match completion {
+                Completion::Accepted { socket, .. } => {
+                    peers.insert(accepted, Peer { socket, unsent: Vec::new(), sending: false, ended: false });
+                    arm.push(accepted);
+                    accepted += 1;
+                }
+                Completion::Received { token, buffer, more } => {
+                    let index = token.key().index;
+                    peers.get_mut(&index).unwrap().unsent.extend_from_slice(rig.uring.bytes(buffer));
+                    rig.uring.replenish(buffer);
+                    if !more {
+                        arm.push(index);
+                    }
+                }
+                Completion::ReceiveEnded { token, end: ReceiveEnd::NoBuffers } => {
+                    starved += 1;
+                    arm.push(token.key().index);
+                }
+                Completion::ReceiveEnded { token, end: ReceiveEnd::Eof } => {
+                    peers.get_mut(&token.key().index).unwrap().ended = true;
+                }
+                Completion::Sent { token, mut batch, result } => {
+                    let peer = peers.get_mut(&token.key().index).unwrap();
+                    batch.advance(result.unwrap());
+                    assert_eq!(batch.remaining(), 0, "MSG_WAITALL sends all");
+                    peer.sending = false;
+                }
+                other => panic!("{other:?} at an echo server"),
+            }
+        }
+        for index in arm {
+            rig.uring.receive(&peers[&index].socket, name(index), ReceiveMode::Many);
+        }
+        for (index, peer) in &mut peers {
+            if !peer.sending && !peer.unsent.is_empty() {
+                peer.sending = true;
+                rig.uring.send(&peer.socket, name(*index), batch(&std::mem::take(&mut peer.unsent)));
+            }
+        }
+        let over: Vec<u32> =
+            peers.iter().filter(|(_, peer)| peer.ended && !peer.sending).map(|(index, _)| *index).collect();
+        for index in over {
+            rig.uring.close(peers.remove(&index).unwrap().socket);
+            closed += 1;
+        }
+    }
+    starved
+}
+
+/// Writes `writes` pieces of random sizes and reads all of it back at the same time.
+fn echo_client(address: SocketAddr, seed: u64, writes: usize, size_max: u64) {
+    let mut dice = Dice(seed);
+    let bytes = {
+        let total = (0..writes).map(|_| dice.roll() % size_max + 1).sum::<u64>();
+        dice.bytes(total as usize)
+    };
+    let client = TcpStream::connect(address).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut reader = client.try_clone().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut rest = &bytes[..];
+            while !rest.is_empty() {
+                let len = (dice.roll() % size_max + 1).min(rest.len() as u64) as usize;
+                (&client).write_all(&rest[..len]).unwrap();
+                rest = &rest[len..];
+            }
+            client.shutdown(std::net::Shutdown::Write).unwrap();
+        });
+        let mut back = Vec::new();
+        reader.read_to_end(&mut back).unwrap();
+        assert!(back == bytes, "{} bytes came back of {}, or others", back.len(), bytes.len());
+    });
+}
+
+fn echo(sizes: Sizes, clients: u32, writes: usize, size_max: u64) -> u32 {
+    let mut rig = Rig::new(sizes);
+    let address = rig.address;
+    std::thread::scope(|scope| {
+        for client in 0..clients {
+            scope.spawn(move || echo_client(address, u64::from(client) + 1, writes, size_max));
+        }
+        serve(&mut rig, clients)
+    })
+}
+
+#[test]
+fn thousands_of_random_writes_come_back() {
+    echo(Sizes::default(), 8, 1000, 6000);
+}
+
+#[test]
+fn running_out_of_buffers_and_queue_entries_loses_nothing() {
+    let starved = echo(TINY, 12, 300, 2000);
+    assert!(starved > 0, "four buffers were enough for twelve clients");
+}
+
+#[test]
+fn a_cancelled_receive_continues_exactly_where_it_ended() {
+    let mut rig = Rig::new(SMALL);
+    let (socket, mut client) = rig.connect();
+    let bytes = Dice(3).bytes(1_500_000);
+    let expected = bytes.clone();
+    let writer = std::thread::spawn(move || {
+        client.write_all(&bytes).unwrap();
+        client
+    });
+    let mut got = Vec::new();
+    let mut cycles = 0;
+    while got.len() < expected.len() {
+        rig.uring.receive(&socket, name(1), ReceiveMode::Many);
+        let (mut received, mut receive_over, mut cancel_over) = (0, false, false);
+        let mut cancelling = false;
+        while !(receive_over && (cancel_over || !cancelling)) {
+            match rig.next() {
+                Completion::Received { token, buffer, more } => {
+                    assert_eq!(token, name(1));
+                    got.extend_from_slice(rig.uring.bytes(buffer));
+                    rig.uring.replenish(buffer);
+                    receive_over |= !more;
+                    received += 1;
+                    if received == 3 || got.len() == expected.len() {
+                        rig.uring.receive_cancel(name(1));
+                        cancelling = true;
+                    }
+                }
+                Completion::ReceiveEnded { end: ReceiveEnd::Cancelled | ReceiveEnd::NoBuffers, .. } => {
+                    receive_over = true;
+                }
+                Completion::CancelEnded { token } => {
+                    assert_eq!(token, name(1));
+                    cancel_over = true;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        cycles += 1;
+    }
+    assert!(got == expected);
+    assert!(cycles > 10, "{cycles} cancels");
+    drop(writer.join().unwrap());
+    rig.uring.close(socket);
+}
+
+fn message(payload: &[u8]) -> Message {
+    let view = MessageView {
+        topic: "t",
+        properties: &[],
+        payload,
+        qos: Qos::AtMostOnce,
+        retain: false,
+        expires_at: crate::clock::NEVER,
+        publisher: 0,
+    };
+    view.to_message()
+}
+
+#[test]
+fn spliced_payloads_arrive_in_order_even_beyond_the_kernels_count_of_pieces() {
+    let mut rig = Rig::new(SMALL);
+    let (socket, mut client) = rig.connect();
+    let mut dice = Dice(5);
+    let mut outbox = Outbox::default();
+    let mut expected = Vec::new();
+    for index in 0..1200 {
+        let len = if index == 600 { 400_000 } else { Outbox::SPLICE_MIN + (dice.roll() % 3000) as usize };
+        let message = message(&dice.bytes(len));
+        let head = dice.bytes(5);
+        outbox.bytes_mut().extend_from_slice(&head);
+        outbox.push_payload(&message);
+        expected.extend_from_slice(&head);
+        expected.extend_from_slice(message.payload());
+    }
+    let len = expected.len();
+    let reader = std::thread::spawn(move || {
+        let mut got = vec![0; len];
+        client.read_exact(&mut got).unwrap();
+        got
+    });
+    let mut batch = outbox.take(Vec::new());
+    let mut sends = 0;
+    while batch.remaining() > 0 {
+        rig.uring.send(&socket, name(1), batch);
+        match rig.next() {
+            Completion::Sent { token, batch: back, result } => {
+                assert_eq!(token, name(1));
+                batch = back;
+                batch.advance(result.unwrap());
+            }
+            other => panic!("{other:?}"),
+        }
+        sends += 1;
+    }
+    assert_eq!(sends, 3, "2,400 pieces, 1,024 at a time");
+    assert!(reader.join().unwrap() == expected);
+    rig.uring.close(socket);
+}
+
+#[test]
+fn a_shutdown_ends_a_blocked_send_and_the_receive() {
+    let mut rig = Rig::new(SMALL);
+    let (socket, client) = rig.connect();
+    rig.uring.receive(&socket, name(1), ReceiveMode::Many);
+    rig.uring.send(&socket, name(1), batch(&vec![1; 32 << 20]));
+    rig.poll(100);
+    assert!(rig.waiting.is_empty(), "the client does not read, so nothing ends: {:?}", rig.waiting);
+    rig.uring.shutdown(&socket, Shutdown::Both);
+    let (mut sent, mut ended) = (false, false);
+    while !(sent && ended) {
+        match rig.next() {
+            Completion::Sent { batch, result, .. } => {
+                assert!(result.map_or(true, |count| count < batch.remaining()), "{result:?}");
+                sent = true;
+            }
+            Completion::ReceiveEnded { end: ReceiveEnd::Eof, .. } => ended = true,
+            other => panic!("{other:?}"),
+        }
+    }
+    rig.uring.send(&socket, name(1), batch(b"more"));
+    assert!(matches!(rig.next(), Completion::Sent { result: Err(libc::EPIPE), .. }));
+    rig.uring.close(socket);
+    drop(client);
+}
+
+#[test]
+fn after_a_shutdown_of_writing_the_client_reads_to_the_end_and_is_still_heard() {
+    let mut rig = Rig::new(SMALL);
+    let (socket, mut client) = rig.connect();
+    rig.uring.receive(&socket, name(1), ReceiveMode::Many);
+    rig.uring.send(&socket, name(1), batch(b"goodbye"));
+    assert!(matches!(rig.next(), Completion::Sent { result: Ok(7), .. }));
+    rig.uring.shutdown(&socket, Shutdown::Write);
+    let mut read = Vec::new();
+    client.read_to_end(&mut read).unwrap();
+    assert_eq!(read, b"goodbye");
+    client.write_all(b"you too").unwrap();
+    assert_eq!(rig.received().1, b"you too");
+    drop(client);
+    assert!(matches!(rig.next(), Completion::ReceiveEnded { end: ReceiveEnd::Eof, .. }));
+    rig.uring.close(socket);
+}
+
+#[test]
+fn a_reset_is_an_error_of_its_connection() {
+    let mut rig = Rig::new(SMALL);
+    let (socket, client) = rig.connect();
+    rig.uring.receive(&socket, name(1), ReceiveMode::Many);
+    socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(client);
+    match rig.next() {
+        Completion::ReceiveEnded { end: ReceiveEnd::Error(libc::ECONNRESET), .. } => {}
+        other => panic!("{other:?}"),
+    }
+    rig.uring.close(socket);
+}
+
+#[test]
+fn a_socket_moves_between_rings_with_bytes_behind_the_first_packet() {
+    const CLIENTS: u32 = 200;
+    const PIPELINED: usize = 20_000;
+    let mut giver = Rig::new(SMALL);
+    let address = giver.address;
+    let (hand, taken) = mpsc::channel::<(Socket, Vec<u8>)>();
+    let expect = |client: u32| Dice(u64::from(client) + 99).bytes(PIPELINED);
+    let clients = std::thread::spawn(move || {
+        for client in 0..CLIENTS {
+            let mut stream = TcpStream::connect(address).unwrap();
+            let bytes = expect(client);
+            let mut whole = client.to_be_bytes().to_vec();
+            whole.extend(bytes);
+            for piece in whole.chunks(3001) {
+                stream.write_all(piece).unwrap();
+            }
+        }
+    });
+    let taker = std::thread::spawn(move || {
+        let mut rig = Rig::new(SMALL);
+        for (socket, mut bytes) in taken {
+            rig.uring.receive(&socket, name(1), ReceiveMode::Many);
+            loop {
+                match rig.next() {
+                    Completion::Received { buffer, more, .. } => {
+                        bytes.extend_from_slice(rig.uring.bytes(buffer));
+                        rig.uring.replenish(buffer);
+                        if !more {
+                            rig.uring.receive(&socket, name(1), ReceiveMode::Many);
+                        }
+                    }
+                    Completion::ReceiveEnded { end: ReceiveEnd::NoBuffers, .. } => {
+                        rig.uring.receive(&socket, name(1), ReceiveMode::Many);
+                    }
+                    Completion::ReceiveEnded { end: ReceiveEnd::Eof, .. } => break,
+                    other => panic!("{other:?}"),
+                }
+            }
+            let client = u32::from_be_bytes(bytes[..4].try_into().unwrap());
+            assert!(bytes[4..] == expect(client)[..], "client {client}");
+            rig.uring.close(socket);
+        }
+    });
+    giver.uring.accept(FIRST);
+    let mut sockets = BTreeMap::new();
+    let mut index = 0;
+    let mut handed = 0;
+    while handed < CLIENTS {
+        match giver.next() {
+            Completion::Accepted { socket, .. } => {
+                giver.uring.receive(&socket, name(index), ReceiveMode::Once);
+                sockets.insert(index, socket);
+                index += 1;
+            }
+            Completion::Received { token, buffer, more } => {
+                assert!(!more, "one completion of a one-shot receive");
+                let bytes = giver.uring.bytes(buffer).to_vec();
+                giver.uring.replenish(buffer);
+                hand.send((sockets.remove(&token.key().index).unwrap(), bytes)).unwrap();
+                handed += 1;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    drop(hand);
+    clients.join().unwrap();
+    taker.join().unwrap();
+}
+
+#[test]
+fn a_doorbell_wakes_a_sleeper_and_is_not_lost_on_one_that_is_away() {
+    let peers = Arc::new(Peers::new(2));
+    let (ready, is_ready) = mpsc::channel();
+    let sleeper = {
+        let peers = Arc::clone(&peers);
+        std::thread::spawn(move || {
+            let mut rig = Rig::shard(TINY, 1, peers);
+            let mut woken_after = Vec::new();
+            for round in 0..40 {
+                ready.send(()).unwrap();
+                if round % 2 == 1 {
+                    std::thread::sleep(Duration::from_millis(5)); // Away while it rings.
+                }
+                let start = Instant::now();
+                assert!(matches!(rig.next(), Completion::Doorbell));
+                woken_after.push(start.elapsed());
+            }
+            woken_after
+        })
+    };
+    let mut rig = Rig::shard(TINY, 0, peers);
+    for _ in 0..40 {
+        is_ready.recv_timeout(PATIENCE).unwrap();
+        std::thread::sleep(Duration::from_millis(1));
+        rig.uring.doorbell(1);
+        rig.poll(0);
+    }
+    let slowest = sleeper.join().unwrap().into_iter().max().unwrap();
+    assert!(slowest < Duration::from_millis(900), "woken after {slowest:?}, by the timeout it seems");
+    rig.poll(0);
+    assert!(rig.waiting.is_empty(), "the ringer hears nothing: {:?}", rig.waiting);
+    rig.uring.doorbell(1); // The peer is gone.
+    rig.poll(10);
+    assert!(rig.waiting.is_empty());
+}
+
+#[test]
+fn a_wait_ends_at_its_timeout_and_a_gathering_wait_with_what_it_has() {
+    let mut rig = Rig::new(SMALL);
+    let start = Instant::now();
+    rig.poll(50);
+    let waited = start.elapsed();
+    assert!(rig.waiting.is_empty());
+    assert!((Duration::from_millis(45)..Duration::from_secs(5)).contains(&waited), "{waited:?}");
+
+    let (socket, mut client) = rig.connect();
+    rig.uring.receive(&socket, name(1), ReceiveMode::Many);
+    client.write_all(b"one").unwrap();
+    let start = Instant::now();
+    rig.uring.submit_and_wait(Wait { timeout_ms: 10_000, completions: 64, gather_us: 500 });
+    assert!(start.elapsed() < Duration::from_secs(5), "one completion ends it after 500 us");
+    assert_eq!(rig.received().1, b"one");
+    rig.uring.close(socket);
+}
+
+#[test]
+fn a_queue_that_is_too_small_delays_but_never_loses() {
+    let mut rig = Rig::new(TINY);
+    let mut pairs: Vec<(Socket, TcpStream)> = (0..100).map(|_| rig.connect()).collect();
+    // 200 submissions for a queue of 8, and then 200 completions for a queue of 16.
+    for (index, (socket, client)) in pairs.iter_mut().enumerate() {
+        client.write_all(&(index as u32).to_be_bytes()).unwrap();
+        rig.uring.receive(socket, name(index as u32), ReceiveMode::Once);
+        rig.uring.send(socket, name(index as u32), batch(&(index as u32).to_be_bytes()));
+    }
+    let (mut sent, mut got) = (0, 0);
+    while sent + got < 200 {
+        match rig.next() {
+            Completion::Sent { result, .. } => {
+                assert_eq!(result, Ok(4));
+                sent += 1;
+            }
+            Completion::Received { token, buffer, .. } => {
+                assert_eq!(rig.uring.bytes(buffer), token.key().index.to_be_bytes());
+                rig.uring.replenish(buffer);
+                got += 1;
+            }
+            Completion::ReceiveEnded { token, end: ReceiveEnd::NoBuffers } => {
+                let (socket, _) = &pairs[token.key().index as usize];
+                rig.uring.receive(socket, token, ReceiveMode::Once);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    for (index, (socket, mut client)) in pairs.into_iter().enumerate() {
+        let mut bytes = [0; 4];
+        client.read_exact(&mut bytes).unwrap();
+        assert_eq!(bytes, (index as u32).to_be_bytes());
+        rig.uring.close(socket);
+    }
+}
+
+#[test]
+fn accepting_stops_when_it_is_cancelled_and_starts_again() {
+    let mut rig = Rig::new(SMALL);
+    let (first, _client) = rig.connect();
+    rig.uring.accept_cancel(FIRST);
+    rig.uring.accept_cancel(FIRST);
+    match rig.next() {
+        Completion::AcceptEnded { listener: FIRST, errno: 0 } => {}
+        other => panic!("{other:?}"),
+    }
+    rig.uring.accept_cancel(FIRST);
+    let _late = TcpStream::connect(rig.address).unwrap();
+    rig.poll(50);
+    assert!(rig.waiting.is_empty(), "{:?}", rig.waiting);
+    rig.uring.accept(FIRST);
+    match rig.next() {
+        Completion::Accepted { socket, .. } => rig.uring.close(socket),
+        other => panic!("{other:?}"),
+    }
+    rig.uring.close(first);
+}
+
+#[test]
+fn what_the_kernel_already_has_can_be_read_without_a_receive() {
+    let mut rig = Rig::new(SMALL);
+    let (socket, mut client) = rig.connect();
+    let mut into = b"> ".to_vec();
+    assert_eq!(rig.uring.read_now(&socket, &mut into, 100), ReadNow::WouldBlock);
+    client.write_all(b"last words").unwrap();
+    assert_eq!(rig.uring.read_now(&socket, &mut into, 4), ReadNow::Bytes(4));
+    assert_eq!(rig.uring.read_now(&socket, &mut into, 100), ReadNow::Bytes(6));
+    assert_eq!(into, b"> last words");
+    drop(client);
+    assert_eq!(rig.uring.read_now(&socket, &mut into, 100), ReadNow::Eof);
+    rig.uring.close(socket);
+}
+
+#[test]
+#[should_panic(expected = "given back twice")]
+fn a_buffer_cannot_be_given_back_twice() {
+    let mut rig = Rig::new(SMALL);
+    let (socket, mut client) = rig.connect();
+    client.write_all(b"x").unwrap();
+    rig.uring.receive(&socket, name(1), ReceiveMode::Once);
+    let Completion::Received { buffer, .. } = rig.next() else { panic!("no bytes") };
+    rig.uring.replenish(buffer);
+    rig.uring.replenish(buffer);
+}
+
+#[test]
+fn random_numbers_differ() {
+    let mut rig = Rig::new(TINY);
+    let numbers: std::collections::BTreeSet<u64> = (0..100).map(|_| rig.uring.random()).collect();
+    assert_eq!(numbers.len(), 100);
+}
+
+fn open_descriptors() -> usize {
+    std::fs::read_dir("/proc/thread-self/fd").unwrap().count()
+}
+
+/// Runs `work` with a table of descriptors of its own, so that tests that run beside it are not counted.
+fn with_own_descriptors(work: impl FnOnce() + Send + 'static) {
+    let thread = std::thread::spawn(move || {
+        // SAFETY: this thread has opened nothing yet; what it closes are its own copies of others' descriptors.
+        unsafe {
+            assert_eq!(libc::unshare(libc::CLONE_FILES), 0);
+            assert_eq!(libc::close_range(3, u32::MAX, 0), 0);
+        }
+        work();
+    });
+    thread.join().unwrap();
+}
+
+#[test]
+fn no_descriptor_is_left_behind() {
+    with_own_descriptors(|| {
+        let before = open_descriptors();
+        for _ in 0..3 {
+            let mut rig = Rig::new(SMALL);
+            let address = rig.address;
+            std::thread::scope(|scope| {
+                scope.spawn(move || (0..40).for_each(|seed| echo_client(address, seed, 3, 500)));
+                serve(&mut rig, 40);
+            });
+            // One that sends, one that receives, and one that nobody has taken yet, when the ring goes.
+            rig.uring.accept_cancel(FIRST);
+            assert!(matches!(rig.next(), Completion::AcceptEnded { .. }));
+            let (sending, client) = rig.connect();
+            let (receiving, _other) = rig.connect();
+            rig.uring.send(&sending, name(1), batch(&vec![1; 32 << 20]));
+            rig.uring.receive(&receiving, name(2), ReceiveMode::Many);
+            let _unseen = TcpStream::connect(rig.address).unwrap();
+            rig.uring.submit_and_wait(Wait { timeout_ms: 100, completions: 1, gather_us: 0 });
+            drop(rig);
+            for socket in [sending, receiving] {
+                // SAFETY: the ring that these came from is gone.
+                drop(unsafe { OwnedFd::from_raw_fd(fd(&socket)) });
+            }
+            drop(client);
+        }
+        assert_eq!(open_descriptors(), before);
+    });
+}
+
+/// Makes `io_uring_setup` fail with `errno` for this thread, as the filter of a container does.
+fn forbid_io_uring(errno: i32) {
+    let statement = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
+    let mut program = [
+        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+        statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, libc::SYS_io_uring_setup as u32),
+        statement(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | errno as u32),
+        statement(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    // SAFETY: the program is valid, is copied by the kernel, and binds this thread and its children alone.
+    unsafe {
+        assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+        assert_eq!(libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter), 0);
+    }
+}
+
+#[test]
+fn a_filter_of_system_calls_is_named_with_what_to_type() {
+    for errno in [libc::EPERM, libc::ENOSYS] {
+        let thread = std::thread::spawn(move || {
+            forbid_io_uring(errno);
+            Features::probe()
+        });
+        let error = thread.join().unwrap().unwrap_err();
+        assert_eq!(error, Unavailable::Filtered);
+        assert!(error.to_string().contains("--security-opt"), "{error}");
+    }
+}
