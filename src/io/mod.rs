@@ -10,7 +10,10 @@
 //! - Completions of one socket and one direction come in order; between sockets there is no order.
 
 pub mod machine;
+pub mod sim;
 pub mod sockets;
+mod token;
+pub mod uring;
 mod token;
 pub mod uring;
 

@@ -1,0 +1,662 @@
+//! The simulated kernel of all shards: connections, operations in flight, completions that wait to be taken.
+//!
+//! One thread, no clock: things happen in [`World::progress`], as far and in the order that the random numbers say.
+//! Asserts the rules of the trait on the shards; a broken rule is a panic whose text starts with "io rule".
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+use super::faults::{Fault, FaultCounts, Faults};
+use super::link::{Link, Silence};
+use super::rng::Rng;
+use crate::io::{Buffer, ListenerId, ReadNow, ReceiveEnd, ReceiveMode, Token};
+use crate::memory::{OutBatch, ShardId};
+
+const EPIPE: i32 = 32;
+const ECONNRESET: i32 = 104;
+const EMFILE: i32 = 24;
+
+/// A client's end of a connection.
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Endpoint(pub(super) usize);
+
+/// What a client's read found beside the bytes.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum ClientRead {
+    Open,
+    /// The shard closed.
+    Eof,
+    /// The connection failed.
+    Reset,
+}
+
+/// A completion as the kernel holds it, before its bytes are in a buffer of the shard.
+#[derive(Debug)]
+pub(super) enum Pending {
+    Accepted { listener: ListenerId, socket: usize, peer: SocketAddr },
+    AcceptEnded { listener: ListenerId, errno: i32 },
+    Received { token: Token, buffer: Buffer, bytes: Vec<u8>, more: bool },
+    ReceiveEnded { token: Token, end: ReceiveEnd },
+    Sent { token: Token, batch: OutBatch, result: Result<usize, i32> },
+    CancelEnded { token: Token },
+    Doorbell,
+}
+
+/// Completions of one stream come in order; streams overtake each other.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+enum Stream {
+    Accept(ListenerId),
+    Receive(usize),
+    Send(usize),
+    Cancel(usize),
+    Doorbell,
+}
+
+#[derive(Debug)]
+struct Receive {
+    token: Token,
+    mode: ReceiveMode,
+    cancelled: bool,
+}
+
+#[derive(Debug)]
+struct Send {
+    token: Token,
+    batch: OutBatch,
+    taken: usize,
+}
+
+/// The shard's end of a connection with what is in flight on it.
+#[derive(Debug)]
+struct Socket {
+    link: Link,
+    peer: SocketAddr,
+    /// The shard that accepted it or used it last.
+    shard: ShardId,
+    accepted: bool,
+    receive: Option<Receive>,
+    send: Option<Send>,
+    cancel: Option<Token>,
+    /// Of the newest receive, over or not.
+    token: Option<Token>,
+    /// Completions that the shard has not taken yet.
+    untaken: usize,
+}
+
+#[derive(Debug)]
+struct Listener {
+    shard: ShardId,
+    id: ListenerId,
+    armed: bool,
+    cancelled: bool,
+    backlog: VecDeque<usize>,
+}
+
+/// A receive buffer: filled from the front, free again when every slice of it was given back.
+#[derive(Clone, Debug, Default)]
+struct Slot {
+    filled: usize,
+    /// Nothing more is put into it until it is free.
+    retired: bool,
+    /// Offset and length of the slices that the shard holds.
+    lent: Vec<(u32, u32)>,
+}
+
+#[derive(Debug, Default)]
+struct Core {
+    queue: VecDeque<(Stream, Pending)>,
+    slots: Vec<Slot>,
+}
+
+/// The simulated kernel of all shards.
+#[derive(Debug)]
+pub struct World {
+    pub faults: Faults,
+    counts: FaultCounts,
+    rng: Rng,
+    sockets: Vec<Socket>,
+    listeners: Vec<Listener>,
+    cores: Vec<Core>,
+}
+
+impl World {
+    pub fn new(shards: u16, faults: Faults, seed: u64) -> World {
+        let core = || Core { queue: VecDeque::new(), slots: vec![Slot::default(); faults.buffers] };
+        World {
+            counts: FaultCounts::default(),
+            rng: Rng::new(seed),
+            sockets: Vec::new(),
+            listeners: Vec::new(),
+            cores: (0..shards).map(|_| core()).collect(),
+            faults,
+        }
+    }
+
+    pub fn fault_counts(&self) -> FaultCounts {
+        self.counts
+    }
+
+    // What clients do.
+
+    /// Opens a connection to a listening socket of `shard`; it is established at once, accepted or not.
+    pub fn connect(&mut self, shard: ShardId, listener: ListenerId) -> Endpoint {
+        let number = self.sockets.len();
+        let peer = SocketAddr::from(([127, 0, 0, 1], 1024 + (number % 60_000) as u16));
+        self.sockets.push(Socket {
+            link: Link::new(self.faults.to_shard_bytes, self.faults.to_client_bytes),
+            peer,
+            shard,
+            accepted: false,
+            receive: None,
+            send: None,
+            cancel: None,
+            token: None,
+            untaken: 0,
+        });
+        let listener = self.listener(shard, listener);
+        self.listeners[listener].backlog.push_back(number);
+        Endpoint(number)
+    }
+
+    /// Writes a prefix of `bytes` and says how long; `None` if the connection is over.
+    pub fn write(&mut self, endpoint: Endpoint, bytes: &[u8]) -> Option<usize> {
+        self.sockets[endpoint.0].link.client_write(bytes)
+    }
+
+    /// Appends at most `max` bytes to `into`.
+    pub fn read(&mut self, endpoint: Endpoint, into: &mut Vec<u8>, max: usize) -> ClientRead {
+        match self.sockets[endpoint.0].link.client_read(into, max) {
+            Silence::Quiet => ClientRead::Open,
+            Silence::Ended => ClientRead::Eof,
+            Silence::Reset => ClientRead::Reset,
+        }
+    }
+
+    /// Bytes that a read would find.
+    pub fn readable(&self, endpoint: Endpoint) -> usize {
+        self.sockets[endpoint.0].link.client_readable()
+    }
+
+    /// Closes the client's end; with unread bytes that is a reset, as in Linux.
+    pub fn close(&mut self, endpoint: Endpoint) {
+        self.sockets[endpoint.0].link.client_close();
+    }
+
+    /// The client sends nothing more and still reads.
+    pub fn half_close(&mut self, endpoint: Endpoint) {
+        self.counts.count(Fault::HalfClosed);
+        self.sockets[endpoint.0].link.client_half_close();
+    }
+
+    /// The client is unplugged: nothing comes, nothing is taken, and the shard is not told.
+    pub fn vanish(&mut self, endpoint: Endpoint) {
+        self.counts.count(Fault::HalfOpen);
+        self.sockets[endpoint.0].link.client_vanish();
+    }
+
+    /// The connection fails for both.
+    pub fn reset(&mut self, endpoint: Endpoint) {
+        let lossy = self.rng.happens(self.faults.reset_loses_data);
+        self.counts.count(if lossy { Fault::ResetLosesData } else { Fault::Reset });
+        self.sockets[endpoint.0].link.fail(lossy);
+    }
+
+    /// Whether the shard read everything that the client wrote.
+    pub fn is_read(&self, endpoint: Endpoint) -> bool {
+        self.sockets[endpoint.0].link.shard_readable() == 0
+    }
+
+    /// Whether the connection failed, by whomever.
+    pub fn is_failed(&self, endpoint: Endpoint) -> bool {
+        self.sockets[endpoint.0].link.is_failed()
+    }
+
+    /// Whether the shard closed its end.
+    pub fn is_closed_by_shard(&self, endpoint: Endpoint) -> bool {
+        self.sockets[endpoint.0].link.shard_is_closed()
+    }
+
+    /// A shard is no more: its listening sockets go, and who waits in their backlogs is reset.
+    pub fn close_listeners(&mut self, shard: ShardId) {
+        for listener in self.listeners.iter_mut().filter(|listener| listener.shard == shard) {
+            assert!(!listener.armed, "io rule: {:?} of shard {shard} still accepts at its end", listener.id);
+            for socket in listener.backlog.drain(..) {
+                self.sockets[socket].link.shard_close();
+                self.sockets[socket].link.fail(false);
+            }
+        }
+    }
+
+    // What the kernel does.
+
+    /// Lets the operations of `shard` go on.
+    pub fn progress(&mut self, shard: ShardId) {
+        self.progress_accepts(shard);
+        let count = self.sockets.len();
+        let first = if count == 0 { 0 } else { self.rng.below(count) };
+        for number in (0..count).map(|n| (first + n) % count) {
+            let socket = &self.sockets[number];
+            if socket.shard != shard || !socket.accepted || socket.link.shard_is_closed() {
+                continue;
+            }
+            if self.rng.happens(self.faults.reset) {
+                self.reset(Endpoint(number));
+            }
+            // Which direction is first is as open as everything else.
+            let send_first = self.rng.below(2) == 0;
+            if send_first {
+                self.progress_send(number);
+            }
+            let cancel_first = self.rng.below(2) == 0;
+            if cancel_first {
+                self.progress_cancel(number);
+            }
+            self.progress_receive(number);
+            if !cancel_first {
+                self.progress_cancel(number);
+            }
+            if !send_first {
+                self.progress_send(number);
+            }
+        }
+    }
+
+    /// Whether a shard that sleeps in the kernel would wake.
+    pub fn has_completions(&self, shard: ShardId) -> bool {
+        !self.cores[usize::from(shard)].queue.is_empty()
+    }
+
+    /// Whether nothing is on its way to `shard` and nothing would be, however long one waits.
+    pub fn is_quiet(&self, shard: ShardId) -> bool {
+        let accepts = self
+            .listeners
+            .iter()
+            .any(|l| l.shard == shard && l.armed && (l.cancelled || !l.backlog.is_empty()));
+        let moves = self.sockets.iter().any(|s| {
+            let receive = s.receive.as_ref().is_some_and(|r| r.cancelled || s.link.shard_has_news());
+            let send = s.send.is_some() && s.link.shard_room() != Some(0);
+            s.shard == shard && (s.cancel.is_some() || receive || send)
+        });
+        !accepts && !moves && !self.has_completions(shard)
+    }
+
+    /// Sockets that a shard was given and did not close.
+    pub fn open_sockets(&self) -> usize {
+        self.sockets.iter().filter(|s| s.accepted && !s.link.shard_is_closed()).count()
+    }
+
+    /// What is not as it must be once every shard has stopped.
+    pub fn faults_at_rest(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        for (number, s) in self.sockets.iter().enumerate() {
+            if s.accepted && !s.link.shard_is_closed() {
+                found.push(format!(
+                    "socket {number} was accepted and never closed (last used by shard {})",
+                    s.shard
+                ));
+            }
+        }
+        for (shard, core) in self.cores.iter().enumerate() {
+            if let Some((stream, _)) = core.queue.iter().find(|(stream, _)| *stream != Stream::Doorbell) {
+                found.push(format!("shard {shard} left a completion of {stream:?}"));
+            }
+            for (id, slot) in core.slots.iter().enumerate() {
+                if !slot.lent.is_empty() {
+                    found.push(format!("shard {shard} never gave buffer {id} back: {:?}", slot.lent));
+                }
+            }
+        }
+        for l in self.listeners.iter().filter(|l| l.armed) {
+            found.push(format!("{:?} of shard {} still accepts", l.id, l.shard));
+        }
+        found
+    }
+
+    fn progress_accepts(&mut self, shard: ShardId) {
+        for at in 0..self.listeners.len() {
+            if self.listeners[at].shard != shard {
+                continue;
+            }
+            while self.listeners[at].armed {
+                let id = self.listeners[at].id;
+                if self.listeners[at].cancelled && self.rng.below(2) == 0 {
+                    self.end_accept(at, 0);
+                    break;
+                }
+                if self.listeners[at].backlog.is_empty() || self.stalls() {
+                    break;
+                }
+                let Some(socket) = self.listeners[at].backlog.pop_front() else { break };
+                let peer = self.sockets[socket].peer;
+                self.sockets[socket].accepted = true;
+                self.push(shard, Stream::Accept(id), Pending::Accepted { listener: id, socket, peer });
+                if self.rng.happens(self.faults.accept_ends) {
+                    self.counts.count(Fault::AcceptEnds);
+                    self.end_accept(at, EMFILE);
+                }
+            }
+        }
+    }
+
+    fn end_accept(&mut self, at: usize, errno: i32) {
+        let listener = &mut self.listeners[at];
+        (listener.armed, listener.cancelled) = (false, false);
+        let (shard, listener) = (listener.shard, listener.id);
+        self.push(shard, Stream::Accept(listener), Pending::AcceptEnded { listener, errno });
+    }
+
+    fn progress_cancel(&mut self, number: usize) {
+        if self.sockets[number].cancel.is_none() || self.stalls() {
+            return;
+        }
+        if let Some(token) = self.sockets[number].cancel.take() {
+            self.push_socket(number, Stream::Cancel(number), Pending::CancelEnded { token });
+        }
+    }
+
+    fn progress_receive(&mut self, number: usize) {
+        // A receive of the `Many` kind may bring several chunks before the shard looks.
+        while let Some(receive) = &self.sockets[number].receive {
+            let (token, mode, cancelled) = (receive.token, receive.mode, receive.cancelled);
+            let readable = self.sockets[number].link.shard_readable();
+            let data_first = !cancelled || self.rng.happens(self.faults.data_after_cancel);
+            let silence = self.sockets[number].link.shard_silence();
+            if !cancelled && readable == 0 && silence == Silence::Quiet {
+                return;
+            }
+            if self.stalls() {
+                return;
+            }
+            if readable > 0 && data_first {
+                let spurious = self.rng.happens(self.faults.no_buffers);
+                let Some((buffer, bytes)) = (if spurious { None } else { self.fill(number) }) else {
+                    self.counts.count(Fault::NoBuffers);
+                    self.end_receive(number, token, ReceiveEnd::NoBuffers);
+                    return;
+                };
+                if cancelled {
+                    self.counts.count(Fault::DataAfterCancel);
+                }
+                let ends = mode == ReceiveMode::Many && self.rng.happens(self.faults.receive_ends);
+                if ends {
+                    self.counts.count(Fault::ReceiveEnds);
+                }
+                let more = mode == ReceiveMode::Many && !ends;
+                if !more {
+                    self.sockets[number].receive = None;
+                }
+                let received = Pending::Received { token, buffer, bytes, more };
+                self.push_socket(number, Stream::Receive(number), received);
+            } else if cancelled {
+                self.counts.count(Fault::Cancelled);
+                self.end_receive(number, token, ReceiveEnd::Cancelled);
+            } else {
+                let end = match silence {
+                    Silence::Reset => ReceiveEnd::Error(ECONNRESET),
+                    Silence::Ended | Silence::Quiet => ReceiveEnd::Eof,
+                };
+                self.end_receive(number, token, end);
+            }
+        }
+    }
+
+    fn end_receive(&mut self, number: usize, token: Token, end: ReceiveEnd) {
+        self.sockets[number].receive = None;
+        self.push_socket(number, Stream::Receive(number), Pending::ReceiveEnded { token, end });
+    }
+
+    /// Moves bytes of the connection into a slice of a buffer.
+    fn fill(&mut self, number: usize) -> Option<(Buffer, Vec<u8>)> {
+        let shard = usize::from(self.sockets[number].shard);
+        let (size, incremental) = (self.faults.buffer_bytes, self.faults.incremental);
+        let slots = &mut self.cores[shard].slots;
+        let open = |slot: &Slot| !slot.retired && slot.filled < size;
+        let id = slots
+            .iter()
+            .position(|slot| slot.filled > 0 && open(slot))
+            .or_else(|| slots.iter().position(|slot| slot.filled == 0 && open(slot)))?;
+        let offset = slots[id].filled;
+        let mut count = self.sockets[number].link.shard_readable().min(size - offset);
+        if count > 1 && self.rng.happens(self.faults.short_receive) {
+            count = self.rng.between(1, count - 1);
+            self.counts.count(Fault::ShortReceive);
+        }
+        let bytes: Vec<u8> = self.sockets[number].link.shard_read(count).collect();
+        let slot = &mut slots[id];
+        slot.filled += count;
+        slot.retired = !incremental || slot.filled == size;
+        slot.lent.push((offset as u32, count as u32));
+        Some((Buffer { id: id as u16, offset: offset as u32, len: count as u32 }, bytes))
+    }
+
+    fn progress_send(&mut self, number: usize) {
+        if self.sockets[number].send.is_none() || self.stalls() {
+            return;
+        }
+        let Some(mut send) = self.sockets[number].send.take() else { return };
+        let link = &mut self.sockets[number].link;
+        let left = send.batch.remaining() - send.taken;
+        let over = match link.shard_room() {
+            None => {
+                self.counts.count(Fault::SendFailed);
+                Some(if send.taken > 0 { Ok(send.taken) } else { Err(EPIPE) })
+            }
+            Some(room) => {
+                let mut count = room.min(left);
+                if count > 1 && self.rng.happens(self.faults.short_send) {
+                    count = self.rng.between(1, count - 1);
+                }
+                link.shard_write(send.batch.pieces().flatten().copied().skip(send.taken).take(count));
+                send.taken += count;
+                if count == left {
+                    Some(Ok(send.taken))
+                } else if send.taken > 0 && self.rng.happens(self.faults.short_send) {
+                    self.counts.count(Fault::ShortSend);
+                    Some(Ok(send.taken))
+                } else {
+                    self.counts.count(Fault::SendBlocked);
+                    None
+                }
+            }
+        };
+        match over {
+            Some(result) => {
+                let sent = Pending::Sent { token: send.token, batch: send.batch, result };
+                self.push_socket(number, Stream::Send(number), sent);
+            }
+            None => self.sockets[number].send = Some(send),
+        }
+    }
+
+    fn stalls(&mut self) -> bool {
+        let stalls = self.rng.happens(self.faults.stalled);
+        if stalls {
+            self.counts.count(Fault::Stalled);
+        }
+        stalls
+    }
+
+    fn push(&mut self, shard: ShardId, stream: Stream, pending: Pending) {
+        self.cores[usize::from(shard)].queue.push_back((stream, pending));
+    }
+
+    fn push_socket(&mut self, number: usize, stream: Stream, pending: Pending) {
+        self.sockets[number].untaken += 1;
+        self.push(self.sockets[number].shard, stream, pending);
+    }
+
+    // What shards ask for.
+
+    fn listener(&mut self, shard: ShardId, id: ListenerId) -> usize {
+        let found = self.listeners.iter().position(|l| l.shard == shard && l.id == id);
+        found.unwrap_or_else(|| {
+            self.listeners.push(Listener {
+                shard,
+                id,
+                armed: false,
+                cancelled: false,
+                backlog: VecDeque::new(),
+            });
+            self.listeners.len() - 1
+        })
+    }
+
+    pub(super) fn accept(&mut self, shard: ShardId, id: ListenerId) {
+        let at = self.listener(shard, id);
+        let listener = &mut self.listeners[at];
+        assert!(!listener.armed, "io rule: shard {shard} accepts twice on {id:?}");
+        listener.armed = true;
+    }
+
+    pub(super) fn accept_cancel(&mut self, shard: ShardId, id: ListenerId) {
+        let at = self.listener(shard, id);
+        self.listeners[at].cancelled = self.listeners[at].armed;
+    }
+
+    /// The socket, now used by `shard`; it may have come from another one.
+    fn used(&mut self, shard: ShardId, number: usize) -> &mut Socket {
+        let socket = &mut self.sockets[number];
+        assert!(
+            socket.accepted && !socket.link.shard_is_closed(),
+            "io rule: socket {number} used after close"
+        );
+        if socket.shard != shard {
+            let idle = socket.receive.is_none() && socket.send.is_none() && socket.cancel.is_none();
+            assert!(
+                idle && socket.untaken == 0,
+                "io rule: socket {number} moved from shard {} to {shard} with operations in flight",
+                socket.shard
+            );
+            socket.shard = shard;
+        }
+        socket
+    }
+
+    /// Whether completions of the stream were not taken yet.
+    fn is_untaken(&self, shard: ShardId, stream: Stream) -> bool {
+        self.cores[usize::from(shard)].queue.iter().any(|(of, _)| *of == stream)
+    }
+
+    pub(super) fn receive(&mut self, shard: ShardId, number: usize, token: Token, mode: ReceiveMode) {
+        let untaken = self.is_untaken(shard, Stream::Receive(number));
+        let socket = self.used(shard, number);
+        assert!(socket.receive.is_none() && !untaken, "io rule: second receive on socket {number}");
+        socket.receive = Some(Receive { token, mode, cancelled: false });
+        socket.token = Some(token);
+    }
+
+    /// If the receive's end is on its way already, the cancel finds nothing and ends all the same.
+    pub(super) fn receive_cancel(&mut self, shard: ShardId, token: Token) {
+        let named = |s: &&mut Socket| s.shard == shard && s.token == Some(token) && !s.link.shard_is_closed();
+        let Some(socket) = self.sockets.iter_mut().find(named) else {
+            panic!("io rule: cancel of {token:?}, which never was on an open socket")
+        };
+        assert!(socket.cancel.is_none(), "io rule: second cancel of {token:?}");
+        socket.cancel = Some(token);
+        if let Some(receive) = &mut socket.receive {
+            receive.cancelled = true;
+        }
+    }
+
+    pub(super) fn send(&mut self, shard: ShardId, number: usize, token: Token, batch: OutBatch) {
+        assert!(batch.remaining() > 0, "io rule: empty batch for socket {number}");
+        let untaken = self.is_untaken(shard, Stream::Send(number));
+        let socket = self.used(shard, number);
+        assert!(socket.send.is_none() && !untaken, "io rule: second send on socket {number}");
+        socket.send = Some(Send { token, batch, taken: 0 });
+    }
+
+    pub(super) fn shutdown(&mut self, shard: ShardId, number: usize) {
+        self.used(shard, number).link.shard_shutdown();
+    }
+
+    pub(super) fn read_now(
+        &mut self,
+        shard: ShardId,
+        number: usize,
+        into: &mut Vec<u8>,
+        max: usize,
+    ) -> ReadNow {
+        let untaken = self.is_untaken(shard, Stream::Receive(number));
+        let socket = self.used(shard, number);
+        assert!(
+            socket.receive.is_none() && !untaken,
+            "io rule: socket {number} read beside a receive in flight"
+        );
+        if max > 0 && socket.link.shard_readable() > 0 {
+            let from = into.len();
+            into.extend(socket.link.shard_read(max));
+            return ReadNow::Bytes(into.len() - from);
+        }
+        match socket.link.shard_silence() {
+            Silence::Quiet => ReadNow::WouldBlock,
+            Silence::Ended => ReadNow::Eof,
+            Silence::Reset => ReadNow::Error(ECONNRESET),
+        }
+    }
+
+    pub(super) fn close_socket(&mut self, shard: ShardId, number: usize) {
+        let socket = self.used(shard, number);
+        assert!(
+            socket.receive.is_none()
+                && socket.send.is_none()
+                && socket.cancel.is_none()
+                && socket.untaken == 0,
+            "io rule: socket {number} closed with operations in flight: {socket:?}"
+        );
+        socket.link.shard_close();
+    }
+
+    pub(super) fn doorbell(&mut self, from: ShardId, to: ShardId) {
+        assert!(
+            usize::from(to) < self.cores.len(),
+            "io rule: shard {from} rings shard {to}, which does not exist"
+        );
+        self.push(to, Stream::Doorbell, Pending::Doorbell);
+    }
+
+    /// The completions that `shard` gets to see now.
+    pub(super) fn take_completions(&mut self, shard: ShardId) -> Vec<Pending> {
+        self.progress(shard);
+        let core = &mut self.cores[usize::from(shard)];
+        let (mut taken, mut held) = (Vec::new(), Vec::new());
+        for (stream, pending) in std::mem::take(&mut core.queue) {
+            let (odds, fault) = match stream {
+                Stream::Doorbell => (self.faults.late_doorbell, Fault::LateDoorbell),
+                _ => (self.faults.late, Fault::Late),
+            };
+            let held_back = held.contains(&stream);
+            if held_back || self.rng.happens(odds) {
+                if !held_back {
+                    self.counts.count(fault);
+                    held.push(stream);
+                }
+                core.queue.push_back((stream, pending));
+                continue;
+            }
+            match stream {
+                Stream::Receive(number) | Stream::Send(number) | Stream::Cancel(number) => {
+                    self.sockets[number].untaken -= 1;
+                }
+                Stream::Accept(_) | Stream::Doorbell => {}
+            }
+            taken.push(pending);
+        }
+        taken
+    }
+
+    /// A slice of a buffer comes back.
+    pub(super) fn replenish(&mut self, shard: ShardId, buffer: Buffer) {
+        let slot = &mut self.cores[usize::from(shard)].slots[usize::from(buffer.id)];
+        let lent = slot.lent.iter().position(|&(offset, len)| (offset, len) == (buffer.offset, buffer.len));
+        let Some(lent) = lent else { panic!("io rule: {buffer:?} given back twice or never lent") };
+        slot.lent.swap_remove(lent);
+        if slot.lent.is_empty() && (slot.retired || slot.filled == self.faults.buffer_bytes) {
+            *slot = Slot::default();
+        }
+    }
+
+    pub(super) fn random(&mut self) -> u64 {
+        self.rng.bits()
+    }
+}
