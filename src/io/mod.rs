@@ -14,8 +14,6 @@ pub mod sim;
 pub mod sockets;
 mod token;
 pub mod uring;
-mod token;
-pub mod uring;
 
 use std::net::SocketAddr;
 

@@ -127,7 +127,7 @@ impl Group {
 
 /// `random` as a number below `total`.
 fn below(random: u64, total: u64) -> u64 {
-    (u128::from(random) * u128::from(total) >> 64) as u64
+    ((u128::from(random) * u128::from(total)) >> 64) as u64
 }
 
 /// Share groups.
