@@ -183,6 +183,12 @@ impl Router {
         Subscribed { key, existed: false, filter, interest: kind.map(|kind| Change { filter, kind }) }
     }
 
+    /// Whether `set` has a subscription to `filter`.
+    pub fn is_subscribed(&self, set: &SubscriptionSet, filter: &str) -> bool {
+        self.find(self.hasher.text(filter), filter)
+            .is_some_and(|target| set.find(target, &self.subscriptions, &self.hasher).is_some())
+    }
+
     /// Ends the subscription of `set` to `filter`; `None` if there is none.
     pub fn unsubscribe(&mut self, set: &mut SubscriptionSet, filter: &str) -> Option<Unsubscribed> {
         let target = self.find(self.hasher.text(filter), filter)?;

@@ -109,6 +109,11 @@ impl Link {
         debug_assert!(self.to_client.bytes.len() <= self.to_client.capacity);
     }
 
+    /// The shard ends its side; it still reads.
+    pub(super) fn shard_end(&mut self) {
+        self.to_client.ended = true;
+    }
+
     pub(super) fn shard_shutdown(&mut self) {
         self.shard_shut = true;
         self.to_client.ended = true;

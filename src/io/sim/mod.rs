@@ -17,7 +17,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use self::world::Pending;
-use super::{Buffer, Completion, Io, ListenerId, ReadNow, ReceiveMode, Socket, Token};
+use super::{Buffer, Completion, Io, ListenerId, ReadNow, ReceiveMode, Shutdown, Socket, Token};
 use crate::memory::{OutBatch, ShardId};
 
 pub use faults::{Fault, FaultCounts, Faults};
@@ -88,8 +88,8 @@ impl Io for SimIo {
         self.world.borrow_mut().send(self.shard, socket.0 as usize, token, batch);
     }
 
-    fn shutdown(&mut self, socket: &Socket) {
-        self.world.borrow_mut().shutdown(self.shard, socket.0 as usize);
+    fn shutdown(&mut self, socket: &Socket, how: Shutdown) {
+        self.world.borrow_mut().shutdown(self.shard, socket.0 as usize, how);
     }
 
     fn read_now(&mut self, socket: &Socket, into: &mut Vec<u8>, max: usize) -> ReadNow {

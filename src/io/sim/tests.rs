@@ -317,7 +317,7 @@ fn the_client_learns_how_the_shard_ended() {
     let (endpoint, socket) = bench.accepted();
     bench.io.send(&socket, token(1), batch(b"bye"));
     assert!(matches!(bench.turn()[..], [Completion::Sent { result: Ok(3), .. }]));
-    bench.io.shutdown(&socket);
+    bench.io.shutdown(&socket, Shutdown::Both);
     bench.io.close(socket);
     let mut got = Vec::new();
     assert_eq!(bench.world.borrow_mut().read(endpoint, &mut got, 2), ClientRead::Open);
@@ -341,7 +341,7 @@ fn the_shard_learns_how_the_client_ended() {
         match end {
             0 => bench.world.borrow_mut().close(endpoint),
             1 => bench.world.borrow_mut().reset(endpoint),
-            _ => bench.io.shutdown(&socket),
+            _ => bench.io.shutdown(&socket, Shutdown::Both),
         }
         bench.io.receive(&socket, token(1), ReceiveMode::Many);
         let completions = bench.turn();
@@ -365,7 +365,7 @@ fn a_send_to_a_slow_reader_stays_in_flight_and_fails_with_the_connection() {
     bench.world.borrow_mut().read(endpoint, &mut Vec::new(), 10);
     assert!(!bench.world.borrow().is_quiet(0));
     assert!(bench.turn().is_empty());
-    bench.io.shutdown(&socket);
+    bench.io.shutdown(&socket, Shutdown::Both);
     assert!(matches!(bench.turn()[..], [Completion::Sent { result: Ok(20), .. }]));
     bench.io.send(&socket, token(1), batch(&[5; 5]));
     assert!(matches!(bench.turn()[..], [Completion::Sent { result: Err(32), .. }]));
@@ -434,7 +434,7 @@ fn each_broken_rule_is_noticed() {
     });
     breaks("moved from shard 0 to 1", |bench, socket| {
         bench.io.receive(&socket, token(1), ReceiveMode::Many);
-        SimIo::new(1, bench.world.clone()).shutdown(&socket);
+        SimIo::new(1, bench.world.clone()).shutdown(&socket, Shutdown::Both);
     });
     breaks("accepts twice", |bench, _| {
         bench.io.accept(LISTENER);
@@ -443,7 +443,7 @@ fn each_broken_rule_is_noticed() {
     breaks("used after close", |bench, socket| {
         let again = Socket(socket.0);
         bench.io.close(socket);
-        bench.io.shutdown(&again);
+        bench.io.shutdown(&again, Shutdown::Both);
     });
     breaks("never was on an open socket", |bench, _| bench.io.receive_cancel(token(77)));
 }

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use super::faults::{Fault, FaultCounts, Faults};
 use super::link::{Link, Silence};
 use super::rng::Rng;
-use crate::io::{Buffer, ListenerId, ReadNow, ReceiveEnd, ReceiveMode, Token};
+use crate::io::{Buffer, ListenerId, ReadNow, ReceiveEnd, ReceiveMode, Shutdown, Token};
 use crate::memory::{OutBatch, ShardId};
 
 const EPIPE: i32 = 32;
@@ -566,8 +566,12 @@ impl World {
         socket.send = Some(Send { token, batch, taken: 0 });
     }
 
-    pub(super) fn shutdown(&mut self, shard: ShardId, number: usize) {
-        self.used(shard, number).link.shard_shutdown();
+    pub(super) fn shutdown(&mut self, shard: ShardId, number: usize, how: Shutdown) {
+        let link = &mut self.used(shard, number).link;
+        match how {
+            Shutdown::Write => link.shard_end(),
+            Shutdown::Both => link.shard_shutdown(),
+        }
     }
 
     pub(super) fn read_now(
