@@ -339,9 +339,10 @@ impl Core {
         };
         let Some(connection) = self.connections.get_mut(key) else { return };
         let out = connection.outbox.bytes_mut();
-        match wire::encode_connack(out, connect.version, &connack, connect.packet_size_max) {
-            ConnAckEncoded::Written | ConnAckEncoded::CloseSilently => {}
-        }
+        let fits = match wire::encode_connack(out, connect.version, &connack, connect.packet_size_max) {
+            ConnAckEncoded::Written => true,
+            ConnAckEncoded::CloseSilently => false, // it takes no packet as large as a CONNACK
+        };
         connection.phase = Phase::Live(Box::new(live));
         self.counters().packets_received_total.add(1);
         self.counters().packets_sent_total.add(1);
@@ -355,7 +356,10 @@ impl Core {
         }
         self.set_deadline(key, deadline);
         self.mark_dirty(key);
-        self.log_connected(key);
+        self.log_connected(key, connect);
+        if !fits {
+            return self.end(key, End::Lost);
+        }
         self.set_presence(session, Presence::Online);
         self.room_made(key); // what waited for the client
         self.start_cursors(key);

@@ -176,7 +176,14 @@ impl Core {
     /// Stages a packet for the client.
     pub(super) fn stage(&mut self, key: Key, encode: impl FnOnce(&mut Vec<u8>)) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        encode(connection.outbox.bytes_mut());
+        let packet_size_max = connection.live().map_or(u32::MAX, |live| live.link.packet_size_max);
+        let out = connection.outbox.bytes_mut();
+        let start = out.len();
+        encode(out);
+        if out.len() - start > packet_size_max as usize {
+            out.truncate(start); // [MQTT-3.1.2-24] [MQTT-3.1.2-25]
+            return;
+        }
         self.counters().packets_sent_total.add(1);
         self.mark_dirty(key);
     }

@@ -146,6 +146,9 @@ pub struct Live {
     pub mesh: u64,
 }
 
+/// Timers beyond one for each connection and session at which those of gone ones are dropped.
+const TIMERS_SPARE: usize = 4096;
+
 /// What a deadline is for.
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Timer {
@@ -268,7 +271,8 @@ impl<I: Io> Shard<I> {
         self.core.counters()
     }
 
-    pub fn live(&self) -> Live {
+    pub fn live(&mut self) -> Live {
+        self.core.prune_timers();
         self.core.live()
     }
 
@@ -350,6 +354,9 @@ impl Core {
     }
 
     fn fire_timers(&mut self) {
+        if self.timers.len() > 2 * (self.connections.len() + self.sessions.len()) + TIMERS_SPARE {
+            self.prune_timers();
+        }
         // What is due now, not what a handler sets to now: a bound on the phase.
         let due = self.timers.len();
         for _ in 0..due {
@@ -393,6 +400,21 @@ impl Core {
     fn live_timers(&self) -> u64 {
         let own = 1 + u64::from(self.options.sys_interval_ms > 0);
         (self.timers.len() as u64).saturating_sub(own)
+    }
+
+    /// Drops the timers of connections and sessions that are gone. Nothing cancels a timer, so that renewing a
+    /// Keep Alive is free; without this, a storm of short connections with a long Keep Alive would pile them up.
+    fn prune_timers(&mut self) {
+        let (connections, sessions) = (&self.connections, &self.sessions);
+        self.timers.retain(|at, timer| match timer {
+            Timer::Connection(key) => {
+                connections.get(*key).is_some_and(|connection| connection.timer_at == at)
+            }
+            Timer::Session(key) => sessions
+                .get(*key)
+                .is_some_and(|slot| slot.connection.is_none() && (slot.ends_at == at || slot.will_at == at)),
+            Timer::Interest(_) | Timer::Sys | Timer::Sweep => true,
+        });
     }
 
     fn publish_gauges(&self) {

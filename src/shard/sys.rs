@@ -109,6 +109,7 @@ impl Sys {
 impl Core {
     pub(super) fn sys_due(&mut self) {
         self.timers.set(self.now + self.options.sys_interval_ms, Timer::Sys);
+        self.prune_timers();
         self.publish_gauges();
         let all = self.counters.clone();
         self.update_rates(&all);

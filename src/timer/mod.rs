@@ -34,6 +34,11 @@ impl<T: Ord> Timers<T> {
         self.heap.push(Reverse((at, value)));
     }
 
+    /// Drops those that nobody waits for any more; linear.
+    pub fn retain(&mut self, mut keep: impl FnMut(Millis, &T) -> bool) {
+        self.heap.retain(|Reverse((at, value))| keep(*at, value));
+    }
+
     /// The earliest deadline.
     pub fn next(&self) -> Option<Millis> {
         self.heap.peek().map(|Reverse((at, _))| *at)

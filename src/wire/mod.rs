@@ -25,6 +25,11 @@ mod reason;
 mod subscribe;
 mod text;
 
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+
 pub use connack::{ConnAck, ConnAckEncoded, encode_connack};
 pub use connect::{Connect, ConnectError, Will, decode_connect};
 pub use encode::{
