@@ -30,6 +30,10 @@ struct Outgoing<T> {
     spill: VecDeque<T>,
     /// Items ever given to [`Links::push`] or [`Links::push_control`].
     pushed: u64,
+    /// Bytes of each item that is not known to be consumed, their sum, and the count of those that are.
+    sizes: VecDeque<u32>,
+    bytes: usize,
+    settled: u64,
     progress: Arc<Progress>,
 }
 
@@ -47,7 +51,7 @@ pub struct Links<T> {
     outgoing: Vec<Option<Outgoing<T>>>,
     incoming: Vec<Option<Incoming<T>>>,
     bells: Arc<[Bell]>,
-    spill_max: usize,
+    bounds: Bounds,
     /// Peers with something to publish or to ring for.
     touched: ShardSet,
     /// Peers whose ring may hold items that a budget left behind.
@@ -58,8 +62,19 @@ pub struct Links<T> {
     progressed: ShardSet,
 }
 
-/// All links of `shards` shards; `ring_slots` and `spill_max` in items per FIFO.
-pub fn build<T>(shards: u16, ring_slots: usize, spill_max: usize) -> Vec<Links<T>> {
+/// Bounds of one FIFO.
+#[derive(Copy, Clone, Debug)]
+pub struct Bounds {
+    /// Items in the ring.
+    pub ring_slots: usize,
+    /// Items behind the ring at which it is full: who can wait does not push then.
+    pub spill_max: usize,
+    /// Bytes of items that are not consumed, at which it is full.
+    pub bytes_max: usize,
+}
+
+/// All links of `shards` shards.
+pub fn build<T>(shards: u16, bounds: Bounds) -> Vec<Links<T>> {
     let count = usize::from(shards);
     assert!((1..=ShardSet::MAX).contains(&count), "{count} shards");
     let bells: Arc<[Bell]> = (0..count).map(|_| Bell::default()).collect();
@@ -69,7 +84,7 @@ pub fn build<T>(shards: u16, ring_slots: usize, spill_max: usize) -> Vec<Links<T
             outgoing: (0..count).map(|_| None).collect(),
             incoming: (0..count).map(|_| None).collect(),
             bells: bells.clone(),
-            spill_max,
+            bounds,
             touched: ShardSet::EMPTY,
             unread: ShardSet::EMPTY,
             full: ShardSet::EMPTY,
@@ -78,18 +93,42 @@ pub fn build<T>(shards: u16, ring_slots: usize, spill_max: usize) -> Vec<Links<T
         .collect();
     for from in 0..count {
         for to in (0..count).filter(|to| *to != from) {
-            let (producer, consumer) = RingBuffer::new(ring_slots);
+            let (producer, consumer) = RingBuffer::new(bounds.ring_slots);
             let progress = Arc::new(Progress::default());
             links[from].outgoing[to] = Some(Outgoing {
                 ring: producer,
                 spill: VecDeque::new(),
                 pushed: 0,
+                sizes: VecDeque::new(),
+                bytes: 0,
+                settled: 0,
                 progress: progress.clone(),
             });
             links[to].incoming[from] = Some(Incoming { ring: consumer, consumed: 0, progress });
         }
     }
     links
+}
+
+impl<T> Outgoing<T> {
+    fn count(&mut self, bytes: usize) {
+        self.pushed += 1;
+        self.sizes.push_back(bytes.min(u32::MAX as usize) as u32);
+        self.bytes += bytes.min(u32::MAX as usize);
+    }
+
+    /// Forgets the sizes of what was consumed. (A control item passes spilled ones, so that the sum may be off by as much
+    /// as they are large until they are consumed as well.)
+    fn settle(&mut self) {
+        let consumed = self.progress.registers[CONSUMED].load(Ordering::Acquire);
+        while self.settled < consumed {
+            self.settled += 1;
+            self.bytes -= self.sizes.pop_front().unwrap_or(0) as usize;
+        }
+        if self.sizes.is_empty() && self.sizes.capacity() > 4096 {
+            self.sizes = VecDeque::new();
+        }
+    }
 }
 
 impl<T> Links<T> {
@@ -118,13 +157,14 @@ impl<T> Links<T> {
         self.outgoing[usize::from(to)].as_ref().expect("a shard has no link to itself")
     }
 
-    /// Appends to the FIFO; it leaves with the next [`Links::flush`].
-    pub fn push(&mut self, to: ShardId, item: T) {
-        let spill_max = self.spill_max;
+    /// Appends to the FIFO an item that keeps `bytes` of memory; it leaves with the next [`Links::flush`].
+    pub fn push(&mut self, to: ShardId, item: T, bytes: usize) {
+        let bounds = self.bounds;
         let out = self.out(to);
         out.spill.push_back(item);
-        out.pushed += 1;
-        let full = out.spill.len() >= spill_max + out.ring.buffer().capacity();
+        out.count(bytes);
+        // What is staged in a turn counts as if the ring were empty: whether it is shows when it is flushed.
+        let full = out.spill.len() >= bounds.spill_max + bounds.ring_slots || out.bytes >= bounds.bytes_max;
         self.touched.insert(to);
         if full {
             self.full.insert(to);
@@ -136,7 +176,7 @@ impl<T> Links<T> {
         let out = self.out(to);
         match out.ring.push(item) {
             Ok(()) => {
-                out.pushed += 1;
+                out.count(0);
                 self.touched.insert(to);
                 Ok(())
             }
@@ -183,8 +223,9 @@ impl<T> Links<T> {
     pub fn flush(&mut self) -> ShardSet {
         let mut wake = ShardSet::EMPTY;
         for to in self.touched.iter() {
-            let spill_max = self.spill_max;
+            let bounds = self.bounds;
             let out = self.out(to);
+            out.settle();
             let count = out.spill.len().min(out.ring.slots());
             if count > 0
                 && let Ok(chunk) = out.ring.write_chunk_uninit(count)
@@ -194,8 +235,9 @@ impl<T> Links<T> {
             if out.spill.is_empty() && out.spill.capacity() > 4096 {
                 out.spill = VecDeque::new();
             }
-            let (empty, below) = (out.spill.is_empty(), out.spill.len() <= spill_max / 2);
-            if empty {
+            let empty = out.spill.is_empty();
+            let below = out.spill.len() <= bounds.spill_max / 2 && out.bytes <= bounds.bytes_max / 2;
+            if empty && below {
                 self.touched.remove(to);
             } else {
                 self.await_progress(to);
@@ -225,6 +267,9 @@ impl<T> Links<T> {
         !self.unread.is_empty()
             || self.touched.iter().any(|to| {
                 let out = self.out_ref(to);
+                if out.spill.is_empty() {
+                    return out.settled < self.register(to, CONSUMED);
+                }
                 // Not `slots`: that needs the producer. The consumed count says as much.
                 (out.pushed - out.spill.len() as u64)
                     < self.register(to, CONSUMED) + out.ring.buffer().capacity() as u64
@@ -292,12 +337,12 @@ mod tests {
 
     #[test]
     fn items_keep_their_order_through_a_ring_of_two_slots() {
-        let mut all = build::<u32>(2, 2, 4);
+        let mut all = build::<u32>(2, Bounds { ring_slots: 2, spill_max: 4, bytes_max: 1000 });
         let (mut b, mut a) = (all.pop().unwrap(), all.pop().unwrap());
         let mut got = Vec::new();
         for round in 0..50u32 {
             for item in 0..(round % 5) {
-                a.push(1, round * 10 + item);
+                a.push(1, round * 10 + item, 1);
             }
             let _ = a.flush();
             got.extend(read_all(&mut b, (round % 3) as usize));
@@ -314,11 +359,11 @@ mod tests {
 
     #[test]
     fn control_items_pass_the_spill_but_not_the_ring() {
-        let mut all = build::<u32>(2, 2, 4);
+        let mut all = build::<u32>(2, Bounds { ring_slots: 2, spill_max: 4, bytes_max: 1000 });
         let (mut b, mut a) = (all.pop().unwrap(), all.pop().unwrap());
-        a.push(1, 1);
-        a.push(1, 2);
-        a.push(1, 3);
+        a.push(1, 1, 1);
+        a.push(1, 2, 1);
+        a.push(1, 3, 1);
         let _ = a.flush();
         assert_eq!(a.push_control(1, 9), Err(9), "the ring is full");
         assert_eq!(read_all(&mut b, 1), [1]);
@@ -331,10 +376,10 @@ mod tests {
 
     #[test]
     fn a_full_spill_is_announced_until_half_of_it_is_gone() {
-        let mut all = build::<u32>(2, 2, 4);
+        let mut all = build::<u32>(2, Bounds { ring_slots: 2, spill_max: 4, bytes_max: 1000 });
         let (mut b, mut a) = (all.pop().unwrap(), all.pop().unwrap());
         for item in 0..6 {
-            a.push(1, item);
+            a.push(1, item, 1);
         }
         assert!(a.full().contains(1));
         let _ = a.flush();
@@ -346,12 +391,12 @@ mod tests {
 
     #[test]
     fn a_sleeper_is_woken_once_and_one_with_work_does_not_sleep() {
-        let mut all = build::<u32>(2, 2, 4);
+        let mut all = build::<u32>(2, Bounds { ring_slots: 2, spill_max: 4, bytes_max: 1000 });
         let (mut b, mut a) = (all.pop().unwrap(), all.pop().unwrap());
         assert!(b.bell().sleep());
-        a.push(1, 1);
+        a.push(1, 1, 1);
         assert!(a.flush().contains(1));
-        a.push(1, 2);
+        a.push(1, 2, 1);
         assert!(a.flush().is_empty(), "it was woken already");
         assert!(!b.bell().sleep(), "its inbox is not empty");
         a.await_progress(1);
@@ -361,5 +406,22 @@ mod tests {
         let count = b.read(0, 9, &mut got);
         b.consumed(0, count);
         assert!(b.flush().contains(0), "progress was awaited");
+    }
+
+    #[test]
+    fn bytes_that_are_not_consumed_fill_a_fifo_whether_in_the_ring_or_not() {
+        let bounds = Bounds { ring_slots: 8, spill_max: 4, bytes_max: 1000 };
+        let mut all = build::<u32>(2, bounds);
+        let (mut b, mut a) = (all.pop().unwrap(), all.pop().unwrap());
+        a.push(1, 1, 600);
+        a.push(1, 2, 600);
+        let _ = a.flush();
+        assert!(a.full().contains(1));
+        assert!(!a.has_work(), "nothing to do until the peer has consumed");
+        assert_eq!(read_all(&mut b, 9), [1, 2]);
+        assert!(a.has_work());
+        let _ = a.flush();
+        assert!(!a.full().contains(1));
+        assert!(!a.has_work());
     }
 }

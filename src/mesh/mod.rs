@@ -14,4 +14,4 @@ mod bell;
 mod links;
 
 pub use bell::Bell;
-pub use links::{CONSUMED, Links, REGISTERS, build};
+pub use links::{Bounds, CONSUMED, Links, REGISTERS, build};

@@ -35,6 +35,8 @@ pub(super) struct Connection {
     pub charged_receive: usize,
     /// Charged to `Class::Send`.
     pub charged_send: usize,
+    /// The memory for sending is used up: nothing more is staged for it that can be left out or wait.
+    pub starved: bool,
     /// When something is due: CONNECT, Keep Alive, the end of lingering, the end of a takeover.
     pub deadline: Millis,
     /// When the earliest timer of this connection fires.
@@ -125,6 +127,7 @@ impl Connection {
             in_flight_bytes: 0,
             charged_receive: 0,
             charged_send: 0,
+            starved: false,
             deadline,
             timer_at: NEVER,
         }
@@ -167,6 +170,9 @@ impl Connection {
 
     /// Bytes that may still be staged before the send buffer is full.
     pub fn send_room(&self, max: u32) -> usize {
+        if self.starved {
+            return 0;
+        }
         (max as usize).saturating_sub(self.outbox.len() + self.in_flight_bytes)
     }
 }

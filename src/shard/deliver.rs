@@ -223,7 +223,7 @@ impl Core {
             }
         }
         if has_cursors {
-            self.cursor_work.push_back(session);
+            self.schedule_cursors(session);
         }
     }
 

@@ -93,6 +93,7 @@ impl Core {
                 // While it lingered it stayed announced, and set_at still names that announcement.
                 if let Some(entry) = self.interest.entries.get_mut(&filter) {
                     entry.lingers = false;
+                    self.interest.settling.push_back((self.interest.sequence, filter));
                 }
             }
             ChangeKind::Counts => self.announce(filter),
@@ -174,7 +175,7 @@ impl Core {
             self.interest.settling.pop_front();
             let last =
                 self.interest.entries.get(&filter).is_some_and(|entry| {
-                    entry.set_at == sequence && entry.dirty.is_empty() && !entry.lingers
+                    entry.set_at <= sequence && entry.dirty.is_empty() && !entry.lingers
                 });
             if last {
                 self.interest.entries.remove(&filter);

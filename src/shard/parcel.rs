@@ -31,6 +31,20 @@ pub enum Parcel {
     HandOff(Box<HandOff>),
 }
 
+impl Parcel {
+    /// Bytes that it keeps while it waits.
+    pub(super) fn cost(&self) -> usize {
+        let own = size_of::<Parcel>();
+        own + match self {
+            Parcel::Publish { message, .. } | Parcel::Relay(message) => message.cost(),
+            Parcel::Share(pass) => pass.message.cost(),
+            Parcel::HandOff(hand_off) => size_of::<HandOff>() + hand_off.bytes.capacity(),
+            // These share messages with the store, or are small.
+            Parcel::Retained(_) | Parcel::Query(_) | Parcel::Interest(_) => 64,
+        }
+    }
+}
+
 /// The current value of one filter, as another shard is to know it.
 #[derive(Debug)]
 pub struct Announced {

@@ -231,6 +231,7 @@ impl Core {
 
     pub(super) fn push(&mut self, to: crate::memory::ShardId, parcel: Parcel) {
         self.counters().mesh_sent_total.add(1);
-        self.links.push(to, parcel);
+        let bytes = parcel.cost();
+        self.links.push(to, parcel, bytes);
     }
 }

@@ -87,10 +87,11 @@ impl Core {
         peer: std::net::SocketAddr,
     ) -> Option<crate::io::Socket> {
         self.counters().connections_accepted_total.add(1);
-        let all = crate::metrics::sum(&self.counters, |shard| &shard.connections);
-        if self.stop.is_stopping()
-            || all.max(self.connections.len() as u64) >= u64::from(self.limits.connections_max)
-        {
+        // The other shards' numbers are those of their last turn: the limit may be passed by what a turn accepts.
+        let others = crate::metrics::sum(&self.counters, |shard| &shard.connections)
+            - self.counters().connections.get();
+        let all = others + self.connections.len() as u64;
+        if self.stop.is_stopping() || all >= u64::from(self.limits.connections_max) {
             self.counters().connections_refused_total.add(1);
             return Some(socket);
         }

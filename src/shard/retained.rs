@@ -37,6 +37,8 @@ const CURSOR_QUEUE_MAX: usize = 16;
 pub(super) struct Cursors {
     list: Vec<Cursor>,
     next_id: u32,
+    /// The session is in `cursor_work`.
+    scheduled: bool,
 }
 
 /// What is retained, on its way to one subscription.
@@ -190,6 +192,16 @@ impl Core {
             for cursor in &mut cursors.list {
                 cursor.started = true;
             }
+            self.schedule_cursors(session);
+        }
+    }
+
+    /// The cursors of a session may go on.
+    pub(super) fn schedule_cursors(&mut self, session: Key) {
+        if let Some(cursors) = self.sessions.get_mut(session).and_then(|slot| slot.cursors.as_mut())
+            && !cursors.scheduled
+        {
+            cursors.scheduled = true;
             self.cursor_work.push_back(session);
         }
     }
@@ -202,6 +214,7 @@ impl Core {
             else {
                 continue;
             };
+            cursors.scheduled = false;
             let mut again = false;
             cursors.list.retain_mut(|cursor| {
                 if cursor.started && self.router.subscription(cursor.subscription).is_some() {
@@ -216,7 +229,7 @@ impl Core {
             {
                 slot.cursors = Some(cursors);
                 if again {
-                    self.cursor_work.push_back(session);
+                    self.schedule_cursors(session);
                 }
             }
         }
@@ -310,7 +323,7 @@ impl Core {
         cursor
             .parked
             .extend(fresh.filter(|message| !seen.contains(&topic::fingerprint(&keys, message.topic()))));
-        self.cursor_work.push_back(found.session);
+        self.schedule_cursors(found.session);
     }
 
     /// Keeps or clears the retained message of a topic that this shard owns.

@@ -213,15 +213,17 @@ impl Core {
     }
 
     /// Charges what waits behind a send in flight. A connection that cannot be charged has no send room until it has
-    /// sent something (see [`Core::send_room`]).
+    /// sent everything (see [`super::connection::Connection::send_room`]).
     fn charge_send(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let waiting =
             if connection.send_in_flight { connection.in_flight_bytes + connection.outbox.len() } else { 0 };
-        if waiting > connection.charged_send {
-            self.budget.charge_always(Class::Send, waiting - connection.charged_send);
-        } else {
+        if waiting <= connection.charged_send {
             self.budget.release(Class::Send, connection.charged_send - waiting);
+            connection.starved &= waiting > 0;
+        } else if !self.budget.charge(Class::Send, waiting - connection.charged_send) {
+            self.budget.charge_always(Class::Send, waiting - connection.charged_send);
+            connection.starved = true;
         }
         connection.charged_send = waiting;
     }
