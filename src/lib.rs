@@ -2,12 +2,14 @@
 #![deny(unsafe_code)]
 
 pub mod clock;
+pub mod config;
 pub mod io;
 pub mod limits;
 pub mod log;
 pub mod memory;
 pub mod mesh;
 pub mod metrics;
+pub mod server;
 pub mod session;
 pub mod shard;
 pub mod timer;

@@ -1,1 +1,115 @@
-fn main() {}
+//! The `ringmq` command: flags in, a broker until a signal, exit codes out. See `ringmq --help`.
+#![deny(unsafe_code)]
+
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use ringmq::config::{Config, ConfigError, exit};
+use ringmq::io::machine::Machine;
+use ringmq::io::sockets::{self, StopSignals};
+use ringmq::log::{self, Kind, Level};
+use ringmq::server::{Server, Stopped};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// A wait for a signal ends after this time, and begins again.
+const WATCH: Duration = Duration::from_secs(3600);
+
+fn main() -> ExitCode {
+    abort_on_panic();
+    let args: Vec<String> = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
+    let affinity = sockets::affinity().unwrap_or_default();
+    match Config::parse(&args, &Machine::look(Path::new("/")), &affinity) {
+        Ok(config) => run(&config),
+        Err(error) => {
+            match &error {
+                ConfigError::Clap(clap) => drop(clap.print()),
+                ConfigError::Wrong(what) => say(&format!("ringmq: {what}\n")),
+            }
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run(config: &Config) -> ExitCode {
+    let fail = |code: u8, what: &dyn std::fmt::Display| {
+        say(&with_newline(log::plain(config.log_format, &format!("ringmq: {what}"))));
+        ExitCode::from(code)
+    };
+    // Before any thread starts, so that all of them hold the signals back.
+    let signals = match StopSignals::hold() {
+        Ok(signals) => signals,
+        Err(error) => return fail(exit::SYSTEM, &error),
+    };
+    let open = match log::start(config.log_level, config.log_format) {
+        Ok(open) => open,
+        Err(error) => return fail(exit::SYSTEM, &error),
+    };
+    let mut server = match Server::start(config) {
+        Ok(server) => server,
+        Err(error) => return fail(error.exit_code(), &error),
+    };
+    let text: String = server
+        .start_text(config)
+        .iter()
+        .map(|line| with_newline(log::plain(config.log_format, line)))
+        .collect();
+    say(&text);
+
+    let signal = loop {
+        if let Some(signal) = signals.wait(WATCH) {
+            break signal;
+        }
+    };
+    let connections = server.connections();
+    log::event(
+        Level::Info,
+        Kind::Stop,
+        &[("signal", signal.name().into()), ("connections", connections.into())],
+    );
+    server.begin_stop();
+    let mut second = None;
+    let patience = Duration::from_millis(config.shutdown_timeout_ms);
+    let (stopped, _) = server.finish(patience, |poll| {
+        second = signals.wait(poll);
+        second.is_some()
+    });
+    let code = match (stopped, second) {
+        (Stopped::Drained, _) => ExitCode::SUCCESS,
+        (Stopped::Abandoned, None) => {
+            log::event(
+                Level::Warn,
+                Kind::Stop,
+                &[("why", "the time was up before everybody was gone".into())],
+            );
+            ExitCode::SUCCESS
+        }
+        (Stopped::Abandoned, Some(signal)) => ExitCode::from(128 + signal.number()),
+    };
+    drop(open);
+    code
+}
+
+/// A panic in any thread is the end of the process: half a broker is worse than none.
+fn abort_on_panic() {
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        print(panic);
+        std::process::abort();
+    }));
+}
+
+/// Writes to stderr at once; nobody can be told if that fails.
+fn say(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+fn with_newline(mut line: String) -> String {
+    if !line.ends_with('\n') {
+        line.push('\n');
+    }
+    line
+}

@@ -223,6 +223,29 @@ pub fn pin(cpu: u16) -> io::Result<()> {
     }
 }
 
+/// A signal that stops a server.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Signal {
+    Terminate,
+    Interrupt,
+}
+
+impl Signal {
+    pub fn name(self) -> &'static str {
+        match self {
+            Signal::Terminate => "SIGTERM",
+            Signal::Interrupt => "SIGINT",
+        }
+    }
+
+    pub fn number(self) -> u8 {
+        match self {
+            Signal::Terminate => libc::SIGTERM as u8,
+            Signal::Interrupt => libc::SIGINT as u8,
+        }
+    }
+}
+
 /// The signals that stop a server, taken one by one by the thread that waits for them instead of interrupting any.
 #[derive(Debug)]
 pub struct StopSignals {
@@ -238,8 +261,8 @@ impl StopSignals {
         if errno == 0 { Ok(StopSignals { _private: () }) } else { Err(io::Error::from_raw_os_error(errno)) }
     }
 
-    /// Waits for one; its name, or `None` when the time is up.
-    pub fn wait(&self, timeout: Duration) -> Option<&'static str> {
+    /// Waits for one; `None` when the time is up.
+    pub fn wait(&self, timeout: Duration) -> Option<Signal> {
         let set = stop_signals();
         let timeout = libc::timespec {
             tv_sec: timeout.as_secs().min(86_400) as libc::time_t,
@@ -247,8 +270,8 @@ impl StopSignals {
         };
         // SAFETY: both are initialised; which process sent it is not asked for.
         match unsafe { libc::sigtimedwait(&raw const set, std::ptr::null_mut(), &raw const timeout) } {
-            libc::SIGTERM => Some("SIGTERM"),
-            libc::SIGINT => Some("SIGINT"),
+            libc::SIGTERM => Some(Signal::Terminate),
+            libc::SIGINT => Some(Signal::Interrupt),
             _ => None,
         }
     }
@@ -397,7 +420,7 @@ mod tests {
             assert_eq!(signals.wait(Duration::from_millis(1)), None);
             // SAFETY: sent to this thread alone, which holds it back.
             unsafe { libc::pthread_kill(libc::pthread_self(), libc::SIGTERM) };
-            assert_eq!(signals.wait(Duration::from_secs(5)), Some("SIGTERM"));
+            assert_eq!(signals.wait(Duration::from_secs(5)), Some(Signal::Terminate));
         })
         .join()
         .unwrap();

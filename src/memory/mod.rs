@@ -8,7 +8,7 @@ mod message;
 mod outbox;
 mod shards;
 
-pub use budget::{Budget, Class, Lease, Pool};
+pub use budget::{Budget, CLASSES, Class, Lease, Pool};
 pub use key::{Arena, Key};
 pub use message::{Message, MessageView};
 pub use outbox::{OutBatch, Outbox};

@@ -1,0 +1,726 @@
+//! Flags to [`Config`]: everything that a person can set, checked against the machine before anything starts.
+//!
+//! Pure: arguments and a description of the machine go in, a configuration or one paragraph that says what to type comes
+//! out. Each limit's help says its unit and what happens when it is reached.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::str::FromStr;
+
+use clap::{Args, Parser, ValueEnum};
+
+use crate::clock::Millis;
+use crate::io::machine::{Machine, parse_cpus};
+use crate::limits::{Limits, QueueFull};
+use crate::log::{Format, Level};
+use crate::memory::{CLASSES, Class, ShardSet};
+
+/// Exit codes, as sysexits.h has them.
+pub mod exit {
+    /// The command line is wrong, or asks for what this machine does not have.
+    pub const USAGE: u8 = 64;
+    /// There is no io_uring that can be used.
+    pub const UNAVAILABLE: u8 = 69;
+    /// The operating system refused: an address is taken, descriptors or memory ran out.
+    pub const SYSTEM: u8 = 71;
+    /// A privilege is missing.
+    pub const PRIVILEGE: u8 = 77;
+}
+
+/// A broker's configuration, complete and checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    pub listen: Vec<SocketAddr>,
+    /// One entry per shard: the CPU that it is bound to, if any.
+    pub placement: Vec<Option<u16>>,
+    pub limits: Limits,
+    /// Was `connections_max` asked for? If not, it follows the limit of descriptors.
+    pub connections_asked: bool,
+    pub log_level: Level,
+    pub log_format: Format,
+    /// Milliseconds between two states of `$SYS`; 0 for none.
+    pub sys_interval_ms: Millis,
+    pub shutdown_timeout_ms: Millis,
+    pub allow_anonymous: bool,
+    /// The command line that would listen to the network, for the start text; empty if this one does.
+    pub network_hint: String,
+}
+
+/// Why there is no configuration.
+#[derive(Debug)]
+pub enum ConfigError {
+    /// Help or version was asked for, or the flags do not parse; knows how to print itself.
+    Clap(clap::Error),
+    /// A value that cannot be.
+    Wrong(String),
+}
+
+impl ConfigError {
+    /// The code that the process exits with.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            ConfigError::Clap(error) if !error.use_stderr() => 0,
+            _ => exit::USAGE,
+        }
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ConfigError::Clap(error) => error.fmt(f),
+            ConfigError::Wrong(what) => f.write_str(what),
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+const AFTER_HELP: &str = "\
+Sizes take the suffixes k, M and G, in steps of 1,024.
+
+Examples:
+  Try it on this machine, on every core:
+    ringmq
+  One core, the plain single-threaded broker:
+    ringmq --cores 0
+  Four cores, and everybody on the network may connect:
+    ringmq --cores 0-3 --listen 0.0.0.0:1883 --listen '[::]:1883' --allow-anonymous
+  A small machine with many idle clients:
+    ringmq --memory-max 256M --queue-messages-max 100 --send-buffer-max 64k
+
+Exit codes:
+  0    stopped by SIGTERM or SIGINT
+  64   the command line is wrong, or asks for what this machine does not have
+  69   io_uring is missing or forbidden; the message says which, and what to type
+  71   the operating system refused: the address is taken, descriptors or memory ran out
+  77   a privilege is missing, as for a port below 1024
+  130, 143  ended at once by a second signal (SIGINT, SIGTERM)
+
+Sessions, queued messages and retained messages live in memory: they are lost when the process stops.";
+
+/// An MQTT 5.0, 3.1.1 and 3.1 broker that uses every core.
+///
+/// One thread and one io_uring per core; each client lives on one of them.
+#[derive(Parser, Debug)]
+#[command(name = "ringmq", version, after_long_help = AFTER_HELP, max_term_width = 110)]
+#[command(
+    after_help = "ringmq --help has the whole story: what happens at each limit, examples, exit codes."
+)]
+struct Flags {
+    #[command(flatten)]
+    address: AddressFlags,
+    #[command(flatten)]
+    core: CoreFlags,
+    #[command(flatten)]
+    client: ClientFlags,
+    #[command(flatten)]
+    packet: PacketFlags,
+    #[command(flatten)]
+    queue: QueueFlags,
+    #[command(flatten)]
+    memory: MemoryFlags,
+    #[command(flatten)]
+    operation: OperationFlags,
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Addresses")]
+struct AddressFlags {
+    /// Address and port to listen on; may be given several times
+    ///
+    /// IPv6 in brackets: [::1]:1883. With port 0 the kernel chooses one, which is printed. An address that others can
+    /// reach needs --allow-anonymous.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:1883", value_parser = parse_address)]
+    listen: Vec<SocketAddr>,
+
+    /// Let everybody who reaches an address beyond loopback publish and subscribe
+    ///
+    /// There are no users and no TLS: without this flag only this machine is served.
+    #[arg(long)]
+    allow_anonymous: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Cores")]
+struct CoreFlags {
+    /// CPUs to use, one shard on each, such as 0-3,6 [default: all that this process may use]
+    ///
+    /// The default is the affinity mask of the process, but no more CPUs than the cgroup's cpu.max grants. --cores 0
+    /// is a single-threaded broker.
+    #[arg(long, value_name = "LIST")]
+    cores: Option<String>,
+
+    /// Number of shards [default: one per CPU]
+    ///
+    /// May exceed the CPUs, which costs speed and helps only to test.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=ShardSet::MAX as i64))]
+    shards: Option<u16>,
+
+    /// Let the scheduler move shards between CPUs
+    #[arg(long)]
+    no_pin: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Limits of clients")]
+struct ClientFlags {
+    /// Connections in all [default: 1000000, or what the limit of descriptors allows]
+    ///
+    /// Handshakes count. Beyond it a connection is closed as soon as it is accepted.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    connections_max: Option<u32>,
+
+    /// Seconds from the connection to a whole CONNECT; beyond it the connection is closed
+    #[arg(long, value_name = "SECONDS", default_value_t = Limits::default().connect_timeout_ms / 1000,
+          value_parser = clap::value_parser!(u64).range(1..=3600))]
+    connect_timeout: u64,
+
+    /// Longest Keep Alive of a v5 client, in seconds; 0 leaves it to the client
+    ///
+    /// A longer wish is shortened and announced (Server Keep Alive). Clients of 3.1.1 and 3.1 keep theirs.
+    #[arg(long, value_name = "SECONDS", default_value_t = Limits::default().keep_alive_max_s)]
+    keep_alive_max: u16,
+
+    /// Seconds that a session outlives its connection at most
+    ///
+    /// A longer wish is shortened and announced (v5). Persistent sessions of 3.x clients end after this time too.
+    #[arg(long, value_name = "SECONDS", default_value_t = Limits::default().session_expiry_max_s)]
+    session_expiry_max: u32,
+
+    /// Subscriptions of one session
+    ///
+    /// Beyond it SUBACK says 0x97 (v5) or 0x80 (3.1.1) for each filter too many; what exists stays.
+    #[arg(long, value_name = "N", default_value_t = Limits::default().subscriptions_max)]
+    subscriptions_max: u32,
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Limits of packets")]
+struct PacketFlags {
+    /// Bytes of a packet from a client; beyond it 0x95 (v5) and close
+    #[arg(long, value_name = "BYTES", default_value_t = Size(Limits::default().packet_size_max.into()))]
+    packet_size_max: Size,
+
+    /// Bytes of a packet before CONNECT was accepted; beyond it the connection is closed
+    #[arg(long, value_name = "BYTES", default_value_t = Size(Limits::default().connect_packet_size_max.into()))]
+    connect_packet_size_max: Size,
+
+    /// QoS 1 and 2 messages that a client may have unacknowledged; beyond it 0x93 (v5) and close
+    #[arg(long, value_name = "N", default_value_t = Limits::default().receive_maximum,
+          value_parser = clap::value_parser!(u16).range(1..))]
+    receive_maximum: u16,
+
+    /// QoS 1 and 2 messages that the broker has unacknowledged at one client
+    ///
+    /// The client's own Receive Maximum holds if it is smaller. Beyond it messages wait in the session's queue.
+    #[arg(long, value_name = "N", default_value_t = Limits::default().send_maximum,
+          value_parser = clap::value_parser!(u16).range(1..))]
+    send_maximum: u16,
+
+    /// Topic Aliases in each direction; beyond it 0x94 and close
+    #[arg(long, value_name = "N", default_value_t = Limits::default().topic_alias_max)]
+    topic_alias_max: u16,
+
+    /// Levels of a Topic Name or Topic Filter; beyond it 0x90 or 0x8F
+    #[arg(long, value_name = "N", default_value_t = Limits::default().topic_levels_max,
+          value_parser = clap::value_parser!(u16).range(1..))]
+    topic_levels_max: u16,
+
+    /// Topic Filters in one SUBSCRIBE or UNSUBSCRIBE; beyond it 0x97 (v5) and close
+    #[arg(long, value_name = "N", default_value_t = Limits::default().filters_max,
+          value_parser = clap::value_parser!(u16).range(1..))]
+    filters_max: u16,
+
+    /// Properties in one packet; beyond it 0x97 and close
+    #[arg(long, value_name = "N", default_value_t = Limits::default().properties_max,
+          value_parser = clap::value_parser!(u16).range(1..))]
+    properties_max: u16,
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Limits of queues")]
+struct QueueFlags {
+    /// Messages that wait in one session, beside those in flight; beyond it see --queue-full
+    #[arg(long, value_name = "N", default_value_t = Limits::default().queue_messages_max)]
+    queue_messages_max: u32,
+
+    /// Bytes that wait in one session; beyond it see --queue-full
+    #[arg(long, value_name = "BYTES", default_value_t = Size(Limits::default().queue_bytes_max))]
+    queue_bytes_max: Size,
+
+    /// What gives way when a session's queue is full; each message dropped is counted
+    #[arg(long, value_enum, value_name = "WHAT", default_value_t = QueueFullFlag::DropNewest)]
+    queue_full: QueueFullFlag,
+
+    /// Bytes that wait for the socket of one connection
+    ///
+    /// Beyond it QoS 0 messages to this client are dropped and counted, and QoS 1 and 2 stay in its queue.
+    #[arg(long, value_name = "BYTES", default_value_t = Size(Limits::default().send_buffer_bytes_max.into()))]
+    send_buffer_max: Size,
+
+    /// Retained messages
+    ///
+    /// Beyond it a message on a new topic is delivered but not retained, which is counted; on a topic that has one it
+    /// still replaces it.
+    #[arg(long, value_name = "N", default_value_t = Limits::default().retained_messages_max)]
+    retained_messages_max: u64,
+
+    /// Bytes of retained messages
+    ///
+    /// Beyond it a message is delivered but not retained, which is counted; an older one on its topic is dropped, since
+    /// it would be wrong from now on.
+    #[arg(long, value_name = "BYTES", default_value_t = Size(Limits::default().retained_bytes_max))]
+    retained_bytes_max: Size,
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Memory")]
+struct MemoryFlags {
+    /// Bytes for everything that clients make the broker keep [default: 75 % of memory]
+    ///
+    /// The default is three quarters of the cgroup's memory.max or of RAM, whichever is smaller; the last quarter is
+    /// for connections, subscriptions and the program itself, which are bounded by their number. Retained messages may
+    /// have --retained-bytes-max of it, but no more than half. Of the rest, queues of sessions get 55 %, bytes that
+    /// wait for sockets 25 %, partial packets 15 %, and messages between cores 5 %. When a share is used up, in the
+    /// order in which it happens to clients: QoS 0 messages to slow sockets are dropped; publishers that flood other
+    /// cores are read more slowly; messages that a queue would have to keep are dropped as --queue-full says; new
+    /// topics are not retained; connections with large unfinished packets are closed. All of it is counted.
+    #[arg(long, value_name = "BYTES")]
+    memory_max: Option<Size>,
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Operation")]
+struct OperationFlags {
+    /// Events to log on stderr
+    #[arg(long, value_enum, value_name = "LEVEL", default_value_t = Level::Info)]
+    log_level: Level,
+
+    /// Lines as text or as JSON
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Text)]
+    log_format: Format,
+
+    /// Seconds between two states of $SYS; 0 publishes none
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=86400))]
+    sys_interval: u64,
+
+    /// Seconds that stopping may take
+    ///
+    /// After SIGTERM or SIGINT no connection is accepted, Wills are published and clients are told to go (v5: 0x8B).
+    /// What is not done in this time is left undone. A second signal ends the process at once.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(0..=3600))]
+    shutdown_timeout: u64,
+}
+
+#[derive(Copy, Clone, Debug, PartialEq, Eq, ValueEnum)]
+enum QueueFullFlag {
+    /// The message that does not fit any more
+    DropNewest,
+    /// The message that has waited longest
+    DropOldest,
+    /// The client: 0x97 and close, and its session ends
+    Disconnect,
+}
+
+/// A number of bytes, with an optional suffix.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+struct Size(u64);
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Size, String> {
+        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let shift = match text[digits.len()..].to_ascii_lowercase().as_str() {
+            "" | "b" => 0,
+            "k" | "kb" | "kib" => 10,
+            "m" | "mb" | "mib" => 20,
+            "g" | "gb" | "gib" => 30,
+            "t" | "tb" | "tib" => 40,
+            other => return Err(format!("'{other}' is no suffix; k, M and G are")),
+        };
+        let number: u64 =
+            digits.parse().map_err(|_| "a whole number is expected, such as 4096, 64k or 1M".to_owned())?;
+        number.checked_mul(1 << shift).map(Size).ok_or_else(|| "that is too large".to_owned())
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (shift, suffix) = match self.0 {
+            0 => (0, ""),
+            bytes if bytes.trailing_zeros() >= 30 => (30, "G"),
+            bytes if bytes.trailing_zeros() >= 20 => (20, "M"),
+            bytes if bytes.trailing_zeros() >= 10 => (10, "k"),
+            _ => (0, ""),
+        };
+        write!(f, "{}{suffix}", self.0 >> shift)
+    }
+}
+
+fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        "an IP address and a port are expected, such as 127.0.0.1:1883, 0.0.0.0:1883 or [::1]:1883".to_owned()
+    })
+}
+
+/// The largest packet that the Remaining Length can express, with its fixed header.
+const PACKET_SIZE_MAX: u64 = 268_435_455 + 5;
+/// No broker can live on less.
+const MEMORY_MIN: u64 = 16 << 20;
+
+impl Config {
+    /// Reads the command line, the program's name first. `affinity` has the CPUs that this process may use.
+    ///
+    /// # Errors
+    /// What is wrong and what to type instead; help and version too come this way.
+    pub fn parse(args: &[String], machine: &Machine, affinity: &[u16]) -> Result<Config, ConfigError> {
+        let flags = Flags::try_parse_from(args).map_err(ConfigError::Clap)?;
+        let placement = placement(&flags.core, machine, affinity).map_err(ConfigError::Wrong)?;
+        let limits = limits(&flags, machine).map_err(ConfigError::Wrong)?;
+        let listen = &flags.address.listen;
+        for (index, address) in listen.iter().enumerate() {
+            if address.port() != 0 && listen[..index].contains(address) {
+                return Err(ConfigError::Wrong(format!("--listen {address} is given twice")));
+            }
+        }
+        let open: Vec<&SocketAddr> = listen.iter().filter(|address| !address.ip().is_loopback()).collect();
+        if let (Some(address), false) = (open.first(), flags.address.allow_anonymous) {
+            return Err(ConfigError::Wrong(format!(
+                "not listening on {address}: others can reach it, and without users and TLS everybody who does could \
+                 publish and subscribe. If that is what you want: {} --allow-anonymous",
+                command(args)
+            )));
+        }
+        let network_hint = match open.is_empty() {
+            true => format!("{} --listen 0.0.0.0:1883 --allow-anonymous", command(args)),
+            false => String::new(),
+        };
+        let operation = &flags.operation;
+        Ok(Config {
+            listen: listen.clone(),
+            placement,
+            limits,
+            connections_asked: flags.client.connections_max.is_some(),
+            log_level: operation.log_level,
+            log_format: operation.log_format,
+            sys_interval_ms: operation.sys_interval * 1000,
+            shutdown_timeout_ms: operation.shutdown_timeout * 1000,
+            allow_anonymous: flags.address.allow_anonymous,
+            network_hint,
+        })
+    }
+
+    pub fn shards(&self) -> u16 {
+        self.placement.len() as u16
+    }
+}
+
+/// The command as it was typed, to be typed again.
+fn command(args: &[String]) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:,=".contains(c);
+    let quote = |arg: &String| match !arg.is_empty() && arg.chars().all(plain) {
+        true => arg.clone(),
+        false => format!("'{}'", arg.replace('\'', "'\\''")),
+    };
+    args.iter().map(quote).collect::<Vec<_>>().join(" ")
+}
+
+/// Which shards there are, and where.
+///
+/// Shards are bound to CPUs if CPUs were named, or if there are at least as many shards as CPUs. With fewer, binding
+/// would put every such process of a machine on the same first CPUs.
+fn placement(flags: &CoreFlags, machine: &Machine, affinity: &[u16]) -> Result<Vec<Option<u16>>, String> {
+    let named =
+        flags.cores.as_deref().map(parse_cpus).transpose().map_err(|error| format!("--cores: {error}"))?;
+    if let Some(missing) = named.iter().flatten().find(|cpu| !machine.cpus_online.contains(cpu)) {
+        return Err(format!(
+            "--cores: there is no CPU {missing} on this machine; there are {}. See: lscpu --extended",
+            ranges(&machine.cpus_online)
+        ));
+    }
+    if affinity.is_empty() {
+        return Err("this process may use no CPU; see: taskset -p $$".to_owned());
+    }
+    let granted = machine.cpu_quota.map_or(usize::MAX, |quota| (quota as usize).max(1));
+    let cpus = named.as_deref().unwrap_or(affinity);
+    let count = match (flags.shards, &named) {
+        (Some(shards), _) => usize::from(shards),
+        (None, Some(named)) => named.len(),
+        (None, None) => affinity.len().min(granted),
+    };
+    if count > ShardSet::MAX {
+        return Err(format!("--cores: {count} shards are more than the {} that there can be", ShardSet::MAX));
+    }
+    let pin = !flags.no_pin && (named.is_some() || count >= cpus.len());
+    Ok((0..count).map(|shard| pin.then(|| cpus[shard % cpus.len()])).collect())
+}
+
+/// Numbers as `0-3,6`.
+pub fn ranges(numbers: &[u16]) -> String {
+    let mut parts: Vec<(u16, u16)> = Vec::new();
+    for &number in numbers {
+        match parts.last_mut() {
+            Some((_, last)) if *last + 1 == number => *last = number,
+            _ => parts.push((number, number)),
+        }
+    }
+    let part = |(first, last): &(u16, u16)| match first == last {
+        true => first.to_string(),
+        false => format!("{first}-{last}"),
+    };
+    parts.iter().map(part).collect::<Vec<_>>().join(",")
+}
+
+fn limits(flags: &Flags, machine: &Machine) -> Result<Limits, String> {
+    let Flags { client, packet, queue, memory, .. } = flags;
+    let packet_size_max = size("--packet-size-max", packet.packet_size_max, 128, PACKET_SIZE_MAX)?;
+    let connect_packet_size_max =
+        size("--connect-packet-size-max", packet.connect_packet_size_max, 128, PACKET_SIZE_MAX)?;
+    let default_memory = Size((machine.memory() / 4 * 3).max(MEMORY_MIN));
+    Ok(Limits {
+        connections_max: client.connections_max.unwrap_or(Limits::default().connections_max),
+        packet_size_max: packet_size_max as u32,
+        connect_packet_size_max: connect_packet_size_max.min(packet_size_max) as u32,
+        connect_timeout_ms: client.connect_timeout * 1000,
+        receive_maximum: packet.receive_maximum,
+        send_maximum: packet.send_maximum,
+        topic_alias_max: packet.topic_alias_max,
+        topic_levels_max: packet.topic_levels_max,
+        filters_max: packet.filters_max,
+        properties_max: packet.properties_max,
+        subscriptions_max: client.subscriptions_max,
+        queue_messages_max: queue.queue_messages_max,
+        queue_bytes_max: queue.queue_bytes_max.0,
+        queue_full: match queue.queue_full {
+            QueueFullFlag::DropNewest => QueueFull::DropNewest,
+            QueueFullFlag::DropOldest => QueueFull::DropOldest,
+            QueueFullFlag::Disconnect => QueueFull::Disconnect,
+        },
+        send_buffer_bytes_max: size("--send-buffer-max", queue.send_buffer_max, 1024, 1 << 30)? as u32,
+        retained_messages_max: queue.retained_messages_max,
+        retained_bytes_max: queue.retained_bytes_max.0,
+        session_expiry_max_s: client.session_expiry_max,
+        keep_alive_max_s: client.keep_alive_max,
+        memory_max: size(
+            "--memory-max",
+            memory.memory_max.unwrap_or(default_memory),
+            MEMORY_MIN,
+            i64::MAX as u64,
+        )?,
+    })
+}
+
+fn size(flag: &str, Size(bytes): Size, min: u64, max: u64) -> Result<u64, String> {
+    if (min..=max).contains(&bytes) {
+        Ok(bytes)
+    } else {
+        Err(format!("{flag}: {} is not between {} and {}", Size(bytes), Size(min), Size(max)))
+    }
+}
+
+/// How `memory_max` is split among the classes of kept bytes, for [`crate::memory::Pool::new`].
+///
+/// Retained messages have what was asked for them, but no more than half; the rest goes to queues (55 %), sends (25 %),
+/// receives (15 %) and the mesh (5 %). What a class does not use is not lent to another: a flood of one kind must not
+/// take what another needs to drain it.
+pub fn pools(limits: &Limits) -> [u64; CLASSES] {
+    let retained = limits.retained_bytes_max.min(limits.memory_max / 2);
+    let hundredth = (limits.memory_max - retained) / 100;
+    let mut pools = [0; CLASSES];
+    pools[Class::Retained as usize] = retained;
+    pools[Class::Queue as usize] = hundredth * 55;
+    pools[Class::Send as usize] = hundredth * 25;
+    pools[Class::Receive as usize] = hundredth * 15;
+    pools[Class::Mesh as usize] = hundredth * 5;
+    pools
+}
+
+/// A number of bytes for people, such as `64k`, `1.5G`.
+pub fn bytes(bytes: u64) -> String {
+    let unit = |shift: u32, suffix| {
+        let tenths = (u128::from(bytes) * 10) >> shift;
+        match tenths % 10 {
+            0 => format!("{}{suffix}", tenths / 10),
+            tenth => format!("{}.{tenth}{suffix}", tenths / 10),
+        }
+    };
+    match bytes {
+        0..1024 => bytes.to_string(),
+        1024..0x10_0000 => unit(10, "k"),
+        0x10_0000..0x4000_0000 => unit(20, "M"),
+        _ => unit(30, "G"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine() -> Machine {
+        Machine { cpus_online: vec![0, 1, 2, 3], cpu_quota: None, ram: 16 << 30, memory_max: None }
+    }
+
+    fn parse_on(line: &str, machine: &Machine) -> Result<Config, ConfigError> {
+        let args: Vec<String> =
+            std::iter::once("ringmq").chain(line.split_whitespace()).map(String::from).collect();
+        Config::parse(&args, machine, &[0, 1, 2, 3])
+    }
+
+    fn parse(line: &str) -> Config {
+        parse_on(line, &machine()).unwrap()
+    }
+
+    fn refused(line: &str) -> String {
+        let error = parse_on(line, &machine()).unwrap_err();
+        assert_eq!(error.exit_code(), exit::USAGE, "{line}");
+        error.to_string()
+    }
+
+    #[test]
+    fn the_flags_are_consistent() {
+        use clap::CommandFactory;
+        Flags::command().debug_assert();
+    }
+
+    #[test]
+    fn without_flags_the_limits_are_the_defaults() {
+        let config = parse("");
+        let expected = Limits { memory_max: 12 << 30, ..Limits::default() };
+        assert_eq!(config.limits, expected);
+        assert_eq!(config.listen, ["127.0.0.1:1883".parse().unwrap()]);
+        assert_eq!(config.placement, [Some(0), Some(1), Some(2), Some(3)]);
+        assert_eq!((config.sys_interval_ms, config.shutdown_timeout_ms), (10_000, 5000));
+        assert_eq!(config.network_hint, "ringmq --listen 0.0.0.0:1883 --allow-anonymous");
+        assert!(!config.connections_asked);
+    }
+
+    #[test]
+    fn every_limit_is_a_flag() {
+        let config = parse(
+            "--connections-max 1 --packet-size-max 1M --connect-packet-size-max 2k --connect-timeout 3 \
+             --receive-maximum 4 --send-maximum 5 --topic-alias-max 6 --topic-levels-max 7 --filters-max 8 \
+             --properties-max 9 --subscriptions-max 10 --queue-messages-max 11 --queue-bytes-max 12G \
+             --queue-full disconnect --send-buffer-max 13k --retained-messages-max 14 --retained-bytes-max 15m \
+             --session-expiry-max 16 --keep-alive-max 17 --memory-max 18M",
+        );
+        let expected = Limits {
+            connections_max: 1,
+            packet_size_max: 1 << 20,
+            connect_packet_size_max: 2048,
+            connect_timeout_ms: 3000,
+            receive_maximum: 4,
+            send_maximum: 5,
+            topic_alias_max: 6,
+            topic_levels_max: 7,
+            filters_max: 8,
+            properties_max: 9,
+            subscriptions_max: 10,
+            queue_messages_max: 11,
+            queue_bytes_max: 12 << 30,
+            queue_full: QueueFull::Disconnect,
+            send_buffer_bytes_max: 13 << 10,
+            retained_messages_max: 14,
+            retained_bytes_max: 15 << 20,
+            session_expiry_max_s: 16,
+            keep_alive_max_s: 17,
+            memory_max: 18 << 20,
+        };
+        assert_eq!(config.limits, expected);
+        assert!(config.connections_asked);
+    }
+
+    #[test]
+    fn shards_and_where_they_run() {
+        assert_eq!(parse("--cores 0").placement, [Some(0)]);
+        assert_eq!(parse("--cores 3,1-2").placement, [Some(1), Some(2), Some(3)]);
+        assert_eq!(parse("--cores 0-1 --shards 4").placement, [Some(0), Some(1), Some(0), Some(1)]);
+        assert_eq!(parse("--shards 16").placement[5], Some(1));
+        assert_eq!(parse("--shards 2").placement, [None, None], "fewer than CPUs: no reason for these two");
+        assert_eq!(parse("--cores 0-1 --no-pin").placement, [None, None]);
+        let quota = |cpus| Machine { cpu_quota: Some(cpus), ..machine() };
+        assert_eq!(parse_on("", &quota(2.5)).unwrap().placement, [None, None]);
+        assert_eq!(parse_on("", &quota(0.1)).unwrap().placement, [None]);
+        assert_eq!(parse_on("", &quota(64.0)).unwrap().placement.len(), 4);
+    }
+
+    #[test]
+    fn the_network_is_opened_only_on_purpose() {
+        let error = refused("--listen 0.0.0.0:1883 --shards 2");
+        assert!(error.ends_with("ringmq --listen 0.0.0.0:1883 --shards 2 --allow-anonymous"), "{error}");
+        assert!(refused("--listen 127.0.0.1:1 --listen [::]:1883").contains("[::]:1883"));
+        let config = parse("--listen 0.0.0.0:1883 --listen [::1]:1884 --allow-anonymous");
+        assert_eq!((config.listen.len(), config.network_hint.as_str()), (2, ""));
+        assert!(
+            parse("--listen 127.9.9.9:0 --listen [::1]:0 --listen [::1]:0").network_hint.contains("0.0.0.0")
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (line, word) in [
+            ("--cores 4", "0-3"),
+            ("--cores x", "--cores"),
+            ("--shards 0", "--shards"),
+            ("--shards 129", "--shards"),
+            ("--listen localhost:1883", "127.0.0.1:1883"),
+            ("--listen 127.0.0.1:1 --listen 127.0.0.1:1", "twice"),
+            ("--packet-size-max 300M", "--packet-size-max"),
+            ("--packet-size-max 1x", "suffix"),
+            ("--packet-size-max -1", "-1"),
+            ("--queue-bytes-max 99999999999G", "too large"),
+            ("--memory-max 1k", "16M"),
+            ("--receive-maximum 0", "receive-maximum"),
+            ("--connect-timeout 0", "connect-timeout"),
+            ("--no-such-flag", "--no-such-flag"),
+        ] {
+            let error = refused(line);
+            assert!(error.contains(word), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn help_and_version_are_no_failures() {
+        for line in ["--help", "-h", "--version"] {
+            let error = parse_on(line, &machine()).unwrap_err();
+            assert_eq!(error.exit_code(), 0, "{line}");
+        }
+        let help = parse_on("--help", &machine()).unwrap_err().to_string();
+        for word in ["Limits of clients:", "Examples:", "Exit codes:", "[default: 64k]", "[default: 8M]"] {
+            assert!(help.contains(word), "{word} is missing in\n{help}");
+        }
+    }
+
+    #[test]
+    fn the_classes_share_no_more_than_there_is() {
+        for (memory_max, retained_bytes_max) in
+            [(16 << 20, 1 << 30), (1 << 34, 1 << 30), (1 << 34, 0), (1 << 40, 7)]
+        {
+            let limits = Limits { memory_max, retained_bytes_max, ..Limits::default() };
+            let pools = pools(&limits);
+            let sum: u64 = pools.iter().sum();
+            assert!(sum <= memory_max && sum > memory_max - 200, "{sum} of {memory_max}");
+            assert!(pools[Class::Retained as usize] <= retained_bytes_max);
+        }
+    }
+
+    #[test]
+    fn sizes_read_as_they_print() {
+        for (text, size) in
+            [("0", 0), ("64k", 65_536), ("1M", 1 << 20), ("3GiB", 3 << 30), ("1000", 1000), ("2T", 2 << 40)]
+        {
+            let parsed: Size = text.parse().unwrap();
+            assert_eq!(parsed, Size(size));
+            assert_eq!(parsed.to_string().parse(), Ok(parsed));
+        }
+        assert_eq!([bytes(0), bytes(1536), bytes(18 << 30)], ["0", "1.5k", "18G"]);
+        assert_eq!(ranges(&[0, 1, 2, 6, 8, 9]), "0-2,6,8-9");
+    }
+
+    #[test]
+    fn a_command_can_be_typed_again() {
+        let args = ["ringmq", "--listen", "[::]:1883", "it's"].map(String::from);
+        assert_eq!(command(&args), r"ringmq --listen '[::]:1883' 'it'\''s'");
+    }
+}

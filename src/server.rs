@@ -1,0 +1,444 @@
+//! A broker in this process: one thread per shard, each with its own ring, and how they start and stop together.
+//!
+//! The only place that reads the clock for shards and the only one that lets them wait. Invariants:
+//! - No shard takes its first turn before every shard has its ring, so a doorbell always has somewhere to ring.
+//! - A shard sleeps only after its bell agreed; it waits for several completions only after a turn that had several.
+//! - A thread that starts shards holds stop signals back first, so that they reach the thread that waits for them.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::clock::Millis;
+use crate::config::{self, Config, exit};
+use crate::io::sockets::{self, Cause, ListenError, Locks};
+use crate::io::uring::{Features, Peers, Sizes, Unavailable, Uring};
+use crate::io::{Driver, Io, Wait};
+use crate::limits::{Limits, QueueFull};
+use crate::memory::{Class, Pool, ShardId};
+use crate::mesh::{self, Bounds};
+use crate::metrics::{Counters, sum};
+use crate::shard::{Live, Options, Parcel, Setup, Shard, Stopping, Turn};
+
+/// Bytes of all rings between shards together.
+const MESH_RING_BYTES: usize = 32 << 20;
+/// Items of one ring at least and at most, whatever the budget says.
+const MESH_SLOTS: std::ops::RangeInclusive<usize> = 64..=4096;
+/// Items that may wait beside one ring; beyond it publishers to that shard are paused.
+const MESH_SPILL_MAX: usize = 4096;
+/// Bytes of messages that one FIFO may hold at least, whatever the budget says.
+const MESH_BYTES_MIN: usize = 1 << 20;
+/// Descriptors that are kept free of connections: rings, locks, the log, files of the runtime.
+const DESCRIPTORS_RESERVED: u64 = 64;
+/// Fewer connections than this are no broker.
+const CONNECTIONS_MIN: u64 = 16;
+/// Completions and messages of other shards in a turn from which on the next wait gathers.
+const GATHER_FROM: u64 = 2;
+/// What a gathering wait waits for. A lone client never pays for it, since its turns have one completion each.
+const GATHER_COMPLETIONS: u32 = 256;
+const GATHER_US: u32 = 50;
+/// How often a stop looks whether the shards are done.
+const STOP_POLL: Duration = Duration::from_millis(5);
+/// How long a shard may take to notice that it is given up.
+const ABANDON_PATIENCE: Duration = Duration::from_millis(200);
+
+/// Why a broker did not start.
+#[derive(Debug)]
+pub enum StartError {
+    Uring(Unavailable),
+    Listen(ListenError),
+    /// Too few descriptors for what was asked.
+    Descriptors {
+        limit: u64,
+        needed: u64,
+        connections: u64,
+    },
+    /// A CPU that this process may not use.
+    Pin {
+        cpu: u16,
+        error: io::Error,
+    },
+    /// A thread, or a limit that could not be read.
+    System {
+        what: &'static str,
+        error: io::Error,
+    },
+}
+
+impl StartError {
+    /// The code that the process exits with.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            StartError::Uring(Unavailable::Failed { .. }) => exit::SYSTEM,
+            StartError::Uring(_) => exit::UNAVAILABLE,
+            StartError::Listen(error) => match error.cause {
+                Cause::Privileged => exit::PRIVILEGE,
+                Cause::NotHere => exit::USAGE,
+                Cause::Instance | Cause::Taken | Cause::Descriptors | Cause::Other(_) => exit::SYSTEM,
+            },
+            StartError::Pin { .. } => exit::USAGE,
+            StartError::Descriptors { .. } | StartError::System { .. } => exit::SYSTEM,
+        }
+    }
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Uring(error) => error.fmt(f),
+            StartError::Listen(error) => error.fmt(f),
+            StartError::Descriptors { limit, needed, connections } => write!(
+                f,
+                "this process may have {limit} descriptors, and {connections} connections need {needed}. More for this \
+                 shell: ulimit -n {needed} (as root if the hard limit is lower); for a systemd unit: \
+                 LimitNOFILE={needed}; for a container: --ulimit nofile={needed}"
+            ),
+            StartError::Pin { cpu, error } => write!(
+                f,
+                "this process may not run on CPU {cpu}: {error}. See where it may: taskset -cp $$. \
+                 Name others with --cores, or let the scheduler choose with --no-pin"
+            ),
+            StartError::System { what, error } => write!(f, "{what}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl From<Unavailable> for StartError {
+    fn from(error: Unavailable) -> StartError {
+        StartError::Uring(error)
+    }
+}
+
+impl From<ListenError> for StartError {
+    fn from(error: ListenError) -> StartError {
+        StartError::Listen(error)
+    }
+}
+
+/// What shards are told from outside.
+#[derive(Debug, Default)]
+struct Control(AtomicU8);
+
+const RUN: u8 = 0;
+const DRAIN: u8 = 1;
+const ABANDON: u8 = 2;
+
+/// How a stop ended.
+#[must_use]
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Stopped {
+    /// Everybody was told and nothing is left.
+    Drained,
+    /// Time was up first.
+    Abandoned,
+}
+
+/// A broker that runs.
+pub struct Server {
+    shards: Vec<JoinHandle<Live>>,
+    control: Arc<Control>,
+    /// A ring of its own, to wake shards that sleep.
+    bell: Uring,
+    addresses: Vec<SocketAddr>,
+    counters: Arc<[Counters]>,
+    limits: Arc<Limits>,
+    features: Features,
+    _locks: Locks,
+}
+
+/// What a shard's thread needs to begin.
+struct Seat {
+    setup: Setup,
+    cpu: Option<u16>,
+    peers: Arc<Peers>,
+    listeners: Vec<TcpListener>,
+    control: Arc<Control>,
+    epoch: Instant,
+    ready: mpsc::Sender<Result<(), StartError>>,
+    go: mpsc::Receiver<()>,
+}
+
+impl Server {
+    /// Probes the kernel, binds the addresses and starts the shards; when this returns, clients can connect.
+    ///
+    /// # Errors
+    /// What is missing, forbidden or taken, with what to type. Nothing stays behind.
+    pub fn start(config: &Config) -> Result<Server, StartError> {
+        let features = Features::probe()?;
+        let shards = config.shards();
+        let limits = Arc::new(fit_descriptors(config)?);
+        let listening = sockets::listen(&config.listen, shards, sockets::BACKLOG)?;
+        // The last entry of the table is this thread's.
+        let peers = Arc::new(Peers::new(shards + 1));
+        let tiny = Sizes { sq_entries: 256, cq_entries: 256, buffers: 1, buffer_bytes: 1 };
+        let mut bell = Uring::new(tiny, shards, Arc::clone(&peers), Vec::new())?;
+        let keys = [bell.random(), bell.random(), bell.random(), bell.random()];
+        let counters: Arc<[Counters]> = (0..shards).map(|_| Counters::default()).collect();
+        let pool = Pool::new(config::pools(&limits));
+        let stopping = Arc::new(Stopping::default());
+        let control = Arc::new(Control::default());
+        let options = Options { sys_interval_ms: config.sys_interval_ms, ..Options::default() };
+        let epoch = Instant::now();
+        let (ready, is_ready) = mpsc::channel();
+        let links =
+            mesh::build::<Parcel>(shards, mesh_bounds(shards, config::pools(&limits)[Class::Mesh as usize]));
+        let mut threads = Vec::new();
+        let mut gates = Vec::new();
+        for ((links, listeners), &cpu) in links.into_iter().zip(listening.by_shard).zip(&config.placement) {
+            let (open, go) = mpsc::channel();
+            let setup = Setup {
+                id: links.here(),
+                shards,
+                limits: Arc::clone(&limits),
+                keys,
+                links,
+                pool: Arc::clone(&pool),
+                counters: Arc::clone(&counters),
+                listeners: listeners.len() as u16,
+                stopping: Arc::clone(&stopping),
+                options: options.clone(),
+            };
+            let (peers, control, ready) = (Arc::clone(&peers), Arc::clone(&control), ready.clone());
+            let name = format!("shard-{}", setup.id);
+            let seat = Seat { setup, cpu, peers, listeners, control, epoch, ready, go };
+            let thread = std::thread::Builder::new()
+                .name(name)
+                .spawn(move || serve(seat))
+                .map_err(|error| StartError::System { what: "a thread for a shard", error })?;
+            threads.push(thread);
+            gates.push(open);
+        }
+        drop(ready);
+        // A seat that fails says so; one that panics closes its end.
+        let mut outcome = Ok(());
+        let mut seated = 0;
+        for ready in is_ready.iter().take(threads.len()) {
+            seated += 1;
+            outcome = outcome.and(ready);
+        }
+        if seated < threads.len() {
+            let error = io::Error::other("it ended before it began");
+            outcome = outcome.and(Err(StartError::System { what: "a shard", error }));
+        }
+        if let Err(error) = outcome {
+            // The threads that wait at their gates end, and with them their sockets are closed.
+            drop(gates);
+            threads.into_iter().for_each(|thread| drop(thread.join()));
+            return Err(error);
+        }
+        for gate in gates {
+            let _ = gate.send(());
+        }
+        Ok(Server {
+            shards: threads,
+            control,
+            bell,
+            addresses: listening.addresses,
+            counters,
+            limits,
+            features,
+            _locks: listening.locks,
+        })
+    }
+
+    /// The addresses that are served, with the ports that were chosen for port 0.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// The counters of all shards.
+    pub fn counters(&self) -> &Arc<[Counters]> {
+        &self.counters
+    }
+
+    /// Begins to drain: no new connections, wills, DISCONNECT 0x8B.
+    pub fn begin_stop(&mut self) {
+        self.tell(DRAIN);
+    }
+
+    /// Waits until all shards have ended or `patience` has run out; then those that have not are given up.
+    ///
+    /// `interrupted` waits for the time given to it and is asked again and again; true gives up at once. The result has
+    /// what was left in each shard that ended.
+    pub fn finish(
+        mut self,
+        patience: Duration,
+        mut interrupted: impl FnMut(Duration) -> bool,
+    ) -> (Stopped, Vec<Live>) {
+        let ended = |shards: &[JoinHandle<Live>]| shards.iter().all(JoinHandle::is_finished);
+        let deadline = Instant::now() + patience;
+        let mut stopped = Stopped::Drained;
+        while !ended(&self.shards) {
+            if Instant::now() >= deadline || interrupted(STOP_POLL) {
+                stopped = Stopped::Abandoned;
+                self.tell(ABANDON);
+                break;
+            }
+        }
+        // A shard looks up once a turn; one that does not is left to the end of the process.
+        let last = Instant::now() + ABANDON_PATIENCE;
+        while !ended(&self.shards) && Instant::now() < last {
+            std::thread::sleep(STOP_POLL);
+        }
+        let shards = std::mem::take(&mut self.shards).into_iter().filter(JoinHandle::is_finished);
+        (stopped, shards.map(|shard| shard.join().unwrap_or_default()).collect())
+    }
+
+    fn tell(&mut self, what: u8) {
+        self.control.0.store(what, Ordering::Release);
+        for shard in 0..self.shards.len() {
+            self.bell.doorbell(shard as ShardId);
+        }
+        self.bell.submit_and_wait(Wait { timeout_ms: 0, completions: 0, gather_us: 0 });
+    }
+
+    /// What a person should know, line by line.
+    pub fn start_text(&self, config: &Config) -> Vec<String> {
+        let limits = &self.limits;
+        let cpus = match config.placement.iter().copied().collect::<Option<Vec<u16>>>() {
+            Some(mut cpus) => {
+                cpus.sort_unstable();
+                cpus.dedup();
+                format!("bound to CPU {}", config::ranges(&cpus))
+            }
+            None => "on CPUs that the scheduler chooses".to_owned(),
+        };
+        let full = match limits.queue_full {
+            QueueFull::DropNewest => "the newest is dropped",
+            QueueFull::DropOldest => "the oldest is dropped",
+            QueueFull::Disconnect => "the client is disconnected",
+        };
+        let mut lines = vec![format!("ringmq {}", env!("CARGO_PKG_VERSION"))];
+        lines.extend(self.addresses.iter().map(|address| format!("listening on {address}")));
+        lines.push(format!("shards: {}, {cpus}", self.shards.len()));
+        lines.push(format!("kernel: {}", self.features));
+        lines.push(format!(
+            "limits: {} connections, packets of {}, {} messages and {} queued a session ({full}), {} retained messages \
+             of {} in all, {} of memory; all: ringmq --help",
+            limits.connections_max,
+            config::bytes(limits.packet_size_max.into()),
+            limits.queue_messages_max,
+            config::bytes(limits.queue_bytes_max),
+            limits.retained_messages_max,
+            config::bytes(limits.retained_bytes_max.min(limits.memory_max / 2)),
+            config::bytes(limits.memory_max),
+        ));
+        lines.push(
+            "sessions, queued messages and retained messages are lost when this process stops".to_owned(),
+        );
+        lines.push(match config.network_hint.as_str() {
+            "" => "everybody who reaches these addresses may publish and subscribe (--allow-anonymous)"
+                .to_owned(),
+            hint => format!("only this machine is served; to listen to the network: {hint}"),
+        });
+        lines
+    }
+
+    /// Connections that exist, for the log of a stop.
+    pub fn connections(&self) -> u64 {
+        sum(&self.counters, |shard| &shard.connections)
+    }
+}
+
+/// The configured limits, with as many connections as there can be descriptors.
+fn fit_descriptors(config: &Config) -> Result<Limits, StartError> {
+    let failed = |error| StartError::System { what: "the limit of descriptors", error };
+    let limit = sockets::raise_descriptor_limit().map_err(failed)?;
+    let own = DESCRIPTORS_RESERVED + u64::from(config.shards()) * (config.listen.len() as u64 + 1);
+    let available = limit.saturating_sub(own);
+    let asked = u64::from(config.limits.connections_max);
+    let least = if config.connections_asked { asked } else { CONNECTIONS_MIN };
+    if available < least {
+        return Err(StartError::Descriptors { limit, needed: least + own, connections: least });
+    }
+    let connections_max = asked.min(available) as u32;
+    Ok(Limits { connections_max, ..config.limits.clone() })
+}
+
+/// What each FIFO between two shards may hold, out of budgets for all of them.
+fn mesh_bounds(shards: u16, bytes: u64) -> Bounds {
+    let rings = (usize::from(shards) * (usize::from(shards) - 1)).max(1);
+    let slots = MESH_RING_BYTES / rings / size_of::<Parcel>();
+    let slots = if slots.is_power_of_two() { slots } else { slots.next_power_of_two() / 2 };
+    Bounds {
+        ring_slots: slots.clamp(*MESH_SLOTS.start(), *MESH_SLOTS.end()),
+        spill_max: MESH_SPILL_MAX,
+        bytes_max: (bytes as usize / rings).max(MESH_BYTES_MIN),
+    }
+}
+
+/// A shard's thread, from its seat to its end.
+fn serve(seat: Seat) -> Live {
+    let Seat { setup, cpu, peers, listeners, control, epoch, ready, go } = seat;
+    // Bound first, so that the memory that the ring takes is near this CPU.
+    let bound = cpu.map_or(Ok(()), |cpu| sockets::pin(cpu).map_err(|error| StartError::Pin { cpu, error }));
+    let ring = bound.and_then(|()| Ok(Uring::new(Sizes::default(), setup.id, peers, listeners)?));
+    let ring = match ring {
+        Ok(ring) => ring,
+        Err(error) => {
+            let _ = ready.send(Err(error));
+            return Live::default();
+        }
+    };
+    let shard = Shard::new(setup, ring, now(epoch));
+    let _ = ready.send(Ok(()));
+    drop(ready);
+    match go.recv() {
+        Ok(()) => drive(shard, &control, epoch),
+        // Another shard could not start.
+        Err(_) => Live::default(),
+    }
+}
+
+/// Milliseconds since a second before `epoch`, so that no moment is 0.
+fn now(epoch: Instant) -> Millis {
+    epoch.elapsed().as_millis() as Millis + 1000
+}
+
+/// The loop of a shard: a turn, then one system call that submits what it asked for and waits for what comes.
+fn drive(mut shard: Shard<Uring>, control: &Control, epoch: Instant) -> Live {
+    let mut worked = 0;
+    let mut stopping = false;
+    loop {
+        let moment = now(epoch);
+        match control.0.load(Ordering::Acquire) {
+            RUN => {}
+            DRAIN if !stopping => {
+                stopping = true;
+                shard.stop(moment);
+            }
+            DRAIN => {}
+            _ => return shard.live(),
+        }
+        let turn = shard.turn(moment);
+        if stopping && shard.is_stopped() {
+            return shard.live();
+        }
+        let counters = shard.counters();
+        let work = counters.completions_total.get().wrapping_add(counters.mesh_received_total.get());
+        let busy = work.wrapping_sub(worked) >= GATHER_FROM;
+        worked = work;
+        let timeout_ms = match turn {
+            Turn::Busy => 0,
+            Turn::Idle { deadline } => deadline.saturating_sub(now(epoch)),
+        };
+        let sleeps = timeout_ms > 0 && shard.bell().sleep();
+        shard.io_mut().submit_and_wait(Wait {
+            timeout_ms: if sleeps { timeout_ms } else { 0 },
+            completions: if busy { GATHER_COMPLETIONS } else { 1 },
+            gather_us: GATHER_US,
+        });
+        if sleeps {
+            shard.bell().awake();
+        }
+        let calls = shard.io_mut().system_calls();
+        shard.counters().system_calls_total.set(calls);
+    }
+}
