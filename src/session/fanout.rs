@@ -146,3 +146,34 @@ impl Variants {
         self.entries.len() - 1
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::*;
+    use super::super::{Delivered, Grant};
+    use super::*;
+
+    #[test]
+    fn small_qos_0_messages_are_not_kept_and_forms_reuse_their_memory() {
+        let mut bench = Bench::new().connected();
+        let mut variants = Variants::new();
+        let mut capacities = Vec::new();
+        for _ in 0..10 {
+            let mut fanout = Fanout::new(message("topic", &[1; 500]), &mut variants);
+            for identifier in 1..10 {
+                let grant = Grant { identifiers: &[identifier], ..at(Qos::AtMostOnce) };
+                assert_eq!(bench.deliver_to_one(&mut fanout, grant), Delivered::Sent);
+            }
+            assert!(fanout.shared.is_none());
+            assert_eq!(bench.sent().len(), 9);
+            capacities.push((
+                variants.bytes.capacity(),
+                variants.identifiers.capacity(),
+                variants.entries.capacity(),
+            ));
+        }
+        capacities.dedup();
+        assert_eq!(capacities.len(), 1);
+        assert!(bench.session.egress.is_none());
+    }
+}

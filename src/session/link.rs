@@ -35,6 +35,10 @@ impl Link {
     ) -> Link {
         // [MQTT-4.9.0-1]
         let send_quota_max = receive_maximum_of_client.min(limits.send_maximum).max(1);
+        let topic_alias_max = match version {
+            Version::V5 => topic_alias_max_of_client.min(limits.topic_alias_max).min(OUTGOING_MAX), // [MQTT-3.3.2-11]
+            Version::V31 | Version::V311 => 0,
+        };
         Link {
             version,
             request_problem_information,
@@ -42,7 +46,7 @@ impl Link {
             send_quota: send_quota_max,
             send_quota_max,
             receive_used: 0,
-            topic_alias_max: topic_alias_max_of_client.min(limits.topic_alias_max).min(OUTGOING_MAX), // [MQTT-3.3.2-11]
+            topic_alias_max,
             aliases: None,
         }
     }

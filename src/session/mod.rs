@@ -32,6 +32,13 @@ mod link;
 mod packet;
 mod queue;
 
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
 use crate::clock::Millis;
 use crate::limits::Limits;
 use crate::memory::{Budget, Key, Message, Outbox};
