@@ -1,0 +1,344 @@
+//! Retained messages (3.3.1.3, 3.8.3.1).
+
+use crate::support::encode::{self, PUBACK};
+use crate::support::*;
+
+/// Option bits of SUBSCRIBE in MQTT 5.
+const RETAIN_AS_PUBLISHED: u8 = 0x08;
+const HANDLING_NEW_ONLY: u8 = 0x10;
+const HANDLING_NEVER: u8 = 0x20;
+
+fn retain(publisher: &mut Client, topic: &str, payload: &str, qos: u8) {
+    let code = publisher.publish(&Publish::new(topic, payload).retain().qos(qos, 0));
+    assert!(code < 0x80);
+    publisher.ping();
+}
+
+/// What a newcomer to this filter gets, as (topic, payload, QoS), sorted.
+fn stored(broker: &Broker, version: Version, filter: &str) -> Vec<(String, String, u8)> {
+    let mut client = Client::fresh(broker, version);
+    client.subscribe(filter, 2);
+    let mut out = Vec::new();
+    // A ping does not wait for the shards that hold the topics; a quiet moment does.
+    while let Event::Packet(packet) = client.next(std::time::Duration::from_millis(150)) {
+        let Packet::Publish(publish) = packet else { panic!("{packet:?}") };
+        assert!(publish.retain, "RETAIN is 1 on what a subscription brings");
+        assert!(!publish.dup);
+        client.finish(&publish);
+        out.push((publish.topic.clone(), publish.text(), publish.qos));
+    }
+    out.sort();
+    out
+}
+
+#[test]
+fn mqtt_3_3_1_5_mqtt311_3_3_1_5_mqtt311_3_3_1_6_the_last_retained_message_is_stored() {
+    each_version(|b, v| {
+        let base = name("t");
+        let mut publisher = Client::fresh(b, v);
+        for qos in 0..=2 {
+            retain(&mut publisher, &format!("{base}/{qos}"), "first", 2);
+            retain(&mut publisher, &format!("{base}/{qos}"), "last", qos);
+        }
+        let expected: Vec<_> = (0..=2).map(|q| (format!("{base}/{q}"), "last".to_string(), q)).collect();
+        assert_eq!(stored(b, v, &format!("{base}/#")), expected);
+        assert_eq!(stored(b, v, &format!("{base}/1")), expected[1..2]);
+        assert_eq!(stored(b, v, &format!("{base}/+")), expected);
+    });
+}
+
+#[test]
+fn u5_3_3_1_2_mqtt311_3_3_1_7_a_qos_0_message_replaces_and_is_stored() {
+    each_version(|b, v| {
+        let topic = name("t");
+        let mut publisher = Client::fresh(b, v);
+        retain(&mut publisher, &topic, "at 2", 2);
+        retain(&mut publisher, &topic, "at 0", 0);
+        assert_eq!(stored(b, v, &topic), [(topic.clone(), "at 0".to_string(), 0)]);
+    });
+}
+
+#[test]
+fn mqtt_3_3_1_6_mqtt_3_3_1_7_mqtt311_3_3_1_10_mqtt311_3_3_1_11_an_empty_one_clears_and_is_delivered() {
+    each_version(|b, v| {
+        let topic = name("t");
+        let mut publisher = Client::fresh(b, v);
+        for qos in 0..=2 {
+            retain(&mut publisher, &topic, "kept", 1);
+            let mut established = Client::fresh(b, v);
+            established.subscribe(&topic, 2);
+            assert_eq!(established.expect_publish_acked().text(), "kept");
+            retain(&mut publisher, &topic, "", qos);
+            let got = established.expect_publish_acked();
+            assert_eq!((got.payload.len(), got.retain, got.qos), (0, false, qos));
+            assert_eq!(stored(b, v, &topic), []);
+            // Nor is the empty message itself stored where there was nothing to clear.
+            retain(&mut publisher, &topic, "", qos);
+            assert_eq!(stored(b, v, &topic), []);
+        }
+    });
+}
+
+#[test]
+fn mqtt_3_3_1_8_mqtt311_3_3_1_12_retain_0_leaves_the_store_alone() {
+    each_version(|b, v| {
+        let topic = name("t");
+        let mut publisher = Client::fresh(b, v);
+        publisher.say(&topic, "not stored", 1);
+        assert_eq!(stored(b, v, &topic), []);
+        retain(&mut publisher, &topic, "kept", 1);
+        for qos in 0..=2 {
+            publisher.say(&topic, "passing by", qos);
+            publisher.say(&topic, "", qos);
+        }
+        assert_eq!(stored(b, v, &topic), [(topic.clone(), "kept".to_string(), 1)]);
+    });
+}
+
+#[test]
+fn u5_3_3_1_1_mqtt311_3_3_1_8_what_a_subscription_brings_has_retain_1() {
+    each_of(&[V5, V311], |b, v| {
+        let topic = name("t");
+        retain(&mut Client::fresh(b, v), &topic, "kept", 1);
+        let options: &[u8] =
+            if v == V5 { &[1, 1 | RETAIN_AS_PUBLISHED, 1 | HANDLING_NEW_ONLY] } else { &[1] };
+        for options in options {
+            let mut client = Client::fresh(b, v);
+            client.subscribe(&topic, *options);
+            assert!(client.expect_publish_acked().retain, "options {options:#04x}");
+        }
+    });
+}
+
+#[test]
+fn mqtt_3_3_1_12_mqtt311_3_3_1_9_live_copies_have_retain_0() {
+    each_version(|b, v| {
+        let topic = name("t");
+        let mut client = Client::fresh(b, v);
+        client.subscribe(&topic, 2);
+        let mut publisher = Client::fresh(b, v);
+        for qos in 0..=2 {
+            retain(&mut publisher, &topic, "x", qos);
+            assert!(!client.expect_publish_acked().retain);
+            publisher.say(&topic, "x", qos);
+            assert!(!client.expect_publish_acked().retain);
+        }
+    });
+}
+
+#[test]
+fn mqtt_3_3_1_13_retain_as_published_passes_the_flag_on() {
+    each(|b| {
+        let topic = name("t");
+        let (mut published, mut plain) = (Client::fresh(b, V5), Client::fresh(b, V5));
+        published.subscribe(&topic, 2 | RETAIN_AS_PUBLISHED);
+        plain.subscribe(&topic, 2);
+        let mut publisher = Client::fresh(b, V5);
+        for qos in 0..=2 {
+            retain(&mut publisher, &topic, "x", qos);
+            assert!(published.expect_publish_acked().retain);
+            assert!(!plain.expect_publish_acked().retain);
+            publisher.say(&topic, "x", qos);
+            assert!(!published.expect_publish_acked().retain);
+            assert!(!plain.expect_publish_acked().retain);
+        }
+        retain(&mut publisher, &topic, "", 0);
+        assert!(published.expect_publish().retain, "also when it clears");
+    });
+}
+
+#[test]
+fn mqtt_3_3_1_9_mqtt_3_8_4_4_retain_handling_0_sends_at_every_subscribe() {
+    each_of(&[V5, V311], |b, v| {
+        let topic = name("t");
+        retain(&mut Client::fresh(b, v), &topic, "kept", 1);
+        let mut client = Client::fresh(b, v);
+        for _ in 0..3 {
+            client.subscribe(&topic, 1);
+            let got = client.expect_publish_acked();
+            assert_eq!((got.text().as_str(), got.retain), ("kept", true));
+        }
+        client.expect_quiet();
+    });
+}
+
+#[test]
+fn mqtt_3_3_1_10_u5_3_8_4_3_retain_handling_1_sends_for_a_new_subscription_only() {
+    each(|b| {
+        let topic = name("t");
+        retain(&mut Client::fresh(b, V5), &topic, "kept", 1);
+        let mut client = Client::fresh(b, V5);
+        client.subscribe(&topic, 1 | HANDLING_NEW_ONLY);
+        assert!(client.expect_publish_acked().retain);
+        client.subscribe(&topic, 1 | HANDLING_NEW_ONLY);
+        client.subscribe(&topic, HANDLING_NEW_ONLY);
+        client.expect_quiet();
+        client.unsubscribe(&[&topic]);
+        client.subscribe(&topic, 1 | HANDLING_NEW_ONLY);
+        assert!(client.expect_publish_acked().retain, "it is new again");
+        // A subscription that a stored session brings back is not new.
+        let connect = Connect::new(V5, name("c")).persistent();
+        let mut client = Client::accepted(b, &connect);
+        client.subscribe(&topic, 1 | HANDLING_NEW_ONLY);
+        client.expect_publish_acked();
+        client.disconnect();
+        let mut client = Client::accepted(b, &connect);
+        client.subscribe(&topic, 1 | HANDLING_NEW_ONLY);
+        client.expect_quiet();
+    });
+}
+
+#[test]
+fn mqtt_3_3_1_11_retain_handling_2_sends_none() {
+    each(|b| {
+        let topic = name("t");
+        let mut publisher = Client::fresh(b, V5);
+        retain(&mut publisher, &topic, "kept", 1);
+        let mut client = Client::fresh(b, V5);
+        client.subscribe(&topic, 1 | HANDLING_NEVER);
+        client.subscribe(&topic, 1 | HANDLING_NEVER);
+        client.expect_quiet();
+        retain(&mut publisher, &topic, "live", 1);
+        assert_eq!(client.expect_publish_acked().text(), "live");
+    });
+}
+
+#[test]
+fn mqtt_3_8_4_8_mqtt311_3_8_4_6_a_retained_message_comes_at_the_lower_qos() {
+    each_version(|b, v| {
+        let base = name("t");
+        let mut publisher = Client::fresh(b, v);
+        for qos in 0..=2 {
+            retain(&mut publisher, &format!("{base}/{qos}"), "x", qos);
+        }
+        for granted in 0..=2 {
+            let mut client = Client::fresh(b, v);
+            client.subscribe(&format!("{base}/+"), granted);
+            let mut got: Vec<(String, u8)> =
+                (0..3).map(|_| client.expect_publish_acked()).map(|p| (p.topic, p.qos)).collect();
+            got.sort();
+            let expected: Vec<_> = (0..=2).map(|q: u8| (format!("{base}/{q}"), q.min(granted))).collect();
+            assert_eq!(got, expected);
+        }
+    });
+}
+
+#[test]
+fn u5_3_3_1_4_a_retained_message_keeps_its_properties() {
+    each(|b| {
+        let topic = name("t");
+        let publish = Publish::new(&*topic, "x")
+            .retain()
+            .qos(1, 1)
+            .with(Property::MessageExpiry(100))
+            .with(Property::ContentType("c".into()))
+            .with(Property::User("n".into(), "v".into()));
+        Client::fresh(b, V5).publish(&publish);
+        std::thread::sleep(std::time::Duration::from_millis(1200));
+        let mut client = Client::fresh(b, V5);
+        let id = client.packet_id();
+        client.subscribe_all(id, &[Property::SubscriptionId(5)], &[(&topic, 1)]);
+        let got = client.expect_publish_acked();
+        assert!(got.expiry_s().is_some_and(|s| (97..=99).contains(&s)), "{got:?}");
+        assert_eq!(got.subscription_ids(), [5]);
+        assert!(got.properties.contains(&Property::ContentType("c".into())));
+        assert!(got.properties.contains(&Property::User("n".into(), "v".into())));
+    });
+}
+
+#[test]
+fn u5_3_3_1_3_an_expired_retained_message_is_gone() {
+    each(|b| {
+        let base = name("t");
+        let mut publisher = Client::fresh(b, V5);
+        for (topic, seconds) in [("short", 1), ("long", 60)] {
+            let publish = Publish::new(format!("{base}/{topic}"), topic).retain().qos(1, 0);
+            publisher.publish(&publish.with(Property::MessageExpiry(seconds)));
+        }
+        assert_eq!(stored(b, V5, &format!("{base}/#")).len(), 2);
+        std::thread::sleep(std::time::Duration::from_millis(2100));
+        for v in [V5, V311] {
+            let left = stored(b, v, &format!("{base}/#"));
+            assert_eq!(left, [(format!("{base}/long"), "long".to_string(), 1)]);
+        }
+    });
+}
+
+#[test]
+fn u5_3_8_4_3_every_matching_retained_message_comes_even_if_there_are_many() {
+    // More than a session queue holds: what a subscription brings is pulled, not queued.
+    each_of(&[V5, V311], |b, v| {
+        let base = name("t");
+        let count = 3000;
+        let mut publisher = Client::fresh(b, v);
+        for start in (0..count).step_by(500) {
+            let burst: Vec<u8> = (start..start + 500)
+                .flat_map(|n| {
+                    let id = (n - start + 1) as u16;
+                    Publish::new(format!("{base}/{n}"), n.to_string()).retain().qos(1, id).bytes(v)
+                })
+                .collect();
+            publisher.send(burst);
+            for id in 1..=500 {
+                publisher.expect_ack(PUBACK, id);
+            }
+        }
+        let mut client = Client::fresh(b, v);
+        client.subscribe(&format!("{base}/+"), 1);
+        let mut seen = std::collections::BTreeSet::new();
+        for _ in 0..count {
+            let publish = client.expect_publish_acked();
+            assert!(publish.retain);
+            assert!(seen.insert(publish.text()), "{} twice", publish.text());
+        }
+        client.expect_quiet();
+        // Leaves nothing behind for the tests that share this broker.
+        for start in (0..count).step_by(500) {
+            let burst: Vec<u8> = (start..start + 500)
+                .flat_map(|n| Publish::new(format!("{base}/{n}"), "").retain().bytes(v))
+                .collect();
+            publisher.send(burst);
+        }
+        publisher.ping();
+    });
+}
+
+#[test]
+fn mqtt_3_8_4_4_mqtt311_3_8_4_3_nothing_is_lost_while_retained_messages_are_sent() {
+    each_of(&[V5, V311], |b, v| {
+        let base = name("t");
+        let mut publisher = Client::fresh(b, v);
+        for n in 0..50 {
+            retain(&mut publisher, &format!("{base}/{n}"), "old", 1);
+        }
+        let mut client = Client::fresh(b, v);
+        client.subscribe(&format!("{base}/#"), 1);
+        for n in 0..50 {
+            retain(&mut publisher, &format!("{base}/{n}"), "new", 1);
+        }
+        // Per topic: what was stored, unless the live one came first, and the last is what the store holds.
+        let mut last = std::collections::BTreeMap::new();
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while last.len() < 50 || last.values().any(|text| text != "new") {
+            assert!(std::time::Instant::now() < deadline, "not all live ones came: {last:?}");
+            let publish = client.expect_publish_acked();
+            last.insert(publish.topic.clone(), publish.text());
+        }
+        client.send(encode::PINGREQ);
+        while client.expect_packet() != Packet::Pingresp {}
+        assert!(last.values().all(|text| text == "new"));
+    });
+}
+
+#[test]
+fn u5_3_8_3_3_retained_messages_of_its_own_reach_a_client_with_no_local() {
+    // The standard does not say whether No Local covers them. A retained message is the state of its topic, which
+    // a newcomer asks for whoever set it; so ringmq sends it, as mosquitto does.
+    each(|b| {
+        let topic = name("t");
+        let mut client = Client::fresh(b, V5);
+        retain(&mut client, &topic, "own", 1);
+        client.subscribe(&topic, 1 | 0x04);
+        assert_eq!(client.expect_publish_acked().text(), "own");
+    });
+}
