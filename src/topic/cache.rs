@@ -119,14 +119,6 @@ impl Cache {
         }
     }
 
-    /// Forgets all entries.
-    pub(super) fn clear(&mut self) {
-        self.entries.clear();
-        self.table = Table::default();
-        self.bytes = 0;
-        self.hand = 0;
-    }
-
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
@@ -265,7 +257,10 @@ mod tests {
         cache.insert(hasher.text("x"), "x", &too_large, &hasher);
         assert_eq!(cache.len(), 100);
         assert!(cache.get(hasher.text("x"), "x").is_none());
-        cache.clear();
+        for number in 0..1000 {
+            cache.forget(hasher.text(&format!("s/{number}")));
+            cache.forget_topic(hasher.text(&format!("t/{number}")), &format!("t/{number}"));
+        }
         assert_eq!((cache.len(), cache.bytes()), (0, 0));
     }
 

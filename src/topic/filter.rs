@@ -1,7 +1,7 @@
 //! Topic Names and Topic Filters: what is valid, and which filter matches which name.
 //!
 //! Levels are split at `/` and may be empty; nothing is normalised and case counts. // [MQTT-4.7.3-4]
-//! That the text is UTF-8 of at most 65,535 bytes without U+0000 was checked when it was decoded. // [MQTT-4.7.3-2]
+//! That a text is UTF-8 without U+0000 and that a Topic Name has no wildcard was checked when it was decoded.
 
 use memchr::{memchr, memchr_iter, memchr2};
 
@@ -25,34 +25,9 @@ pub enum FilterError {
     TooManyLevels,
 }
 
-/// Why a Topic Name is refused.
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
-pub enum TopicError {
-    /// It has no character.
-    Empty,
-    /// It has a wildcard.
-    Wildcard,
-    /// More levels than the broker's limit.
-    TooManyLevels,
-}
-
 /// Levels in `text`; at least 1.
 fn levels(text: &str) -> usize {
     memchr_iter(b'/', text.as_bytes()).count() + 1
-}
-
-/// Checks a Topic Name. // [MQTT-4.7.0-1] [MQTT-4.7.3-1]
-pub fn check_topic(name: &str, levels_max: u16) -> Result<(), TopicError> {
-    if name.is_empty() {
-        return Err(TopicError::Empty);
-    }
-    if memchr2(b'+', b'#', name.as_bytes()).is_some() {
-        return Err(TopicError::Wildcard);
-    }
-    if levels(name) > usize::from(levels_max) {
-        return Err(TopicError::TooManyLevels);
-    }
-    Ok(())
 }
 
 /// Checks a Topic Filter and takes it apart. Only the levels after the Share Name count against `levels_max`.
@@ -229,10 +204,5 @@ mod tests {
         assert_eq!(parse_filter("a/b/#", 2), Err(FilterError::TooManyLevels));
         assert!(parse_filter("$share/g/a/b", 2).is_ok());
         assert_eq!(parse_filter("$share/g/a/b", 1), Err(FilterError::TooManyLevels));
-        assert_eq!(check_topic(&"/".repeat(127), 128), Ok(()));
-        assert_eq!(check_topic(&"/".repeat(128), 128), Err(TopicError::TooManyLevels));
-        assert_eq!(check_topic("", 128), Err(TopicError::Empty));
-        assert_eq!(check_topic("a/+", 128), Err(TopicError::Wildcard));
-        assert_eq!(check_topic("a#", 128), Err(TopicError::Wildcard));
     }
 }

@@ -6,7 +6,7 @@
 
 use super::filter::Filter;
 use super::slots::Slots;
-use super::subscription::{Presence, Subscription};
+use super::subscription::{Presence, Subscription, Target, Where};
 use super::table::Table;
 use super::{NONE, Router};
 use crate::memory::{Key, ShardId, ShardSet};
@@ -228,8 +228,8 @@ impl Router {
             None => self.create(hash, text),
         };
         match target.get() {
-            super::subscription::Where::Group(index) => Some(index),
-            super::subscription::Where::Filter(_) => {
+            Where::Group(index) => Some(index),
+            Where::Filter(_) => {
                 debug_assert!(false, "a group was announced whose text is none: {text}");
                 None
             }
@@ -254,10 +254,6 @@ impl Router {
                 announced: false,
             })
             .index;
-        if self.groups.slots.turned() {
-            // No cached route may be older than the range of generations is long.
-            self.cache.clear();
-        }
         // At the head of the groups with the same filter.
         let next = if node == NONE {
             let hash = self.hasher.text(parts.filter);
@@ -353,7 +349,7 @@ impl Router {
             return;
         }
         let group = self.groups.slots.remove(index);
-        self.unname(&group.text, super::subscription::Target::group(index));
+        self.unname(&group.text, Target::group(index));
         if group.next != NONE {
             self.groups.slots[group.next].before = group.before;
         }

@@ -3,19 +3,19 @@
 //! Pure: no I/O, no clock and no randomness but what is handed in, and nothing depends on the order of a hash map, so
 //! that the same calls give the same answers in the simulator.
 //!
-//! - [`filter`]: the rules for Topic Names and Topic Filters, and the plain matching rule.
-//! - [`router`]: [`Router`], the subscriptions of this shard, with [`groups`] (shared subscriptions), [`remote`] (what
-//!   other shards announced) and [`routes`] (the way of a message, cached by topic).
-//! - `trie`, `table`, `slots`: the structures below them.
-//! - [`retained`]: the retained messages that this shard owns, ordered by topic.
+//! - `filter`: the rules of Topic Filters, and the plain matching rule.
+//! - `router`: [`Router`], the subscriptions of this shard, with `groups` (shared subscriptions), `remote` (what other
+//!   shards announced) and `routes` with `cache` (the way of a message, kept by topic).
+//! - `retained`: [`Retained`], the retained messages that this shard owns, ordered by topic.
+//! - `trie`, `table`, `slots`, `set`: the structures below them.
 //! - [`naive`]: the same answers from lists and loops; the oracle of the tests and of the simulator.
 
 mod cache;
-pub mod filter;
+mod filter;
 mod groups;
 pub mod naive;
 mod remote;
-pub mod retained;
+mod retained;
 mod router;
 mod routes;
 mod set;
@@ -31,7 +31,7 @@ use ahash::RandomState;
 
 use crate::memory::ShardId;
 
-pub use filter::{Filter, FilterError, TopicError, check_topic, matches, parse_filter};
+pub use filter::{Filter, FilterError, matches, parse_filter};
 pub use groups::{Counts, Members};
 pub use remote::Interest;
 pub use retained::{Retained, Scan, Sweep};

@@ -342,3 +342,213 @@ impl PartialEq for Entry {
 }
 
 impl Eq for Entry {}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::naive::NaiveRetained;
+    use super::*;
+    use crate::memory::MessageView;
+    use crate::wire::Qos;
+
+    fn message(topic: &str, payload: &[u8], expires_at: Millis) -> Message {
+        let qos = Qos::AtMostOnce;
+        MessageView { topic, properties: &[], payload, qos, retain: true, expires_at, publisher: 0 }
+            .to_message()
+    }
+
+    fn store<'a>(topics: impl IntoIterator<Item = &'a str>) -> Retained {
+        let mut retained = Retained::new();
+        for topic in topics {
+            retained.insert(message(topic, b"x", NEVER));
+        }
+        retained
+    }
+
+    fn topics_of(retained: &Retained, filter: &str) -> Vec<String> {
+        let mut found = Vec::new();
+        let visit = |message: &Message| found.push(message.topic().to_owned());
+        assert_eq!(retained.scan(filter, None, usize::MAX, usize::MAX, visit), Scan::Done);
+        found
+    }
+
+    #[test]
+    fn a_topic_comes_right_before_what_is_below_it() {
+        let sorted = ["/", "/a", "$s", "$s/x", "a", "a/", "a/b", "a/b/c", "a!", "a!/b", "a-b", "ab"];
+        let retained = store(sorted.iter().rev().copied());
+        let mut begin: Vec<String> = topics_of(&retained, "#");
+        assert_eq!(begin, sorted.iter().copied().filter(|t| !t.starts_with('$')).collect::<Vec<_>>());
+        begin = topics_of(&retained, "a/#");
+        assert_eq!(begin, ["a", "a/", "a/b", "a/b/c"]);
+        assert_eq!(topics_of(&retained, "$s/#"), ["$s", "$s/x"]);
+        assert_eq!(topics_of(&retained, "+"), ["a", "a!", "a-b", "ab"]);
+        assert_eq!(topics_of(&retained, "+/b"), ["a/b", "a!/b"]);
+    }
+
+    #[test]
+    fn replacing_and_removing_keep_the_sums() {
+        let mut retained = Retained::new();
+        let first = message("a/b", b"first", 5_000);
+        let second = message("a/b", b"second!", NEVER);
+        assert!(retained.insert(first.clone()).is_none());
+        assert_eq!(retained.bytes(), first.cost());
+        assert_eq!(retained.insert(second.clone()).unwrap().payload(), b"first");
+        assert_eq!((retained.len(), retained.bytes(), retained.expiring), (1, second.cost(), 0));
+        assert_eq!(retained.get("a/b").unwrap().payload(), b"second!");
+        assert!(retained.get("a").is_none() && retained.remove("a").is_none());
+        assert_eq!(retained.remove("a/b").unwrap().payload(), b"second!");
+        assert_eq!((retained.len(), retained.bytes()), (0, 0));
+        assert!(retained.is_empty());
+    }
+
+    /// Topics looked at by a whole scan, found by the smallest limit that suffices.
+    fn visits(retained: &Retained, filter: &str) -> usize {
+        let done = |limit: &usize| retained.scan(filter, None, usize::MAX, *limit, |_| {}) == Scan::Done;
+        let limits: Vec<usize> = (0..=retained.len() * 2).collect();
+        limits.partition_point(|limit| !done(limit))
+    }
+
+    #[test]
+    fn a_scan_skips_what_cannot_match() {
+        let topics: Vec<String> = (0..100)
+            .flat_map(|one| (0..50).map(move |two| format!("x/{one:03}/{two:02}/y")))
+            .chain((0..1000).map(|number| format!("$SYS/{number}")))
+            .chain((0..1000).map(|number| format!("w/{number}")))
+            .collect();
+        let retained = store(topics.iter().map(String::as_str));
+        // A literal prefix is a range; behind it one topic is looked at, or none.
+        assert!(visits(&retained, "x/050/#") <= 51);
+        assert!(visits(&retained, "x/050/07/y") <= 2);
+        assert!(visits(&retained, "z/#") <= 2);
+        // One subtree of a hundred after the other: its first topic, the match, the one behind it.
+        assert!(visits(&retained, "x/+/25/+") <= 301, "{}", visits(&retained, "x/+/25/+"));
+        assert!(visits(&retained, "x/+/25") <= 301);
+        // Neither the thousand of `$SYS` nor what lies below the level asked for.
+        assert!(visits(&retained, "+/017/#") <= 60, "{}", visits(&retained, "+/017/#"));
+        assert!(visits(&retained, "+") <= 5, "{}", visits(&retained, "+"));
+        assert!(visits(&retained, "#") <= 6003);
+        assert!(visits(&retained, "$SYS/+") <= 1001);
+    }
+
+    #[test]
+    fn an_expired_message_is_swept_and_the_rest_is_not() {
+        let mut retained = Retained::new();
+        for number in 0..100u64 {
+            let expires_at = if number % 3 == 0 { NEVER } else { 1_000 * number };
+            retained.insert(message(&format!("t/{number:02}"), b"x", expires_at));
+        }
+        let bytes = retained.bytes();
+        let mut swept = Sweep::default();
+        for _ in 0..15 {
+            let sweep = retained.expire(50_000, 7);
+            assert!(sweep.visits <= 7);
+            swept.removed += sweep.removed;
+            swept.bytes += sweep.bytes;
+        }
+        assert_eq!(swept.removed, (1..=50).filter(|number| number % 3 != 0).count());
+        assert_eq!(retained.bytes(), bytes - swept.bytes);
+        // [U5-3.3.1-3]
+        assert!(
+            retained.get("t/50").is_none()
+                && retained.get("t/52").is_some()
+                && retained.get("t/48").is_some()
+        );
+        while retained.expiring > 0 {
+            retained.expire(NEVER - 1, 7);
+        }
+        assert_eq!(retained.expire(NEVER - 1, 7), Sweep::default(), "nothing left that could expire");
+        assert_eq!(retained.len(), 34);
+    }
+
+    fn level() -> impl Strategy<Value = &'static str> {
+        prop::sample::select(vec!["a", "b", "c", "", "a!", "a-b", "$s", "é"])
+    }
+
+    fn topic() -> impl Strategy<Value = String> {
+        let levels = prop::collection::vec(level(), 1..5);
+        levels.prop_map(|levels| levels.join("/")).prop_filter("empty", |topic| !topic.is_empty())
+    }
+
+    fn filter() -> impl Strategy<Value = String> {
+        let level = prop_oneof![2 => level(), 2 => Just("+")];
+        (prop::collection::vec(level, 0..5), prop::bool::weighted(0.4))
+            .prop_map(|(mut levels, open)| {
+                levels.extend(open.then_some("#"));
+                levels.join("/")
+            })
+            .prop_filter("empty", |filter| !filter.is_empty())
+    }
+
+    proptest! {
+        #[test]
+        fn the_order_is_that_of_lists_of_levels(one in "[a!/é$-]{0,20}", two in "[a!/é$-]{0,20}") {
+            let by_lists = one.split('/').cmp(two.split('/'));
+            prop_assert_eq!(by_level(&one, &two), by_lists);
+        }
+
+        /// Every scan, in pieces of any size, while messages come and go: what was there all the time is visited
+        /// exactly once, in order, and nothing that does not match.
+        #[test]
+        fn scans_are_those_of_lists_and_loops(
+            topics in prop::collection::vec(topic(), 0..60),
+            filter in filter(),
+            limits in prop::collection::vec((1usize..6, 0usize..8), 1..20),
+            changes in prop::collection::vec((topic(), prop::bool::ANY), 0..20),
+        ) {
+            let mut retained = Retained::new();
+            let mut naive = NaiveRetained::default();
+            for topic in &topics {
+                retained.insert(message(topic, b"x", NEVER));
+                naive.insert(message(topic, b"x", NEVER));
+            }
+            let names = |naive: &NaiveRetained| -> Vec<String> {
+                naive.matching(&filter).iter().map(|one| one.topic().to_owned()).collect()
+            };
+            let mut all = topics_of(&retained, &filter);
+            prop_assert!(all.is_sorted_by(|one, two| by_level(one, two).is_lt()));
+            all.sort_unstable();
+            prop_assert_eq!(&all, &names(&naive));
+
+            let (mut ever, mut always) = (all.clone(), all);
+            let mut changes = changes.into_iter();
+            let mut limits = limits.into_iter().cycle();
+            let mut found: Vec<String> = Vec::new();
+            let mut after: Option<Box<str>> = None;
+            let mut calls = 0;
+            loop {
+                calls += 1;
+                prop_assert!(calls <= 4 * (topics.len() + 20) + 4, "no progress");
+                let (messages_max, visits_max) = limits.next().unwrap();
+                let before = found.len();
+                let visit = |message: &Message| found.push(message.topic().to_owned());
+                let scan = retained.scan(&filter, after.as_deref(), messages_max, visits_max, visit);
+                prop_assert!(found.len() - before <= messages_max);
+                match scan {
+                    Scan::Done => break,
+                    Scan::More { after: next } => {
+                        prop_assert!(after.is_none_or(|after| by_level(&after, &next).is_lt()));
+                        after = Some(next);
+                    }
+                }
+                if let Some((topic, comes)) = changes.next() {
+                    if comes {
+                        retained.insert(message(&topic, b"y", NEVER));
+                        naive.insert(message(&topic, b"y", NEVER));
+                    } else {
+                        prop_assert_eq!(retained.remove(&topic).is_some(), naive.messages.iter().any(|one| one.topic() == topic));
+                        naive.remove(&topic);
+                    }
+                    let now = names(&naive);
+                    always.retain(|topic| now.contains(topic));
+                    ever.extend(now);
+                }
+            }
+            prop_assert!(found.is_sorted_by(|one, two| by_level(one, two).is_lt()));
+            prop_assert!(always.iter().all(|topic| found.contains(topic)), "{always:?} {found:?}");
+            prop_assert!(found.iter().all(|topic| ever.contains(topic)));
+            prop_assert_eq!(retained.len(), naive.messages.len());
+            prop_assert_eq!(retained.bytes(), naive.messages.iter().map(Message::cost).sum::<usize>());
+        }
+    }
+}

@@ -167,10 +167,6 @@ impl Router {
             return Subscribed { key, existed: true, filter: self.filter_key(target), interest: None };
         }
         let key = self.subscriptions.insert(Subscription::new(session, target, options, identifier));
-        if self.subscriptions.turned() {
-            // No cached route may be older than the range of generations is long.
-            self.cache.clear();
-        }
         set.insert(key, &self.subscriptions, &self.hasher);
         let kind = match target.get() {
             Where::Filter(index) => self.link(index, key.index, hash),
@@ -400,6 +396,12 @@ impl Router {
             }
         };
         kind.map(|kind| Change { filter, kind })
+    }
+
+    /// Hash probes so far.
+    #[cfg(test)]
+    pub(super) fn probes(&self) -> u64 {
+        self.texts.probes.get()
     }
 
     /// Number of everything that must be gone when nobody subscribes any more.

@@ -29,7 +29,7 @@ pub(super) struct Scratch {
 const SCRATCH_MAX: usize = 1 << 16;
 
 impl Router {
-    /// The way of a message with this Topic Name, which passed [`super::check_topic`]; from the cache if it is there.
+    /// The way of a message with this Topic Name; from the cache if it is there.
     pub fn route(&mut self, topic: &str) -> Rc<Route> {
         let hash = self.hasher.text(topic);
         if let Some(route) = self.cache.get(hash, topic) {

@@ -124,6 +124,15 @@ impl SubscriptionSet {
         key
     }
 
+    /// Hash probes so far.
+    #[cfg(test)]
+    pub(super) fn probes(&self) -> u64 {
+        match &self.0 {
+            Repr::Many(many) => many.index.as_ref().map_or(0, |index| index.probes.get()),
+            Repr::Empty | Repr::One(_) => 0,
+        }
+    }
+
     pub(super) fn take(&mut self) -> SubscriptionSet {
         std::mem::take(self)
     }

@@ -2,7 +2,7 @@
 
 use super::NONE;
 use crate::memory::Key;
-use crate::wire::Qos;
+use crate::wire::{self, Qos};
 
 /// When retained messages are sent for a SUBSCRIBE.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
@@ -13,6 +13,16 @@ pub enum RetainHandling {
     SendIfNew,
     /// Never. // [MQTT-3.3.1-11]
     DontSend,
+}
+
+impl From<wire::RetainHandling> for RetainHandling {
+    fn from(asked: wire::RetainHandling) -> RetainHandling {
+        match asked {
+            wire::RetainHandling::SendAtSubscribe => RetainHandling::Send,
+            wire::RetainHandling::SendIfNew => RetainHandling::SendIfNew,
+            wire::RetainHandling::DoNotSend => RetainHandling::DontSend,
+        }
+    }
 }
 
 /// Subscription Options, with the QoS as granted.

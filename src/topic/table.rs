@@ -10,6 +10,9 @@ use super::NONE;
 pub(super) struct Table {
     places: Box<[Place]>,
     len: usize,
+    /// Places looked at by all calls so far.
+    #[cfg(test)]
+    pub(super) probes: std::cell::Cell<u64>,
 }
 
 #[derive(Copy, Clone, Debug)]
@@ -40,6 +43,7 @@ impl Table {
         let hash = hash as u32;
         let mut at = hash as usize & mask;
         loop {
+            self.count_probe();
             let place = self.places[at];
             if place.value == NONE {
                 return None;
@@ -49,6 +53,11 @@ impl Table {
             }
             at = (at + 1) & mask;
         }
+    }
+
+    fn count_probe(&self) {
+        #[cfg(test)]
+        self.probes.set(self.probes.get() + 1);
     }
 
     /// Adds `value`, which is not in the table.
@@ -85,6 +94,7 @@ impl Table {
         let mask = self.places.len() - 1;
         let mut at = hash as u32 as usize & mask;
         while self.places[at].value != value {
+            self.count_probe();
             if self.places[at].value == NONE {
                 return None;
             }
