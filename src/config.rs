@@ -380,11 +380,7 @@ impl Config {
         let placement = placement(&flags.core, machine, affinity).map_err(ConfigError::Wrong)?;
         let limits = limits(&flags, machine).map_err(ConfigError::Wrong)?;
         let listen = &flags.address.listen;
-        for (index, address) in listen.iter().enumerate() {
-            if address.port() != 0 && listen[..index].contains(address) {
-                return Err(ConfigError::Wrong(format!("--listen {address} is given twice")));
-            }
-        }
+        distinct(listen).map_err(ConfigError::Wrong)?;
         let open: Vec<&SocketAddr> = listen.iter().filter(|address| !address.ip().is_loopback()).collect();
         if let (Some(address), false) = (open.first(), flags.address.allow_anonymous) {
             return Err(ConfigError::Wrong(format!(
@@ -393,8 +389,9 @@ impl Config {
                 command(args)
             )));
         }
+        let port = listen.first().map(SocketAddr::port).filter(|port| *port != 0).unwrap_or(1883);
         let network_hint = match open.is_empty() {
-            true => format!("{} --listen 0.0.0.0:1883 --allow-anonymous", command(args)),
+            true => format!("{} --listen 0.0.0.0:{port} --allow-anonymous", command(&without_listen(args))),
             false => String::new(),
         };
         let operation = &flags.operation;
@@ -415,6 +412,39 @@ impl Config {
     pub fn shards(&self) -> u16 {
         self.placement.len() as u16
     }
+}
+
+/// No address twice, and none that another one covers.
+fn distinct(listen: &[SocketAddr]) -> Result<(), String> {
+    for (index, address) in listen.iter().enumerate().filter(|(_, address)| address.port() != 0) {
+        for other in listen[..index].iter().filter(|other| other.port() == address.port()) {
+            if other == address {
+                return Err(format!("--listen {address} is given twice"));
+            }
+            let same_family = other.is_ipv4() == address.is_ipv4();
+            if same_family && (other.ip().is_unspecified() || address.ip().is_unspecified()) {
+                let (all, one) =
+                    if other.ip().is_unspecified() { (other, address) } else { (address, other) };
+                return Err(format!("--listen {all} serves {one} too; leave --listen {one} out"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The command line without its addresses.
+fn without_listen(args: &[String]) -> Vec<String> {
+    let mut rest = args.iter();
+    let mut kept = Vec::new();
+    while let Some(arg) = rest.next() {
+        match arg.as_str() {
+            "--listen" => drop(rest.next()),
+            "--allow-anonymous" => {}
+            other if other.starts_with("--listen=") => {}
+            _ => kept.push(arg.clone()),
+        }
+    }
+    kept
 }
 
 /// The command as it was typed, to be typed again.
@@ -666,6 +696,7 @@ mod tests {
             ("--shards 129", "--shards"),
             ("--listen localhost:1883", "127.0.0.1:1883"),
             ("--listen 127.0.0.1:1 --listen 127.0.0.1:1", "twice"),
+            ("--listen 127.0.0.1:1 --listen 0.0.0.0:1 --allow-anonymous", "leave --listen 127.0.0.1:1 out"),
             ("--packet-size-max 300M", "--packet-size-max"),
             ("--packet-size-max 1x", "suffix"),
             ("--packet-size-max -1", "-1"),

@@ -20,8 +20,8 @@ use crate::io::sockets::{self, Cause, ListenError, Locks};
 use crate::io::uring::{Features, Peers, Sizes, Unavailable, Uring};
 use crate::io::{Driver, Io, Wait};
 use crate::limits::{Limits, QueueFull};
-use crate::memory::{Class, Pool, ShardId};
-use crate::mesh::{self, Bounds};
+use crate::memory::{Pool, ShardId};
+use crate::mesh;
 use crate::metrics::{Counters, sum};
 use crate::shard::{Live, Options, Parcel, Setup, Shard, Stopping, Turn};
 
@@ -31,8 +31,6 @@ const MESH_RING_BYTES: usize = 32 << 20;
 const MESH_SLOTS: std::ops::RangeInclusive<usize> = 64..=4096;
 /// Items that may wait beside one ring; beyond it publishers to that shard are paused.
 const MESH_SPILL_MAX: usize = 4096;
-/// Bytes of messages that one FIFO may hold at least, whatever the budget says.
-const MESH_BYTES_MIN: usize = 1 << 20;
 /// Descriptors that are kept free of connections: rings, locks, the log, files of the runtime.
 const DESCRIPTORS_RESERVED: u64 = 64;
 /// Fewer connections than this are no broker.
@@ -187,8 +185,7 @@ impl Server {
         let options = Options { sys_interval_ms: config.sys_interval_ms, ..Options::default() };
         let epoch = Instant::now();
         let (ready, is_ready) = mpsc::channel();
-        let links =
-            mesh::build::<Parcel>(shards, mesh_bounds(shards, config::pools(&limits)[Class::Mesh as usize]));
+        let links = mesh::build::<Parcel>(shards, mesh_slots(shards), MESH_SPILL_MAX);
         let mut threads = Vec::new();
         let mut gates = Vec::new();
         for ((links, listeners), &cpu) in links.into_iter().zip(listening.by_shard).zip(&config.placement) {
@@ -362,16 +359,12 @@ fn fit_descriptors(config: &Config) -> Result<Limits, StartError> {
     Ok(Limits { connections_max, ..config.limits.clone() })
 }
 
-/// What each FIFO between two shards may hold, out of budgets for all of them.
-fn mesh_bounds(shards: u16, bytes: u64) -> Bounds {
+/// Items of one ring: the budget of all rings, shared equally, in powers of two.
+fn mesh_slots(shards: u16) -> usize {
     let rings = (usize::from(shards) * (usize::from(shards) - 1)).max(1);
     let slots = MESH_RING_BYTES / rings / size_of::<Parcel>();
     let slots = if slots.is_power_of_two() { slots } else { slots.next_power_of_two() / 2 };
-    Bounds {
-        ring_slots: slots.clamp(*MESH_SLOTS.start(), *MESH_SLOTS.end()),
-        spill_max: MESH_SPILL_MAX,
-        bytes_max: (bytes as usize / rings).max(MESH_BYTES_MIN),
-    }
+    slots.clamp(*MESH_SLOTS.start(), *MESH_SLOTS.end())
 }
 
 /// A shard's thread, from its seat to its end.
@@ -440,5 +433,134 @@ fn drive(mut shard: Shard<Uring>, control: &Control, epoch: Instant) -> Live {
         }
         let calls = shard.io_mut().system_calls();
         shard.counters().system_calls_total.set(calls);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+    use std::path::Path;
+
+    use super::*;
+    use crate::io::machine::Machine;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    fn config(flags: &str) -> Config {
+        let args: Vec<String> =
+            std::iter::once("ringmq").chain(flags.split_whitespace()).map(String::from).collect();
+        Config::parse(&args, &Machine::look(Path::new("/")), &sockets::affinity().unwrap()).unwrap()
+    }
+
+    fn wait(poll: Duration) -> bool {
+        std::thread::sleep(poll);
+        false
+    }
+
+    /// A v5 client with an assigned identifier.
+    fn connect(address: SocketAddr) -> TcpStream {
+        let mut client = TcpStream::connect(address).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client.write_all(b"\x10\x0d\x00\x04MQTT\x05\x02\x00\x3c\x00\x00\x00").unwrap();
+        let connack = packet(&mut client);
+        assert_eq!((connack[0], connack[3]), (0x20, 0));
+        client
+    }
+
+    /// One packet of fewer than 128 bytes.
+    fn packet(client: &mut TcpStream) -> Vec<u8> {
+        let mut bytes = vec![0; 2];
+        client.read_exact(&mut bytes).unwrap();
+        bytes.resize(2 + usize::from(bytes[1]), 0);
+        client.read_exact(&mut bytes[2..]).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn a_stop_says_goodbye_to_everybody_and_leaves_nothing() {
+        for shards in [1, 2, 4] {
+            let config = config(&format!("--listen 127.0.0.1:0 --listen 127.0.0.2:0 --shards {shards}"));
+            let mut server = Server::start(&config).unwrap();
+            let addresses = server.addresses().to_vec();
+            let text = server.start_text(&config);
+            assert!(
+                addresses.iter().all(|address| text.contains(&format!("listening on {address}"))),
+                "{text:?}"
+            );
+            let mut clients: Vec<TcpStream> = (0..20).map(|index| connect(addresses[index % 2])).collect();
+            assert_eq!(sum(server.counters(), |shard| &shard.clients_connected), 20);
+            server.begin_stop();
+            for client in &mut clients {
+                let disconnect = packet(client);
+                assert_eq!((disconnect[0], disconnect[2]), (0xE0, 0x8B)); // [U5-3.14.2-1]
+                assert_eq!(client.read(&mut [0]).unwrap(), 0);
+            }
+            drop(clients);
+            let (stopped, live) = server.finish(PATIENCE, wait);
+            assert_eq!((stopped, live.len()), (Stopped::Drained, shards));
+            for live in live {
+                assert_eq!((live.connections, live.subscriptions), (0, 0), "{live:?}");
+            }
+            // The addresses are free again.
+            drop(sockets::listen(&addresses, 1, 1).unwrap());
+        }
+    }
+
+    #[test]
+    fn a_stop_ends_when_its_time_is_up() {
+        let config = config("--listen 127.0.0.1:0 --shards 2");
+        let mut server = Server::start(&config).unwrap();
+        let _stays = connect(server.addresses()[0]);
+        server.begin_stop();
+        let start = Instant::now();
+        let (stopped, _) = server.finish(Duration::ZERO, wait);
+        assert_eq!(stopped, Stopped::Abandoned);
+        assert!(start.elapsed() < Duration::from_secs(1));
+    }
+
+    #[test]
+    fn a_start_that_fails_leaves_nothing_behind() {
+        let mut config = config("--listen 127.0.0.1:0 --shards 2");
+        let port = sockets::listen(&config.listen, 1, 1).unwrap().addresses[0];
+        config.listen = vec![port];
+        config.placement = vec![None, Some(sockets::CPUS_MAX - 1)];
+        let error = Server::start(&config).map(drop).unwrap_err();
+        assert!(matches!(error, StartError::Pin { .. }), "{error}");
+        assert_eq!(error.exit_code(), exit::USAGE);
+        config.placement = vec![None, None];
+        let server = Server::start(&config).unwrap();
+        let error = Server::start(&config).map(drop).unwrap_err();
+        assert_eq!((error.exit_code(), server.addresses()), (exit::SYSTEM, &[port][..]), "{error}");
+        let (stopped, _) = server.finish(Duration::ZERO, wait);
+        assert_eq!(stopped, Stopped::Abandoned, "nobody told it to stop before");
+    }
+
+    #[test]
+    fn connections_fit_the_descriptors_or_the_start_is_refused() {
+        let limits = fit_descriptors(&config("--shards 2")).unwrap();
+        let own = DESCRIPTORS_RESERVED + 2 * 2;
+        let available = sockets::raise_descriptor_limit().unwrap() - own;
+        assert_eq!(u64::from(limits.connections_max), available.min(1_000_000));
+        let error = fit_descriptors(&config("--shards 2 --connections-max 4000000000")).unwrap_err();
+        assert!(matches!(error, StartError::Descriptors { connections: 4_000_000_000, .. }), "{error}");
+        assert_eq!(error.exit_code(), exit::SYSTEM);
+    }
+
+    #[test]
+    fn a_missing_io_uring_has_its_own_exit_code() {
+        assert_eq!(StartError::from(Unavailable::Filtered).exit_code(), exit::UNAVAILABLE);
+        assert_eq!(StartError::from(Unavailable::Disabled { level: 2 }).exit_code(), exit::UNAVAILABLE);
+    }
+
+    #[test]
+    fn rings_between_shards_share_one_budget() {
+        let bytes = |shards: u16| {
+            let rings = usize::from(shards) * usize::from(shards - 1);
+            rings * mesh_slots(shards) * size_of::<Parcel>()
+        };
+        assert!((2..=64).all(|shards| bytes(shards) <= MESH_RING_BYTES.max(bytes(2))));
+        assert_eq!(mesh_slots(1), *MESH_SLOTS.end());
+        assert_eq!(mesh_slots(128), *MESH_SLOTS.start());
     }
 }

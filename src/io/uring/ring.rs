@@ -241,3 +241,55 @@ impl Drop for Ring {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use io_uring::opcode;
+
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_does_not_take_at_once_follows_in_order() {
+        const LATE: u64 = 40;
+        let mut ring = Ring::new(4, 128).unwrap();
+        let nop = |user_data| opcode::Nop::new().build().user_data(user_data);
+        // As if the kernel had been short of memory for a while.
+        ring.backlog.extend((0..LATE).map(nop));
+        for user_data in LATE..LATE + 10 {
+            // SAFETY: these entries have no pointers.
+            unsafe { ring.push(nop(user_data)) };
+        }
+        let mut cqes = Vec::new();
+        ring.submit_and_wait(Wait { timeout_ms: 0, completions: 0, gather_us: 0 });
+        ring.reap(&mut cqes);
+        let order: Vec<u64> = cqes.iter().map(|cqe| cqe.user_data).collect();
+        assert_eq!(order, (0..LATE + 10).collect::<Vec<_>>());
+        assert!(ring.backlog.is_empty());
+    }
+
+    #[test]
+    fn completions_beyond_the_queue_are_not_lost() {
+        let mut ring = Ring::new(64, 64).unwrap();
+        for user_data in 0..500 {
+            // SAFETY: these entries have no pointers.
+            unsafe { ring.push(opcode::Nop::new().build().user_data(user_data)) };
+        }
+        let mut cqes = Vec::new();
+        for _ in 0..20 {
+            // Never waits: the kernel's flag alone says that there is more.
+            ring.submit_and_wait(Wait { timeout_ms: 0, completions: 0, gather_us: 0 });
+            ring.reap(&mut cqes);
+        }
+        let mut seen: Vec<u64> = cqes.iter().map(|cqe| cqe.user_data).collect();
+        seen.sort_unstable();
+        assert_eq!(seen, (0..500).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_ring_with_nothing_to_do_makes_no_system_call() {
+        let mut ring = Ring::new(4, 16).unwrap();
+        let before = ring.enters();
+        ring.submit_and_wait(Wait { timeout_ms: 0, completions: 0, gather_us: 0 });
+        assert_eq!(ring.enters(), before);
+    }
+}

@@ -574,6 +574,28 @@ fn accepting_stops_when_it_is_cancelled_and_starts_again() {
 }
 
 #[test]
+fn a_burst_of_connections_beyond_the_completion_queue_is_accepted_whole() {
+    const BURST: usize = 100;
+    let mut rig = Rig::new(TINY);
+    let clients: Vec<TcpStream> = (0..BURST).map(|_| TcpStream::connect(rig.address).unwrap()).collect();
+    rig.uring.accept(FIRST);
+    let mut peers = Vec::new();
+    for _ in 0..BURST {
+        match rig.next() {
+            Completion::Accepted { socket, peer, .. } => {
+                rig.uring.close(socket);
+                peers.push(peer);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    let mut expected: Vec<SocketAddr> = clients.iter().map(|client| client.local_addr().unwrap()).collect();
+    expected.sort();
+    peers.sort();
+    assert_eq!(peers, expected);
+}
+
+#[test]
 fn what_the_kernel_already_has_can_be_read_without_a_receive() {
     let mut rig = Rig::new(SMALL);
     let (socket, mut client) = rig.connect();
