@@ -1,0 +1,249 @@
+//! What one worker measures: histograms, counts, and both again for each second.
+//!
+//! Latency is filed under the time at which a message was due (open loop) or sent (closed loop); the rate per second
+//! under the time at which something happened. Only what was due between the end of the warm-up and the end of the
+//! measured time enters the totals.
+
+use hdrhistogram::Histogram;
+
+use crate::check::Faults;
+
+/// Histograms span 1 ns to 60 s with three digits; what is longer counts as 60 s.
+pub const LATENCY_MAX_NS: u64 = 60_000_000_000;
+
+/// An empty histogram of nanoseconds.
+pub fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LATENCY_MAX_NS, 3).expect("constant bounds are valid")
+}
+
+/// One second of one worker.
+pub struct Interval {
+    pub worker: u32,
+    /// Seconds since messages began to flow, warm-up included.
+    pub second: u32,
+    /// Messages that were due.
+    pub offered: u64,
+    pub sent: u64,
+    pub delivered: u64,
+    /// Messages known to be missing so far (they may still come).
+    pub missing: u64,
+    pub latency: Histogram<u32>,
+}
+
+/// Everything that one worker has to say at the end.
+pub struct Totals {
+    pub latency: Histogram<u64>,
+    pub uncorrected: Histogram<u64>,
+    /// How late this generator was by its own fault.
+    pub lateness: Histogram<u64>,
+    /// PUBLISH to PUBACK or PUBCOMP.
+    pub acks: Histogram<u64>,
+    /// Start of the connect to CONNACK.
+    pub connects: Histogram<u64>,
+    /// Messages due, sent, and copies delivered in the measured time.
+    pub offered: u64,
+    pub sent: u64,
+    pub delivered: u64,
+    pub delivered_bytes: u64,
+    /// The same over the whole run, warm-up and drain included.
+    pub offered_all: u64,
+    pub sent_all: u64,
+    pub unique_all: u64,
+    pub delivered_all: u64,
+    /// Messages that were due but could not be sent, since the broker took no more.
+    pub unsent: u64,
+    /// Copies that were written off to get a closed loop going again.
+    pub forgiven: u64,
+    pub redelivered: u64,
+    pub faults: Faults,
+}
+
+impl Totals {
+    pub fn new() -> Totals {
+        Totals {
+            latency: histogram(),
+            uncorrected: histogram(),
+            lateness: histogram(),
+            acks: histogram(),
+            connects: histogram(),
+            offered: 0,
+            sent: 0,
+            delivered: 0,
+            delivered_bytes: 0,
+            offered_all: 0,
+            sent_all: 0,
+            unique_all: 0,
+            delivered_all: 0,
+            unsent: 0,
+            forgiven: 0,
+            redelivered: 0,
+            faults: Faults::default(),
+        }
+    }
+
+    pub fn add(&mut self, other: &Totals) {
+        for (mine, theirs) in [
+            (&mut self.latency, &other.latency),
+            (&mut self.uncorrected, &other.uncorrected),
+            (&mut self.lateness, &other.lateness),
+            (&mut self.acks, &other.acks),
+            (&mut self.connects, &other.connects),
+        ] {
+            mine.add(theirs).expect("all histograms have the same bounds");
+        }
+        self.offered += other.offered;
+        self.sent += other.sent;
+        self.delivered += other.delivered;
+        self.delivered_bytes += other.delivered_bytes;
+        self.offered_all += other.offered_all;
+        self.sent_all += other.sent_all;
+        self.unique_all += other.unique_all;
+        self.delivered_all += other.delivered_all;
+        self.unsent += other.unsent;
+        self.forgiven += other.forgiven;
+        self.redelivered += other.redelivered;
+        self.faults.add(&other.faults);
+    }
+}
+
+impl Default for Totals {
+    fn default() -> Self {
+        Totals::new()
+    }
+}
+
+/// See the top of the file.
+pub struct Meter {
+    worker: u32,
+    pub totals: Totals,
+    /// The measured time, on the run's clock.
+    from_ns: u64,
+    to_ns: u64,
+    start_ns: u64,
+    second: u32,
+    second_ends_ns: u64,
+    interval: Interval,
+}
+
+const SECOND_NS: u64 = 1_000_000_000;
+
+fn interval(worker: u32, second: u32) -> Interval {
+    let latency = Histogram::new_with_bounds(1, LATENCY_MAX_NS, 3).expect("constant bounds are valid");
+    Interval { worker, second, offered: 0, sent: 0, delivered: 0, missing: 0, latency }
+}
+
+impl Meter {
+    pub fn new(worker: u32) -> Meter {
+        Meter {
+            worker,
+            totals: Totals::new(),
+            from_ns: u64::MAX,
+            to_ns: u64::MAX,
+            start_ns: u64::MAX,
+            second: 0,
+            second_ends_ns: u64::MAX,
+            interval: interval(worker, 0),
+        }
+    }
+
+    /// Messages begin to flow at `start_ns`; the measured time is `from_ns..to_ns`.
+    pub fn begin(&mut self, start_ns: u64, from_ns: u64, to_ns: u64) {
+        (self.start_ns, self.from_ns, self.to_ns) = (start_ns, from_ns, to_ns);
+        self.second_ends_ns = start_ns + SECOND_NS;
+    }
+
+    #[inline]
+    fn measured(&self, at_ns: u64) -> bool {
+        at_ns >= self.from_ns && at_ns < self.to_ns
+    }
+
+    #[inline]
+    pub fn offered(&mut self, due_ns: u64, count: u64) {
+        self.totals.offered_all += count;
+        self.interval.offered += count;
+        if self.measured(due_ns) {
+            self.totals.offered += count;
+        }
+    }
+
+    #[inline]
+    pub fn sent(&mut self, now_ns: u64, count: u64) {
+        self.totals.sent_all += count;
+        self.interval.sent += count;
+        if self.measured(now_ns) {
+            self.totals.sent += count;
+        }
+    }
+
+    #[inline]
+    pub fn late(&mut self, due_ns: u64, lateness_ns: u64) {
+        if self.measured(due_ns) {
+            self.totals.lateness.saturating_record(lateness_ns.max(1));
+        }
+    }
+
+    /// A copy arrived: `uncorrected` says whether a client that waits would have measured it too.
+    #[inline]
+    pub fn delivered(&mut self, now_ns: u64, due_ns: u64, bytes: usize, uncorrected: bool) {
+        let latency = now_ns.saturating_sub(due_ns).max(1);
+        self.totals.delivered_all += 1;
+        self.interval.delivered += 1;
+        if self.measured(now_ns) {
+            self.totals.delivered += 1;
+            self.totals.delivered_bytes += bytes as u64;
+        }
+        self.interval.latency.saturating_record(latency);
+        if self.measured(due_ns) {
+            self.totals.latency.saturating_record(latency);
+            if uncorrected {
+                self.totals.uncorrected.saturating_record(latency);
+            }
+        }
+    }
+
+    /// A copy without a header arrived.
+    #[inline]
+    pub fn delivered_unchecked(&mut self, now_ns: u64, bytes: usize) {
+        self.totals.delivered_all += 1;
+        self.interval.delivered += 1;
+        if self.measured(now_ns) {
+            self.totals.delivered += 1;
+            self.totals.delivered_bytes += bytes as u64;
+        }
+    }
+
+    #[inline]
+    pub fn acked(&mut self, sent_ns: u64, now_ns: u64) {
+        if self.measured(sent_ns) {
+            self.totals.acks.saturating_record(now_ns.saturating_sub(sent_ns).max(1));
+        }
+    }
+
+    pub fn connected(&mut self, began_ns: u64, now_ns: u64) {
+        self.totals.connects.saturating_record(now_ns.saturating_sub(began_ns).max(1));
+    }
+
+    /// Ends the current second if it is over, once for each call.
+    #[inline]
+    pub fn second_over(&mut self, now_ns: u64) -> Option<Interval> {
+        if now_ns < self.second_ends_ns {
+            return None;
+        }
+        self.second += 1;
+        self.second_ends_ns += SECOND_NS;
+        let mut done = std::mem::replace(&mut self.interval, interval(self.worker, self.second));
+        done.missing = self.totals.faults.lost;
+        Some(done)
+    }
+
+    /// Ends the last second early.
+    pub fn finish(&mut self) -> Interval {
+        let mut done = std::mem::replace(&mut self.interval, interval(self.worker, self.second + 1));
+        done.missing = self.totals.faults.lost;
+        done
+    }
+
+    pub fn second_ends_ns(&self) -> u64 {
+        self.second_ends_ns
+    }
+}

@@ -1,0 +1,332 @@
+//! One run: threads, stages, and what came out.
+
+pub mod conn;
+pub mod control;
+pub mod dispatch;
+pub mod ids;
+pub mod meter;
+pub mod plan;
+pub mod traffic;
+pub mod worker;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
+
+use control::{Control, Stage};
+use hdrhistogram::Histogram;
+use meter::{Interval, Totals};
+use worker::{Event, Worker, WorkerReport};
+
+use crate::failure::Failure;
+use crate::procfs::Broker;
+use crate::spec::Spec;
+
+/// Failures that are kept word by word; all are counted.
+const FAILURES_KEPT: usize = 20;
+/// Between the last worker's readiness and the first message.
+const START_DELAY_NS: u64 = 20_000_000;
+
+/// One second of all workers.
+#[derive(Clone)]
+pub struct Second {
+    pub second: u32,
+    pub offered: u64,
+    pub sent: u64,
+    pub delivered: u64,
+    pub missing: u64,
+    pub latency: Histogram<u32>,
+    workers: u32,
+}
+
+/// What the broker spent.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Cost {
+    /// CPU time in the measured time, and the time between both looks.
+    pub cpu_ns: u64,
+    pub wall_ns: u64,
+    /// Resident memory before the first connection, when all stood, and the most that was seen.
+    pub memory_before: u64,
+    pub memory_connected: u64,
+    pub memory_peak: u64,
+    pub threads: usize,
+}
+
+/// What a worker's core was worth.
+#[derive(Clone, Debug)]
+pub struct CoreUse {
+    pub worker: u32,
+    pub cpu: usize,
+    pub busy: f64,
+    pub connections: u32,
+}
+
+/// Everything that a run brought to light.
+pub struct Outcome {
+    pub totals: Totals,
+    pub seconds: Vec<Second>,
+    pub cores: Vec<CoreUse>,
+    pub cost: Option<Cost>,
+    pub failures: Vec<Failure>,
+    pub failures_total: u64,
+    /// From the first connect until all were ready.
+    pub connect_s: f64,
+    pub connections: u32,
+    /// Seconds of the measured time that passed before an early end.
+    pub measured_s: f64,
+    pub interrupted: bool,
+}
+
+/// What to show while a run goes on.
+pub enum Progress<'a> {
+    Connected {
+        up: usize,
+        of: u32,
+    },
+    /// A second is over for all workers.
+    Second(&'a Second),
+}
+
+/// Runs what `spec` says. `interrupted` ends it early, with a report.
+pub fn run(spec: &Spec, interrupted: &AtomicBool, watch: &mut dyn FnMut(Progress<'_>)) -> Outcome {
+    let control = Control::new(spec);
+    let (sender, receiver) = mpsc::channel();
+    let mut coordinator = Coordinator::new(spec, &control);
+    std::thread::scope(|scope| {
+        let handles: Vec<_> = (0..spec.workers)
+            .map(|index| {
+                let (control, sender) = (&control, sender.clone());
+                let spawned = std::thread::Builder::new().name(format!("worker-{index}"));
+                spawned.spawn_scoped(scope, move || {
+                    let alarm = Alarm(control);
+                    let result = Worker::new(spec, control, index, sender).and_then(Worker::run);
+                    if result.is_ok() {
+                        std::mem::forget(alarm);
+                    }
+                    result
+                })
+            })
+            .collect();
+        drop(sender);
+        coordinator.attend(&receiver, interrupted, watch);
+        for handle in handles {
+            match handle {
+                Ok(handle) => match handle.join() {
+                    Ok(report) => coordinator.finish(report),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                },
+                Err(e) => {
+                    coordinator.finish(Err(Failure::Machine { what: format!("cannot start a thread: {e}") }))
+                }
+            }
+        }
+    });
+    coordinator.outcome()
+}
+
+/// Ends the run for everyone if a worker fails or panics.
+struct Alarm<'a>(&'a Control);
+
+impl Drop for Alarm<'_> {
+    fn drop(&mut self) {
+        self.0.stop();
+        self.0.enter(Stage::End);
+    }
+}
+
+struct Coordinator<'a> {
+    spec: &'a Spec,
+    control: &'a Control,
+    broker: Broker,
+    cost: Cost,
+    cpu_before: Option<(u64, u64)>,
+    cpu_after: Option<(u64, u64)>,
+    seconds: BTreeMap<u32, Second>,
+    shown: u32,
+    up: usize,
+    outcome: Outcome,
+    from_ns: u64,
+    to_ns: u64,
+}
+
+impl<'a> Coordinator<'a> {
+    fn new(spec: &'a Spec, control: &'a Control) -> Coordinator<'a> {
+        let broker = Broker::new(&spec.pids).unwrap_or_default();
+        let cost = Cost { memory_before: broker.memory(), ..Cost::default() };
+        Coordinator {
+            spec,
+            control,
+            broker,
+            cost,
+            cpu_before: None,
+            cpu_after: None,
+            seconds: BTreeMap::new(),
+            shown: 0,
+            up: 0,
+            outcome: Outcome {
+                totals: Totals::new(),
+                seconds: Vec::new(),
+                cores: Vec::new(),
+                cost: None,
+                failures: Vec::new(),
+                failures_total: 0,
+                connect_s: 0.0,
+                connections: 0,
+                measured_s: 0.0,
+                interrupted: false,
+            },
+            from_ns: u64::MAX,
+            to_ns: u64::MAX,
+        }
+    }
+
+    /// Moves the stages along until every worker has hung up.
+    fn attend(
+        &mut self,
+        events: &mpsc::Receiver<Event>,
+        interrupted: &AtomicBool,
+        watch: &mut dyn FnMut(Progress<'_>),
+    ) {
+        let mut next_sample = 0;
+        loop {
+            let now = self.control.clock.now();
+            let mut until = now + 5_000_000;
+            for edge in [self.from_ns, self.to_ns] {
+                if edge > now {
+                    until = until.min(edge);
+                }
+            }
+            match events.recv_timeout(Duration::from_nanos(until - now)) {
+                Ok(event) => self.take(event, watch),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            if interrupted.load(Ordering::Relaxed) && !self.outcome.interrupted {
+                self.outcome.interrupted = true;
+                self.interrupt();
+            }
+            self.advance();
+            let now = self.control.clock.now();
+            self.sample(now, &mut next_sample);
+        }
+    }
+
+    fn interrupt(&mut self) {
+        self.control.stop();
+        if self.control.stage() == Stage::Connect {
+            self.control.enter(Stage::End);
+        }
+        self.to_ns = self.to_ns.min(self.control.clock.now());
+    }
+
+    fn advance(&mut self) {
+        let all = |stage| self.control.arrived(stage) == self.spec.workers;
+        match self.control.stage() {
+            Stage::Connect if all(Stage::Connect) => {
+                let now = self.control.clock.now();
+                self.outcome.connect_s = now as f64 / 1e9;
+                self.cost.memory_connected = self.broker.memory();
+                let start = now + START_DELAY_NS;
+                self.from_ns = start + (self.spec.warmup_s * 1e9) as u64;
+                self.to_ns = self.from_ns + (self.spec.duration_s * 1e9) as u64;
+                self.control.set_start(start);
+                self.control.enter(Stage::Run);
+            }
+            Stage::Run if all(Stage::Run) => self.control.enter(Stage::Settle),
+            _ => {}
+        }
+    }
+
+    /// Looks at the broker once a second and at both ends of the measured time.
+    fn sample(&mut self, now: u64, next_sample: &mut u64) {
+        let begins = now >= self.from_ns && self.cpu_before.is_none();
+        let ends = now >= self.to_ns && self.cpu_after.is_none();
+        if !(begins || ends || now >= *next_sample) || !self.broker.is_known() {
+            return;
+        }
+        *next_sample = now + 1_000_000_000;
+        let look = (self.broker.cpu_ns(), self.control.clock.now());
+        if begins {
+            self.cpu_before = Some(look);
+        }
+        if ends {
+            self.cpu_after = Some(look);
+        }
+        self.cost.memory_peak = self.cost.memory_peak.max(self.broker.memory());
+        self.cost.threads = self.broker.threads();
+    }
+
+    fn take(&mut self, event: Event, watch: &mut dyn FnMut(Progress<'_>)) {
+        match event {
+            Event::Interval(interval) => {
+                let second = interval.second;
+                self.add_interval(interval);
+                let whole = self.seconds.get(&second).is_some_and(|s| s.workers == self.spec.workers);
+                if whole && second >= self.shown {
+                    self.shown = second + 1;
+                    watch(Progress::Second(&self.seconds[&second]));
+                }
+            }
+            Event::Trouble(failure) => self.note(failure),
+            Event::Connected(up) => {
+                self.up += up;
+                watch(Progress::Connected { up: self.up, of: self.spec.clients() });
+            }
+        }
+    }
+
+    fn add_interval(&mut self, interval: Interval) {
+        let second = self.seconds.entry(interval.second).or_insert_with(|| Second {
+            second: interval.second,
+            offered: 0,
+            sent: 0,
+            delivered: 0,
+            missing: 0,
+            latency: Histogram::new_from(&interval.latency),
+            workers: 0,
+        });
+        second.offered += interval.offered;
+        second.sent += interval.sent;
+        second.delivered += interval.delivered;
+        second.missing += interval.missing;
+        second.latency.add(&interval.latency).expect("all histograms have the same bounds");
+        second.workers += 1;
+    }
+
+    fn note(&mut self, failure: Failure) {
+        self.outcome.failures_total += 1;
+        if self.outcome.failures.len() < FAILURES_KEPT && !self.outcome.failures.contains(&failure) {
+            self.outcome.failures.push(failure);
+        }
+    }
+
+    fn finish(&mut self, report: Result<WorkerReport, Failure>) {
+        match report {
+            Ok(report) => {
+                self.outcome.totals.add(&report.totals);
+                self.outcome.connections += report.connections;
+                self.outcome.cores.push(CoreUse {
+                    worker: report.index,
+                    cpu: report.cpu,
+                    busy: report.busy,
+                    connections: report.connections,
+                });
+            }
+            Err(failure) => self.note(failure),
+        }
+    }
+
+    fn outcome(mut self) -> Outcome {
+        if let (Some((cpu, at)), Some((cpu_end, at_end))) = (self.cpu_before, self.cpu_after) {
+            self.cost.cpu_ns = cpu_end - cpu;
+            self.cost.wall_ns = at_end - at;
+        }
+        self.outcome.cost = Some(self.cost).filter(|_| self.broker.is_known());
+        let end = self.to_ns.min(self.control.clock.now());
+        self.outcome.measured_s =
+            if self.from_ns == u64::MAX { 0.0 } else { end.saturating_sub(self.from_ns) as f64 / 1e9 };
+        self.outcome.seconds = self.seconds.into_values().collect();
+        self.outcome
+    }
+}

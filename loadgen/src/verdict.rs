@@ -1,0 +1,140 @@
+//! What a run is worth: the generator's judgement of itself and of the broker, and the exit code.
+
+use crate::engine::Outcome;
+use crate::spec::{Load, Pattern, Spec};
+use crate::threshold::Threshold;
+
+/// A worker that is busier than this can no longer tell its own delay from the broker's.
+pub const BUSY_MAX: f64 = 0.90;
+/// The largest share of the measured p99 that the generator's own p99 lateness may have.
+pub const LATENESS_SHARE_MAX: f64 = 0.20;
+
+/// Exit codes.
+pub mod exit {
+    pub const FINE: u8 = 0;
+    pub const THRESHOLD: u8 = 1;
+    pub const USAGE: u8 = 2;
+    pub const FAULTY: u8 = 3;
+    pub const INVALID: u8 = 4;
+    pub const CONNECTION: u8 = 5;
+}
+
+/// Whether the figures are the broker's or the generator's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Worth {
+    Valid,
+    /// Closed loop: the generator was the bottleneck. The rate is a lower bound, latency is void.
+    GeneratorBound,
+    /// Open loop: the generator did not keep its own schedule. Rate and latency are void.
+    Invalid,
+    /// The run ended before anything was measured.
+    Nothing,
+}
+
+/// See the top of the file.
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    pub worth: Worth,
+    /// Why it is worth no more.
+    pub reasons: Vec<String>,
+    /// The broker's shortcomings, in words.
+    pub faults: Vec<String>,
+    /// Thresholds that did not hold.
+    pub broken: Vec<String>,
+    pub checked: bool,
+    pub exit: u8,
+}
+
+impl Verdict {
+    pub fn name(&self) -> &'static str {
+        match self.worth {
+            Worth::Valid => "VALID",
+            Worth::GeneratorBound => "GENERATOR-BOUND",
+            Worth::Invalid => "INVALID",
+            Worth::Nothing => "NOTHING MEASURED",
+        }
+    }
+
+    pub fn latency_holds(&self) -> bool {
+        self.worth == Worth::Valid
+    }
+}
+
+/// Judges a run.
+pub fn judge(spec: &Spec, outcome: &Outcome, thresholds: &[Threshold]) -> Verdict {
+    let (worth, reasons) = worth(spec, outcome);
+    let mut verdict = Verdict {
+        worth,
+        reasons,
+        faults: faults(outcome),
+        broken: Vec::new(),
+        checked: spec.checked,
+        exit: exit::FINE,
+    };
+    for threshold in thresholds {
+        if let Some(why) = threshold.broken(spec, outcome, &verdict) {
+            verdict.broken.push(why);
+        }
+    }
+    // The most fundamental trouble decides: without connections nothing counts; a lost message stays lost even in a
+    // run whose latencies are void.
+    verdict.exit = if outcome.failures_total > 0 {
+        exit::CONNECTION
+    } else if outcome.totals.faults.any() {
+        exit::FAULTY
+    } else if worth == Worth::Invalid || (worth == Worth::Nothing && !outcome.interrupted) {
+        exit::INVALID
+    } else if !verdict.broken.is_empty() {
+        exit::THRESHOLD
+    } else {
+        exit::FINE
+    };
+    verdict
+}
+
+fn worth(spec: &Spec, outcome: &Outcome) -> (Worth, Vec<String>) {
+    let mut reasons = Vec::new();
+    let totals = &outcome.totals;
+    if outcome.measured_s <= 0.0 || (totals.delivered_all == 0 && spec.pattern != Pattern::Swallow) {
+        return (Worth::Nothing, reasons);
+    }
+    for core in outcome.cores.iter().filter(|core| core.busy > BUSY_MAX) {
+        reasons.push(format!(
+            "the generator's CPU {} was {:.0} % busy (limit {:.0} %): give it more with --cores",
+            core.cpu,
+            100.0 * core.busy,
+            100.0 * BUSY_MAX
+        ));
+    }
+    if matches!(spec.load, Load::Closed { .. }) {
+        let worth = if reasons.is_empty() { Worth::Valid } else { Worth::GeneratorBound };
+        return (worth, reasons);
+    }
+    let (late, p99) = (totals.lateness.value_at_quantile(0.99), totals.latency.value_at_quantile(0.99));
+    if late as f64 > LATENESS_SHARE_MAX * p99 as f64 {
+        reasons.push(format!(
+            "the generator itself was late: its p99 lateness of {} is more than {:.0} % of the measured p99 of {}",
+            crate::report::time(late),
+            100.0 * LATENESS_SHARE_MAX,
+            crate::report::time(p99)
+        ));
+    }
+    let worth = if reasons.is_empty() { Worth::Valid } else { Worth::Invalid };
+    (worth, reasons)
+}
+
+fn faults(outcome: &Outcome) -> Vec<String> {
+    let f = &outcome.totals.faults;
+    let named = [
+        (f.lost, "lost"),
+        (f.duplicated, "duplicated"),
+        (f.disordered, "out of order"),
+        (f.corrupted, "corrupted"),
+        (f.stray, "delivered to a client that had not subscribed"),
+    ];
+    named
+        .iter()
+        .filter(|(n, _)| *n > 0)
+        .map(|(n, what)| format!("{} {what}", crate::report::count(*n)))
+        .collect()
+}
