@@ -20,8 +20,8 @@ use crate::io::sockets::{self, Cause, ListenError, Locks};
 use crate::io::uring::{Features, Peers, Sizes, Unavailable, Uring};
 use crate::io::{Driver, Io, Wait};
 use crate::limits::{Limits, QueueFull};
-use crate::memory::{Pool, ShardId};
-use crate::mesh;
+use crate::memory::{Class, Pool, ShardId};
+use crate::mesh::{self, Bounds};
 use crate::metrics::{Counters, sum};
 use crate::shard::{Live, Options, Parcel, Setup, Shard, Stopping, Turn};
 
@@ -31,6 +31,8 @@ const MESH_RING_BYTES: usize = 32 << 20;
 const MESH_SLOTS: std::ops::RangeInclusive<usize> = 64..=4096;
 /// Items that may wait beside one ring; beyond it publishers to that shard are paused.
 const MESH_SPILL_MAX: usize = 4096;
+/// Bytes of messages that one FIFO may hold at least, whatever the budget says.
+const MESH_BYTES_MIN: usize = 1 << 20;
 /// Descriptors that are kept free of connections: rings, locks, the log, files of the runtime.
 const DESCRIPTORS_RESERVED: u64 = 64;
 /// Fewer connections than this are no broker.
@@ -185,7 +187,8 @@ impl Server {
         let options = Options { sys_interval_ms: config.sys_interval_ms, ..Options::default() };
         let epoch = Instant::now();
         let (ready, is_ready) = mpsc::channel();
-        let links = mesh::build::<Parcel>(shards, mesh_slots(shards), MESH_SPILL_MAX);
+        let links =
+            mesh::build::<Parcel>(shards, mesh_bounds(shards, config::pools(&limits)[Class::Mesh as usize]));
         let mut threads = Vec::new();
         let mut gates = Vec::new();
         for ((links, listeners), &cpu) in links.into_iter().zip(listening.by_shard).zip(&config.placement) {
@@ -359,12 +362,16 @@ fn fit_descriptors(config: &Config) -> Result<Limits, StartError> {
     Ok(Limits { connections_max, ..config.limits.clone() })
 }
 
-/// Items of one ring: the budget of all rings, shared equally, in powers of two.
-fn mesh_slots(shards: u16) -> usize {
+/// What each FIFO between two shards may hold, out of budgets for all of them.
+fn mesh_bounds(shards: u16, bytes: u64) -> Bounds {
     let rings = (usize::from(shards) * (usize::from(shards) - 1)).max(1);
     let slots = MESH_RING_BYTES / rings / size_of::<Parcel>();
     let slots = if slots.is_power_of_two() { slots } else { slots.next_power_of_two() / 2 };
-    slots.clamp(*MESH_SLOTS.start(), *MESH_SLOTS.end())
+    Bounds {
+        ring_slots: slots.clamp(*MESH_SLOTS.start(), *MESH_SLOTS.end()),
+        spill_max: MESH_SPILL_MAX,
+        bytes_max: (bytes as usize / rings).max(MESH_BYTES_MIN),
+    }
 }
 
 /// A shard's thread, from its seat to its end.
