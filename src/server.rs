@@ -564,10 +564,10 @@ mod tests {
     fn rings_between_shards_share_one_budget() {
         let bytes = |shards: u16| {
             let rings = usize::from(shards) * usize::from(shards - 1);
-            rings * mesh_slots(shards) * size_of::<Parcel>()
+            rings * mesh_bounds(shards, 0).ring_slots * size_of::<Parcel>()
         };
         assert!((2..=64).all(|shards| bytes(shards) <= MESH_RING_BYTES.max(bytes(2))));
-        assert_eq!(mesh_slots(1), *MESH_SLOTS.end());
-        assert_eq!(mesh_slots(128), *MESH_SLOTS.start());
+        assert_eq!(mesh_bounds(1, 0).ring_slots, *MESH_SLOTS.end());
+        assert_eq!(mesh_bounds(128, 0).ring_slots, *MESH_SLOTS.start());
     }
 }
