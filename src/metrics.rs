@@ -107,10 +107,10 @@ counters! {
     dropped_no_member_total,
     /// Messages dropped with the session that held them.
     dropped_session_end_total,
+    /// Messages that their publisher may not publish.
+    dropped_denied_total,
     /// Retained messages not stored because of a limit.
     dropped_retained_full_total,
-    /// Messages that could not be delivered twice because packet identifiers ran out.
-    dropped_other_total,
     /// Messages sent to other shards.
     mesh_sent_total,
     /// Messages received from other shards.

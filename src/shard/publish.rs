@@ -77,6 +77,10 @@ impl Core {
             }
         }
 
+        if is_ours(topic) {
+            return Ok(self.refuse_publish(key, version, publish));
+        }
+
         let mut cleaned = std::mem::take(&mut self.scratch.properties);
         let properties = match publish.properties.as_contiguous() {
             Some(bytes) => bytes,
@@ -104,6 +108,24 @@ impl Core {
         };
         self.acknowledge(key, version, publish, reason);
         Ok(Handled::Done)
+    }
+
+    /// Nobody is told of a message that its publisher may not publish. Only v5 has a word for it; a 3.x client gets the
+    /// normal acknowledgement. // [U5-3.3.4-7] 3.1.1: [311:MQTT-3.3.5-2]
+    fn refuse_publish(&mut self, key: Key, version: Version, publish: &Publish<'_>) -> Handled {
+        self.counters().dropped_denied_total.add(1);
+        if version != Version::V5 {
+            self.acknowledge(key, version, publish, Reason::SUCCESS);
+            return Handled::Done;
+        }
+        let kind = match publish.qos {
+            Qos::AtMostOnce => return Handled::Done,
+            Qos::AtLeastOnce => AckKind::PubAck,
+            Qos::ExactlyOnce => AckKind::PubRec,
+        };
+        self.with_session(key, |session, link, _| session.refuse_publish(link, publish.qos, publish.packet_id));
+        self.stage(key, |out| wire::encode_ack(out, version, kind, publish.packet_id, Reason::NOT_AUTHORIZED));
+        Handled::Done
     }
 
     /// [MQTT-3.3.4-1] [MQTT-4.3.2-4] [MQTT-4.3.3-8]
@@ -234,4 +256,9 @@ impl Core {
         let bytes = parcel.cost();
         self.links.push(to, parcel, bytes);
     }
+}
+
+/// Whether only the broker publishes to this topic. // [U5-4.7.2-1]
+pub(super) fn is_ours(topic: &str) -> bool {
+    topic.strip_prefix("$SYS").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }

@@ -176,6 +176,9 @@ impl Core {
         let Some(slot) = self.sessions.get_mut(session) else { return };
         slot.will_at = NEVER;
         let Some(will) = slot.will.take() else { return };
+        if super::publish::is_ours(&will.topic) {
+            return self.counters().dropped_denied_total.add(1);
+        }
         let publisher = slot.client_hash;
         let view = MessageView {
             topic: &will.topic,

@@ -42,6 +42,7 @@ const SUMS: &[(&str, Pick)] = &[
     ("connections/accepted", |c| &c.connections_accepted_total),
     ("connections/refused", |c| &c.connections_refused_total),
     ("connects/refused", |c| &c.connects_refused_total),
+    ("drops/denied", |c| &c.dropped_denied_total),
     ("drops/expired", |c| &c.dropped_expired_total),
     ("drops/memory", |c| &c.dropped_memory_total),
     ("drops/no_member", |c| &c.dropped_no_member_total),
