@@ -16,7 +16,8 @@ pub struct Limits {
     pub connect_packet_size_max: u32,
     /// Milliseconds from accept to a whole CONNECT. Beyond it: close.
     pub connect_timeout_ms: Millis,
-    /// QoS 1 and 2 PUBLISH packets that a client may have unacknowledged. Beyond it: 0x93 (v5), close (3.x).
+    /// QoS 1 and 2 PUBLISH packets that a v5 client may have unacknowledged. Beyond it: 0x93, close. A 3.x client is not
+    /// told of it and not held to it.
     pub receive_maximum: u16,
     /// QoS 1 and 2 PUBLISH packets that the broker has unacknowledged at one client, whatever the client allows.
     pub send_maximum: u16,

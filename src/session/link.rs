@@ -93,11 +93,13 @@ impl Link {
         self.send_quota = self.send_quota_max.min(self.send_quota + 1);
     }
 
-    /// Counts a PUBLISH from the client; false if that is one too many. // [MQTT-3.3.4-7] [U5-3.3.4-3]
+    /// Counts a PUBLISH from the client; false if that is one too many. A 3.x client is not told the Receive Maximum
+    /// and so not held to it: what it may have open is bounded by its Packet Identifiers.
+    /// // [MQTT-3.3.4-7] [U5-3.3.4-3]
     #[must_use]
     pub(super) fn take_receive_quota(&mut self, limits: &Limits) -> bool {
-        let allowed = self.receive_used < limits.receive_maximum;
-        self.receive_used += u16::from(allowed);
+        let allowed = self.version != Version::V5 || self.receive_used < limits.receive_maximum;
+        self.receive_used = self.receive_used.saturating_add(u16::from(allowed));
         allowed
     }
 

@@ -175,7 +175,9 @@ impl Model {
     // Client to broker
 
     pub(super) fn handle_publish(&mut self, qos: Qos, packet_id: u16, env: &Env) -> Ingress {
-        let is_free = self.receive_used() < usize::from(env.limits.receive_maximum);
+        let is_held_to_it =
+            self.connection.as_ref().is_some_and(|connection| connection.version == Version::V5);
+        let is_free = !is_held_to_it || self.receive_used() < usize::from(env.limits.receive_maximum);
         match (qos, self.received.get(&packet_id)) {
             (Qos::AtMostOnce, _) => Ingress::Route,
             (Qos::ExactlyOnce, Some(&number)) if number == self.number => Ingress::Repeat,

@@ -123,8 +123,12 @@ impl Core {
             Qos::AtLeastOnce => AckKind::PubAck,
             Qos::ExactlyOnce => AckKind::PubRec,
         };
-        self.with_session(key, |session, link, _| session.refuse_publish(link, publish.qos, publish.packet_id));
-        self.stage(key, |out| wire::encode_ack(out, version, kind, publish.packet_id, Reason::NOT_AUTHORIZED));
+        self.with_session(key, |session, link, _| {
+            session.refuse_publish(link, publish.qos, publish.packet_id)
+        });
+        self.stage(key, |out| {
+            wire::encode_ack(out, version, kind, publish.packet_id, Reason::NOT_AUTHORIZED)
+        });
         Handled::Done
     }
 
