@@ -300,8 +300,12 @@ impl<T> Links<T> {
         count
     }
 
-    /// The items of the last [`Links::read`] were acted upon.
+    /// The items of the last [`Links::read`] were acted upon. None are no progress: whoever was rung only because a
+    /// register grew must not ring back, or two shards that wait for each other never sleep.
     pub fn consumed(&mut self, from: ShardId, count: usize) {
+        if count == 0 {
+            return;
+        }
         let Some(incoming) = self.incoming[usize::from(from)].as_mut() else { return };
         incoming.consumed += count as u64;
         let consumed = incoming.consumed;
