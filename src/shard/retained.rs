@@ -237,7 +237,10 @@ impl Core {
 
     /// Delivers and asks. Returns whether there is more to do at once.
     fn advance(&mut self, session: Key, cursor: &mut Cursor) -> bool {
-        while let Some(message) = self.can_take(session).then(|| cursor.parked.pop_front()).flatten() {
+        while let Some(message) = cursor.parked.front()
+            && self.can_take(session, message.cost())
+            && let Some(message) = cursor.parked.pop_front()
+        {
             let Some(subscription) = self.router.subscription(cursor.subscription) else { return false };
             let identifier = [subscription.identifier];
             let grant = Grant {
@@ -276,16 +279,19 @@ impl Core {
         again
     }
 
-    /// Whether the session's client is there and keeps up.
-    fn can_take(&self, session: Key) -> bool {
+    /// Whether the session's client is there and takes a message of `cost` bytes without anything being dropped for it:
+    /// the limits of queue and send buffer are for live messages, a cursor waits.
+    fn can_take(&self, session: Key, cost: usize) -> bool {
         let Some(slot) = self.sessions.get(session) else { return false };
         let Some(connection) = slot.connection.and_then(|key| self.connections.get(key)) else {
             return false;
         };
         let max = self.limits.send_buffer_bytes_max;
+        let (room, max_bytes) = (connection.send_room(max), max as usize);
         connection.live().is_some()
-            && connection.send_room(max) > max as usize / 2
+            && (room >= max_bytes || (room > max_bytes / 2 && room >= cost))
             && slot.session.queue_len() < CURSOR_QUEUE_MAX
+            && slot.session.queue_takes(cost, &self.limits)
     }
 
     pub(super) fn query_arrived(&mut self, from: ShardId, query: Query) {
