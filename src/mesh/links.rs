@@ -58,6 +58,8 @@ pub struct Links<T> {
     unread: ShardSet,
     /// Peers whose spill is at its bound.
     full: ShardSet,
+    /// Some peer was taken out of `full` since [`Links::has_eased`] was asked.
+    eased: bool,
     /// Peers that published progress here and may have to be rung.
     progressed: ShardSet,
 }
@@ -88,6 +90,7 @@ pub fn build<T>(shards: u16, bounds: Bounds) -> Vec<Links<T>> {
             touched: ShardSet::EMPTY,
             unread: ShardSet::EMPTY,
             full: ShardSet::EMPTY,
+            eased: false,
             progressed: ShardSet::EMPTY,
         })
         .collect();
@@ -189,6 +192,12 @@ impl<T> Links<T> {
         self.full
     }
 
+    /// Whether some shard has left [`Links::full`] since this was last asked: who waited for it must look again, since
+    /// no bell will ring for that.
+    pub fn has_eased(&mut self) -> bool {
+        std::mem::take(&mut self.eased)
+    }
+
     /// Items that wait behind the ring.
     pub fn spilled(&self, to: ShardId) -> usize {
         self.out_ref(to).spill.len()
@@ -243,6 +252,7 @@ impl<T> Links<T> {
                 self.await_progress(to);
             }
             if below {
+                self.eased |= self.full.contains(to);
                 self.full.remove(to);
             }
             if self.bells[usize::from(to)].ring(self.here) {

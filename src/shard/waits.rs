@@ -217,7 +217,11 @@ impl Core {
     }
 
     /// Whether something that waits could go on now.
-    pub(super) fn has_progress(&self) -> bool {
-        self.shards > 1 && self.interest_may_settle()
+    pub(super) fn has_progress(&mut self) -> bool {
+        self.shards > 1 && (self.interest_may_settle() || (self.links.has_eased() && self.waits_for_room()))
+    }
+
+    fn waits_for_room(&self) -> bool {
+        !self.hand_offs.is_empty() || !self.waits.paused.is_empty()
     }
 }
