@@ -128,18 +128,6 @@ impl Core {
             connection.phase = Phase::Opening;
             self.try_connect(key);
         }
-        self.admit_again();
-    }
-
-    /// Listening sockets that held because too many connections waited accept again.
-    pub(super) fn admit_again(&mut self) {
-        if self.hand_offs.len() < self.options.hand_offs_max {
-            for listener in &mut self.listeners {
-                if *listener == super::Listener::Holding {
-                    *listener = super::Listener::Ended;
-                }
-            }
-        }
     }
 
     /// A connection came home from another shard.

@@ -214,8 +214,8 @@ enum Listener {
     Ended,
     /// Descriptors or memory ran out; tried again at this time.
     Resting(Millis),
-    /// Cancelled because too many connections wait.
-    Holding,
+    /// Its cancel is in flight, because too many connections wait or the shard stops.
+    Cancelling,
 }
 
 impl<I: Io> Shard<I> {
@@ -371,7 +371,7 @@ impl Core {
     fn next_deadline(&self) -> Millis {
         let resting = self.listeners.iter().filter_map(|listener| match listener {
             Listener::Resting(until) => Some(*until),
-            Listener::Accepting | Listener::Ended | Listener::Holding => None,
+            Listener::Accepting | Listener::Ended | Listener::Cancelling => None,
         });
         resting.chain(self.timers.next()).chain(self.stop.poll_at(self.now)).min().unwrap_or(NEVER)
     }

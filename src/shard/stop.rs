@@ -75,9 +75,9 @@ impl<I: Io> Shard<I> {
         core.stop.stage = Stage::Wills(None);
         for (index, listener) in core.listeners.iter_mut().enumerate() {
             if *listener == Listener::Accepting {
+                *listener = Listener::Cancelling;
                 self.io.accept_cancel(ListenerId(index as u16));
             }
-            *listener = Listener::Holding;
         }
         let sessions: Vec<Key> = core.sessions.keys().collect();
         for session in sessions {

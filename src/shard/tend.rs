@@ -152,7 +152,6 @@ impl<I: Io> Shard<I> {
         core.budget.release(Class::Receive, connection.charged_receive);
         core.budget.release(Class::Send, connection.charged_send);
         self.io.close(connection.socket);
-        core.admit_again();
     }
 
     fn tend_listeners(&mut self) {
@@ -163,20 +162,19 @@ impl<I: Io> Shard<I> {
         let crowded = core.hand_offs.len() >= core.options.hand_offs_max;
         for (index, listener) in core.listeners.iter_mut().enumerate() {
             let id = ListenerId(index as u16);
+            if matches!(*listener, Listener::Resting(until) if until <= core.now) {
+                *listener = Listener::Ended;
+            }
             match *listener {
                 Listener::Accepting if crowded => {
-                    *listener = Listener::Holding;
+                    *listener = Listener::Cancelling;
                     self.io.accept_cancel(id);
                 }
                 Listener::Ended if !crowded => {
                     *listener = Listener::Accepting;
                     self.io.accept(id);
                 }
-                Listener::Resting(until) if until <= core.now => {
-                    *listener = Listener::Accepting;
-                    self.io.accept(id);
-                }
-                Listener::Accepting | Listener::Ended | Listener::Resting(_) | Listener::Holding => {}
+                Listener::Accepting | Listener::Cancelling | Listener::Ended | Listener::Resting(_) => {}
             }
         }
     }
