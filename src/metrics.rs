@@ -45,7 +45,7 @@ counters! {
     queued_messages,
     /// Bytes charged for them.
     queued_bytes,
-    /// Receive buffers that are not back with the kernel at the end of a turn.
+    /// Bytes that wait to be parsed or sent.
     buffers_held,
     /// Timers set.
     timers,

@@ -4,7 +4,7 @@ use crate::memory::{Arena, Key, Message};
 use crate::session::{
     Cx, Delivered, DropReason, Drops, Fanout, Grant, Link, Retain, Session, Variants, Wire,
 };
-use crate::topic::{self, Route};
+use crate::topic::{self, Route, Subscription};
 use crate::wire::Qos;
 
 use super::Core;
@@ -39,11 +39,11 @@ impl Core {
             let session = subscription.session;
             identifiers.clear();
             let mut merged = None;
-            self.merge(*first, fanout, &mut merged, &mut identifiers);
+            self.merge(subscription, fanout, &mut merged, &mut identifiers);
             while let Some((next, others)) = rest.split_first() {
                 match self.router.subscription(*next) {
                     Some(subscription) if subscription.session == session => {
-                        self.merge(*next, fanout, &mut merged, &mut identifiers);
+                        self.merge(subscription, fanout, &mut merged, &mut identifiers);
                     }
                     Some(_) => break,
                     None => {}
@@ -60,8 +60,13 @@ impl Core {
         reached
     }
 
-    fn merge(&self, key: Key, fanout: &Fanout<'_>, merged: &mut Option<Merged>, identifiers: &mut Vec<u32>) {
-        let Some(subscription) = self.router.subscription(key) else { return };
+    fn merge(
+        &self,
+        subscription: &Subscription,
+        fanout: &Fanout<'_>,
+        merged: &mut Option<Merged>,
+        identifiers: &mut Vec<u32>,
+    ) {
         let options = subscription.options;
         let message = &fanout.message;
         if options.no_local

@@ -49,7 +49,7 @@ use std::sync::Arc;
 use crate::clock::{Millis, NEVER};
 use crate::io::{Completion, Io, ListenerId};
 use crate::limits::Limits;
-use crate::memory::{Arena, Budget, Key, Pool, ShardId};
+use crate::memory::{Arena, Budget, Class, Key, Pool, ShardId};
 use crate::mesh::{Bell, Links};
 use crate::metrics::Counters;
 use crate::timer::Timers;
@@ -141,6 +141,7 @@ pub struct Live {
     pub sessions: u64,
     pub subscriptions: u64,
     pub retained: u64,
+    /// Bytes that wait to be parsed or sent.
     pub buffers: u64,
     pub timers: u64,
     pub mesh: u64,
@@ -387,7 +388,7 @@ impl Core {
             sessions: self.sessions.len() as u64,
             subscriptions: self.router.subscriptions_len() as u64,
             retained: self.retained.len() as u64,
-            buffers: 0,
+            buffers: self.budget.used(Class::Receive) + self.budget.used(Class::Send),
             timers: self.live_timers(),
             mesh: self.links.waiting() as u64 + self.waits.len() as u64 + self.interest.len() as u64,
         }
@@ -429,7 +430,8 @@ impl Core {
         counters.sessions.set(live.sessions);
         counters.subscriptions.set(live.subscriptions);
         counters.retained_bytes.set(self.retained.bytes() as u64);
-        counters.queued_bytes.set(self.budget.used(crate::memory::Class::Queue));
+        counters.queued_bytes.set(self.budget.used(Class::Queue));
+        counters.buffers_held.set(live.buffers);
         counters.timers.set(live.timers);
         counters.mesh_waiting.set(live.mesh);
         counters.connections_paused.set(self.waits.paused_len() as u64);

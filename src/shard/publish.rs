@@ -37,12 +37,11 @@ impl Core {
         publish: &Publish<'_>,
         pressure: Pressure,
     ) -> Result<Handled, DecodeError> {
-        let limits = self.limits.clone();
         let Some(live) = self.connections.get_mut(key).and_then(|connection| connection.live_mut()) else {
             return Ok(Handled::Done);
         };
         let (session, version, publisher) = (live.session, live.link.version, live.client_hash);
-        let resolved = live.link.resolve_topic(publish.topic, publish.topic_alias, &limits)?;
+        let resolved = live.link.resolve_topic(publish.topic, publish.topic_alias, &self.limits)?;
         let topic = resolved.as_str();
 
         if self.shards > 1
@@ -61,7 +60,7 @@ impl Core {
         let counters = &self.counters[usize::from(self.id)];
         counters.publish_received_total.add(1);
         counters.publish_bytes_received_total.add(publish.payload.len() as u64);
-        match slot.session.handle_publish(&mut live.link, publish.qos, publish.packet_id, &limits) {
+        match slot.session.handle_publish(&mut live.link, publish.qos, publish.packet_id, &self.limits) {
             Ingress::Route => {}
             // [MQTT-4.3.3-10]
             Ingress::Repeat => {
