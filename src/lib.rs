@@ -1,6 +1,8 @@
 //! An MQTT broker for Linux.
 #![deny(unsafe_code)]
 
+#[cfg(feature = "count-allocations")]
+pub mod allocator;
 pub mod clock;
 pub mod config;
 pub mod io;

@@ -12,8 +12,13 @@ use ringmq::io::sockets::{self, StopSignals};
 use ringmq::log::{self, Kind, Level};
 use ringmq::server::{Server, Stopped};
 
+#[cfg(not(feature = "count-allocations"))]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[cfg(feature = "count-allocations")]
+#[global_allocator]
+static ALLOCATOR: ringmq::allocator::Counting = ringmq::allocator::Counting;
 
 /// A wait for a signal ends after this time, and begins again.
 const WATCH: Duration = Duration::from_secs(3600);

@@ -129,6 +129,8 @@ counters! {
     receives_total,
     /// System calls of the loop.
     system_calls_total,
+    /// Allocations of the shard's thread; counted only in builds with `count-allocations`.
+    allocations_total,
     /// Receives that found no free buffer.
     no_buffers_total,
 }

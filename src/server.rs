@@ -440,6 +440,8 @@ fn drive(mut shard: Shard<Uring>, control: &Control, epoch: Instant) -> Live {
         }
         let calls = shard.io_mut().system_calls();
         shard.counters().system_calls_total.set(calls);
+        #[cfg(feature = "count-allocations")]
+        shard.counters().allocations_total.set(crate::allocator::allocations());
     }
 }
 
