@@ -378,6 +378,7 @@ mod tests {
             println!("NOT RUN: this machine has no IPv6 loopback");
             return;
         };
+        assert!(socket2::SockRef::from(&v6.by_shard[0][0]).only_v6().unwrap());
         let port = v6.addresses[0].port();
         let v4 = listen(&[SocketAddr::new("127.0.0.1".parse().unwrap(), port)], 1, 16).unwrap();
         TcpStream::connect(v6.addresses[0]).unwrap().write_all(b"6").unwrap();

@@ -515,6 +515,22 @@ fn a_wait_ends_at_its_timeout_and_a_gathering_wait_with_what_it_has() {
 }
 
 #[test]
+fn a_shard_that_never_waits_still_sees_what_comes() {
+    let mut rig = Rig::new(SMALL);
+    let (socket, mut client) = rig.connect();
+    rig.uring.receive(&socket, name(1), ReceiveMode::Many);
+    rig.poll(0);
+    client.write_all(b"hello").unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while rig.waiting.is_empty() {
+        assert!(Instant::now() < deadline, "deferred work is never run");
+        rig.poll(0);
+    }
+    assert_eq!(rig.received().1, b"hello");
+    rig.uring.close(socket);
+}
+
+#[test]
 fn a_queue_that_is_too_small_delays_but_never_loses() {
     let mut rig = Rig::new(TINY);
     let mut pairs: Vec<(Socket, TcpStream)> = (0..100).map(|_| rig.connect()).collect();
