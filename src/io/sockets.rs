@@ -373,6 +373,14 @@ mod tests {
     }
 
     #[test]
+    fn an_ipv6_socket_takes_no_ipv4_connections() {
+        match socket("[::]:0".parse().unwrap()) {
+            Ok(socket) => assert!(socket.only_v6().unwrap()),
+            Err(error) => println!("NOT RUN: this machine has no IPv6: {error}"),
+        }
+    }
+
+    #[test]
     fn an_ipv6_socket_leaves_the_ipv4_port_alone() {
         let Ok(v6) = listen(&["[::1]:0".parse().unwrap()], 1, 16) else {
             println!("NOT RUN: this machine has no IPv6 loopback");

@@ -395,7 +395,11 @@ impl Drop for Uring {
             }
             self.ring.submit_and_wait(Wait { timeout_ms: 10, completions: 1, gather_us: 0 });
         }
-        // Memory that the kernel may still use is not freed. Not seen: cancelling waits for all.
+        // Cancelling waits for all. Should that fail, memory that the kernel may still use is not freed.
+        debug_assert!(
+            std::thread::panicking() || (self.receives_armed == 0 && self.flights.is_empty()),
+            "the kernel did not let go of a ring"
+        );
         if self.receives_armed > 0 {
             self.buffers.leak();
         }

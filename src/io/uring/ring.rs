@@ -286,6 +286,12 @@ mod tests {
     }
 
     #[test]
+    fn a_ring_that_ends_leaves_the_threads_table_of_rings() {
+        // The table has 16 places.
+        assert!((0..20).all(|_| Ring::new(4, 16).unwrap().is_registered()));
+    }
+
+    #[test]
     fn a_ring_with_nothing_to_do_makes_no_system_call() {
         let mut ring = Ring::new(4, 16).unwrap();
         let before = ring.enters();
