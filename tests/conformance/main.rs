@@ -5,10 +5,12 @@
 //! others in `docs/conformance.toml`. `scripts/conformance` joins the list, the code and these names.
 //! Every body runs with one shard and with four.
 
+mod acks;
 mod alias;
 mod connack;
 mod connect;
 mod data_types;
+mod disconnect;
 mod expiry;
 mod flow;
 mod framing;
@@ -16,7 +18,9 @@ mod keep_alive;
 mod publish;
 mod retain;
 mod session;
+mod subscribe;
 mod subscription_id;
 #[path = "../support/mod.rs"]
 mod support;
+mod unsubscribe;
 mod will;
