@@ -16,11 +16,17 @@ mod flow;
 mod framing;
 mod keep_alive;
 mod publish;
+mod qos;
+mod resume;
 mod retain;
 mod session;
+mod shared;
+mod states;
 mod subscribe;
 mod subscription_id;
 #[path = "../support/mod.rs"]
 mod support;
+mod topics;
 mod unsubscribe;
+mod v31;
 mod will;
