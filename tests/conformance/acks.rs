@@ -84,7 +84,7 @@ fn mqtt_3_4_2_1_mqtt_3_5_2_1_mqtt_3_6_2_1_mqtt_3_7_2_1_other_codes_than_those_of
             for code in [0x01, 0x02, 0x04, 0x10, 0x11, 0x18, 0x7F, 0x81, 0x82, 0x8F, 0x92, 0x9B, 0xA2, 0xFF] {
                 if !known.contains(&code) {
                     let label = format!("{label} {code:#04x}");
-                    refuse(b, V5, &label, encode::ack_code(first, 9, code), &[0x82, 0x81]);
+                    refuse(b, V5, &label, encode::ack_code(first, 9, code), &[0x82]);
                 }
             }
         }
@@ -157,6 +157,38 @@ fn mqtt_3_6_2_2_mqtt_3_6_2_3_mqtt_3_7_2_2_mqtt_3_7_2_3_answers_to_unknown_identi
         assert_eq!(client.expect_ack(PUBREL, 44).code, 0x92);
         client.ack(PUBREL, 45);
         assert_eq!(client.expect_ack(PUBCOMP, 45).code, 0x92);
+    });
+}
+
+#[test]
+fn mqtt_3_1_2_29_without_problem_information_only_connack_and_disconnect_have_words() {
+    each(|b| {
+        let connect = Connect::new(V5, name("c")).with(Property::RequestProblemInfo(0));
+        let mut client = Client::accepted(b, &connect);
+        let worded = |properties: &[Property]| properties.iter().any(|p| p.id() == 0x1F || p.id() == 0x26);
+        let topic = name("t");
+        // Every answer that has a failure to tell.
+        client.send(encode::subscribe(V5, 1, &[], &[("a/#/b", 1), (&topic, 1)]));
+        assert!(!worded(&client.expect_suback_whole(1).properties));
+        client.send(encode::unsubscribe(V5, 2, &["never"]));
+        match client.expect_packet() {
+            Packet::Unsuback(unsuback) => assert!(!worded(&unsuback.properties)),
+            other => panic!("{other:?}"),
+        }
+        for (qos, first) in [(1, PUBACK), (2, PUBREC)] {
+            client.send_publish(&Publish::new(name("nobody"), "x").qos(qos, 5));
+            assert!(!worded(&client.expect_ack(first, 5).properties));
+            client.send_publish(&Publish::new("$SYS/broker/x", "x").qos(qos, 6));
+            assert!(!worded(&client.expect_ack(first, 6).properties));
+        }
+        client.ack(PUBREC, 44);
+        assert!(!worded(&client.expect_ack(PUBREL, 44).properties));
+        client.ack(PUBREL, 45);
+        assert!(!worded(&client.expect_ack(PUBCOMP, 45).properties));
+        // What others publish keeps its User Properties.
+        let publish = Publish::new(&*topic, "x").with(Property::User("n".into(), "v".into()));
+        Client::fresh(b, V5).send_publish(&publish);
+        assert!(worded(&client.expect_publish().properties));
     });
 }
 

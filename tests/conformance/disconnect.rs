@@ -91,7 +91,7 @@ fn mqtt_3_14_2_1_codes_that_a_client_may_not_send_are_refused() {
     each(|b| {
         for code in [0x01, 0x02, 0x10, 0x18, 0x7F, 0x84, 0x86, 0x87, 0x8B, 0x8D, 0x8E, 0x8F, 0x9C, 0xA2, 0xFF]
         {
-            refuse(b, V5, &format!("{code:#04x}"), encode::disconnect(code, &[]), &[0x82, 0x81]);
+            refuse(b, V5, &format!("{code:#04x}"), encode::disconnect(code, &[]), &[0x82]);
         }
     });
 }
@@ -173,7 +173,7 @@ fn mqtt_4_12_0_1_mqtt_3_1_2_30_a_connect_with_a_method_is_refused_since_none_is_
             let connect = Connect::new(V5, name("c"))
                 .with(Property::AuthMethod(method.into()))
                 .with(Property::AuthData(vec![1, 2]));
-            refuse_first(b, V5, method, connect.bytes(), &[0x8C, 0x87]);
+            refuse_first(b, V5, method, connect.bytes(), &[0x8C]);
         }
     });
 }
@@ -193,7 +193,7 @@ fn u5_3_15_2_1_u5_3_15_2_2_mqtt_3_15_2_1_auth_without_a_method_or_with_another_c
         refuse(b, V5, "no properties", packet(0xF0, [0x18, 0]), &[0x82]);
         refuse(b, V5, "data alone", encode::auth(0x18, &[Property::AuthData(vec![1])]), &[0x82]);
         refuse(b, V5, "empty", packet(0xF0, []), &[0x82]);
-        refuse(b, V5, "no property length", packet(0xF0, [0x18]), &[0x81, 0x82]);
+        refuse(b, V5, "no property length", packet(0xF0, [0x18]), &[0x81]);
         for code in [0x00, 0x01, 0x17, 0x1A, 0x80, 0xFF] {
             let auth = encode::auth(code, &[Property::AuthMethod("m".into())]);
             refuse(b, V5, &format!("{code:#04x}"), auth, &[0x82]);
@@ -226,7 +226,7 @@ fn u5_4_13_1_mqtt_4_13_1_1_mqtt_4_13_2_1_mqtt311_4_8_0_1_an_error_closes_the_con
 }
 
 #[test]
-fn u5_4_13_2_an_error_of_one_client_disturbs_no_other() {
+fn u5_4_13_2_u311_4_8_1_an_error_of_one_client_disturbs_no_other() {
     each_of(&[V5, V311], |b, v| {
         let topic = name("t");
         let mut subscriber = Client::fresh(b, v);

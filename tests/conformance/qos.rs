@@ -285,3 +285,17 @@ fn u5_4_3_4_the_acknowledgement_takes_over_the_message_for_those_who_are_there()
         }
     });
 }
+
+#[test]
+fn u311_4_3_3_2_a_qos_2_message_goes_onward_before_its_release() {
+    // 3.1.1 leaves the choice between PUBLISH and PUBREL; MQTT 5 takes the former, and so does ringmq for all.
+    each_version(|b, v| {
+        let (mut subscriber, mut publisher, topic) = pair(b, v, 2);
+        publisher.send_publish(&Publish::new(&*topic, "at once").qos(2, 4));
+        publisher.expect_ack(PUBREC, 4);
+        assert_eq!(subscriber.expect_texts(1), ["at once"]);
+        publisher.ack(PUBREL, 4);
+        publisher.expect_ack(PUBCOMP, 4);
+        subscriber.expect_quiet();
+    });
+}
