@@ -350,10 +350,10 @@ fn mqtt_3_1_3_11_mqtt311_3_1_3_10_the_will_topic_must_be_a_topic_name() {
             let connect = Connect::new(v, name("c")).will(Will::new(topic, "x"));
             refuse_first(b, v, &format!("{topic:02x?}"), connect.bytes(), &[0x81]);
         }
-        // Well-formed strings that name no topic: the standard asks for a close and names no code.
+        // Well-formed strings that name no topic: the standard names no code; "topic name invalid" says most.
         for topic in ["", "a/+", "a/#", "#", "+"] {
             let connect = Connect::new(v, name("c")).will(Will::new(topic, "x"));
-            refuse_first(b, v, topic, connect.bytes(), &[0x81, 0x82, 0x90]);
+            refuse_first(b, v, topic, connect.bytes(), &[0x90]);
         }
     });
 }
@@ -377,13 +377,19 @@ fn mqtt_3_1_3_12_mqtt311_3_1_3_11_the_user_name_must_be_utf8() {
 fn mqtt_3_1_4_1_u5_3_1_4_2_an_ill_formed_connect_is_refused_with_connack_in_mqtt_5() {
     each(|b| {
         for (label, bytes) in ill_formed(V5) {
-            refuse_first(b, V5, label, bytes, &[0x81, 0x82]);
+            refuse_first(b, V5, label, bytes, &[0x81]);
+        }
+        // Before the level has come, nobody knows in which form to answer.
+        for bytes in [packet(0x10, []), packet(0x10, string("MQTT"))] {
+            let mut client = Client::open(b, V5);
+            client.send(bytes);
+            client.expect_closed();
         }
     });
 }
 
 #[test]
-fn mqtt311_3_1_4_1_an_ill_formed_connect_is_closed_upon_without_connack_in_3_1_1() {
+fn mqtt311_3_1_4_1_mqtt311_3_2_2_6_an_ill_formed_connect_is_closed_upon_without_connack_in_3_1_1() {
     each(|b| {
         for (label, bytes) in ill_formed(V311) {
             refuse_first(b, V311, label, bytes, &[]);
@@ -395,8 +401,6 @@ fn ill_formed(version: Version) -> Vec<(&'static str, Vec<u8>)> {
     let connect = Connect::new(version, name("c")).will(Will::new("w", "x")).user_name("u").password("p");
     let body = connect.body();
     vec![
-        ("empty", packet(0x10, [])),
-        ("the name alone", packet(0x10, string("MQTT"))),
         ("no keep alive", packet(0x10, &body[..8])),
         ("half a keep alive", packet(0x10, &body[..9])),
         ("no payload", packet(0x10, &body[..10])),

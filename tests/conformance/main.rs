@@ -5,18 +5,28 @@
 //! others in `docs/conformance.toml`. `scripts/conformance` joins the list, the code and these names.
 //! Every body runs with one shard and with four.
 
+mod acks;
 mod alias;
 mod connack;
 mod connect;
 mod data_types;
+mod disconnect;
 mod expiry;
 mod flow;
 mod framing;
 mod keep_alive;
 mod publish;
+mod qos;
+mod resume;
 mod retain;
 mod session;
+mod shared;
+mod states;
+mod subscribe;
 mod subscription_id;
 #[path = "../support/mod.rs"]
 mod support;
+mod topics;
+mod unsubscribe;
+mod v31;
 mod will;

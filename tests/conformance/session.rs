@@ -441,3 +441,18 @@ fn mqtt_3_1_4_3_a_storm_of_takeovers_leaves_one_connection_and_no_broken_one() {
         last.expect_quiet();
     });
 }
+
+#[test]
+fn u311_3_1_2_1_qos_0_messages_are_not_kept_for_a_session_that_is_away() {
+    // A server may keep them. ringmq does not: whoever wants a message kept publishes it at QoS 1.
+    each_version(|b, v| {
+        let topic = name("t");
+        let connect = stored(b, v, &topic, 2);
+        let mut publisher = Client::fresh(b, v);
+        publisher.say(&topic, "at 0", 0);
+        publisher.say(&topic, "at 1", 1);
+        let mut client = Client::accepted(b, &connect);
+        assert_eq!(client.expect_texts(1), ["at 1"]);
+        client.expect_quiet();
+    });
+}

@@ -37,7 +37,7 @@ fn mqtt_3_3_4_3_mqtt_3_3_4_4_one_copy_carries_all_identifiers_that_match() {
         client.subscribe_with(&format!("{base}/+"), 2, &[id(268_435_455)]);
         client.subscribe_with(&format!("{base}/#"), 1, &[id(128)]);
         client.subscribe_with(&format!("{base}/b"), 1, &[id(4)]);
-        client.subscribe("+/a/#", 1);
+        client.subscribe(&format!("{base}/+/#"), 1);
         client.subscribe(&format!("{base}/a/#"), 1);
         let mut publisher = Client::fresh(b, V5);
         for qos in 0..=2 {

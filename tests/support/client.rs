@@ -96,6 +96,8 @@ impl Client {
     pub fn send_connect(&mut self, connect: &Connect) {
         for property in &connect.properties {
             match property {
+                // 0 is no limit but an error, which the broker may tell.
+                Property::MaximumPacketSize(0) => {}
                 Property::MaximumPacketSize(size) => self.rules.packet_size_max = Some(*size),
                 Property::TopicAliasMaximum(max) => self.rules.topic_alias_max = *max,
                 Property::ReceiveMaximum(max) => self.rules.receive_max = Some(*max),
