@@ -25,6 +25,8 @@ pub(super) struct Connection {
     pub dirty: bool,
     /// The peer has closed its side.
     pub eof: bool,
+    /// A send failed: nothing more is sent, and the receive is about to end.
+    pub broken: bool,
     /// Bytes that are not parsed yet: a partial packet, or everything while the connection is paused.
     pub partial: Vec<u8>,
     /// What is sent next.
@@ -122,6 +124,7 @@ impl Connection {
             send_in_flight: false,
             dirty: false,
             eof: false,
+            broken: false,
             partial: Vec::new(),
             outbox: Outbox::default(),
             in_flight_bytes: 0,

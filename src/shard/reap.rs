@@ -1,6 +1,6 @@
 //! Completions: what the world did since the last turn.
 
-use crate::io::{Buffer, Completion, Io, ListenerId, ReceiveEnd, Token};
+use crate::io::{Buffer, Completion, Io, ListenerId, ReceiveEnd, Shutdown, Token};
 use crate::memory::{Key, OutBatch};
 
 use super::connection::{Closing, Connection, End, Phase};
@@ -71,9 +71,19 @@ impl<I: Io> Shard<I> {
             Err(_) => {
                 connection.send_in_flight = false;
                 connection.in_flight_bytes = 0;
+                let is_live = connection.live().is_some();
+                if is_live {
+                    // A client that says DISCONNECT and closes resets what we still send, yet the kernel keeps what it
+                    // said. So the receive brings the end, after everything that was sent before it; the shutdown
+                    // makes sure that it does, whatever the error was.
+                    connection.broken = true;
+                    self.io.shutdown(&connection.socket, Shutdown::Both);
+                }
                 core.recycle(batch.into_buffer());
                 core.mark_dirty(key);
-                core.end(key, End::Lost);
+                if !is_live {
+                    core.end(key, End::Lost);
+                }
             }
         }
     }

@@ -51,6 +51,9 @@ impl<I: Io> Shard<I> {
     fn tend_send(&mut self, key: Key) {
         let core = &mut self.core;
         let Some(connection) = core.connections.get_mut(key) else { return };
+        if connection.broken {
+            connection.outbox.clear();
+        }
         if connection.send_in_flight
             || connection.outbox.is_empty()
             || matches!(connection.phase, Phase::Closing(Closing::Drain | Closing::Abort))
