@@ -118,7 +118,10 @@ impl Core {
                 }
             }
             Stage::Closing => {
-                if self.connections.is_empty() && self.links.is_quiet() && self.links.waiting() == 0 {
+                let listening =
+                    self.listeners.iter().any(|l| matches!(l, Listener::Accepting | Listener::Cancelling));
+                let idle = self.connections.is_empty() && self.links.is_quiet() && self.links.waiting() == 0;
+                if idle && !listening {
                     self.stop.shared.quiet.fetch_add(1, Ordering::SeqCst);
                     self.stop.stage = Stage::Quiet;
                 }
