@@ -371,8 +371,8 @@ impl Core {
 
     fn next_deadline(&self) -> Millis {
         let resting = self.listeners.iter().filter_map(|listener| match listener {
-            Listener::Resting(until) => Some(*until),
-            Listener::Accepting | Listener::Ended | Listener::Cancelling => None,
+            Listener::Resting(until) if self.stop.is_running() => Some(*until),
+            Listener::Accepting | Listener::Ended | Listener::Cancelling | Listener::Resting(_) => None,
         });
         resting.chain(self.timers.next()).chain(self.stop.poll_at(self.now)).min().unwrap_or(NEVER)
     }
