@@ -28,6 +28,7 @@ impl Session {
     }
 
     /// Delivers one message. Without a wire, QoS 0 is dropped and QoS 1 and 2 are queued.
+    /// QoS 0 is not kept for a client that is away. // 3.1.1: [U311-3.1.2-1]
     pub fn deliver(
         &mut self,
         wire: Option<Wire<'_>>,

@@ -7,7 +7,7 @@
 //!
 //! The slots are linked, by identifier, into two lists: what waits for PUBACK or PUBREC in the order of first sending,
 //! and what waits for PUBCOMP in the order of the PUBRECs. What a new connection has to resend is one stretch of each.
-//! // [MQTT-4.4.0-1] [U5-4.6-1] [MQTT-4.6.0-4]
+//! // [MQTT-4.4.0-1] [U5-4.6-1]
 
 use super::kept::Kept;
 use crate::wire::Qos;

@@ -109,6 +109,7 @@ impl Link {
     }
 
     /// How `topic` may be named to this client.
+    /// [MQTT-3.1.2-26] [MQTT-3.1.2-27]
     #[inline]
     pub(super) fn alias_of(&self, topic: &str) -> Alias {
         if self.topic_alias_max == 0 {

@@ -41,6 +41,7 @@ impl Core {
 
     /// The home of the client whose CONNECT is at the front of `bytes`; `None` if it is not whole yet. Refuses what
     /// cannot be accepted anywhere.
+    /// [MQTT-3.1.4-1]
     fn read_connect(&mut self, key: Key, bytes: &[u8]) -> Option<crate::memory::ShardId> {
         let first = *bytes.first()?;
         if first >> 4 != 1 {
@@ -73,6 +74,8 @@ impl Core {
     }
 
     /// [MQTT-3.2.2-7] [MQTT-3.1.4-2]
+    /// What the client sent behind a refused CONNECT is thrown away. // [MQTT-3.1.4-6] [U5-3.1.4-2]; 3.1.1: [MQTT-3.1.4-5]
+    /// [MQTT-3.1.3-8] [MQTT-4.13.2-1]; 3.1.1: [MQTT-3.1.3-9]
     fn refuse_connect(
         &mut self,
         key: Key,
@@ -254,6 +257,7 @@ impl Core {
     }
 
     /// The CONNECT at the front of the connection's bytes is accepted. // [MQTT-3.1.4-5]
+    /// CONNACK goes first, once, and everything that waits behind it. // [MQTT-3.2.0-1] [MQTT-3.2.0-2]; 3.1.1: [MQTT-3.2.0-1]
     fn accept(&mut self, key: Key, connected_at: Millis) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let bytes = std::mem::take(&mut connection.partial);
@@ -271,12 +275,14 @@ impl Core {
         self.parse(key, &bytes[used..]);
     }
 
+    /// [MQTT-3.1.3-2] [MQTT-3.1.3-5] [MQTT-3.1.3-7]; 3.1.1: [MQTT-3.1.3-2] [MQTT-3.1.3-5] [MQTT-3.1.4-3]
     fn open_session(&mut self, key: Key, connect: &Connect<'_>, connected_at: Millis) {
         let assigned = connect.client_id.is_empty().then(|| self.assign_client_id());
         let client_id = assigned.as_deref().unwrap_or(connect.client_id);
         let client_hash = topic::fingerprint(&self.keys, client_id);
         let (session, present) = self.find_or_begin(client_id, client_hash, connect.clean_start);
 
+        // 0xFFFFFFFF is for ever, as far as the limit goes. // [U5-3.1.2-4]
         let expiry_s = connect.session_expiry_s.min(self.limits.session_expiry_max_s);
         let Some(slot) = self.sessions.get_mut(session) else { return };
         slot.connection = Some(key);
@@ -291,6 +297,7 @@ impl Core {
         }
 
         let limits = self.limits.clone();
+        // [MQTT-3.1.2-21] [MQTT-3.2.2-21] [MQTT-3.2.2-22]
         let keep_alive_s = match (connect.version, limits.keep_alive_max_s) {
             (Version::V5, max) if max > 0 && (connect.keep_alive_s == 0 || connect.keep_alive_s > max) => max,
             (Version::V31 | Version::V311 | Version::V5, _) => connect.keep_alive_s,
@@ -306,6 +313,7 @@ impl Core {
         let live = Live {
             session,
             link,
+            // 0 is no timeout. // [U5-3.1.2-2] 3.1.1: [U311-3.1.2-2]
             idle_max_ms: u32::from(keep_alive_s) * 1500,
             last_packet_at: self.now,
             client_hash,
@@ -315,9 +323,11 @@ impl Core {
             taken_over: false,
         };
         let connack = ConnAck {
+            // [MQTT-3.2.2-2] [MQTT-3.2.2-3]; 3.1.1: [MQTT-3.2.2-1] [MQTT-3.2.2-2] [MQTT-3.2.2-3]
             session_present: present && connect.version != Version::V31, // [V31-3]
             reason: Reason::SUCCESS,
             session_expiry_s: (expiry_s != connect.session_expiry_s).then_some(expiry_s), // [U5-3.2.2-1]
+            // Whatever is lower than its default is announced. // [U5-3.2.2-2] [MQTT-3.1.2-29]
             receive_maximum: Some(limits.receive_maximum),
             packet_size_max: Some(limits.packet_size_max),
             assigned_client_id: assigned.as_deref(), // [MQTT-3.2.2-16]
@@ -354,6 +364,7 @@ impl Core {
     }
 
     /// The session that the client gets, and whether it was there before. // [MQTT-3.1.2-4] [MQTT-3.1.2-5] [MQTT-3.1.2-6]
+    /// [MQTT-3.1.4-4]; 3.1.1: [MQTT-3.1.2-7]
     fn find_or_begin(&mut self, client_id: &str, client_hash: u64, clean_start: bool) -> (Key, bool) {
         let Some(session) = self.by_client_id.get(client_id).copied() else {
             return (self.begin_session(client_id, client_hash), false);
@@ -405,6 +416,7 @@ impl Core {
 }
 
 /// Why a well-formed CONNECT is refused.
+/// No method is offered, so nothing but CONNACK follows such a CONNECT. // [MQTT-3.1.2-30] [MQTT-4.12.0-6]
 fn refusal(connect: &Connect<'_>) -> Option<(Reason, &'static str)> {
     // [MQTT-4.12.0-1]
     connect

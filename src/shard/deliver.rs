@@ -29,6 +29,7 @@ impl Core {
     /// Delivers to every session with an ordinary subscription in `route`, once each: at the highest QoS of its
     /// matching subscriptions and with all their identifiers. // [MQTT-3.3.4-2] [MQTT-3.3.4-3] [MQTT-3.3.4-4]
     /// 3.1.1: [311:MQTT-3.3.5-1]. Returns whether anybody was there.
+    /// [MQTT-3.3.2-3] [U5-3.3.4-4] [U5-3.8.4-6]; 3.1.1: [MQTT-3.3.2-3]
     pub(super) fn deliver_ordinary(&mut self, route: &Route, fanout: &mut Fanout<'_>) -> bool {
         let mut identifiers = std::mem::take(&mut self.scratch.identifiers);
         let mut reached = false;

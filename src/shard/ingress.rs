@@ -37,6 +37,7 @@ pub(super) enum Handled {
 impl Core {
     /// Parses what arrived. A partial packet is completed with no more bytes than it needs, so that the rest is parsed
     /// where it lies.
+    /// What comes behind a DISCONNECT is not looked at. // 3.1.1: [MQTT-3.14.4-2]
     pub(super) fn parse(&mut self, key: Key, bytes: &[u8]) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let mut rest = bytes;
@@ -130,7 +131,8 @@ impl Core {
         }
     }
 
-    /// [MQTT-4.13.1-1] [MQTT-4.8.0-1]
+    /// [MQTT-4.13.1-1]
+    /// The first fault that is found is the one reported; nobody else notices. // [U5-4.13-2] [U5-4.13-3]; 3.1.1: [MQTT-4.8.0-1] [U311-4.8-1]
     fn refuse(&mut self, key: Key, error: DecodeError) {
         self.counters().protocol_errors_total.add(1);
         self.end(key, End::Refused(error.reason(), error.detail()));
@@ -166,6 +168,7 @@ impl Core {
             // [MQTT-3.1.0-2]; 3.1.1: [311:MQTT-3.1.0-2]
             Packet::Connect => return Err(DecodeError::ProtocolError("second CONNECT")),
             // No CONNECT with an Authentication Method is accepted, so AUTH is always out of place. // [MQTT-4.12.0-7]
+            // [U5-3.15.0-1]
             Packet::Auth(_) => {
                 return Err(DecodeError::ProtocolError("AUTH without an Authentication Method"));
             }
@@ -174,6 +177,9 @@ impl Core {
     }
 
     /// Stages a packet for the client.
+    /// Nothing here is larger than it has to be: no Reason String, no User Property. // [MQTT-3.4.2-2] [MQTT-3.4.2-3]
+    /// [MQTT-3.5.2-2] [MQTT-3.5.2-3] [MQTT-3.6.2-2] [MQTT-3.6.2-3] [MQTT-3.7.2-2] [MQTT-3.7.2-3] [MQTT-3.9.2-1]
+    /// [MQTT-3.9.2-2] [MQTT-3.11.2-1] [MQTT-3.11.2-2] [MQTT-3.14.2-4]
     pub(super) fn stage(&mut self, key: Key, encode: impl FnOnce(&mut Vec<u8>)) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let packet_size_max = connection.live().map_or(u32::MAX, |live| live.link.packet_size_max);
@@ -229,6 +235,8 @@ impl Core {
     }
 
     /// [MQTT-3.8.4-1] [MQTT-3.8.4-5] [MQTT-3.8.4-6]
+    /// [MQTT-2.2.1-6] [MQTT-3.8.4-2] [MQTT-3.8.4-7]; 3.1.1: [MQTT-2.3.1-7] [MQTT-3.8.4-2]
+    /// A refused filter is a code in the SUBACK and touches nothing else. // [U5-3.8.4-4] [U5-4.13-4]; 3.1.1: [U311-3.9.3-1]
     fn handle_subscribe(
         &mut self,
         key: Key,
@@ -257,6 +265,8 @@ impl Core {
     }
 
     /// [MQTT-3.10.4-1] [MQTT-3.10.4-4] [MQTT-3.10.4-5] [MQTT-3.10.4-6]
+    /// Only the subscription goes: what is queued or in flight is still delivered. // [MQTT-3.10.4-2] [MQTT-3.10.4-3]
+    /// [U5-3.11.3-1]; 3.1.1: [MQTT-3.10.4-2] [MQTT-3.10.4-3]
     fn handle_unsubscribe(&mut self, key: Key, version: Version, unsubscribe: &Unsubscribe<'_>) {
         let Some(session) = self.connections.get(key).and_then(|connection| connection.session()) else {
             return;
@@ -291,6 +301,8 @@ impl Core {
 
     /// Ends a connection: its session learns of it, a v5 client is told why if we are the ones who end it, and what is
     /// staged is sent unless the peer is gone.
+    /// After DISCONNECT nothing more is staged, and we close. // [MQTT-3.14.4-1] [MQTT-3.14.4-2] [MQTT-3.14.2-2]
+    /// A DISCONNECT goes only to a client whose CONNECT was accepted, and never to 3.x. // [MQTT-3.14.0-1] [U5-4.13-1] [U5-3.14.4-1]; 3.1.1: [U311-3.14-1] [U311-3.14.4-1]
     pub(super) fn end(&mut self, key: Key, end: End) {
         let Some(connection) = self.connections.get(key) else { return };
         if connection.is_closing() {

@@ -191,6 +191,7 @@ impl Core {
     }
 
     /// Stages a SUBACK; it leaves once all peers know `need` and all SUBACKs before it have left.
+    /// A PUBLISH may come before it. // [U5-3.8.4-1]; 3.1.1: [U311-3.8.4-1]
     pub(super) fn stage_suback(&mut self, connection: Key, need: u64, packet: Vec<u8>) {
         if self.interest.staged.is_empty() && (need == 0 || need <= self.known_by_all()) {
             self.stage(connection, |out| out.extend_from_slice(&packet));

@@ -1,11 +1,15 @@
 //! Routing of a PUBLISH: who gets it, by which way, and what the publisher is told.
 //!
+//! One publisher's messages on one topic at one QoS keep their order on the way. // [MQTT-4.6.0-5]; 3.1.1: [MQTT-4.6.0-5]
+//!
 //! Two ways. **Direct**: this shard delivers to its own sessions and sends one parcel to each other shard with a
 //! matching subscription. **Through the owner**: a message with RETAIN goes to the shard that owns its topic, which
 //! stores it and fans it out, so that store, live stream and the cursors of subscribers share one FIFO per subscriber
 //! shard. Each way keeps the order, but a message that goes one way could pass one that went the other; therefore a
 //! connection uses one way at a time, and before it switches it is not parsed until everything that it sent the other
 //! way was consumed by all its targets.
+//!
+//! QoS 2 is routed when its PUBLISH comes, and its identifier remembered until PUBREL. // 3.1.1: [U311-4.3.3-2]
 //!
 //! All or none: every next hop is checked before anything of the packet is acted upon, and all are pushed to in the same
 //! step. The acknowledgement is staged after that; a full queue at a subscriber is a counted drop and never changes it.
@@ -31,6 +35,8 @@ pub(super) enum Routed {
 }
 
 impl Core {
+    /// Whatever can fail is looked at before the acknowledgement. // [U5-4.3-4] [MQTT-4.3.3-13] [MQTT-4.5.0-1]
+    /// 3.1.1: [MQTT-4.5.0-1] [U311-3.3.3-1] [V31-8]
     pub(super) fn handle_publish(
         &mut self,
         key: Key,
@@ -89,6 +95,7 @@ impl Core {
                 &cleaned
             }
         };
+        // The payload is not looked into, whatever its Payload Format Indicator says. // [U5-3.3.2-3]
         let view = MessageView {
             topic,
             properties,
@@ -132,6 +139,8 @@ impl Core {
     }
 
     /// [MQTT-3.3.4-1] [MQTT-4.3.2-4] [MQTT-4.3.3-8]
+    /// In the order of the PUBLISH packets, since each is answered before the next is looked at. // 3.1.1: [MQTT-2.3.1-6]
+    /// 3.1.1: [MQTT-4.6.0-2] [MQTT-4.6.0-3] [MQTT-4.6.0-4]
     fn acknowledge(&mut self, key: Key, version: Version, publish: &Publish<'_>, reason: Reason) {
         let kind = match publish.qos {
             Qos::AtMostOnce => return,

@@ -87,6 +87,7 @@ impl Cursors {
 impl Core {
     /// One filter of a SUBSCRIBE: what goes into the SUBACK, and what peers must know before it leaves. An outer error
     /// ends the connection.
+    /// [U5-3.8.2-2] [U5-3.8.4-5] [U5-4.8.2-4]
     pub(super) fn subscribe(
         &mut self,
         session: Key,
@@ -139,6 +140,7 @@ impl Core {
     }
 
     /// [MQTT-3.10.4-1]
+    /// The whole `$share/...` text names a shared subscription. // [U5-3.10.4-1] [U5-4.8.2-5]
     pub(super) fn unsubscribe(&mut self, session: Key, filter: &str) -> Reason {
         if topic::parse_filter(filter, self.limits.topic_levels_max).is_err() {
             return Reason::TOPIC_FILTER_INVALID;
@@ -236,6 +238,7 @@ impl Core {
     }
 
     /// Delivers and asks. Returns whether there is more to do at once.
+    /// What the client itself retained comes as well: No Local is about live messages. // [U5-3.8.3-3] [U5-3.8.4-3] [U5-3.3.1-4]
     fn advance(&mut self, session: Key, cursor: &mut Cursor) -> bool {
         while let Some(message) = cursor.parked.front()
             && self.can_take(session, message.cost())
@@ -334,6 +337,7 @@ impl Core {
 
     /// Keeps or clears the retained message of a topic that this shard owns.
     /// [MQTT-3.3.1-5] [MQTT-3.3.1-6] [MQTT-3.3.1-7] [MQTT-3.3.1-8]
+    /// Whatever its QoS. // [U5-3.3.1-2]; 3.1.1: [MQTT-3.3.1-7]
     pub(super) fn store_retained(&mut self, view: &MessageView<'_>) {
         debug_assert!(view.retain);
         if view.payload.is_empty() {

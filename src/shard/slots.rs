@@ -40,6 +40,7 @@ pub(super) struct Slot {
 }
 
 /// The message that goes out when the client does not say good-bye.
+/// A payload that is not what its Payload Format Indicator says goes out as it came. // [U5-3.1.3-3] [U5-3.1.3-4]
 pub(super) struct Will {
     topic: Box<str>,
     properties: Box<[u8]>,
@@ -90,6 +91,7 @@ impl Core {
     }
 
     /// The connection of a session is over: its will, its expiry, and what share groups are owed.
+    /// [MQTT-3.1.2-23] [U5-3.14-1] [U5-4.1-1]; 3.1.1: [MQTT-3.1.2-5] [MQTT-4.1.0-1]
     pub(super) fn connection_ended(&mut self, session: Key, connection: Key, end: End) {
         let Some(slot) = self.sessions.get_mut(session) else { return };
         if slot.connection != Some(connection) {
@@ -148,6 +150,7 @@ impl Core {
     }
 
     /// Ends a session and everything in it; a will that was still to come goes out now. // [MQTT-4.1.0-2]
+    /// Only here is state discarded, and never that of a live connection. // [MQTT-4.1.0-1] [U5-4.1-2]; 3.1.1: [MQTT-4.1.0-2]
     pub(super) fn end_session(&mut self, session: Key) {
         self.publish_will(session);
         // [U5-4.8.2-6] [MQTT-4.8.2-5]

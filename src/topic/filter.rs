@@ -89,6 +89,7 @@ pub(super) fn open_to_wildcards(topic: &str) -> bool {
 }
 
 /// Whether a valid `filter` (without `$share/name/`) matches `topic`.
+/// [U5-4.7.1-1] [U5-4.7.1-2] [U5-4.7.1-3] [U5-4.7.3-1] [U5-4.8.2-7]; 3.1.1: [U311-4.7-1]
 pub fn matches(filter: &str, topic: &str) -> bool {
     if !open_to_wildcards(topic) && (filter.starts_with('+') || filter.starts_with('#')) {
         return false;

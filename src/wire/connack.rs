@@ -41,9 +41,9 @@ pub struct ConnAck<'a> {
     pub server_keep_alive_s: Option<u16>,
     /// Only if requested. [MQTT-3.1.2-28]
     pub response_information: Option<&'a str>,
-    /// Only with 0x9C and 0x9D. [U5-3.2.2-9]
+    /// Only with 0x9C and 0x9D.
     pub server_reference: Option<&'a str>,
-    /// The Authentication Method of CONNECT. [MQTT-4.12.0-5]
+    /// The Authentication Method of CONNECT.
     pub authentication_method: Option<&'a str>,
     /// Last data of that method.
     pub authentication_data: Option<&'a [u8]>,

@@ -248,6 +248,7 @@ pub const fn ack_packet_size(version: Version, reason: Reason) -> usize {
 }
 
 /// Appends PUBACK, PUBREC, PUBREL or PUBCOMP; 3.x has no reason codes. [U5-3.4.2-1] [U311-3.4-1]
+/// [MQTT-2.2.1-5]
 #[inline]
 pub fn encode_ack(out: &mut Vec<u8>, version: Version, kind: AckKind, packet_id: u16, reason: Reason) {
     debug_assert!(kind.allows(reason), "[MQTT-3.4.2-1] [MQTT-3.5.2-1] [MQTT-3.6.2-1] [MQTT-3.7.2-1]");
@@ -350,7 +351,7 @@ pub fn encode_disconnect(
     }
 }
 
-/// Appends a v5 AUTH with the Authentication Method of CONNECT. [MQTT-4.12.0-2] [MQTT-4.12.0-5]
+/// Appends a v5 AUTH with the Authentication Method of CONNECT.
 ///
 /// `method` and `data` are at most 65,535 bytes each.
 pub fn encode_auth(out: &mut Vec<u8>, reason: Reason, method: &str, data: Option<&[u8]>) {

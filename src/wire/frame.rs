@@ -107,6 +107,7 @@ pub fn next_frame(
         }
         let body_at = 2 + i;
         let len = body_at + remaining;
+        // [U5-3.2.2-5]
         if len > packet_size_max as usize {
             return Err(DecodeError::Specific(Reason::PACKET_TOO_LARGE, "packet exceeds the maximum size"));
         }

@@ -82,7 +82,8 @@ impl<'a> Reader<'a> {
         Err(DecodeError::Malformed("variable byte integer has more than four bytes"))
     }
 
-    /// Binary data: a two-byte length and that many bytes. [U5-1.5.6-1]
+    /// Binary data: a two-byte length and that many bytes, so never more than 65,535. [U5-1.5.6-1] [MQTT-4.7.3-3]
+    /// 3.1.1: [MQTT-4.7.3-3]
     #[inline]
     pub(super) fn binary(&mut self) -> Result<&'a [u8], DecodeError> {
         let len = self.u16()?;

@@ -10,7 +10,7 @@ use super::{DecodeError, Reason};
 const SHORT_MAX: usize = 64;
 
 /// Well-formed UTF-8 without U+0000; U+FEFF is kept wherever it stands. Control characters and
-/// non-characters, which a receiver may refuse, are accepted. [MQTT-1.5.4-1] [MQTT-1.5.4-2] [MQTT-1.5.4-3]
+/// non-characters, which a receiver may refuse, are accepted. [U5-1.5.4-1] [MQTT-1.5.4-1] [MQTT-1.5.4-2] [MQTT-1.5.4-3]
 #[inline]
 pub(super) fn string(bytes: &[u8]) -> Result<&str, DecodeError> {
     let text = utf8(bytes)?;

@@ -62,6 +62,7 @@ struct Listener {
 }
 
 /// The kernel as a shard sees it. Belongs to the thread that made it.
+/// TCP: ordered, lossless, both ways. // [MQTT-4.2.0-1]; 3.1.1: [MQTT-7.1.1-1]
 pub struct Uring {
     ring: Ring,
     buffers: BufRing,

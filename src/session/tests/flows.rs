@@ -113,7 +113,7 @@ fn mqtt_3_3_1_1_and_4_4_0_1_a_resumed_session_resends_in_order_under_the_same_id
         let _ = bench.sent();
         let _ = bench.pump();
         let packets = bench.sent();
-        // Owed PUBRELs in the order of the PUBRECs. // [MQTT-4.6.0-4]
+        // Owed PUBRELs in the order of the PUBRECs. //
         assert_eq!(packets[..2], [Sent::PubRel(5), Sent::PubRel(2)]);
         let seen: Vec<_> =
             packets[2..5].iter().map(Sent::publish).map(|p| (p.dup, p.packet_id, &*p.payload)).collect();
