@@ -316,7 +316,7 @@ impl Core {
             connections: Arena::new(),
             sessions: Arena::new(),
             by_client_id: HashMap::with_hasher(ahash::RandomState::with_seeds(a, b, c, d)),
-            retained: Retained::default(),
+            retained: Retained::new(&keys),
             timers,
             dirty: Vec::new(),
             spare_buffers: Vec::new(),

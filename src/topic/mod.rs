@@ -7,13 +7,14 @@
 //! - `router`: [`Router`], the subscriptions of this shard, with `groups` (shared subscriptions), `remote` (what other
 //!   shards announced) and `routes` with `cache` (the way of a message, kept by topic).
 //! - `retained`: [`Retained`], the retained messages that this shard owns, ordered by topic.
-//! - `trie`, `table`, `slots`, `set`: the structures below them.
+//! - `trie`, `table`, `order`, `slots`, `set`: the structures below them.
 //! - [`naive`]: the same answers from lists and loops; the oracle of the tests and of the simulator.
 
 mod cache;
 mod filter;
 mod groups;
 pub mod naive;
+mod order;
 mod remote;
 mod retained;
 mod router;

@@ -1,30 +1,36 @@
-//! The retained messages that one shard owns, ordered by topic.
+//! The retained messages that one shard owns, found by hash and ordered by topic.
 //!
-//! The order is by level: as bytes, but `/` comes before everything, so that a topic is followed at once by all topics
-//! below it. A scan for a filter walks that order and, wherever the next topics cannot match, seeks past them: to the
-//! literal level that the filter asks for, or behind the subtree of the last level that `+` stood for. So it looks at
-//! no more than the stored prefixes that the filter matches, and one topic beside each.
+//! Getting and replacing, which is what devices do all day, take one hash; only a topic that comes or goes touches the
+//! order. The order is by level: as bytes, but `/` comes before everything, so that a topic is followed at once by all
+//! topics below it. A scan for a filter walks that order and, wherever the next topics cannot match, seeks past them:
+//! to the literal level that the filter asks for, or behind the subtree of the last level that `+` stood for. So it
+//! looks at no more than the stored prefixes that the filter matches, and one topic beside each.
 //!
 //! A message expires by being swept; until then it is still here, so readers compare [`Message::expires_at`] with now.
 
-use std::borrow::Borrow;
 use std::cmp::Ordering;
-use std::collections::{BTreeSet, btree_set};
-use std::ops::Bound;
+
+use slab::Slab;
 
 use super::filter::open_to_wildcards;
+use super::order::Order;
+use super::table::Table;
+use super::{HashKeys, TextHasher};
 use crate::clock::{Millis, NEVER};
 use crate::memory::Message;
 
-/// Retained messages by topic: one pointer each beside the message, and the tree around it.
-#[derive(Debug, Default)]
+/// Retained messages by topic: some 35 bytes each beside the message.
+#[derive(Debug)]
 pub struct Retained {
-    messages: BTreeSet<Entry>,
+    messages: Slab<Message>,
+    by_topic: Table,
+    in_order: Order,
+    hasher: TextHasher,
     bytes: usize,
     /// Messages that expire at all.
     expiring: usize,
-    /// Where the last sweep stopped.
-    swept: Option<Box<str>>,
+    /// The slot that the next sweep begins with.
+    swept: usize,
 }
 
 /// How a [`Retained::scan`] ended.
@@ -40,7 +46,7 @@ pub enum Scan {
 /// What a [`Retained::expire`] did.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
 pub struct Sweep {
-    /// Messages looked at.
+    /// Slots looked at.
     pub visits: usize,
     /// Messages removed.
     pub removed: usize,
@@ -49,8 +55,17 @@ pub struct Sweep {
 }
 
 impl Retained {
-    pub fn new() -> Retained {
-        Retained::default()
+    /// `keys` are those of the process; topics are chosen by clients.
+    pub fn new(keys: &HashKeys) -> Retained {
+        Retained {
+            messages: Slab::new(),
+            by_topic: Table::default(),
+            in_order: Order::default(),
+            hasher: TextHasher::new(keys),
+            bytes: 0,
+            expiring: 0,
+            swept: 0,
+        }
     }
 
     /// Keeps `message`, which has a payload, and returns the one it replaces. // [MQTT-3.3.1-5]
@@ -58,21 +73,35 @@ impl Retained {
         debug_assert!(!message.payload().is_empty()); // [MQTT-3.3.1-7]
         self.bytes += message.cost();
         self.expiring += usize::from(message.expires_at() != NEVER);
-        let previous = self.messages.replace(Entry(message))?.0;
-        self.uncount(&previous);
-        Some(previous)
+        let topic = message.topic();
+        let hash = self.hasher.text(topic);
+        if let Some(slot) = self.find(hash, topic) {
+            let previous = std::mem::replace(&mut self.messages[slot as usize], message);
+            self.uncount(&previous);
+            return Some(previous);
+        }
+        let place = self.in_order.seek(|slot| self.is_before(slot, topic));
+        let slot = self.messages.insert(message) as u32;
+        self.by_topic.insert(hash, slot);
+        self.in_order.insert(place, slot);
+        None
     }
 
     /// Forgets the message of `topic`. // [MQTT-3.3.1-6]
     pub fn remove(&mut self, topic: &str) -> Option<Message> {
-        let removed = self.messages.take(&Probe(topic) as &dyn ByLevel)?.0;
+        let hash = self.hasher.text(topic);
+        let slot = self.find(hash, topic)?;
+        let place = self.in_order.seek(|slot| self.is_before(slot, topic));
+        self.in_order.remove(place);
+        self.by_topic.remove(hash, slot);
+        let removed = self.messages.remove(slot as usize);
         self.uncount(&removed);
         Some(removed)
     }
 
     /// The message of `topic`, be it expired or not.
     pub fn get(&self, topic: &str) -> Option<&Message> {
-        self.messages.get(&Probe(topic) as &dyn ByLevel).map(|entry| &entry.0)
+        self.find(self.hasher.text(topic), topic).map(|slot| &self.messages[slot as usize])
     }
 
     pub fn len(&self) -> usize {
@@ -105,86 +134,72 @@ impl Retained {
         let mut last = after.unwrap_or_default();
         let mut messages_left = messages_max.max(1);
         let mut visits_left = visits_max.max(2);
-        // Where to begin, and whether what is exactly there counts.
-        let mut begin = match after {
-            Some(after) if by_level(after, &prefix) != Ordering::Less => Bound::Excluded(after.to_owned()),
-            _ => Bound::Included(prefix),
-        };
-        'seek: loop {
-            for Entry(message) in self.from(begin.as_ref().map(String::as_str)) {
-                if visits_left == 0 {
-                    return Scan::More { after: last.into() };
-                }
-                visits_left -= 1;
-                let topic = message.topic();
-                last = topic;
-                match step(&levels, topic) {
-                    Step::Match => {
-                        visit(message);
-                        messages_left -= 1;
-                        if messages_left == 0 {
-                            return Scan::More { after: last.into() };
-                        }
-                    }
-                    Step::Next => {}
-                    Step::Seek(to) => {
-                        begin = Bound::Included(to);
-                        continue 'seek;
-                    }
-                    Step::Done => return Scan::Done,
-                }
+        let mut place = match after {
+            Some(after) if by_level(after, &prefix).is_ge() => {
+                self.in_order.seek(|slot| by_level(self.topic(slot), after).is_le())
             }
-            return Scan::Done;
+            _ => self.in_order.seek(|slot| self.is_before(slot, &prefix)),
+        };
+        while let Some(slot) = self.in_order.get(place) {
+            if visits_left == 0 {
+                return Scan::More { after: last.into() };
+            }
+            visits_left -= 1;
+            let message = &self.messages[slot as usize];
+            last = message.topic();
+            match step(&levels, last) {
+                Step::Match => {
+                    visit(message);
+                    messages_left -= 1;
+                    if messages_left == 0 {
+                        return Scan::More { after: last.into() };
+                    }
+                    place = self.in_order.next(place);
+                }
+                Step::Next => place = self.in_order.next(place),
+                Step::Seek(to) => {
+                    place = self.in_order.seek_from(place, |slot| self.is_before(slot, &to));
+                }
+                Step::Done => return Scan::Done,
+            }
         }
+        Scan::Done
     }
 
-    /// Removes expired messages, looking at no more than `visits_max`; the next call goes on where this one stopped, and
-    /// begins anew at the end. // [U5-3.3.1-3]
+    /// Removes expired messages, looking at no more than `visits_max` slots; the next call goes on where this one
+    /// stopped, and begins anew at the end. // [U5-3.3.1-3]
     pub fn expire(&mut self, now: Millis, visits_max: usize) -> Sweep {
         let mut sweep = Sweep::default();
         if self.expiring == 0 {
             return sweep;
         }
-        let begin = match self.swept.take() {
-            Some(topic) => Bound::Excluded(topic),
-            None => Bound::Unbounded,
-        };
-        let mut expired = Vec::new();
-        for Entry(message) in self.from(begin.as_ref().map(|topic| &**topic)) {
-            if sweep.visits == visits_max {
-                break;
+        let end = self.messages.capacity();
+        let begin = if self.swept < end { self.swept } else { 0 };
+        self.swept = end.min(begin.saturating_add(visits_max));
+        sweep.visits = self.swept - begin;
+        for slot in begin..self.swept {
+            if let Some(message) = self.messages.get(slot)
+                && message.expires_at() <= now
+            {
+                let message = message.clone();
+                self.remove(message.topic());
+                sweep.removed += 1;
+                sweep.bytes += message.cost();
             }
-            sweep.visits += 1;
-            if message.expires_at() <= now {
-                expired.push(message.clone());
-            }
-            if sweep.visits == visits_max {
-                self.swept = Some(message.topic().into());
-                break;
-            }
-        }
-        for message in expired {
-            self.remove(message.topic());
-            sweep.removed += 1;
-            sweep.bytes += message.cost();
         }
         sweep
     }
 
-    fn from(&self, begin: Bound<&str>) -> btree_set::Range<'_, Entry> {
-        let probe;
-        let begin: Bound<&dyn ByLevel> = match begin {
-            Bound::Included(topic) => {
-                probe = Probe(topic);
-                Bound::Included(&probe)
-            }
-            Bound::Excluded(topic) => {
-                probe = Probe(topic);
-                Bound::Excluded(&probe)
-            }
-            Bound::Unbounded => Bound::Unbounded,
-        };
-        self.messages.range::<dyn ByLevel, _>((begin, Bound::Unbounded))
+    fn topic(&self, slot: u32) -> &str {
+        self.messages[slot as usize].topic()
+    }
+
+    fn is_before(&self, slot: u32, topic: &str) -> bool {
+        by_level(self.topic(slot), topic).is_lt()
+    }
+
+    fn find(&self, hash: u64, topic: &str) -> Option<u32> {
+        self.by_topic.find(hash, |slot| self.topic(slot) == topic)
     }
 
     fn uncount(&mut self, message: &Message) {
@@ -275,74 +290,6 @@ fn common_prefix(one: &[u8], two: &[u8]) -> usize {
     same + one[same..].iter().zip(&two[same..]).take_while(|(one, two)| one == two).count()
 }
 
-/// What can be looked up in the order: a message that is kept, or a topic.
-trait ByLevel {
-    fn topic(&self) -> &str;
-}
-
-#[derive(Debug)]
-struct Entry(Message);
-
-struct Probe<'a>(&'a str);
-
-impl ByLevel for Entry {
-    fn topic(&self) -> &str {
-        self.0.topic()
-    }
-}
-
-impl ByLevel for Probe<'_> {
-    fn topic(&self) -> &str {
-        self.0
-    }
-}
-
-impl<'a> Borrow<dyn ByLevel + 'a> for Entry {
-    fn borrow(&self) -> &(dyn ByLevel + 'a) {
-        self
-    }
-}
-
-impl Ord for dyn ByLevel + '_ {
-    fn cmp(&self, other: &Self) -> Ordering {
-        by_level(self.topic(), other.topic())
-    }
-}
-
-impl PartialOrd for dyn ByLevel + '_ {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for dyn ByLevel + '_ {
-    fn eq(&self, other: &Self) -> bool {
-        self.topic() == other.topic()
-    }
-}
-
-impl Eq for dyn ByLevel + '_ {}
-
-impl Ord for Entry {
-    fn cmp(&self, other: &Self) -> Ordering {
-        by_level(self.topic(), other.topic())
-    }
-}
-
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Entry {
-    fn eq(&self, other: &Self) -> bool {
-        self.topic() == other.topic()
-    }
-}
-
-impl Eq for Entry {}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -359,7 +306,7 @@ mod tests {
     }
 
     fn store<'a>(topics: impl IntoIterator<Item = &'a str>) -> Retained {
-        let mut retained = Retained::new();
+        let mut retained = Retained::new(&[1, 2, 3, 4]);
         for topic in topics {
             retained.insert(message(topic, b"x", NEVER));
         }
@@ -388,7 +335,7 @@ mod tests {
 
     #[test]
     fn replacing_and_removing_keep_the_sums() {
-        let mut retained = Retained::new();
+        let mut retained = Retained::new(&[1, 2, 3, 4]);
         let first = message("a/b", b"first", 5_000);
         let second = message("a/b", b"second!", NEVER);
         assert!(retained.insert(first.clone()).is_none());
@@ -433,7 +380,7 @@ mod tests {
 
     #[test]
     fn an_expired_message_is_swept_and_the_rest_is_not() {
-        let mut retained = Retained::new();
+        let mut retained = Retained::new(&[1, 2, 3, 4]);
         for number in 0..100u64 {
             let expires_at = if number % 3 == 0 { NEVER } else { 1_000 * number };
             retained.insert(message(&format!("t/{number:02}"), b"x", expires_at));
@@ -465,9 +412,14 @@ mod tests {
         prop::sample::select(vec!["a", "b", "c", "", "a!", "a-b", "$s", "é"])
     }
 
+    /// A text has at least one character. // [MQTT-4.7.3-1]
+    fn not_empty(text: String) -> String {
+        if text.is_empty() { "/".to_owned() } else { text }
+    }
+
     fn topic() -> impl Strategy<Value = String> {
         let levels = prop::collection::vec(level(), 1..5);
-        levels.prop_map(|levels| levels.join("/")).prop_filter("empty", |topic| !topic.is_empty())
+        levels.prop_map(|levels| levels.join("/")).prop_map(not_empty)
     }
 
     fn filter() -> impl Strategy<Value = String> {
@@ -477,7 +429,7 @@ mod tests {
                 levels.extend(open.then_some("#"));
                 levels.join("/")
             })
-            .prop_filter("empty", |filter| !filter.is_empty())
+            .prop_map(not_empty)
     }
 
     proptest! {
@@ -496,7 +448,7 @@ mod tests {
             limits in prop::collection::vec((1usize..6, 0usize..8), 1..20),
             changes in prop::collection::vec((topic(), prop::bool::ANY), 0..20),
         ) {
-            let mut retained = Retained::new();
+            let mut retained = Retained::new(&[1, 2, 3, 4]);
             let mut naive = NaiveRetained::default();
             for topic in &topics {
                 retained.insert(message(topic, b"x", NEVER));
