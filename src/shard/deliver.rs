@@ -33,10 +33,14 @@ impl Core {
     pub(super) fn deliver_ordinary(&mut self, route: &Route, fanout: &mut Fanout<'_>) -> bool {
         let mut identifiers = std::mem::take(&mut self.scratch.identifiers);
         let mut reached = false;
+        let mut dead = 0;
         let mut rest = &route.local[..];
         while let Some((first, others)) = rest.split_first() {
             rest = others;
-            let Some(subscription) = self.router.subscription(*first) else { continue };
+            let Some(subscription) = self.router.subscription(*first) else {
+                dead += 1;
+                continue;
+            };
             let session = subscription.session;
             identifiers.clear();
             let mut merged = None;
@@ -47,7 +51,7 @@ impl Core {
                         self.merge(subscription, fanout, &mut merged, &mut identifiers);
                     }
                     Some(_) => break,
-                    None => {}
+                    None => dead += 1,
                 }
                 rest = others;
             }
@@ -58,6 +62,10 @@ impl Core {
             }
         }
         self.scratch.identifiers = identifiers;
+        if dead > 0 {
+            // Removals do not outdate a cached route; one that is mostly dead is made anew.
+            self.router.report_stale(fanout.message.topic, route, dead);
+        }
         reached
     }
 
