@@ -184,7 +184,7 @@ fn links(path: &str, text: &str, exists: impl Fn(&Path) -> bool) -> Vec<String> 
 
 /// Counters that a document names exist.
 fn counters_exist(path: &str, text: &str, metrics: &str) -> Vec<String> {
-    let named = quoted(text).filter(|name| name.ends_with("_total"));
+    let named = quoted(text).filter(|name| name.len() > "_total".len() && name.ends_with("_total"));
     named
         .filter(|name| !metrics.contains(&format!("\n    {name},")))
         .map(|name| format!("{path}: there is no counter `{name}`"))
