@@ -7,6 +7,7 @@
 //!
 //! | module | what it is |
 //! |---|---|
+//! | `allocator` | counts allocations, for measurements; there only with the feature `count-allocations` |
 //! | [`clock`] | time as a number that is handed in |
 //! | [`limits`] | every limit of a client, named, with its default and what happens at it |
 //! | [`metrics`] | counters of one shard, which anybody may read |
@@ -35,7 +36,7 @@
 //!     topic   timer   mesh
 //!     wire   memory
 //!     limits
-//!     clock   log   metrics
+//!     allocator   clock   log   metrics
 //! ```
 //!
 //! # The path of a PUBLISH
