@@ -20,8 +20,10 @@
 //! | `share` | share groups: first choice, passing on |
 //! | `interest` | what other shards must know before a SUBACK may leave |
 //! | `retained` | queries and cursors of retained messages |
+//! | `parcel` | what shards send each other |
 //! | `inbox` | parcels of other shards |
 //! | `waits` | everything that waits for other shards: paused connections, held wills, relays |
+//! | `journal` | what is written to the log |
 //! | `stop` | draining |
 //! | `sys` | `$SYS` |
 
