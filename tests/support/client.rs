@@ -160,6 +160,12 @@ impl Client {
         }
     }
 
+    /// Publishes with RETAIN and waits until whoever owns the topic has stored it (or cleared it, if empty).
+    pub fn say_retained(&mut self, topic: &str, payload: impl AsRef<[u8]>) {
+        let code = self.publish(&Publish::new(topic, payload).retain().qos(1, 0));
+        assert!(code < 0x80, "PUBLISH to {topic} answered with {code:#04x}");
+    }
+
     /// The next identifier for a packet of this client.
     pub fn packet_id(&mut self) -> u16 {
         let id = self.next_packet_id;
