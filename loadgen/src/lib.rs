@@ -3,5 +3,18 @@
 //! `unsafe` stands in two files only: `ring.rs` (io_uring) and `sys.rs` (calls of libc).
 #![deny(unsafe_code)]
 
+pub mod check;
+pub mod cli;
+pub mod engine;
+pub mod failure;
+pub mod payload;
+pub mod procfs;
+pub mod report;
 pub mod ring;
+pub mod schedule;
+pub mod spec;
 pub mod sys;
+pub mod threshold;
+pub mod topics;
+pub mod verdict;
+pub mod wire;

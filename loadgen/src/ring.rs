@@ -229,8 +229,14 @@ impl Ring {
         self.reaped.extend(self.ring.completion());
     }
 
+    /// Whether [`Ring::take`] has something.
+    #[inline]
+    pub fn has_completions(&self) -> bool {
+        !self.reaped.is_empty()
+    }
+
     /// The next thing that the kernel has finished, in the order of the completion queue.
-    pub fn next(&mut self) -> io::Result<Option<Completion>> {
+    pub fn take(&mut self) -> io::Result<Option<Completion>> {
         while let Some(cqe) = self.reaped.pop_front() {
             if let Some(completion) = self.translate(&cqe)? {
                 return Ok(Some(completion));
@@ -299,7 +305,11 @@ fn outcome(result: i32) -> io::Result<()> {
 /// A wait that timed out, was interrupted, or met a full completion queue has done its work.
 fn harmless(result: io::Result<()>) -> io::Result<()> {
     match result {
-        Err(e) if matches!(e.raw_os_error(), Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN)) => Ok(()),
+        Err(e)
+            if matches!(e.raw_os_error(), Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN)) =>
+        {
+            Ok(())
+        }
         other => other,
     }
 }
@@ -435,12 +445,11 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let mut ring = Ring::new(4, vec![address.into()]).unwrap();
-        let socket =
-            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         ring.adopt(1, socket.into()).unwrap();
         ring.connect(1, 0).unwrap();
         ring.wait(Duration::from_secs(5)).unwrap();
-        let Some(Completion::Connected { slot: 1, result: Ok(()) }) = ring.next().unwrap() else { panic!() };
+        let Some(Completion::Connected { slot: 1, result: Ok(()) }) = ring.take().unwrap() else { panic!() };
         (ring, listener.accept().unwrap().0)
     }
 
@@ -449,7 +458,7 @@ mod tests {
         let mut got = Vec::new();
         while got.len() < total {
             ring.wait(Duration::from_secs(5)).unwrap();
-            while let Some(completion) = ring.next().unwrap() {
+            while let Some(completion) = ring.take().unwrap() {
                 match completion {
                     Completion::Received { slot, bytes, armed } => {
                         got.extend_from_slice(ring.bytes(&bytes));
@@ -491,7 +500,7 @@ mod tests {
         });
         loop {
             ring.wait(Duration::from_secs(5)).unwrap();
-            if let Some(completion) = ring.next().unwrap() {
+            if let Some(completion) = ring.take().unwrap() {
                 let Completion::Sent { slot: 1, buffer, result: Ok(()) } = completion else { panic!() };
                 assert!(buffer.is_empty());
                 break;
@@ -512,7 +521,7 @@ mod tests {
         });
         let begin = std::time::Instant::now();
         ring.wait(Duration::from_secs(5)).unwrap();
-        assert!(matches!(ring.next().unwrap(), Some(Completion::Woken)));
+        assert!(matches!(ring.take().unwrap(), Some(Completion::Woken)));
         assert!(begin.elapsed() < Duration::from_secs(4));
         ringer.join().unwrap();
     }
@@ -523,9 +532,9 @@ mod tests {
         ring.receive(1).unwrap();
         ring.shutdown(1).unwrap();
         ring.wait(Duration::from_secs(5)).unwrap();
-        assert!(matches!(ring.next().unwrap(), Some(Completion::ReceiveEnded { slot: 1, result: Ok(()) })));
+        assert!(matches!(ring.take().unwrap(), Some(Completion::ReceiveEnded { slot: 1, result: Ok(()) })));
         ring.close(1).unwrap();
         ring.wait(Duration::from_secs(5)).unwrap();
-        assert!(matches!(ring.next().unwrap(), Some(Completion::Closed { slot: 1 })));
+        assert!(matches!(ring.take().unwrap(), Some(Completion::Closed { slot: 1 })));
     }
 }
