@@ -16,5 +16,6 @@ pub mod spec;
 pub mod sys;
 pub mod threshold;
 pub mod topics;
+pub mod transport;
 pub mod verdict;
 pub mod wire;

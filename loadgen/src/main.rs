@@ -5,21 +5,30 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use clap::Parser;
-use loadgen::cli::{Cli, Refusal, RunArgs};
+use loadgen::cli::{self, Action, Refusal, RunArgs, presets};
 use loadgen::engine::{self, Progress};
 use loadgen::report::{self, count, time};
 use loadgen::verdict::{self, exit};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match cli::parse(std::env::args_os()) {
+        Ok(cli) => cli,
+        // Help and version are no mistakes; clap knows which is which.
+        Err(e) => e.exit(),
+    };
     let interrupted = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         // The second signal ends the program at once, the first one asks for a partial report.
         let _ = signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&interrupted));
         let _ = signal_hook::flag::register(signal, Arc::clone(&interrupted));
     }
-    ExitCode::from(run(&cli.run, &interrupted))
+    ExitCode::from(match cli.command {
+        None => run(&cli.run, &interrupted),
+        Some(Action::Presets) => {
+            print!("{}", presets::list());
+            exit::FINE
+        }
+    })
 }
 
 fn run(args: &RunArgs, interrupted: &AtomicBool) -> u8 {

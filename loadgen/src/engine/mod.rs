@@ -6,7 +6,10 @@ pub mod dispatch;
 pub mod ids;
 pub mod meter;
 pub mod plan;
+pub mod slow;
+pub mod storm;
 pub mod traffic;
+pub mod turn;
 pub mod worker;
 
 use std::collections::BTreeMap;
@@ -21,7 +24,7 @@ use worker::{Event, Worker, WorkerReport};
 
 use crate::failure::Failure;
 use crate::procfs::Broker;
-use crate::spec::Spec;
+use crate::spec::{Focus, Spec};
 
 /// Failures that are kept word by word; all are counted.
 const FAILURES_KEPT: usize = 20;
@@ -35,6 +38,7 @@ pub struct Second {
     pub offered: u64,
     pub sent: u64,
     pub delivered: u64,
+    pub connected: u64,
     pub missing: u64,
     pub latency: Histogram<u32>,
     workers: u32,
@@ -130,8 +134,7 @@ struct Alarm<'a>(&'a Control);
 
 impl Drop for Alarm<'_> {
     fn drop(&mut self) {
-        self.0.stop();
-        self.0.enter(Stage::End);
+        self.0.fail();
     }
 }
 
@@ -176,7 +179,7 @@ impl<'a> Coordinator<'a> {
                 measured_s: 0.0,
                 interrupted: false,
             },
-            from_ns: u64::MAX,
+            from_ns: if spec.focus == Focus::Connects { 0 } else { u64::MAX },
             to_ns: u64::MAX,
         }
     }
@@ -222,18 +225,32 @@ impl<'a> Coordinator<'a> {
 
     fn advance(&mut self) {
         let all = |stage| self.control.arrived(stage) == self.spec.workers;
+        let now = self.control.clock.now();
         match self.control.stage() {
             Stage::Connect if all(Stage::Connect) => {
-                let now = self.control.clock.now();
                 self.outcome.connect_s = now as f64 / 1e9;
                 self.cost.memory_connected = self.broker.memory();
+                if self.spec.focus == Focus::Connects {
+                    self.to_ns = now;
+                }
+                self.control.enter(Stage::Store);
+            }
+            Stage::Store if all(Stage::Store) => {
                 let start = now + START_DELAY_NS;
-                self.from_ns = start + (self.spec.warmup_s * 1e9) as u64;
-                self.to_ns = self.from_ns + (self.spec.duration_s * 1e9) as u64;
+                if self.spec.focus == Focus::Retained {
+                    self.from_ns = start;
+                } else if self.spec.focus != Focus::Connects {
+                    self.from_ns = start + (self.spec.warmup_s * 1e9) as u64;
+                    self.to_ns = self.from_ns + (self.spec.duration_s * 1e9) as u64;
+                }
                 self.control.set_start(start);
                 self.control.enter(Stage::Run);
             }
-            Stage::Run if all(Stage::Run) => self.control.enter(Stage::Settle),
+            Stage::Run if all(Stage::Run) => {
+                self.to_ns = self.to_ns.min(now);
+                self.control.enter(Stage::Settle);
+            }
+            Stage::Settle if all(Stage::Settle) => self.control.enter(Stage::End),
             _ => {}
         }
     }
@@ -282,6 +299,7 @@ impl<'a> Coordinator<'a> {
             offered: 0,
             sent: 0,
             delivered: 0,
+            connected: 0,
             missing: 0,
             latency: Histogram::new_from(&interval.latency),
             workers: 0,
@@ -289,6 +307,7 @@ impl<'a> Coordinator<'a> {
         second.offered += interval.offered;
         second.sent += interval.sent;
         second.delivered += interval.delivered;
+        second.connected += interval.connected;
         second.missing += interval.missing;
         second.latency.add(&interval.latency).expect("all histograms have the same bounds");
         second.workers += 1;
@@ -323,7 +342,12 @@ impl<'a> Coordinator<'a> {
             self.cost.wall_ns = at_end - at;
         }
         self.outcome.cost = Some(self.cost).filter(|_| self.broker.is_known());
-        let end = self.to_ns.min(self.control.clock.now());
+        let last_ns = self.outcome.totals.last_ns;
+        let end = match self.spec.focus {
+            // These last as long as they take.
+            Focus::Connects | Focus::Retained => last_ns,
+            Focus::Messages | Focus::Idle | Focus::Reconnects => self.to_ns.min(self.control.clock.now()),
+        };
         self.outcome.measured_s =
             if self.from_ns == u64::MAX { 0.0 } else { end.saturating_sub(self.from_ns) as f64 / 1e9 };
         self.outcome.seconds = self.seconds.into_values().collect();
