@@ -48,6 +48,7 @@ Exit codes: 0 fine, 1 threshold not met, 2 usage, 3 lost, duplicated, disordered
     after_help = EXAMPLES,
     disable_help_flag = true,
     disable_version_flag = true,
+    args_override_self = true,
     args_conflicts_with_subcommands = true
 )]
 pub struct Cli {

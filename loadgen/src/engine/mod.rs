@@ -23,7 +23,7 @@ use meter::{Interval, Totals};
 use worker::{Event, Worker, WorkerReport};
 
 use crate::failure::Failure;
-use crate::procfs::Broker;
+use crate::procfs::{Broker, ThreadUsage};
 use crate::spec::{Focus, Spec};
 
 /// Failures that are kept word by word; all are counted.
@@ -49,6 +49,8 @@ pub struct Second {
 pub struct Cost {
     /// CPU time in the measured time, and the time between both looks.
     pub cpu_ns: u64,
+    /// Time in which a thread was ready to run and had no CPU.
+    pub waited_ns: u64,
     pub wall_ns: u64,
     /// Resident memory before the first connection, when all stood, and the most that was seen.
     pub memory_before: u64,
@@ -143,8 +145,8 @@ struct Coordinator<'a> {
     control: &'a Control,
     broker: Broker,
     cost: Cost,
-    cpu_before: Option<(u64, u64)>,
-    cpu_after: Option<(u64, u64)>,
+    cpu_before: Option<(ThreadUsage, u64)>,
+    cpu_after: Option<(ThreadUsage, u64)>,
     seconds: BTreeMap<u32, Second>,
     shown: u32,
     up: usize,
@@ -263,7 +265,7 @@ impl<'a> Coordinator<'a> {
             return;
         }
         *next_sample = now + 1_000_000_000;
-        let look = (self.broker.cpu_ns(), self.control.clock.now());
+        let look = (self.broker.usage(), self.control.clock.now());
         if begins {
             self.cpu_before = Some(look);
         }
@@ -338,7 +340,8 @@ impl<'a> Coordinator<'a> {
 
     fn outcome(mut self) -> Outcome {
         if let (Some((cpu, at)), Some((cpu_end, at_end))) = (self.cpu_before, self.cpu_after) {
-            self.cost.cpu_ns = cpu_end - cpu;
+            self.cost.cpu_ns = cpu_end.ran_ns - cpu.ran_ns;
+            self.cost.waited_ns = cpu_end.waited_ns - cpu.waited_ns;
             self.cost.wall_ns = at_end - at;
         }
         self.outcome.cost = Some(self.cost).filter(|_| self.broker.is_known());

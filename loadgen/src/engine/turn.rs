@@ -190,6 +190,17 @@ impl Worker<'_> {
         let mut partial = std::mem::take(&mut conn.partial);
         let mut result = Ok(());
         let received = self.ring.bytes(bytes);
+        if conn.phase == Phase::AwaitingConnack
+            && conn.layers.is_none()
+            && partial.is_empty()
+            && received[0] != 0x20
+        {
+            // Its length, if it were one, could keep us waiting for more.
+            return Err(Failure::Malformed {
+                who: role.name(),
+                what: "an answer to CONNECT that is no CONNACK",
+            });
+        }
         if let Some(mut layers) = conn.layers.take() {
             self.plain.clear();
             result = layers

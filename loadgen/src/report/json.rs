@@ -101,7 +101,7 @@ pub fn render(spec: &Spec, outcome: &Outcome, verdict: &Verdict) -> Value {
         },
         "broker": outcome.cost.map(|cost| json!({
             "cpu_ns_each": figures.cpu_ns_each, "cpu_share": figures.cpu_share,
-            "cpu_ns": cost.cpu_ns, "threads": cost.threads,
+            "cpu_ns": cost.cpu_ns, "waited_ns": cost.waited_ns, "wall_ns": cost.wall_ns, "threads": cost.threads,
             "memory_before": cost.memory_before, "memory_connected": cost.memory_connected,
             "memory_peak": cost.memory_peak, "memory_per_connection": figures.memory_per_connection,
         })),

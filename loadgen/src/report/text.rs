@@ -9,6 +9,9 @@ use crate::engine::Outcome;
 use crate::spec::{Focus, Load, Pattern, Spec};
 use crate::verdict::{Verdict, Worth};
 
+/// A broker that waits longer for its CPU than this share of the time was not alone on it.
+const DISTURBED_MIN: f64 = 0.05;
+
 fn row(out: &mut String, name: &str, histogram: &Histogram<u64>) {
     let cells: Vec<String> = QUANTILES
         .iter()
@@ -185,12 +188,16 @@ fn cost(out: &mut String, spec: &Spec, outcome: &Outcome, figures: &Figures<'_>)
         (Some(ns), _) => format!("{ns:.0} ns of CPU per received message; "),
     };
     if let Some(share) = figures.cpu_share {
-        let _ = writeln!(
-            out,
-            "  broker        {each}{:.1} % of one CPU, {} threads",
-            100.0 * share,
-            cost.threads
-        );
+        let share = 100.0 * share;
+        let _ = writeln!(out, "  broker        {each}{share:.1} % of one CPU, {} threads", cost.threads);
+        let waited = cost.waited_ns as f64 / cost.wall_ns as f64;
+        if waited > DISTURBED_MIN {
+            let waited = 100.0 * waited;
+            let _ = writeln!(
+                out,
+                "                DISTURBED: ready to run, but without a CPU {waited:.0} % of the time"
+            );
+        }
     }
     let _ = writeln!(
         out,
