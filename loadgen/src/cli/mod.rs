@@ -14,6 +14,7 @@ use clap::{ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser, Su
 
 pub use build::Refusal;
 
+use crate::compare::Contender;
 use crate::payload::Sizes;
 use crate::schedule::Segment;
 use crate::threshold::{Bound, Threshold};
@@ -70,6 +71,38 @@ pub enum Action {
     /// List presets and scenarios, with what each means
     #[command(disable_help_flag = true)]
     Presets,
+    /// Measure this machine's ceiling and latency floor, without a broker; later reports show them
+    #[command(disable_help_flag = true)]
+    Calibrate {
+        /// CPU of the generator [default: the last that is allowed]
+        #[arg(long)]
+        core: Option<usize>,
+        /// Seconds for each of three measurements
+        #[arg(long, default_value = "3", value_parser = values::seconds)]
+        duration: f64,
+        /// Print as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run the same work against several brokers in turn
+    #[command(disable_help_flag = true)]
+    Compare {
+        /// A broker: name=host:port, with ,pid to measure its CPU time; the first is what others are compared with
+        #[arg(long = "broker", required = true, value_parser = Contender::parse)]
+        brokers: Vec<Contender>,
+        /// Rounds, in each of which every broker has its turn
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+        rounds: u32,
+        /// Write the comparison as one HTML page
+        #[arg(long)]
+        html: Option<PathBuf>,
+        /// Write the comparison as JSON; - for standard output
+        #[arg(long)]
+        json: Option<PathBuf>,
+        /// After --: what to run, and its options
+        #[arg(last = true)]
+        work: Vec<OsString>,
+    },
 }
 
 /// Options of a run.
@@ -218,6 +251,15 @@ pub struct RunArgs {
     /// Write the report as JSON to this file; - for standard output
     #[arg(long, help_heading = "Report")]
     pub json: Option<PathBuf>,
+    /// Write the latency distribution in HdrHistogram's text format
+    #[arg(long, help_heading = "Report")]
+    pub hgrm: Option<PathBuf>,
+    /// Write the report as one HTML page
+    #[arg(long, help_heading = "Report")]
+    pub html: Option<PathBuf>,
+    /// Search the highest rate at which the conditions hold, beginning at --rate
+    #[arg(long, conflicts_with = "window", help_heading = "Report")]
+    pub find_max: bool,
     /// No progress while running
     #[arg(long, help_heading = "Report")]
     pub quiet: bool,

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::{Figures, QUANTILES, headline};
 use crate::engine::Outcome;
+use crate::environment::Environment;
 use crate::spec::{Load, Spec};
 use crate::verdict::Verdict;
 
@@ -22,7 +23,7 @@ fn quantiles(histogram: &Histogram<u64>) -> Value {
 }
 
 /// The whole report as one object.
-pub fn render(spec: &Spec, outcome: &Outcome, verdict: &Verdict) -> Value {
+pub fn render(spec: &Spec, outcome: &Outcome, verdict: &Verdict, place: &Environment) -> Value {
     let figures = Figures::of(spec, outcome);
     let totals = &outcome.totals;
     let open = spec.is_open();
@@ -105,6 +106,7 @@ pub fn render(spec: &Spec, outcome: &Outcome, verdict: &Verdict) -> Value {
             "memory_before": cost.memory_before, "memory_connected": cost.memory_connected,
             "memory_peak": cost.memory_peak, "memory_per_connection": figures.memory_per_connection,
         })),
+        "environment": place.json(),
         "generator": cores,
         "seconds": seconds,
     })

@@ -1,5 +1,8 @@
 //! What a run looks like to people and to programs.
 
+pub mod chart;
+pub mod hgrm;
+pub mod html;
 pub mod json;
 pub mod text;
 
