@@ -183,13 +183,18 @@ impl Comparison {
                 let pairs = series.rounds.iter().zip(&self.series[0].rounds);
                 let ratio = pairs
                     .filter_map(|(mine, first)| Some(value(mine)? / value(first)?.max(f64::MIN_POSITIVE)));
-                let bound = series.rounds.iter().any(|r| r.worth == Worth::GeneratorBound);
+                let any = |worth| series.rounds.iter().any(|r| r.worth == worth);
+                let note = match measure {
+                    "rate" if any(Worth::Invalid) => "void: ",
+                    "rate" if any(Worth::GeneratorBound) => "≥ ",
+                    _ => "",
+                };
                 rows.push(Row {
                     measure,
                     name: series.contender.name.clone(),
                     value: spread.map(|s| s.text(show)),
                     ratio: Spread::of(ratio),
-                    note: if bound && measure == "rate" { "≥ " } else { "" },
+                    note,
                 });
             }
         }

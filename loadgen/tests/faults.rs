@@ -208,4 +208,5 @@ fn a_constant_delay_is_measured() {
     let run = run(peer.port, "p2p --pairs 1 --rate 100 --duration 1 --warmup 0 --no-spin");
     let median = run.number("latency_ns.corrected.p50") / 1e6;
     assert!((30.0..60.0).contains(&median), "{median} ms");
+    expect(&run, run.exit, [0; 5]);
 }

@@ -12,6 +12,7 @@ use super::meter::Meter;
 use super::plan;
 use crate::check::{Arrival, Track};
 use crate::payload::Payloads;
+use crate::schedule::Pacer;
 use crate::spec::{Focus, Load, Pattern, Spec};
 use crate::wire::encode;
 
@@ -470,6 +471,15 @@ impl<'a> Traffic<'a> {
             self.publishers[local as usize].backlog.push_back(due_ns);
             self.backlog_len += 1;
         } else {
+            self.meter.totals.unsent += 1;
+        }
+    }
+
+    /// The generator did not get to these messages: they were due, and count as unsent.
+    pub fn give_up(&mut self, mut pacer: Pacer, start_ns: u64, end_ns: u64) {
+        while let Some(due_ns) = pacer.due_ns().map(|due| start_ns + due).filter(|&due| due < end_ns) {
+            pacer.take();
+            self.meter.offered(due_ns, 1);
             self.meter.totals.unsent += 1;
         }
     }

@@ -31,6 +31,8 @@ const NAP_NS: u64 = 20_000_000;
 const DOZE_NS: u64 = 1_000_000;
 /// A closed loop in which nothing moves for so long has lost what is outstanding.
 const STALL_NS: u64 = 1_000_000_000;
+/// How long after the end an overtaxed generator still sends what was due before. What remains counts as unsent.
+const STRAGGLE_NS: u64 = 2_000_000_000;
 const SECOND_NS: f64 = 1e9;
 
 /// What workers tell the coordinator while they run.
@@ -329,7 +331,12 @@ impl<'a> Worker<'a> {
             let now = self.now();
             usage.look(now, from, self.spun_ns);
             let stormy = self.step_storm(now, to)?;
-            if self.control.stopped() || (now >= to && !stormy) {
+            // What was due before the end is sent, if a little late; the verdict knows of it.
+            let behind = pacer.as_ref().and_then(Pacer::due_ns).is_some_and(|due| start + due < to);
+            if self.control.stopped()
+                || (now >= to && !stormy && !behind)
+                || (now >= to + STRAGGLE_NS && !stormy)
+            {
                 break;
             }
             let mut until = if now < to { (now + NAP_NS).min(to) } else { now + DOZE_NS };
@@ -353,6 +360,9 @@ impl<'a> Worker<'a> {
             (_, None) => usage.finish(self.now(), self.spun_ns),
         };
         self.spinning = false;
+        if let Some(pacer) = pacer.filter(|_| !self.control.stopped()) {
+            self.traffic.give_up(pacer, start, to);
+        }
         self.traffic.stop();
         self.turn_while(|worker| worker.traffic.unfinished())?;
         self.traffic.abandon_backlog();

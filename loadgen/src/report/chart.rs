@@ -56,6 +56,22 @@ impl Axis {
         Axis { scale: Scale::Log, min: 10f64.powi(low), max: 10f64.powi(high), ticks, title: title.into() }
     }
 
+    /// Exactly from `min` to `max`, a label at each power of ten between.
+    pub fn log_exact(title: &str, min: f64, max: f64, label: impl Fn(f64) -> String) -> Axis {
+        let mut axis = Axis::log(title, min, max, label);
+        (axis.min, axis.max) = (min, max);
+        axis.ticks.retain(|(value, _)| (min..=max).contains(value));
+        axis
+    }
+
+    /// Exactly from 0 to `max`, with the labels of a round axis that lie between.
+    pub fn linear_exact(title: &str, max: f64, label: impl Fn(f64) -> String) -> Axis {
+        let mut axis = Axis::linear(title, max, label);
+        axis.max = max.max(f64::MIN_POSITIVE);
+        axis.ticks.retain(|(value, _)| *value <= max);
+        axis
+    }
+
     /// Where a value lies, 0 to 1.
     fn place(&self, value: f64) -> f64 {
         let place = match self.scale {

@@ -20,7 +20,7 @@ const STYLE: &str = "\
 *{box-sizing:border-box}body{margin:0 auto;max-width:840px;padding:28px 20px 60px;background:var(--bg);color:var(--fg);\
 font:15px/1.5 system-ui,sans-serif}h1{font-size:21px;margin:0 0 2px}h2{font-size:16px;margin:30px 0 8px}\
 p{margin:4px 0;color:var(--soft)}.card{background:var(--card);border:1px solid var(--line);border-radius:8px;\
-padding:14px 16px}.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:10px;margin:16px 0}\
+padding:14px 16px;overflow-x:auto}.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:10px;margin:16px 0}\
 .tiles div{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:10px 14px}\
 .tiles b{display:block;font-size:20px;font-variant-numeric:tabular-nums}.tiles span{color:var(--soft);font-size:13px}\
 .verdict{border-left:4px solid var(--good);padding:8px 14px;margin:16px 0;background:var(--card)}\
@@ -29,14 +29,14 @@ table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}\
 th,td{text-align:right;padding:5px 8px;border-bottom:1px solid var(--line);white-space:nowrap}\
 th:first-child,td:first-child{text-align:left}th{color:var(--soft);font-weight:600}\
 td.text{text-align:left;white-space:normal;overflow-wrap:anywhere}\
-svg{width:100%;height:auto;display:block}.grid{stroke:var(--line);stroke-width:1}\
+svg{width:100%;min-width:520px;height:auto;display:block}.grid{stroke:var(--line);stroke-width:1}\
 .tick,.title{fill:var(--soft);font:12px system-ui,sans-serif}polyline{fill:none;stroke-width:2;stroke-linejoin:round}\
 .legend{display:flex;gap:16px;flex-wrap:wrap;font-size:13px;color:var(--soft);padding-left:8px}\
 .legend i{display:inline-block;width:14px;height:3px;margin-right:6px;vertical-align:middle}\
 .s0{stroke:var(--c0)}.s1{stroke:var(--c1)}.s2{stroke:var(--c2)}.s3{stroke:var(--c3)}\
 .m0{fill:var(--c0)}.m1{fill:var(--c1)}.m2{fill:var(--c2)}.m3{fill:var(--c3)}\
 .c0{background:var(--c0)}.c1{background:var(--c1)}.c2{background:var(--c2)}.c3{background:var(--c3)}\
-pre{white-space:pre-wrap;overflow-wrap:anywhere;font:12.5px/1.45 ui-monospace,monospace;margin:0}";
+pre{font:12.5px/1.45 ui-monospace,monospace;margin:0}";
 
 /// A whole page around `body`.
 pub fn page(title: &str, body: &str) -> String {
@@ -72,8 +72,9 @@ pub fn percentile_chart(lines: &[(String, &Histogram<u64>)]) -> String {
         0 => "0 %".into(),
         n => format!("{:.*} %", (n - 2).max(0) as usize, 100.0 * (1.0 - 10f64.powi(-n))),
     };
-    let x = Axis::log("percentile", 1.0, samples.max(10) as f64, nines);
-    let y = Axis::log("latency by percentile", low, high, |ns| time(ns as u64));
+    let x = Axis::log_exact("percentile", 1.0, samples.max(10) as f64, nines);
+    // Below a microsecond nobody can tell differences, and the generator's lateness begins at nanoseconds.
+    let y = Axis::log("latency by percentile", low.max(1000.0), high, |ns| time(ns as u64));
     chart(&x, &y, &series, |x, y| format!("{:.4} %: {}", 100.0 * (1.0 - 1.0 / x), time(y as u64)))
 }
 
@@ -87,7 +88,8 @@ fn over_time(spec: &Spec, outcome: &Outcome) -> String {
         color,
         points: seconds().map(|s| (f64::from(s.second + 1), value(s))).collect(),
     };
-    let x = || Axis::linear("seconds since messages began to flow", whole as f64, |v| format!("{v:.0}"));
+    let x =
+        || Axis::linear_exact("seconds since messages began to flow", whole as f64, |v| format!("{v:.0}"));
     let mut rates = Vec::new();
     if connects {
         rates.push(line("connects/s", 0, &|s| s.connected as f64));

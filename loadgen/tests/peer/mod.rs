@@ -8,9 +8,10 @@ use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The fate of a message.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -127,7 +128,7 @@ impl Peer {
                     welcome,
                     version: 4,
                     id: String::new(),
-                    late: Duration::ZERO,
+                    late: None,
                 };
                 thread::spawn(move || client.serve(stream));
             }
@@ -146,6 +147,9 @@ impl Peer {
     }
 }
 
+/// When a late message is due, its topic, QoS and payload.
+type Waiting = (Instant, String, u8, Vec<u8>);
+
 struct Client {
     script: Script,
     shared: Arc<Mutex<Shared>>,
@@ -154,7 +158,8 @@ struct Client {
     welcome: Welcome,
     version: u8,
     id: String,
-    late: Duration,
+    /// Where late messages wait for their time, once there are any.
+    late: Option<(Duration, Sender<Waiting>)>,
 }
 
 fn read_packet(stream: &mut TcpStream) -> Option<(u8, Vec<u8>)> {
@@ -355,7 +360,7 @@ impl Client {
         let mut code = 0;
         match fate {
             Fate::Stall(time) => thread::sleep(time),
-            Fate::Late(time) => self.late = time,
+            Fate::Late(time) if self.late.is_none() => self.late = Some((time, self.waiting_room())),
             Fate::Disconnect(code) => {
                 reply(writer, 0xE0, &[code, 0]);
                 return false;
@@ -384,18 +389,29 @@ impl Client {
         acknowledged
     }
 
+    /// A thread that delivers messages in order when their time has come.
+    fn waiting_room(&self) -> Sender<Waiting> {
+        let (sender, queue) = channel::<Waiting>();
+        let shared = self.shared.clone();
+        thread::spawn(move || {
+            for (due, topic, qos, payload) in queue {
+                thread::sleep(due.saturating_duration_since(Instant::now()));
+                spread(&mut shared.lock().unwrap(), &topic, qos, &payload, Fate::Deliver);
+            }
+        });
+        sender
+    }
+
     fn route(&mut self, topic: String, qos: u8, payload: Vec<u8>, fate: Fate) {
-        if !self.late.is_zero() {
-            let (shared, late) = (self.shared.clone(), self.late);
-            thread::spawn(move || {
-                thread::sleep(late);
-                spread(&mut shared.lock().unwrap(), &topic, qos, &payload, fate);
-            });
+        if fate == Fate::Lose {
+            return;
+        }
+        if let Some((late, queue)) = &self.late {
+            let _ = queue.send((Instant::now() + *late, topic, qos, payload));
             return;
         }
         let mut shared = self.shared.lock().unwrap();
         match fate {
-            Fate::Lose => return,
             Fate::Swap => {
                 shared.swapped = Some((topic, qos, payload));
                 return;
