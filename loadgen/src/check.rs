@@ -16,6 +16,8 @@ pub struct Faults {
     pub corrupted: u64,
     /// Messages that this receiver never subscribed to.
     pub stray: u64,
+    /// Sessions that should have been kept and were not.
+    pub sessions_lost: u64,
 }
 
 impl Faults {
@@ -29,6 +31,7 @@ impl Faults {
         self.disordered += other.disordered;
         self.corrupted += other.corrupted;
         self.stray += other.stray;
+        self.sessions_lost += other.sessions_lost;
     }
 }
 

@@ -67,6 +67,15 @@ pub enum Failure {
         who: String,
         what: &'static str,
     },
+    /// TLS or WebSocket did not come about.
+    Layer {
+        who: String,
+        why: String,
+    },
+    /// Sessions that could not be removed at the end.
+    Leftovers {
+        sessions: usize,
+    },
     Descriptors {
         why: &'static str,
     },
@@ -144,6 +153,10 @@ impl std::fmt::Display for Failure {
             }
             Failure::Malformed { who, what } => {
                 write!(f, "the broker sent {who} something malformed: {what}")
+            }
+            Failure::Layer { who, why } => write!(f, "the connection of {who} failed: {why}"),
+            Failure::Leftovers { sessions } => {
+                write!(f, "{sessions} persistent sessions could not be removed: the broker still keeps them")
             }
             Failure::Descriptors { why } => write!(
                 f,

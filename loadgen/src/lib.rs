@@ -3,10 +3,15 @@
 //! `unsafe` stands in two files only: `ring.rs` (io_uring) and `sys.rs` (calls of libc).
 #![deny(unsafe_code)]
 
+pub mod calibrate;
 pub mod check;
 pub mod cli;
+pub mod compare;
 pub mod engine;
+pub mod environment;
 pub mod failure;
+pub mod findmax;
+pub mod live;
 pub mod payload;
 pub mod procfs;
 pub mod report;
@@ -16,5 +21,6 @@ pub mod spec;
 pub mod sys;
 pub mod threshold;
 pub mod topics;
+pub mod transport;
 pub mod verdict;
 pub mod wire;

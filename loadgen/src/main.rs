@@ -1,79 +1,185 @@
 //! The program: command line in, report out.
 
-use std::io::{IsTerminal, Write};
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use clap::Parser;
-use loadgen::cli::{Cli, Refusal, RunArgs};
-use loadgen::engine::{self, Progress};
-use loadgen::report::{self, count, time};
-use loadgen::verdict::{self, exit};
+use loadgen::calibrate::calibrate;
+use loadgen::cli::{self, Action, Refusal, RunArgs, presets};
+use loadgen::compare::{Contender, compare};
+use loadgen::engine::{self, Outcome};
+use loadgen::environment::Environment;
+use loadgen::findmax;
+use loadgen::live::Live;
+use loadgen::report::{self, Figures, count, time};
+use loadgen::spec::Spec;
+use loadgen::verdict::{self, Verdict, exit};
+
+/// An exit code that is not 0, with what to tell the user.
+struct Stop(u8, String);
+
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Stop {
+        match refusal {
+            Refusal::Usage(what) => Stop(exit::USAGE, what),
+            Refusal::Connection(failure) => Stop(exit::CONNECTION, failure.to_string()),
+        }
+    }
+}
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match cli::parse(std::env::args_os()) {
+        Ok(cli) => cli,
+        // Help and version are no mistakes; clap knows which is which.
+        Err(e) => e.exit(),
+    };
     let interrupted = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        // The second signal ends the program at once, the first one asks for a partial report.
-        let _ = signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&interrupted));
-        let _ = signal_hook::flag::register(signal, Arc::clone(&interrupted));
-    }
-    ExitCode::from(run(&cli.run, &interrupted))
-}
-
-fn run(args: &RunArgs, interrupted: &AtomicBool) -> u8 {
-    let spec = match args.spec() {
-        Ok(spec) => spec,
-        Err(Refusal::Usage(what)) => {
-            eprintln!("loadgen: {what}");
-            return exit::USAGE;
+        // The first signal asks for a partial report, the second ends the program at once.
+        let second = signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&interrupted));
+        if second.and_then(|_| signal_hook::flag::register(signal, Arc::clone(&interrupted))).is_err() {
+            eprintln!("loadgen: Ctrl-C will end the run without a report");
         }
-        Err(Refusal::Connection(failure)) => {
-            eprintln!("loadgen: {failure}");
-            return exit::CONNECTION;
+    }
+    let result = match cli.command {
+        None if cli.run.find_max => find_max(&cli.run, &interrupted),
+        None => run(&cli.run, &interrupted),
+        Some(Action::Presets) => {
+            print!("{}", presets::list());
+            Ok(exit::FINE)
+        }
+        Some(Action::Calibrate { core, duration, json }) => measure_self(core, duration, json, &interrupted),
+        Some(Action::Compare { brokers, rounds, html, json, work }) => {
+            comparison(&brokers, rounds, html.as_deref(), json.as_deref(), work, &interrupted)
         }
     };
-    let quiet = args.quiet;
-    let outcome = engine::run(&spec, interrupted, &mut |progress| {
-        if !quiet {
-            show(&progress);
-        }
-    });
-    let verdict = verdict::judge(&spec, &outcome, &args.thresholds());
-    let to_stdout = args.json.as_ref().is_some_and(|path| path.as_os_str() == "-");
-    if !to_stdout {
-        if std::io::stdout().is_terminal() {
-            println!();
-        }
-        print!("{}", report::text::render(&spec, &outcome, &verdict));
-    }
-    if let Some(path) = &args.json {
-        let json = report::json::render(&spec, &outcome, &verdict);
-        let text = format!("{json:#}\n");
-        let written =
-            if to_stdout { std::io::stdout().write_all(text.as_bytes()) } else { std::fs::write(path, text) };
-        if let Err(e) = written {
-            eprintln!("loadgen: cannot write {}: {e}", path.display());
-            return exit::USAGE;
-        }
-    }
-    verdict.exit
+    ExitCode::from(result.unwrap_or_else(|Stop(code, what)| {
+        eprintln!("loadgen: {what}");
+        code
+    }))
 }
 
-fn show(progress: &Progress<'_>) {
-    match progress {
-        Progress::Connected { up, of } if *up == *of as usize => {
-            eprintln!("{} connections are up", count(u64::from(*of)))
+/// Writes a file, or standard output for `-`.
+fn write(path: &Path, text: &str) -> Result<(), Stop> {
+    let written = if path.as_os_str() == "-" {
+        std::io::stdout().write_all(text.as_bytes())
+    } else {
+        std::fs::write(path, text)
+    };
+    written.map_err(|e| Stop(exit::USAGE, format!("cannot write {}: {e}", path.display())))
+}
+
+fn run(args: &RunArgs, interrupted: &AtomicBool) -> Result<u8, Stop> {
+    let spec = args.spec()?;
+    let mut live = Live::new(&spec);
+    let outcome = engine::run(&spec, interrupted, &mut |progress| {
+        if !args.quiet {
+            live.show(&progress);
         }
-        Progress::Connected { .. } => {}
-        Progress::Second(s) => eprintln!(
-            "{:>4} s  {:>12} msg/s  p50 {:>9}  p99 {:>9}  missing {}",
-            s.second + 1,
-            count(s.delivered),
-            time(s.latency.value_at_quantile(0.5)),
-            time(s.latency.value_at_quantile(0.99)),
-            count(s.missing)
-        ),
+    });
+    if !args.quiet {
+        live.end();
     }
+    let verdict = verdict::judge(&spec, &outcome, &args.thresholds());
+    reports(args, &spec, &outcome, &verdict)?;
+    Ok(verdict.exit)
+}
+
+/// Writes every report that was asked for.
+fn reports(args: &RunArgs, spec: &Spec, outcome: &Outcome, verdict: &Verdict) -> Result<(), Stop> {
+    let place = Environment::here();
+    if args.json.as_deref() != Some(Path::new("-")) {
+        print!("{}", report::text::render(spec, outcome, verdict));
+    }
+    if let Some(path) = &args.json {
+        write(path, &format!("{:#}\n", report::json::render(spec, outcome, verdict, &place)))?;
+    }
+    if let Some(path) = &args.hgrm {
+        write(path, &report::hgrm::render(Figures::of(spec, outcome).latency))?;
+    }
+    if let Some(path) = &args.html {
+        write(path, &report::html::render(spec, outcome, verdict, &place))?;
+    }
+    Ok(())
+}
+
+fn find_max(args: &RunArgs, interrupted: &AtomicBool) -> Result<u8, Stop> {
+    let search = findmax::search(args, interrupted, &mut |trial| eprintln!("{}", trial.text()))?;
+    let shown = search.best.or(search.trials.len().checked_sub(1)).map(|i| &search.trials[i]);
+    if let Some(trial) = shown {
+        let plain = RunArgs { json: None, ..args.clone() };
+        if args.json.as_deref() != Some(Path::new("-")) {
+            reports(&plain, &trial.spec, &trial.outcome, &trial.verdict)?;
+        }
+        if let Some(path) = &args.json {
+            let place = Environment::here();
+            let mut json = report::json::render(&trial.spec, &trial.outcome, &trial.verdict, &place);
+            json["search"] = search.json();
+            write(path, &format!("{json:#}\n"))?;
+        }
+    }
+    eprintln!("{}", search.text());
+    Ok(search.exit)
+}
+
+fn measure_self(
+    core: Option<usize>,
+    duration: f64,
+    json: bool,
+    interrupted: &AtomicBool,
+) -> Result<u8, Stop> {
+    let found = calibrate(core, duration, interrupted)?;
+    if json {
+        let text = serde_json::to_string_pretty(&found);
+        println!("{}", text.map_err(|e| Stop(exit::USAGE, e.to_string()))?);
+    } else {
+        println!("{}, Linux {}", found.cpu, found.kernel);
+        println!("  sent by one core               {:>14} msg/s", count(found.swallow_rate as u64));
+        println!("  sent and received by one core  {:>14} msg/s", count(found.reflect_rate as u64));
+        println!(
+            "    (64 bytes, QoS 0, window 256; core {:.0} % and {:.0} % busy)",
+            100.0 * found.busy[0],
+            100.0 * found.busy[1]
+        );
+        println!(
+            "  latency floor at 1,000 msg/s   p50 {}, p99 {}",
+            time(found.floor_p50_ns),
+            time(found.floor_p99_ns)
+        );
+    }
+    match found.save() {
+        Ok(path) => eprintln!("kept in {} for the reports to come", path.display()),
+        Err(e) => eprintln!("reports to come will not show it: {e}"),
+    }
+    Ok(exit::FINE)
+}
+
+fn comparison(
+    brokers: &[Contender],
+    rounds: u32,
+    html: Option<&Path>,
+    json: Option<&Path>,
+    work: Vec<OsString>,
+    interrupted: &AtomicBool,
+) -> Result<u8, Stop> {
+    let line = std::iter::once(OsString::from("loadgen")).chain(work);
+    let args = cli::parse(line).unwrap_or_else(|e| e.exit()).run;
+    let result = compare(brokers, rounds, &args, interrupted, &mut |name, run| {
+        let p99 = run.p99_ns.map_or("void".into(), time);
+        eprintln!("{name:<20} {:>12}/s  p99 {p99:>9}  {}", count(run.rate.round() as u64), run.verdict);
+    })?;
+    let place = Environment::here();
+    if json != Some(Path::new("-")) {
+        print!("{}", result.text());
+    }
+    if let Some(path) = json {
+        write(path, &format!("{:#}\n", result.json(&place)))?;
+    }
+    if let Some(path) = html {
+        write(path, &result.html(&place))?;
+    }
+    Ok(result.exit())
 }

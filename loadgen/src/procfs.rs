@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 
-/// CPU time of one thread of ours, from `/proc/thread-self/schedstat`.
+/// CPU time of threads, from their `schedstat`.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct ThreadUsage {
     pub ran_ns: u64,
@@ -32,7 +32,7 @@ impl ThreadUsage {
 #[derive(Default)]
 pub struct Broker {
     pids: Vec<u32>,
-    threads: HashMap<(u32, u32), u64>,
+    threads: HashMap<(u32, u32), ThreadUsage>,
 }
 
 impl Broker {
@@ -50,8 +50,8 @@ impl Broker {
         !self.pids.is_empty()
     }
 
-    /// CPU time of all threads so far, in nanoseconds.
-    pub fn cpu_ns(&mut self) -> u64 {
+    /// CPU time of all threads so far.
+    pub fn usage(&mut self) -> ThreadUsage {
         for &pid in &self.pids {
             let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { continue };
             for task in tasks.flatten() {
@@ -60,11 +60,14 @@ impl Broker {
                 };
                 let text = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
                 if let Some(usage) = schedstat(&text) {
-                    self.threads.insert((pid, tid), usage.ran_ns);
+                    self.threads.insert((pid, tid), usage);
                 }
             }
         }
-        self.threads.values().sum()
+        self.threads.values().fold(ThreadUsage::default(), |sum, thread| ThreadUsage {
+            ran_ns: sum.ran_ns + thread.ran_ns,
+            waited_ns: sum.waited_ns + thread.waited_ns,
+        })
     }
 
     /// Resident memory of all processes, in bytes.
@@ -98,7 +101,7 @@ mod tests {
     #[test]
     fn a_process_is_charged_for_all_its_threads_even_those_that_ended() {
         let mut broker = Broker::new(&[std::process::id()]).unwrap();
-        let before = broker.cpu_ns();
+        let before = broker.usage().ran_ns;
         let burn = || {
             let begin = crate::sys::thread_cpu_ns();
             while crate::sys::thread_cpu_ns() - begin < 30_000_000 {}
@@ -111,11 +114,11 @@ mod tests {
             wait.recv().unwrap();
         });
         finished.recv().unwrap();
-        let during = broker.cpu_ns();
+        let during = broker.usage().ran_ns;
         assert!(during - before >= 25_000_000, "{}", during - before);
         ready.send(()).unwrap();
         thread.join().unwrap();
-        assert!(broker.cpu_ns() >= during);
+        assert!(broker.usage().ran_ns >= during);
         assert!(broker.memory() > 100_000 && broker.threads() >= 1);
         assert!(Broker::new(&[u32::MAX]).is_err());
     }

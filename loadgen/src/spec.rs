@@ -1,6 +1,7 @@
 //! What a run is: everything that was asked for, checked, with no question left open. Made by `cli.rs`.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use crate::payload::{HEADER_LEN, STREAMS_MAX, Sizes};
 use crate::schedule::Schedule;
@@ -23,6 +24,21 @@ pub enum Pattern {
     Shared { groups: u32 },
     /// Publishers only; a message is done when the kernel took it. Measures the generator, not a broker.
     Swallow,
+}
+
+/// What a run is about, and so which figures lead its report.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Focus {
+    /// Messages between publishers and subscribers.
+    Messages,
+    /// Connections that only stay open: memory and CPU time for nothing.
+    Idle,
+    /// How fast connections are made.
+    Connects,
+    /// How fast clients come back after they were all cut off at once.
+    Reconnects,
+    /// How fast retained messages reach new subscribers.
+    Retained,
 }
 
 /// What paces publishers.
@@ -54,21 +70,51 @@ pub enum Waiting {
     Spin,
 }
 
+/// What lies between TCP and MQTT.
+#[derive(Clone, Default)]
+pub struct Transport {
+    /// TLS with this configuration and server name.
+    pub tls: Option<(Arc<rustls::ClientConfig>, rustls::pki_types::ServerName<'static>)>,
+    /// WebSocket with this path.
+    pub websocket: Option<String>,
+}
+
+impl Transport {
+    pub fn name(&self) -> &'static str {
+        match (&self.tls, &self.websocket) {
+            (None, None) => "TCP",
+            (Some(_), None) => "TLS",
+            (None, Some(_)) => "WebSocket",
+            (Some(_), Some(_)) => "WebSocket over TLS",
+        }
+    }
+}
+
 /// See the top of the file.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone)]
 pub struct Spec {
     pub scenario: String,
+    pub focus: Focus,
     pub run_id: String,
     pub run_tag: u16,
     pub seed: u64,
     pub target: Target,
+    pub transport: Transport,
     pub version: Version,
     pub user: Option<String>,
     pub password: Option<String>,
     pub keep_alive_s: u16,
+    /// Sessions outlive connections; removed at the end of the run.
+    pub persistent: bool,
+    /// Topic Aliases that publishers use and subscribers allow, 5.0 only.
+    pub topic_alias_maximum: u16,
     pub pattern: Pattern,
     pub publishers: u32,
     pub subscribers: u32,
+    /// The last so many subscribers read slowly; their share counts for itself.
+    pub slow: u32,
+    /// Bytes a second that each of them reads.
+    pub slow_rate: u32,
     /// Clients that only hold a connection.
     pub idlers: u32,
     pub topics_per_publisher: u32,
@@ -91,6 +137,8 @@ pub struct Spec {
     /// Connections a second, all workers together; infinite for as fast as possible.
     pub connect_rate: f64,
     pub connect_timeout_s: f64,
+    /// Seconds between two storms of reconnects.
+    pub storm_every_s: f64,
     pub sources: Vec<IpAddr>,
     /// Processes whose CPU time and memory are the broker's.
     pub pids: Vec<u32>,
@@ -109,10 +157,24 @@ impl Spec {
     pub fn copies(&self) -> u32 {
         match self.pattern {
             Pattern::Pairs => 1,
-            Pattern::All => self.subscribers,
+            Pattern::All => self.subscribers - self.slow,
             Pattern::Shared { groups } => groups,
             Pattern::Swallow => 0,
         }
+    }
+
+    /// Whether due times come from a schedule, so that latency is corrected and the generator can be late.
+    pub fn is_open(&self) -> bool {
+        match self.focus {
+            Focus::Messages => matches!(self.load, Load::Open { .. }),
+            Focus::Connects => self.connect_rate.is_finite(),
+            Focus::Idle | Focus::Reconnects | Focus::Retained => false,
+        }
+    }
+
+    /// Whether a subscriber is one of the slow ones.
+    pub fn is_slow(&self, subscriber: u32) -> bool {
+        subscriber >= self.subscribers - self.slow
     }
 
     /// Finds contradictions, in words that name the option to change.
@@ -142,6 +204,21 @@ impl Spec {
             return Err(
                 "the topic template gives two streams one name: use {pub}, and {n} with --topics".into()
             );
+        }
+        if self.slow > 0 && (self.pattern != Pattern::All || self.slow >= self.subscribers) {
+            return Err("slow subscribers need at least one fast one beside them".into());
+        }
+        if !self.checked && self.pattern != Pattern::Pairs && matches!(self.load, Load::Closed { .. }) {
+            return Err("without the check header only p2p can run in a closed loop: give a --rate".into());
+        }
+        if !self.checked && self.focus == Focus::Retained {
+            return Err("retained messages are counted by their check header: leave out --no-check".into());
+        }
+        if self.focus == Focus::Reconnects && self.publishers > 0 && !(self.persistent && self.qos > 0) {
+            return Err("messages survive a reconnect only with --persistent and --qos 1 or 2".into());
+        }
+        if self.topic_alias_maximum > 0 && self.version == Version::V311 {
+            return Err("topic aliases need MQTT 5".into());
         }
         if matches!(self.load, Load::Closed { window: 0 }) {
             return Err("a window of 0 lets no message out".into());

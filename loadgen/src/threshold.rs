@@ -105,13 +105,13 @@ impl Threshold {
             Metric::Latency(_) | Metric::Connect(_) if !verdict.latency_holds() => {
                 return Some(format!("{} cannot be told: the run's latency is void", self.name));
             }
-            Metric::Latency(q) => outcome.totals.latency.value_at_quantile(q) as f64,
+            Metric::Latency(q) => figures.latency.value_at_quantile(q) as f64,
             Metric::Connect(q) => outcome.totals.connects.value_at_quantile(q) as f64,
             // A lower bound that is high enough is good enough.
             Metric::Rate if verdict.worth == Worth::Invalid => {
                 return Some("rate cannot be told: the run is INVALID".into());
             }
-            Metric::Rate => figures.delivered_rate,
+            Metric::Rate => figures.rate,
             Metric::Lost | Metric::Duplicated | Metric::Disordered | Metric::Corrupted if !spec.checked => {
                 return Some(format!("{} cannot be told: the run is UNCHECKED", self.name));
             }
@@ -120,7 +120,7 @@ impl Threshold {
             Metric::Disordered => faults.disordered as f64,
             Metric::Corrupted => faults.corrupted as f64,
             Metric::Unsent => outcome.totals.unsent as f64,
-            Metric::Cpu => match figures.cpu_ns_per_message {
+            Metric::Cpu => match figures.cpu_ns_each {
                 Some(ns) => ns,
                 None => return Some("cpu cannot be told: give the broker's --pid".into()),
             },

@@ -1,7 +1,8 @@
 //! What a run is worth: the generator's judgement of itself and of the broker, and the exit code.
 
 use crate::engine::Outcome;
-use crate::spec::{Load, Pattern, Spec};
+use crate::report::Figures;
+use crate::spec::{Focus, Pattern, Spec};
 use crate::threshold::Threshold;
 
 /// A worker that is busier than this can no longer tell its own delay from the broker's.
@@ -95,7 +96,14 @@ pub fn judge(spec: &Spec, outcome: &Outcome, thresholds: &[Threshold]) -> Verdic
 fn worth(spec: &Spec, outcome: &Outcome) -> (Worth, Vec<String>) {
     let mut reasons = Vec::new();
     let totals = &outcome.totals;
-    if outcome.measured_s <= 0.0 || (totals.delivered_all == 0 && spec.pattern != Pattern::Swallow) {
+    let nothing = match spec.focus {
+        Focus::Messages if spec.pattern == Pattern::Swallow => totals.sent == 0,
+        Focus::Messages | Focus::Retained => totals.delivered == 0,
+        Focus::Idle => outcome.connections == 0,
+        Focus::Connects => totals.connected == 0,
+        Focus::Reconnects => totals.reconnected == 0,
+    };
+    if outcome.measured_s <= 0.0 || nothing {
         return (Worth::Nothing, reasons);
     }
     for core in outcome.cores.iter().filter(|core| core.busy > BUSY_MAX) {
@@ -106,11 +114,12 @@ fn worth(spec: &Spec, outcome: &Outcome) -> (Worth, Vec<String>) {
             100.0 * BUSY_MAX
         ));
     }
-    if matches!(spec.load, Load::Closed { .. }) {
+    if !spec.is_open() {
         let worth = if reasons.is_empty() { Worth::Valid } else { Worth::GeneratorBound };
         return (worth, reasons);
     }
-    let (late, p99) = (totals.lateness.value_at_quantile(0.99), totals.latency.value_at_quantile(0.99));
+    let latency = Figures::of(spec, outcome).latency;
+    let (late, p99) = (totals.lateness.value_at_quantile(0.99), latency.value_at_quantile(0.99));
     if late as f64 > LATENESS_SHARE_MAX * p99 as f64 {
         reasons.push(format!(
             "the generator itself was late: its p99 lateness of {} is more than {:.0} % of the measured p99 of {}",
@@ -131,6 +140,7 @@ fn faults(outcome: &Outcome) -> Vec<String> {
         (f.disordered, "out of order"),
         (f.corrupted, "corrupted"),
         (f.stray, "delivered to a client that had not subscribed"),
+        (f.sessions_lost, "sessions forgotten"),
     ];
     named
         .iter()

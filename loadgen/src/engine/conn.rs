@@ -1,9 +1,13 @@
 //! One connection: which part of its life it is in, the bytes to send, and the start of a packet not yet whole.
 //!
-//! Invariant: `recv_armed` and `send_in_flight` are true exactly while the ring owns such a request for this slot.
+//! Invariant: `connecting`, `recv_armed`, `send_in_flight` and `close_in_flight` are true exactly while the ring owns
+//! such a request for this slot; a slot is closed only when the first three are false.
+
+use std::collections::HashSet;
 
 use super::plan::Role;
-use crate::wire::decode::{self, Malformed};
+use crate::transport::Layers;
+use crate::wire::decode::{self, Malformed, Publish};
 
 /// The life of a connection, in order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -11,11 +15,14 @@ pub enum Phase {
     /// Not begun.
     Unopened,
     Connecting,
+    /// TLS or WebSocket shake hands.
+    Handshake,
     AwaitingConnack,
     AwaitingSuback,
     Up,
-    /// Said goodbye or failed; what is in flight comes back.
-    Closing,
+    /// Said goodbye: the broker closes.
+    Leaving,
+    /// Of no more use; what is in flight comes back.
     Closed,
 }
 
@@ -28,34 +35,118 @@ pub struct Conn {
     /// Number among the publishers or subscribers of this worker.
     pub local: u32,
     pub phase: Phase,
+    pub connecting: bool,
     pub recv_armed: bool,
     pub send_in_flight: bool,
+    pub close_in_flight: bool,
+    /// The slot holds a socket.
+    pub has_socket: bool,
     /// Stands in the worker's list of connections with bytes to send.
     pub dirty: bool,
-    /// Bytes to send next.
+    /// Reads a little at a time.
+    pub slow: bool,
+    /// Cut off by a storm: comes back once its socket is closed.
+    pub cut: bool,
+    /// Connected before in this run.
+    pub again: bool,
+    /// The broker keeps a session of this client beyond the connection.
+    pub session_kept: bool,
+    /// MQTT bytes to send next.
     pub out: Vec<u8>,
+    /// Bytes of the layers below MQTT to send before that.
+    pub raw: Vec<u8>,
     /// The last buffer that came back from the ring.
     spare: Vec<u8>,
     /// The beginning of a packet whose rest has not arrived.
     pub partial: Vec<u8>,
+    pub layers: Option<Box<Layers>>,
+    /// When the current connect was due, and when it began.
+    pub due_ns: u64,
     pub began_ns: u64,
     pub last_sent_ns: u64,
+    /// QoS 2 messages that arrived and are not released yet; outlives the connection, as the session does.
+    unreleased: HashSet<u16>,
+    /// Topic Names by the broker's Topic Alias, from 1.
+    aliases: Vec<Box<[u8]>>,
 }
 
 impl Conn {
-    pub fn new(role: Role, local: u32) -> Conn {
+    pub fn new(role: Role, local: u32, slow: bool) -> Conn {
         Conn {
             role,
             local,
             phase: Phase::Unopened,
+            connecting: false,
             recv_armed: false,
             send_in_flight: false,
+            close_in_flight: false,
+            has_socket: false,
             dirty: false,
+            slow,
+            cut: false,
+            again: false,
+            session_kept: false,
             out: Vec::new(),
+            raw: Vec::new(),
             spare: Vec::new(),
             partial: Vec::new(),
+            layers: None,
+            due_ns: 0,
             began_ns: 0,
             last_sent_ns: 0,
+            unreleased: HashSet::new(),
+            aliases: Vec::new(),
+        }
+    }
+
+    /// Forgets everything of the last connection; what belongs to the session stays.
+    pub fn reset(&mut self) {
+        self.out.clear();
+        self.raw.clear();
+        self.partial.clear();
+        self.layers = None;
+        self.aliases = Vec::new();
+    }
+
+    /// Whether the ring owns nothing of this slot, so that its socket can be closed.
+    pub fn is_quiet(&self) -> bool {
+        !(self.connecting || self.recv_armed || self.send_in_flight || self.close_in_flight)
+    }
+
+    /// Whether there is something to send.
+    #[inline]
+    pub fn has_output(&self) -> bool {
+        !self.out.is_empty() || !self.raw.is_empty()
+    }
+
+    /// A QoS 2 message arrived: whether it is new.
+    pub fn receive_exactly_once(&mut self, packet_id: u16) -> bool {
+        self.unreleased.insert(packet_id)
+    }
+
+    /// PUBREL arrived.
+    pub fn release(&mut self, packet_id: u16) {
+        self.unreleased.remove(&packet_id);
+    }
+
+    /// The Topic Name of a PUBLISH, by its alias if it has one; `maximum` is what this client allowed.
+    pub fn topic<'c>(&'c mut self, publish: &Publish<'c>, maximum: u16) -> Result<&'c [u8], Malformed> {
+        if publish.alias == 0 {
+            return Ok(publish.topic);
+        }
+        if publish.alias > maximum {
+            return Err(Malformed("a Topic Alias above the Topic Alias Maximum"));
+        }
+        let at = usize::from(publish.alias) - 1;
+        if !publish.topic.is_empty() {
+            if self.aliases.len() <= at {
+                self.aliases.resize(at + 1, Box::default());
+            }
+            self.aliases[at] = publish.topic.into();
+        }
+        match self.aliases.get(at) {
+            Some(name) if !name.is_empty() => Ok(name),
+            _ => Err(Malformed("a Topic Alias that was never set")),
         }
     }
 

@@ -14,12 +14,13 @@ use crate::spec::Spec;
 pub enum Stage {
     /// Connections are made and subscriptions acknowledged.
     Connect = 0,
+    /// Retained messages are stored, in a run about those.
+    Store = 1,
     /// Messages flow.
-    Run = 1,
+    Run = 2,
     /// Everything was sent: what subscribers still lack is on its way or lost.
-    Settle = 2,
+    Settle = 3,
     /// Sessions and retained messages are removed, connections closed.
-    Cleanup = 3,
     End = 4,
 }
 
@@ -27,9 +28,9 @@ impl Stage {
     fn from(n: u32) -> Stage {
         match n {
             0 => Stage::Connect,
-            1 => Stage::Run,
-            2 => Stage::Settle,
-            3 => Stage::Cleanup,
+            1 => Stage::Store,
+            2 => Stage::Run,
+            3 => Stage::Settle,
             _ => Stage::End,
         }
     }
@@ -104,6 +105,12 @@ impl Control {
 
     pub fn arrived(&self, stage: Stage) -> u32 {
         self.arrived[stage as usize].load(Ordering::Acquire)
+    }
+
+    /// Something is wrong: the run ends for everyone.
+    pub fn fail(&self) {
+        self.stop();
+        self.enter(Stage::End);
     }
 
     pub fn set_start(&self, ns: u64) {

@@ -3,11 +3,11 @@
 use super::conn::{Conn, Phase};
 use super::ids::Awaiting;
 use super::plan::{self, Role};
-use super::traffic::Traffic;
+use super::traffic::{Arrived, Traffic};
 use crate::failure::Failure;
-use crate::spec::{Pattern, Spec};
-use crate::wire::decode::{self, Limits, Malformed, Packet};
-use crate::wire::{Version, encode};
+use crate::spec::{Focus, Pattern, Spec};
+use crate::wire::decode::{self, Limits, Malformed, Packet, Publish};
+use crate::wire::encode;
 
 impl From<Malformed> for Failure {
     fn from(malformed: Malformed) -> Failure {
@@ -29,10 +29,12 @@ impl Phase {
     /// For the sentence "the broker closed the connection …".
     pub fn during(self) -> &'static str {
         match self {
-            Phase::Unopened | Phase::Connecting | Phase::AwaitingConnack => "before CONNACK",
+            Phase::Unopened | Phase::Connecting | Phase::Handshake | Phase::AwaitingConnack => {
+                "before CONNACK"
+            }
             Phase::AwaitingSuback => "before SUBACK",
             Phase::Up => "in the middle of the run",
-            Phase::Closing | Phase::Closed => "at the end",
+            Phase::Leaving | Phase::Closed => "at the end",
         }
     }
 }
@@ -42,28 +44,51 @@ impl Phase {
 pub struct Links {
     /// Connections that are ready for messages.
     pub up: usize,
-    /// Connections that got their CONNACK.
+    /// Clients that were ready at least once.
+    pub ever_up: usize,
+    /// Connections that got their CONNACK, or failed before.
     pub answered: usize,
-    /// Failures while connecting.
+    /// Connections that failed before they were ready.
+    pub failed: usize,
+    /// Clients that came back or failed to, since the storm last looked.
+    pub returned: usize,
+    /// PINGREQs that a stage waits for.
+    pub pings: usize,
+    /// Sessions that were removed by a clean start.
+    pub forgotten: usize,
+    /// Failures that nobody has dealt with yet.
     pub failures: Vec<Failure>,
 }
 
+/// Seconds that a persistent session of 5.0 outlives its connection, should loadgen be killed.
+const SESSION_EXPIRY_S: u32 = 3600;
+
 impl Links {
     /// Stages CONNECT.
-    pub fn greet(spec: &Spec, conn: &mut Conn) {
+    pub fn greet(spec: &Spec, conn: &mut Conn, forgetting: bool) {
         let client_id = conn.role.client_id(&spec.run_id);
+        let keep = spec.persistent && !forgetting;
+        let subscriber = matches!(conn.role, Role::Subscriber(_));
         let connect = encode::Connect {
             version: spec.version,
             client_id: &client_id,
             user: spec.user.as_deref(),
             password: spec.password.as_deref(),
             keep_alive_s: spec.keep_alive_s,
-            clean: true,
-            session_expiry_s: 0,
+            clean: !keep,
+            session_expiry_s: if keep { SESSION_EXPIRY_S } else { 0 },
             receive_maximum: u16::MAX,
-            topic_alias_maximum: 0,
+            topic_alias_maximum: if subscriber { spec.topic_alias_maximum } else { 0 },
         };
         encode::connect(&mut conn.out, &connect);
+        conn.phase = Phase::AwaitingConnack;
+    }
+
+    /// Stages SUBSCRIBE.
+    pub fn subscribe(spec: &Spec, conn: &mut Conn, number: u32) {
+        let filters = plan::filters_of(spec, number);
+        encode::subscribe(&mut conn.out, spec.version, SUBSCRIBE_ID, spec.qos, &filters);
+        conn.phase = Phase::AwaitingSuback;
     }
 }
 
@@ -73,43 +98,82 @@ pub struct Dispatch<'w, 'a> {
     pub traffic: &'w mut Traffic<'a>,
     pub links: &'w mut Links,
     pub now: u64,
+    /// Connections are made only to end sessions.
+    pub forgetting: bool,
 }
 
 /// The identifier of a client's only SUBSCRIBE.
 const SUBSCRIBE_ID: u16 = 1;
 
 impl Dispatch<'_, '_> {
+    /// The layers below are ready: stages CONNECT.
+    pub fn say_hello(&self, conn: &mut Conn) {
+        Links::greet(self.spec, conn, self.forgetting);
+    }
+
     /// Acts on one packet; replies are staged in `conn`.
     #[inline]
     pub fn handle_packet(&mut self, conn: &mut Conn, first: u8, body: &[u8]) -> Result<(), Failure> {
+        if matches!(conn.phase, Phase::Leaving | Phase::Closed) {
+            return Ok(());
+        }
         match decode::packet(self.spec.version, first, body)? {
-            Packet::Publish { qos, packet_id, payload, .. } => {
-                let Role::Subscriber(_) = conn.role else {
-                    return Err(Malformed("PUBLISH to a client that has not subscribed").into());
-                };
-                // [MQTT-4.3.2-4] [MQTT-4.3.3-8]: every PUBLISH above QoS 0 is acknowledged.
-                match qos {
-                    0 => {}
-                    1 => encode::ack(&mut conn.out, encode::Ack::Puback, packet_id),
-                    _ => encode::ack(&mut conn.out, encode::Ack::Pubrec, packet_id),
-                }
-                self.traffic.handle_message(conn.local, self.now, payload);
-                Ok(())
-            }
+            Packet::Publish(publish) => self.handle_publish(conn, &publish),
             Packet::Puback { packet_id, code } => self.handle_ack(conn, packet_id, Awaiting::Puback, code),
             Packet::Pubrec { packet_id, code } => self.handle_pubrec(conn, packet_id, code),
             Packet::Pubcomp { packet_id, .. } => self.handle_ack(conn, packet_id, Awaiting::Pubcomp, 0),
             Packet::Pubrel { packet_id } => {
+                conn.release(packet_id);
                 encode::ack(&mut conn.out, encode::Ack::Pubcomp, packet_id);
                 Ok(())
             }
-            Packet::Connack { code, limits, .. } => self.handle_connack(conn, code, &limits),
+            Packet::Connack { session_present, code, limits } => {
+                self.handle_connack(conn, session_present, code, &limits)
+            }
             Packet::Suback { packet_id, codes } => self.handle_suback(conn, packet_id, codes),
-            Packet::Pingresp => Ok(()),
+            Packet::Pingresp => {
+                self.links.pings = self.links.pings.saturating_sub(1);
+                Ok(())
+            }
             Packet::Disconnect { code } => {
                 Err(Failure::Closed { who: conn.role.name(), code: Some(code), during: conn.phase.during() })
             }
         }
+    }
+
+    #[inline]
+    fn handle_publish(&mut self, conn: &mut Conn, publish: &Publish<'_>) -> Result<(), Failure> {
+        let Role::Subscriber(_) = conn.role else {
+            return Err(Malformed("PUBLISH to a client that has not subscribed").into());
+        };
+        // [MQTT-4.3.2-4] [MQTT-4.3.3-8]: every PUBLISH above QoS 0 is acknowledged.
+        let mut fresh = true;
+        match publish.qos {
+            0 => {}
+            1 => encode::ack(&mut conn.out, encode::Ack::Puback, publish.packet_id),
+            _ => {
+                fresh = conn.receive_exactly_once(publish.packet_id);
+                encode::ack(&mut conn.out, encode::Ack::Pubrec, publish.packet_id);
+            }
+        }
+        if conn.slow {
+            self.traffic.meter.totals.slow_delivered += 1;
+            return Ok(());
+        }
+        let (local, due_ns) = (conn.local, conn.due_ns);
+        let arrived = Arrived {
+            now_ns: self.now,
+            // A message that is repeated on a resumed session is no duplicate of the broker's making.
+            repeat: publish.dup && conn.again,
+            since_ns: (self.spec.focus == Focus::Retained).then_some(due_ns),
+        };
+        if !fresh {
+            self.traffic.meter.totals.redelivered += 1;
+            return Ok(());
+        }
+        let topic = conn.topic(publish, self.spec.topic_alias_maximum)?;
+        self.traffic.handle_message(local, &arrived, topic, publish.payload);
+        Ok(())
     }
 
     fn handle_ack(&mut self, conn: &Conn, packet_id: u16, what: Awaiting, code: u8) -> Result<(), Failure> {
@@ -135,34 +199,60 @@ impl Dispatch<'_, '_> {
         self.handle_ack(conn, packet_id, Awaiting::Pubrec, code)
     }
 
-    fn handle_connack(&mut self, conn: &mut Conn, code: u8, limits: &Limits) -> Result<(), Failure> {
+    fn handle_connack(
+        &mut self,
+        conn: &mut Conn,
+        session_present: bool,
+        code: u8,
+        limits: &Limits,
+    ) -> Result<(), Failure> {
         if conn.phase != Phase::AwaitingConnack {
             return Err(Malformed("a second CONNACK").into());
         }
-        self.links.answered += 1;
         if code != 0 {
             return Err(Failure::NotAccepted { version: self.spec.version, code });
         }
+        if self.forgetting {
+            encode::disconnect(&mut conn.out);
+            conn.phase = Phase::Leaving;
+            conn.session_kept = false;
+            self.links.forgotten += 1;
+            return Ok(());
+        }
         self.suits(limits)?;
-        self.traffic.meter.connected(conn.began_ns, self.now);
+        self.links.answered += 1;
+        conn.session_kept = self.spec.persistent;
+        let resumed = conn.again && self.spec.persistent;
+        if resumed && !session_present {
+            self.traffic.meter.totals.faults.sessions_lost += 1;
+        }
         match conn.role {
-            Role::Subscriber(number) => {
-                let filters = plan::filters_of(self.spec, number);
-                encode::subscribe(&mut conn.out, self.spec.version, SUBSCRIBE_ID, self.spec.qos, &filters);
-                conn.phase = Phase::AwaitingSuback;
-            }
+            Role::Subscriber(_) if resumed && session_present => self.ready(conn),
+            Role::Subscriber(_) if self.spec.focus == Focus::Retained => self.ready(conn),
+            Role::Subscriber(number) => Links::subscribe(self.spec, conn, number),
             Role::Publisher(_) => {
                 let limit = self.spec.inflight.min(limits.receive_maximum).max(1);
-                self.traffic.publishers[conn.local as usize].ids = super::ids::PacketIds::new(limit);
-                conn.phase = Phase::Up;
-                self.links.up += 1;
+                let aliases = self.spec.topic_alias_maximum.min(limits.topic_alias_maximum);
+                self.traffic.connected(conn.local, limit, aliases);
+                self.ready(conn);
             }
-            Role::Idler(_) => {
-                conn.phase = Phase::Up;
-                self.links.up += 1;
-            }
+            Role::Idler(_) => self.ready(conn),
         }
         Ok(())
+    }
+
+    /// The client can do its work now.
+    fn ready(&mut self, conn: &mut Conn) {
+        conn.phase = Phase::Up;
+        self.links.up += 1;
+        if conn.again {
+            self.links.returned += 1;
+            self.traffic.meter.reconnected(conn.due_ns, conn.began_ns, self.now);
+        } else {
+            conn.again = true;
+            self.links.ever_up += 1;
+            self.traffic.meter.connected(conn.due_ns, conn.began_ns, self.now);
+        }
     }
 
     /// Whether the broker's limits leave room for this run.
@@ -197,13 +287,12 @@ impl Dispatch<'_, '_> {
                 return Err(Failure::LowerQos { granted: code, wanted: self.spec.qos });
             }
         }
-        conn.phase = Phase::Up;
-        self.links.up += 1;
+        if self.spec.focus == Focus::Retained {
+            // It was ready before; this SUBACK belongs to the work.
+            conn.phase = Phase::Up;
+        } else {
+            self.ready(conn);
+        }
         Ok(())
-    }
-
-    /// The version that this run speaks.
-    pub fn version(&self) -> Version {
-        self.spec.version
     }
 }

@@ -25,6 +25,8 @@ pub struct Interval {
     pub offered: u64,
     pub sent: u64,
     pub delivered: u64,
+    /// Clients that became ready (again).
+    pub connected: u64,
     /// Messages known to be missing so far (they may still come).
     pub missing: u64,
     pub latency: Histogram<u32>,
@@ -38,8 +40,22 @@ pub struct Totals {
     pub lateness: Histogram<u64>,
     /// PUBLISH to PUBACK or PUBCOMP.
     pub acks: Histogram<u64>,
-    /// Start of the connect to CONNACK.
+    /// From when a connect was due (or a client cut off) until the client was ready; the first connects of a run in
+    /// a run about connects, those after a storm in a run about reconnects.
     pub connects: Histogram<u64>,
+    /// The same from when the connect began.
+    pub connects_uncorrected: Histogram<u64>,
+    /// Clients that became ready for the first time, and again.
+    pub connected: u64,
+    pub reconnected: u64,
+    /// Storms of reconnects.
+    pub storms: u64,
+    /// Time from a cut until all were ready again, all storms together.
+    pub storm_ns: u64,
+    /// When the last thing that counts happened.
+    pub last_ns: u64,
+    /// Messages that slow subscribers received.
+    pub slow_delivered: u64,
     /// Messages due, sent, and copies delivered in the measured time.
     pub offered: u64,
     pub sent: u64,
@@ -66,6 +82,13 @@ impl Totals {
             lateness: histogram(),
             acks: histogram(),
             connects: histogram(),
+            connects_uncorrected: histogram(),
+            connected: 0,
+            reconnected: 0,
+            storms: 0,
+            storm_ns: 0,
+            last_ns: 0,
+            slow_delivered: 0,
             offered: 0,
             sent: 0,
             delivered: 0,
@@ -88,6 +111,7 @@ impl Totals {
             (&mut self.lateness, &other.lateness),
             (&mut self.acks, &other.acks),
             (&mut self.connects, &other.connects),
+            (&mut self.connects_uncorrected, &other.connects_uncorrected),
         ] {
             mine.add(theirs).expect("all histograms have the same bounds");
         }
@@ -102,6 +126,13 @@ impl Totals {
         self.unsent += other.unsent;
         self.forgiven += other.forgiven;
         self.redelivered += other.redelivered;
+        self.connected += other.connected;
+        self.reconnected += other.reconnected;
+        self.slow_delivered += other.slow_delivered;
+        // Storms pass on all workers at once.
+        self.storms = self.storms.max(other.storms);
+        self.storm_ns = self.storm_ns.max(other.storm_ns);
+        self.last_ns = self.last_ns.max(other.last_ns);
         self.faults.add(&other.faults);
     }
 }
@@ -129,7 +160,7 @@ const SECOND_NS: u64 = 1_000_000_000;
 
 fn interval(worker: u32, second: u32) -> Interval {
     let latency = Histogram::new_with_bounds(1, LATENCY_MAX_NS, 3).expect("constant bounds are valid");
-    Interval { worker, second, offered: 0, sent: 0, delivered: 0, missing: 0, latency }
+    Interval { worker, second, offered: 0, sent: 0, delivered: 0, connected: 0, missing: 0, latency }
 }
 
 impl Meter {
@@ -187,6 +218,7 @@ impl Meter {
     pub fn delivered(&mut self, now_ns: u64, due_ns: u64, bytes: usize, uncorrected: bool) {
         let latency = now_ns.saturating_sub(due_ns).max(1);
         self.totals.delivered_all += 1;
+        self.totals.last_ns = now_ns;
         self.interval.delivered += 1;
         if self.measured(now_ns) {
             self.totals.delivered += 1;
@@ -219,8 +251,33 @@ impl Meter {
         }
     }
 
-    pub fn connected(&mut self, began_ns: u64, now_ns: u64) {
-        self.totals.connects.saturating_record(now_ns.saturating_sub(began_ns).max(1));
+    /// A client is ready for the first time.
+    pub fn connected(&mut self, due_ns: u64, began_ns: u64, now_ns: u64) {
+        self.totals.connected += 1;
+        self.ready(due_ns, began_ns, now_ns);
+    }
+
+    /// The first reconnect begins: the first connects are of no more interest.
+    pub fn begin_reconnects(&mut self) {
+        self.totals.connects.reset();
+        self.totals.connects_uncorrected.reset();
+    }
+
+    /// A client is ready again.
+    pub fn reconnected(&mut self, due_ns: u64, began_ns: u64, now_ns: u64) {
+        self.totals.reconnected += 1;
+        self.ready(due_ns, began_ns, now_ns);
+    }
+
+    fn ready(&mut self, due_ns: u64, began_ns: u64, now_ns: u64) {
+        self.interval.connected += 1;
+        self.totals.connects.saturating_record(now_ns.saturating_sub(due_ns).max(1));
+        self.totals.connects_uncorrected.saturating_record(now_ns.saturating_sub(began_ns).max(1));
+    }
+
+    /// Something happened until which a run without a fixed length lasts.
+    pub fn last(&mut self, now_ns: u64) {
+        self.totals.last_ns = self.totals.last_ns.max(now_ns);
     }
 
     /// Ends the current second if it is over, once for each call.

@@ -6,7 +6,10 @@ pub mod dispatch;
 pub mod ids;
 pub mod meter;
 pub mod plan;
+pub mod slow;
+pub mod storm;
 pub mod traffic;
+pub mod turn;
 pub mod worker;
 
 use std::collections::BTreeMap;
@@ -20,8 +23,8 @@ use meter::{Interval, Totals};
 use worker::{Event, Worker, WorkerReport};
 
 use crate::failure::Failure;
-use crate::procfs::Broker;
-use crate::spec::Spec;
+use crate::procfs::{Broker, ThreadUsage};
+use crate::spec::{Focus, Spec};
 
 /// Failures that are kept word by word; all are counted.
 const FAILURES_KEPT: usize = 20;
@@ -35,6 +38,7 @@ pub struct Second {
     pub offered: u64,
     pub sent: u64,
     pub delivered: u64,
+    pub connected: u64,
     pub missing: u64,
     pub latency: Histogram<u32>,
     workers: u32,
@@ -45,6 +49,8 @@ pub struct Second {
 pub struct Cost {
     /// CPU time in the measured time, and the time between both looks.
     pub cpu_ns: u64,
+    /// Time in which a thread was ready to run and had no CPU.
+    pub waited_ns: u64,
     pub wall_ns: u64,
     /// Resident memory before the first connection, when all stood, and the most that was seen.
     pub memory_before: u64,
@@ -130,8 +136,7 @@ struct Alarm<'a>(&'a Control);
 
 impl Drop for Alarm<'_> {
     fn drop(&mut self) {
-        self.0.stop();
-        self.0.enter(Stage::End);
+        self.0.fail();
     }
 }
 
@@ -140,8 +145,8 @@ struct Coordinator<'a> {
     control: &'a Control,
     broker: Broker,
     cost: Cost,
-    cpu_before: Option<(u64, u64)>,
-    cpu_after: Option<(u64, u64)>,
+    cpu_before: Option<(ThreadUsage, u64)>,
+    cpu_after: Option<(ThreadUsage, u64)>,
     seconds: BTreeMap<u32, Second>,
     shown: u32,
     up: usize,
@@ -176,7 +181,7 @@ impl<'a> Coordinator<'a> {
                 measured_s: 0.0,
                 interrupted: false,
             },
-            from_ns: u64::MAX,
+            from_ns: if spec.focus == Focus::Connects { 0 } else { u64::MAX },
             to_ns: u64::MAX,
         }
     }
@@ -222,18 +227,32 @@ impl<'a> Coordinator<'a> {
 
     fn advance(&mut self) {
         let all = |stage| self.control.arrived(stage) == self.spec.workers;
+        let now = self.control.clock.now();
         match self.control.stage() {
             Stage::Connect if all(Stage::Connect) => {
-                let now = self.control.clock.now();
                 self.outcome.connect_s = now as f64 / 1e9;
                 self.cost.memory_connected = self.broker.memory();
+                if self.spec.focus == Focus::Connects {
+                    self.to_ns = now;
+                }
+                self.control.enter(Stage::Store);
+            }
+            Stage::Store if all(Stage::Store) => {
                 let start = now + START_DELAY_NS;
-                self.from_ns = start + (self.spec.warmup_s * 1e9) as u64;
-                self.to_ns = self.from_ns + (self.spec.duration_s * 1e9) as u64;
+                if self.spec.focus == Focus::Retained {
+                    self.from_ns = start;
+                } else if self.spec.focus != Focus::Connects {
+                    self.from_ns = start + (self.spec.warmup_s * 1e9) as u64;
+                    self.to_ns = self.from_ns + (self.spec.duration_s * 1e9) as u64;
+                }
                 self.control.set_start(start);
                 self.control.enter(Stage::Run);
             }
-            Stage::Run if all(Stage::Run) => self.control.enter(Stage::Settle),
+            Stage::Run if all(Stage::Run) => {
+                self.to_ns = self.to_ns.min(now);
+                self.control.enter(Stage::Settle);
+            }
+            Stage::Settle if all(Stage::Settle) => self.control.enter(Stage::End),
             _ => {}
         }
     }
@@ -246,7 +265,7 @@ impl<'a> Coordinator<'a> {
             return;
         }
         *next_sample = now + 1_000_000_000;
-        let look = (self.broker.cpu_ns(), self.control.clock.now());
+        let look = (self.broker.usage(), self.control.clock.now());
         if begins {
             self.cpu_before = Some(look);
         }
@@ -282,6 +301,7 @@ impl<'a> Coordinator<'a> {
             offered: 0,
             sent: 0,
             delivered: 0,
+            connected: 0,
             missing: 0,
             latency: Histogram::new_from(&interval.latency),
             workers: 0,
@@ -289,6 +309,7 @@ impl<'a> Coordinator<'a> {
         second.offered += interval.offered;
         second.sent += interval.sent;
         second.delivered += interval.delivered;
+        second.connected += interval.connected;
         second.missing += interval.missing;
         second.latency.add(&interval.latency).expect("all histograms have the same bounds");
         second.workers += 1;
@@ -319,11 +340,17 @@ impl<'a> Coordinator<'a> {
 
     fn outcome(mut self) -> Outcome {
         if let (Some((cpu, at)), Some((cpu_end, at_end))) = (self.cpu_before, self.cpu_after) {
-            self.cost.cpu_ns = cpu_end - cpu;
+            self.cost.cpu_ns = cpu_end.ran_ns - cpu.ran_ns;
+            self.cost.waited_ns = cpu_end.waited_ns - cpu.waited_ns;
             self.cost.wall_ns = at_end - at;
         }
         self.outcome.cost = Some(self.cost).filter(|_| self.broker.is_known());
-        let end = self.to_ns.min(self.control.clock.now());
+        let last_ns = self.outcome.totals.last_ns;
+        let end = match self.spec.focus {
+            // These last as long as they take.
+            Focus::Connects | Focus::Retained => last_ns,
+            Focus::Messages | Focus::Idle | Focus::Reconnects => self.to_ns.min(self.control.clock.now()),
+        };
         self.outcome.measured_s =
             if self.from_ns == u64::MAX { 0.0 } else { end.saturating_sub(self.from_ns) as f64 / 1e9 };
         self.outcome.seconds = self.seconds.into_values().collect();

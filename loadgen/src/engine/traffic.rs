@@ -3,15 +3,17 @@
 //! Knows no socket. A publisher that may send again stands in `ready` once; the worker serves that list each turn.
 
 use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
 
 use super::conn::{Conn, Phase};
 use super::control::Control;
 use super::ids::{Awaiting, PacketIds};
 use super::meter::Meter;
-use super::plan::{self, Role};
+use super::plan;
 use crate::check::{Arrival, Track};
 use crate::payload::Payloads;
-use crate::spec::{Load, Pattern, Spec};
+use crate::schedule::Pacer;
+use crate::spec::{Focus, Load, Pattern, Spec};
 use crate::wire::encode;
 
 /// A publisher stops adding messages to a connection with this many bytes not yet handed to the kernel.
@@ -24,6 +26,9 @@ pub struct Publisher {
     pub number: u32,
     pub conn: u32,
     next_topic: u32,
+    /// Topic Aliases that the broker takes, and how many of them it knows already.
+    aliases: u16,
+    aliases_set: u16,
     sent: u64,
     /// Copies that receivers have returned, or that were written off.
     credited: u64,
@@ -43,9 +48,19 @@ struct Subscription {
     first_track: usize,
 }
 
+/// What is known of an arrival beside topic and payload.
+pub struct Arrived {
+    pub now_ns: u64,
+    /// Marked DUP on a resumed session.
+    pub repeat: bool,
+    /// Latency counts from here instead of from the due time.
+    pub since_ns: Option<u64>,
+}
+
 /// The publisher behind a track.
 struct Source {
     publisher: u32,
+    stream: u32,
     /// Its number on this worker, if it lives here.
     local: Option<u32>,
     /// A client that waits for each message would have sent its next at this time.
@@ -56,12 +71,17 @@ struct Source {
 pub struct Traffic<'a> {
     spec: &'a Spec,
     control: &'a Control,
+    worker: u32,
     payloads: Payloads,
     pub meter: Meter,
     pub publishers: Vec<Publisher>,
     /// Next sequence of each stream of this worker's publishers.
     sequences: Vec<u64>,
     topics: Vec<Box<[u8]>>,
+    /// Topic Names that must arrive: one for each track in `Pairs`, one for each stream otherwise.
+    names: Vec<Box<[u8]>>,
+    /// First track of each share group that lives here.
+    groups: Vec<(u32, usize)>,
     subscriptions: Vec<Subscription>,
     tracks: Vec<Track>,
     sources: Vec<Source>,
@@ -80,11 +100,14 @@ impl<'a> Traffic<'a> {
         Traffic {
             spec,
             control,
+            worker,
             payloads: Payloads::new(spec.run_tag, spec.seed, spec.sizes.clone(), spec.checked),
             meter: Meter::new(worker),
             publishers: Vec::new(),
             sequences: Vec::new(),
             topics: Vec::new(),
+            names: Vec::new(),
+            groups: Vec::new(),
             subscriptions: Vec::new(),
             tracks: Vec::new(),
             sources: Vec::new(),
@@ -108,6 +131,8 @@ impl<'a> Traffic<'a> {
             number,
             conn,
             next_topic: 0,
+            aliases: 0,
+            aliases_set: 0,
             sent: 0,
             credited: 0,
             queued: false,
@@ -119,45 +144,46 @@ impl<'a> Traffic<'a> {
         self.publishers.len() as u32 - 1
     }
 
-    /// Adds a subscriber; its number on this worker. Members of a share group share their tracks.
-    pub fn add_subscriber(&mut self, worker: u32, number: u32, groups: &mut Vec<(u32, usize)>) -> u32 {
+    /// A publisher is connected: what the broker allows it.
+    pub fn connected(&mut self, local: u32, in_flight_max: u16, aliases: u16) {
+        let publisher = &mut self.publishers[local as usize];
+        publisher.ids = PacketIds::new(in_flight_max);
+        (publisher.aliases, publisher.aliases_set) = (aliases, 0);
+    }
+
+    /// Adds a subscriber; its number on this worker. Members of a share group share their tracks, slow ones have none.
+    pub fn add_subscriber(&mut self, number: u32) -> u32 {
         let (first_stream, streams) = plan::streams_of(self.spec, number);
         let group = plan::group_of(self.spec, number);
-        let known = group.and_then(|group| groups.iter().find(|(g, _)| *g == group));
+        let known = group.and_then(|group| self.groups.iter().find(|(g, _)| *g == group));
         let first_track = known.map_or(self.tracks.len(), |(_, track)| *track);
-        if known.is_none() {
-            for stream in first_stream..first_stream + streams {
-                let publisher = stream / self.spec.topics_per_publisher;
-                let (home, local) = plan::publisher_home(self.spec, publisher);
-                let local = Some(local).filter(|_| home == worker);
-                self.tracks.push(Track::default());
-                self.sources.push(Source { publisher, local, sample_after_ns: 0 });
-            }
-            groups.extend(group.map(|group| (group, first_track)));
+        if known.is_none() && !self.spec.is_slow(number) {
+            self.add_tracks(first_stream, streams);
+            self.groups.extend(group.map(|group| (group, first_track)));
         }
         self.subscriptions.push(Subscription { first_stream, streams, first_track });
         self.subscriptions.len() as u32 - 1
     }
 
-    /// Copies that this worker's receivers should get in all, once every stream's count is known.
-    pub fn expected(&self) -> u64 {
-        let per_source = self.sources.iter().zip(self.track_streams());
-        per_source
-            .map(|(_, stream)| self.control.sent[stream].load(std::sync::atomic::Ordering::Acquire))
-            .sum()
+    fn add_tracks(&mut self, first_stream: u32, streams: u32) {
+        let topics = self.spec.topics_per_publisher;
+        let named = self.spec.pattern == Pattern::Pairs || self.names.is_empty();
+        for stream in first_stream..first_stream + streams {
+            let publisher = stream / topics;
+            let (home, local) = plan::publisher_home(self.spec, publisher);
+            let local = Some(local).filter(|_| home == self.worker);
+            self.tracks.push(Track::default());
+            self.sources.push(Source { publisher, stream, local, sample_after_ns: 0 });
+            if named {
+                self.names.push(self.spec.template.name(publisher, stream % topics).into_bytes().into());
+            }
+        }
     }
 
-    /// The stream of each track, in order of tracks.
-    fn track_streams(&self) -> impl Iterator<Item = usize> + '_ {
-        let mut covered = 0;
-        self.subscriptions
-            .iter()
-            .filter(move |s| {
-                let fresh = s.first_track == covered;
-                covered += if fresh { s.streams as usize } else { 0 };
-                fresh && s.streams > 0
-            })
-            .flat_map(|s| (s.first_stream..s.first_stream + s.streams).map(|stream| stream as usize))
+    /// Copies that this worker's receivers should get in all, once every stream's count is known.
+    pub fn expected(&self) -> u64 {
+        let sent = |source: &Source| self.control.sent[source.stream as usize].load(Ordering::Acquire);
+        self.sources.iter().map(sent).sum()
     }
 
     /// Announces how many messages each stream of this worker has sent.
@@ -166,7 +192,7 @@ impl<'a> Traffic<'a> {
         for (i, &count) in self.sequences.iter().enumerate() {
             let publisher = &self.publishers[i / topics as usize];
             let stream = publisher.number * topics + i as u32 % topics;
-            self.control.sent[stream as usize].store(count, std::sync::atomic::Ordering::Release);
+            self.control.sent[stream as usize].store(count, Ordering::Release);
         }
     }
 
@@ -196,7 +222,8 @@ impl<'a> Traffic<'a> {
 
     /// A copy of a message reached a subscriber of this worker.
     #[inline]
-    pub fn handle_message(&mut self, subscriber: u32, now_ns: u64, payload: &[u8]) {
+    pub fn handle_message(&mut self, subscriber: u32, arrived: &Arrived, topic: &[u8], payload: &[u8]) {
+        let now_ns = arrived.now_ns;
         self.progress += 1;
         let subscription = &self.subscriptions[subscriber as usize];
         if !self.spec.checked {
@@ -218,7 +245,11 @@ impl<'a> Traffic<'a> {
             return;
         }
         let track = subscription.first_track + offset as usize;
-        let intact = self.payloads.intact(payload, &header);
+        let name = match self.spec.pattern {
+            Pattern::Pairs => &self.names[track],
+            _ => &self.names[header.stream as usize],
+        };
+        let intact = self.payloads.intact(payload, &header) && **name == *topic;
         if !intact {
             self.meter.totals.faults.corrupted += 1;
             if !self.tracks[track].plausible(header.sequence) {
@@ -243,18 +274,23 @@ impl<'a> Traffic<'a> {
                 }
             }
             Arrival::Again => {
-                faults.duplicated += 1;
+                if arrived.repeat {
+                    self.meter.totals.redelivered += 1;
+                } else {
+                    faults.duplicated += 1;
+                }
                 return;
             }
         }
         self.meter.totals.unique_all += 1;
         if intact {
             let source = &mut self.sources[track];
-            let sampled = header.due_ns >= source.sample_after_ns;
+            let due_ns = arrived.since_ns.unwrap_or(header.due_ns);
+            let sampled = due_ns >= source.sample_after_ns;
             if sampled {
                 source.sample_after_ns = now_ns;
             }
-            self.meter.delivered(now_ns, header.due_ns, payload.len(), sampled);
+            self.meter.delivered(now_ns, due_ns, payload.len(), sampled);
         }
     }
 
@@ -293,7 +329,7 @@ impl<'a> Traffic<'a> {
     pub fn collect_credits(&mut self) {
         for local in 0..self.publishers.len() {
             let number = self.publishers[local].number as usize;
-            let copies = self.control.credits[number].swap(0, std::sync::atomic::Ordering::AcqRel);
+            let copies = self.control.credits[number].swap(0, Ordering::AcqRel);
             if copies > 0 {
                 self.credit_local(local as u32, copies);
             }
@@ -339,6 +375,28 @@ impl<'a> Traffic<'a> {
 
     // ---- sending ----
 
+    /// Every stream of this worker is due once, now.
+    pub fn queue_each_stream_once(&mut self, now_ns: u64) {
+        for local in 0..self.publishers.len() {
+            let topics = self.spec.topics_per_publisher as usize;
+            self.publishers[local].backlog.extend(std::iter::repeat_n(now_ns, topics));
+            self.backlog_len += topics;
+            self.meter.offered(now_ns, topics as u64);
+            self.credit_local(local as u32, 0);
+        }
+    }
+
+    /// Appends messages that remove what this publisher's topics retain.
+    pub fn remove_retained(&self, local: u32, out: &mut Vec<u8>) {
+        let topics = self.spec.topics_per_publisher;
+        for name in &self.topics[(local * topics) as usize..((local + 1) * topics) as usize] {
+            let topic = encode::Topic::Name(name);
+            let head =
+                encode::Publish { version: self.spec.version, qos: 0, retain: true, topic, packet_id: 0 };
+            encode::publish(out, &head, 0);
+        }
+    }
+
     /// Puts every publisher into the list of those that may send.
     pub fn begin(&mut self) {
         for local in 0..self.publishers.len() {
@@ -362,26 +420,23 @@ impl<'a> Traffic<'a> {
     /// Serves one publisher of the ready list: its backlog, or as much as its window lets out.
     pub fn serve(&mut self, local: u32, conn: &mut Conn, now_ns: u64) {
         self.publishers[local as usize].queued = false;
-        match self.spec.load {
-            Load::Open { .. } => {
-                while let Some(&due_ns) = self.publishers[local as usize].backlog.front() {
-                    if !self.may_send(local, conn) {
-                        break;
-                    }
-                    self.publishers[local as usize].backlog.pop_front();
-                    self.backlog_len -= 1;
-                    self.publish(local, conn, due_ns, now_ns);
-                }
+        while let Some(&due_ns) = self.publishers[local as usize].backlog.front() {
+            if !self.may_send(local, conn) {
+                return;
             }
-            Load::Closed { window } if !self.stopped => {
-                let mut room = self.room(local, window);
-                while room > 0 && self.may_send(local, conn) {
-                    self.meter.offered(now_ns, 1);
-                    self.publish(local, conn, now_ns, now_ns);
-                    room -= 1;
-                }
-            }
-            Load::Closed { .. } => {}
+            self.publishers[local as usize].backlog.pop_front();
+            self.backlog_len -= 1;
+            self.publish(local, conn, due_ns, now_ns);
+        }
+        let Load::Closed { window } = self.spec.load else { return };
+        if self.stopped || self.spec.focus == Focus::Retained {
+            return;
+        }
+        let mut room = self.room(local, window);
+        while room > 0 && self.may_send(local, conn) {
+            self.meter.offered(now_ns, 1);
+            self.publish(local, conn, now_ns, now_ns);
+            room -= 1;
         }
     }
 
@@ -420,6 +475,15 @@ impl<'a> Traffic<'a> {
         }
     }
 
+    /// The generator did not get to these messages: they were due, and count as unsent.
+    pub fn give_up(&mut self, mut pacer: Pacer, start_ns: u64, end_ns: u64) {
+        while let Some(due_ns) = pacer.due_ns().map(|due| start_ns + due).filter(|&due| due < end_ns) {
+            pacer.take();
+            self.meter.offered(due_ns, 1);
+            self.meter.totals.unsent += 1;
+        }
+    }
+
     /// Appends one message to the connection's bytes.
     #[inline]
     fn publish(&mut self, local: u32, conn: &mut Conn, due_ns: u64, now_ns: u64) {
@@ -438,21 +502,21 @@ impl<'a> Traffic<'a> {
         let packet_id = packet_id.expect("may_send saw a free identifier");
         let sequence = self.sequences[index];
         self.sequences[index] += 1;
-        let head = encode::Publish {
-            version: spec.version,
-            qos: spec.qos,
-            retain: spec.retain,
-            topic: encode::Topic::Name(&self.topics[index]),
-            packet_id,
+        let name = &self.topics[index];
+        let topic = if n >= u32::from(publisher.aliases) {
+            encode::Topic::Name(name)
+        } else if n < u32::from(publisher.aliases_set) {
+            encode::Topic::Alias(n as u16 + 1)
+        } else {
+            // Topics take turns, so aliases are set in order.
+            publisher.aliases_set = n as u16 + 1;
+            encode::Topic::NameSetsAlias(name, n as u16 + 1)
         };
+        let head =
+            encode::Publish { version: spec.version, qos: spec.qos, retain: spec.retain, topic, packet_id };
         encode::publish(&mut conn.out, &head, self.payloads.len(stream, sequence));
         self.payloads.write(&mut conn.out, stream, sequence, due_ns);
         self.meter.sent(now_ns, 1);
-    }
-
-    /// Who the connection's publisher is, for messages to the user.
-    pub fn publisher_of(&self, conn: &Conn) -> Option<u32> {
-        matches!(conn.role, Role::Publisher(_)).then_some(conn.local)
     }
 
     /// Messages of this publisher that nobody has returned yet (swallow: those that the kernel has not taken).

@@ -1,27 +1,25 @@
-//! One worker: a thread, its ring, its share of the clients, and the order in which a run passes.
+//! One worker: a thread, its ring, its share of the clients, and the stages through which a run passes.
 //!
-//! A turn sends what is staged, waits, and acts on what the kernel has finished. Nothing sends from inside the
-//! handling of a packet: bytes are staged in the connection and leave together.
+//! `turn.rs` has one turn of its loop, `storm.rs` what cuts connections on purpose and what cleans up at the end.
 
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
-use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::SockAddr;
 
-use super::conn::{Conn, Phase, feed};
+use super::conn::{Conn, Phase};
 use super::control::{Control, Stage};
-use super::dispatch::{Dispatch, Links};
+use super::dispatch::Links;
 use super::meter::{Interval, Totals};
 use super::plan::{self, Role};
+use super::slow::SlowReaders;
+use super::storm::Storm;
 use super::traffic::Traffic;
 use crate::failure::Failure;
 use crate::procfs::ThreadUsage;
-use crate::ring::{Completion, Ring};
+use crate::ring::Ring;
 use crate::schedule::Pacer;
-use crate::spec::{Load, Pattern, Spec, Waiting};
+use crate::spec::{Focus, Load, Pattern, Spec, Waiting};
 use crate::sys;
-use crate::wire::encode;
 
 /// Connections of one worker that may be under way at once; keeps the listener's backlog from overflowing.
 const CONNECTING_MAX: usize = 256;
@@ -29,16 +27,18 @@ const CONNECTING_MAX: usize = 256;
 const BATCH_MAX: usize = 64;
 /// The longest sleep: stages, the stop flag and Keep Alive are looked at this often.
 const NAP_NS: u64 = 20_000_000;
+/// A short sleep, while other workers or stragglers are waited for.
+const DOZE_NS: u64 = 1_000_000;
 /// A closed loop in which nothing moves for so long has lost what is outstanding.
 const STALL_NS: u64 = 1_000_000_000;
-/// How long a worker waits for the broker to close its end after DISCONNECT.
-const GOODBYE_NS: u64 = 1_000_000_000;
+/// How long after the end an overtaxed generator still sends what was due before. What remains counts as unsent.
+const STRAGGLE_NS: u64 = 2_000_000_000;
 const SECOND_NS: f64 = 1e9;
 
 /// What workers tell the coordinator while they run.
 pub enum Event {
     Interval(Interval),
-    /// A connection failed while messages were flowing; the run goes on.
+    /// A connection failed, and the run goes on.
     Trouble(Failure),
     /// Connections that have become ready since the last time.
     Connected(usize),
@@ -56,21 +56,28 @@ pub struct WorkerReport {
 
 /// See the top of the file.
 pub struct Worker<'a> {
-    spec: &'a Spec,
-    control: &'a Control,
-    index: u32,
+    pub(super) spec: &'a Spec,
+    pub(super) control: &'a Control,
+    pub(super) index: u32,
     cpu: usize,
-    events: Sender<Event>,
-    ring: Ring,
-    conns: Vec<Conn>,
-    traffic: Traffic<'a>,
-    links: Links,
-    dirty: Vec<u32>,
+    pub(super) events: Sender<Event>,
+    pub(super) ring: Ring,
+    pub(super) conns: Vec<Conn>,
+    pub(super) traffic: Traffic<'a>,
+    pub(super) links: Links,
+    pub(super) dirty: Vec<u32>,
+    /// Bytes of MQTT that a layer has unwrapped, kept for its memory.
+    pub(super) plain: Vec<u8>,
     /// Time spent looking for work without finding any.
-    spun_ns: u64,
-    spinning: bool,
-    swept: usize,
-    next_sweep_ns: u64,
+    pub(super) spun_ns: u64,
+    pub(super) spinning: bool,
+    pub(super) swept: usize,
+    pub(super) next_sweep_ns: u64,
+    pub(super) slow: SlowReaders,
+    pub(super) storm: Option<Storm>,
+    /// Sessions are being removed: connect only to end them.
+    pub(super) forgetting: bool,
+    busy: f64,
 }
 
 impl<'a> Worker<'a> {
@@ -96,15 +103,19 @@ impl<'a> Worker<'a> {
         })?;
         control.set_bell(index, ring.bell());
         let mut traffic = Traffic::new(spec, control, index);
-        let mut groups = Vec::new();
+        let mut slow = SlowReaders::new(spec.slow_rate);
         let mut conns = Vec::with_capacity(roles.len());
         for (slot, role) in roles.into_iter().enumerate() {
+            let is_slow = matches!(role, Role::Subscriber(n) if spec.is_slow(n));
             let local = match role {
                 Role::Publisher(n) => traffic.add_publisher(n, slot as u32),
-                Role::Subscriber(n) => traffic.add_subscriber(index, n, &mut groups),
+                Role::Subscriber(n) => traffic.add_subscriber(n),
                 Role::Idler(_) => 0,
             };
-            conns.push(Conn::new(role, local));
+            if is_slow {
+                slow.add(slot as u32);
+            }
+            conns.push(Conn::new(role, local, is_slow));
         }
         Ok(Worker {
             spec,
@@ -117,33 +128,51 @@ impl<'a> Worker<'a> {
             traffic,
             links: Links::default(),
             dirty: Vec::new(),
+            plain: Vec::new(),
             spun_ns: 0,
             spinning: false,
             swept: 0,
             next_sweep_ns: 0,
+            slow,
+            storm: None,
+            forgetting: false,
+            busy: 0.0,
         })
     }
 
-    /// Passes through the whole run.
+    /// Passes through the whole run. Whatever happens, sessions and retained messages are removed.
     pub fn run(mut self) -> Result<WorkerReport, Failure> {
-        let mut busy = 0.0;
-        self.connect_all()?;
-        self.control.arrive(Stage::Connect);
-        if self.reach(Stage::Run)? {
-            busy = self.flow()?;
-            self.control.arrive(Stage::Run);
-            if self.reach(Stage::Settle)? {
-                self.settle()?;
-            }
+        let result = self.stages();
+        if result.is_err() {
+            self.control.fail();
         }
-        self.say_goodbye()?;
+        let cleaned = self.clean_up();
+        result.and(cleaned)?;
         let _ = self.events.send(Event::Interval(self.traffic.meter.finish()));
         let totals = std::mem::take(&mut self.traffic.meter.totals);
-        let connections = self.conns.len() as u32;
-        Ok(WorkerReport { index: self.index, cpu: self.cpu, totals, busy, connections })
+        let connections = (self.links.ever_up) as u32;
+        Ok(WorkerReport { index: self.index, cpu: self.cpu, totals, busy: self.busy, connections })
     }
 
-    fn now(&self) -> u64 {
+    fn stages(&mut self) -> Result<(), Failure> {
+        self.connect_all()?;
+        self.control.arrive(Stage::Connect);
+        if self.reach(Stage::Store)? {
+            self.store()?;
+            self.control.arrive(Stage::Store);
+        }
+        if self.reach(Stage::Run)? {
+            self.flow()?;
+            self.control.arrive(Stage::Run);
+        }
+        if self.reach(Stage::Settle)? {
+            self.settle()?;
+            self.control.arrive(Stage::Settle);
+        }
+        Ok(())
+    }
+
+    pub(super) fn now(&self) -> u64 {
         self.control.clock.now()
     }
 
@@ -151,39 +180,86 @@ impl<'a> Worker<'a> {
     fn reach(&mut self, stage: Stage) -> Result<bool, Failure> {
         while self.control.stage() < stage {
             let now = self.now();
-            self.turn(now + 2_000_000)?;
+            self.turn(now + DOZE_NS)?;
         }
         Ok(self.control.stage() == stage)
     }
 
-    // ---- the stages ----
+    /// Turns while `more` says so, as long as something moves at least every `drain_s`.
+    pub(super) fn turn_while(&mut self, more: impl Fn(&Self) -> bool) -> Result<(), Failure> {
+        let patience = (self.spec.drain_s * SECOND_NS) as u64;
+        let (mut progress, mut moved_at) = (self.traffic.progress(), self.now());
+        while more(self) && self.control.stage() < Stage::End {
+            let now = self.now();
+            if self.traffic.progress() != progress {
+                (progress, moved_at) = (self.traffic.progress(), now);
+            } else if now - moved_at >= patience {
+                break;
+            }
+            self.turn(now + DOZE_NS)?;
+        }
+        Ok(())
+    }
 
     /// Makes every connection, at the rate that was asked for, and waits for CONNACK and SUBACK.
     fn connect_all(&mut self) -> Result<(), Failure> {
         let began = self.now();
+        let tolerant = self.spec.focus == Focus::Connects;
+        if tolerant {
+            self.traffic.meter.begin(began, began, u64::MAX);
+        }
+        let mut usage = Busy::begin(began, self.spun_ns);
         let per_ns = self.spec.connect_rate / f64::from(self.spec.workers) / SECOND_NS;
         let silence_ns = (self.spec.connect_timeout_s * SECOND_NS) as u64;
-        let (mut opened, mut last_up, mut last_progress) = (0, 0, began);
-        while self.links.up < self.conns.len() {
+        let (mut opened, mut last_done, mut last_up, mut last_progress) = (0, 0, 0, began);
+        while self.links.up + self.links.failed < self.conns.len() {
             let now = self.now();
             if self.control.stage() > Stage::Connect {
                 return Ok(());
             }
-            let due = ((now - began) as f64 * per_ns).min(1e18) as usize + 1;
-            while opened < due.min(self.conns.len()) && opened - self.links.answered < CONNECTING_MAX {
-                self.open(opened as u32)?;
+            let mut next_due = u64::MAX;
+            while opened < self.conns.len() {
+                // Without a rate a connect is due when it begins.
+                let due = if per_ns.is_finite() { began + (opened as f64 / per_ns) as u64 } else { now };
+                if due > now {
+                    next_due = due;
+                    break;
+                }
+                if opened - self.links.answered >= CONNECTING_MAX {
+                    break;
+                }
+                if tolerant && per_ns.is_finite() {
+                    self.traffic.meter.late(due, now - due);
+                }
+                self.open(opened as u32, due)?;
                 opened += 1;
             }
-            self.turn(now + 1_000_000)?;
-            if let Some(failure) = self.links.failures.pop() {
-                return Err(failure);
+            self.turn(next_due.min(now + DOZE_NS))?;
+            while let Some(failure) = self.links.failures.pop() {
+                if !tolerant {
+                    return Err(failure);
+                }
+                let _ = self.events.send(Event::Trouble(failure));
             }
             if self.links.up != last_up {
                 let _ = self.events.send(Event::Connected(self.links.up - last_up));
-                (last_up, last_progress) = (self.links.up, self.now());
-            } else if now.saturating_sub(last_progress) > silence_ns && opened > last_up {
-                return Err(self.silent());
+                last_up = self.links.up;
             }
+            let done = self.links.up + self.links.failed;
+            if done != last_done {
+                (last_done, last_progress) = (done, self.now());
+            } else if now.saturating_sub(last_progress) > silence_ns && opened > done {
+                if !tolerant {
+                    return Err(self.silent());
+                }
+                let _ = self.events.send(Event::Trouble(self.silent()));
+                break;
+            }
+        }
+        let now = self.now();
+        if tolerant {
+            self.busy = usage.finish(now, self.spun_ns);
+            self.traffic.meter.last(now);
         }
         Ok(())
     }
@@ -192,21 +268,51 @@ impl<'a> Worker<'a> {
         let target = self.spec.target.name.clone();
         let waited_s = self.spec.connect_timeout_s as u64;
         let any = |phase| self.conns.iter().any(|c| c.phase == phase);
-        if any(Phase::AwaitingSuback) {
-            Failure::Silent { target, waited_s, what: "SUBACK" }
+        let what = if any(Phase::AwaitingSuback) {
+            "SUBACK"
         } else if any(Phase::AwaitingConnack) {
-            Failure::Silent { target, waited_s, what: "CONNACK" }
+            "CONNACK"
+        } else if any(Phase::Handshake) {
+            "answer to the handshake"
         } else {
-            Failure::Unreachable { target, why: format!("no answer within {waited_s} s") }
-        }
+            return Failure::Unreachable { target, why: format!("no answer within {waited_s} s") };
+        };
+        Failure::Silent { target, waited_s, what }
     }
 
-    /// Lets messages flow from the start time to the end; the share of the measured time in which it was busy.
-    fn flow(&mut self) -> Result<f64, Failure> {
+    /// In a run about retained messages: publishes each once and waits until the broker has it.
+    fn store(&mut self) -> Result<(), Failure> {
+        if self.spec.focus != Focus::Retained {
+            return Ok(());
+        }
+        let now = self.now();
+        self.traffic.queue_each_stream_once(now);
+        self.turn_while(|worker| worker.traffic.unfinished())?;
+        // A PINGRESP comes after everything that was sent before: QoS 0 has no other sign of arrival.
+        for slot in 0..self.conns.len() {
+            let conn = &mut self.conns[slot];
+            if matches!(conn.role, Role::Publisher(_)) && conn.phase == Phase::Up {
+                crate::wire::encode::pingreq(&mut conn.out);
+                self.links.pings += 1;
+                self.stage(slot as u32);
+            }
+        }
+        self.turn_while(|worker| worker.links.pings > 0)?;
+        self.traffic.publish_counts();
+        Ok(())
+    }
+
+    /// Lets messages flow from the start time to the end.
+    fn flow(&mut self) -> Result<(), Failure> {
         let start = self.control.start_ns();
+        if self.spec.focus == Focus::Retained {
+            return self.fetch_retained(start);
+        }
         let from = start + (self.spec.warmup_s * SECOND_NS) as u64;
         let to = from + (self.spec.duration_s * SECOND_NS) as u64;
-        self.traffic.meter.begin(start, from, to);
+        if self.spec.focus != Focus::Connects {
+            self.traffic.meter.begin(start, from, to);
+        }
         let mut pacer = self.pacer();
         while self.now() < start {
             self.turn(start)?;
@@ -214,16 +320,29 @@ impl<'a> Worker<'a> {
         if pacer.is_none() {
             self.traffic.begin();
         }
+        if self.spec.focus == Focus::Reconnects {
+            self.traffic.meter.begin_reconnects();
+            self.storm = Some(Storm::new(from, (self.spec.storm_every_s * SECOND_NS) as u64));
+        }
         self.spinning = pacer.is_some() && self.spec.waiting == Waiting::Spin;
         let mut usage = Busy::default();
         let (mut last_progress, mut moved_at) = (self.traffic.progress(), start);
         loop {
             let now = self.now();
             usage.look(now, from, self.spun_ns);
-            if now >= to || self.control.stopped() {
+            let stormy = self.step_storm(now, to)?;
+            // What was due before the end is sent, if a little late; the verdict knows of it.
+            let behind = pacer.as_ref().and_then(Pacer::due_ns).is_some_and(|due| start + due < to);
+            if self.control.stopped()
+                || (now >= to && !stormy && !behind)
+                || (now >= to + STRAGGLE_NS && !stormy)
+            {
                 break;
             }
-            let mut until = (now + NAP_NS).min(to);
+            let mut until = if now < to { (now + NAP_NS).min(to) } else { now + DOZE_NS };
+            if stormy {
+                until = until.min(now + DOZE_NS);
+            }
             if let Some(pacer) = &mut pacer {
                 until = until.min(self.offer_due(pacer, start, now));
             } else if self.traffic.progress() != last_progress {
@@ -234,12 +353,48 @@ impl<'a> Worker<'a> {
             }
             self.turn(until)?;
         }
-        let busy = usage.finish(self.now(), self.spun_ns);
+        self.busy = match (self.spec.focus, &self.storm) {
+            (Focus::Connects, _) => self.busy,
+            // Between storms there is nothing to be busy with.
+            (_, Some(storm)) => storm.worked_ns as f64 / self.traffic.meter.totals.storm_ns.max(1) as f64,
+            (_, None) => usage.finish(self.now(), self.spun_ns),
+        };
         self.spinning = false;
+        if let Some(pacer) = pacer.filter(|_| !self.control.stopped()) {
+            self.traffic.give_up(pacer, start, to);
+        }
         self.traffic.stop();
-        self.drain_backlog()?;
+        self.turn_while(|worker| worker.traffic.unfinished())?;
+        self.traffic.abandon_backlog();
         self.traffic.publish_counts();
-        Ok(busy)
+        Ok(())
+    }
+
+    /// Subscribes everywhere at once and waits for every retained message.
+    fn fetch_retained(&mut self, start: u64) -> Result<(), Failure> {
+        self.traffic.meter.begin(start, start, u64::MAX);
+        while self.now() < start {
+            self.turn(start)?;
+        }
+        let mut usage = Busy::begin(start, self.spun_ns);
+        for slot in 0..self.conns.len() {
+            let now = self.now();
+            let conn = &mut self.conns[slot];
+            if let Role::Subscriber(number) = conn.role
+                && conn.phase == Phase::Up
+            {
+                Links::subscribe(self.spec, conn, number);
+                conn.due_ns = now;
+                self.stage(slot as u32);
+                self.flush()?;
+            }
+        }
+        let expected = self.traffic.expected();
+        self.turn_while(|worker| {
+            worker.traffic.meter.totals.unique_all < expected && !worker.control.stopped()
+        })?;
+        self.busy = usage.finish(self.now(), self.spun_ns);
+        Ok(())
     }
 
     /// This worker's part of an open loop's schedule.
@@ -263,30 +418,17 @@ impl<'a> Worker<'a> {
             }
             let local = pacer.take();
             let slot = self.traffic.publishers[local as usize].conn;
-            let conn = &mut self.conns[slot as usize];
-            self.traffic.offer(local, conn, due, now);
-            stage(&mut self.dirty, conn, slot);
+            self.traffic.offer(local, &mut self.conns[slot as usize], due, now);
+            self.stage(slot);
         }
         now
     }
 
-    /// Waits until backlogs are sent and messages acknowledged, as long as that moves.
-    fn drain_backlog(&mut self) -> Result<(), Failure> {
-        let patience = (self.spec.drain_s * SECOND_NS) as u64;
-        let (mut progress, mut moved_at) = (self.traffic.progress(), self.now());
-        while self.traffic.unfinished() && self.now() - moved_at < patience {
-            let now = self.now();
-            self.turn(now + 2_000_000)?;
-            if self.traffic.progress() != progress {
-                (progress, moved_at) = (self.traffic.progress(), now);
-            }
-        }
-        self.traffic.abandon_backlog();
-        Ok(())
-    }
-
     /// Waits for what subscribers still lack, then counts the rest as lost.
     fn settle(&mut self) -> Result<(), Failure> {
+        if self.spec.publishers == 0 {
+            return Ok(());
+        }
         if !self.spec.checked {
             // Nobody knows what is missing: wait until nothing has come for a while.
             let quiet = self.now() + (self.spec.drain_s.min(1.0) * SECOND_NS) as u64;
@@ -296,286 +438,11 @@ impl<'a> Worker<'a> {
             return Ok(());
         }
         let expected = self.traffic.expected();
-        let patience = (self.spec.drain_s * SECOND_NS) as u64;
-        let (mut progress, mut moved_at) = (self.traffic.progress(), self.now());
-        while self.traffic.meter.totals.unique_all < expected && self.now() - moved_at < patience {
-            let now = self.now();
-            self.turn(now + 2_000_000)?;
-            if self.traffic.progress() != progress {
-                (progress, moved_at) = (self.traffic.progress(), now);
-            }
-        }
+        self.turn_while(|worker| worker.traffic.meter.totals.unique_all < expected)?;
         let totals = &mut self.traffic.meter.totals;
         totals.faults.lost = expected.saturating_sub(totals.unique_all);
         Ok(())
     }
-
-    /// Sends DISCONNECT everywhere and waits a little for the broker to close.
-    fn say_goodbye(&mut self) -> Result<(), Failure> {
-        for slot in 0..self.conns.len() {
-            let conn = &mut self.conns[slot];
-            if matches!(conn.phase, Phase::Up | Phase::AwaitingSuback) {
-                encode::disconnect(&mut conn.out);
-                stage(&mut self.dirty, conn, slot as u32);
-                conn.phase = Phase::Closing;
-            }
-        }
-        let deadline = self.now() + GOODBYE_NS;
-        while self.conns.iter().any(|c| c.recv_armed || c.send_in_flight) && self.now() < deadline {
-            let now = self.now();
-            self.turn(now + 5_000_000)?;
-        }
-        Ok(())
-    }
-
-    // ---- one turn ----
-
-    /// Sends what is staged, waits until something happens but not past `until`, and acts on it.
-    fn turn(&mut self, until: u64) -> Result<(), Failure> {
-        self.flush()?;
-        self.wait(until).map_err(machine)?;
-        while let Some(completion) = self.ring.take().map_err(machine)? {
-            self.handle(completion).map_err(machine)?;
-        }
-        let now = self.now();
-        if self.control.take_mail(self.index) {
-            self.traffic.collect_credits();
-        }
-        self.serve_ready(now);
-        self.return_credits().map_err(machine)?;
-        self.keep_alive(now);
-        while let Some(interval) = self.traffic.meter.second_over(now) {
-            let _ = self.events.send(Event::Interval(interval));
-        }
-        Ok(())
-    }
-
-    fn wait(&mut self, until: u64) -> std::io::Result<()> {
-        let now = self.now();
-        if until <= now || !self.control.may_sleep(self.index) {
-            return self.ring.submit();
-        }
-        if !self.spinning {
-            let result = self.ring.wait(Duration::from_nanos(until - now));
-            self.control.awake(self.index);
-            return result;
-        }
-        self.control.awake(self.index);
-        loop {
-            self.ring.submit()?;
-            let later = self.now();
-            if later >= until || self.ring.has_completions() {
-                self.spun_ns += later - now;
-                return Ok(());
-            }
-            std::hint::spin_loop();
-        }
-    }
-
-    fn handle(&mut self, completion: Completion) -> std::io::Result<()> {
-        match completion {
-            Completion::Received { slot, bytes, armed } => {
-                let now = self.control.clock.now();
-                let conn = &mut self.conns[slot as usize];
-                conn.recv_armed = armed;
-                let mut partial = std::mem::take(&mut conn.partial);
-                let mut dispatch =
-                    Dispatch { spec: self.spec, traffic: &mut self.traffic, links: &mut self.links, now };
-                let received = self.ring.bytes(&bytes);
-                let result =
-                    feed(&mut partial, received, |first, body| dispatch.handle_packet(conn, first, body));
-                conn.partial = partial;
-                self.ring.recycle(bytes);
-                match result {
-                    Ok(()) => {
-                        stage(&mut self.dirty, conn, slot);
-                        if !armed && conn.phase != Phase::Closed {
-                            conn.recv_armed = true;
-                            self.ring.receive(slot)?;
-                        }
-                    }
-                    Err(failure) => self.fail(slot, failure.or_of(&self.conns[slot as usize].role))?,
-                }
-            }
-            Completion::Sent { slot, buffer, result } => {
-                let now = self.control.clock.now();
-                let conn = &mut self.conns[slot as usize];
-                conn.send_in_flight = false;
-                conn.give_back(buffer);
-                if let Err(error) = result {
-                    return self.broken(slot, &error);
-                }
-                if let Role::Publisher(_) = conn.role {
-                    if self.spec.pattern == Pattern::Swallow && conn.out.is_empty() {
-                        let taken = self.traffic.outstanding(conn.local);
-                        self.traffic.credit_local(conn.local, taken);
-                    }
-                    self.traffic.unblock(conn.local, now);
-                }
-                stage(&mut self.dirty, &mut self.conns[slot as usize], slot);
-            }
-            Completion::Connected { slot, result } => {
-                let conn = &mut self.conns[slot as usize];
-                match result {
-                    Ok(()) => {
-                        conn.phase = Phase::AwaitingConnack;
-                        conn.recv_armed = true;
-                        self.ring.receive(slot)?;
-                        let conn = &mut self.conns[slot as usize];
-                        Links::greet(self.spec, conn);
-                        stage(&mut self.dirty, conn, slot);
-                    }
-                    Err(error) => {
-                        conn.phase = Phase::Closed;
-                        self.links.failures.push(Failure::of_connect(&error, &self.spec.target.name));
-                    }
-                }
-            }
-            Completion::ReceiveEnded { slot, result } => {
-                let conn = &mut self.conns[slot as usize];
-                conn.recv_armed = false;
-                match result {
-                    Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => {
-                        conn.recv_armed = true;
-                        self.ring.receive(slot)?;
-                    }
-                    Err(e) => self.broken(slot, &e)?,
-                    Ok(()) => {
-                        let role = conn.role;
-                        let during = conn.phase.during();
-                        self.fail(slot, Failure::Closed { who: role.name(), code: None, during })?;
-                    }
-                }
-            }
-            Completion::Closed { .. } | Completion::Woken => {}
-        }
-        Ok(())
-    }
-
-    fn broken(&mut self, slot: u32, error: &std::io::Error) -> std::io::Result<()> {
-        let who = self.conns[slot as usize].role.name();
-        let failure = match error.raw_os_error() {
-            Some(libc::ECONNRESET | libc::EPIPE) => {
-                Failure::Closed { who, code: None, during: self.conns[slot as usize].phase.during() }
-            }
-            _ => Failure::Broken { who, why: error.to_string() },
-        };
-        self.fail(slot, failure)
-    }
-
-    /// A connection is of no more use; what is in flight ends by itself after the shutdown.
-    fn fail(&mut self, slot: u32, failure: Failure) -> std::io::Result<()> {
-        let conn = &mut self.conns[slot as usize];
-        let before = conn.phase;
-        conn.phase = Phase::Closed;
-        conn.out.clear();
-        if !matches!(before, Phase::Closing | Phase::Closed) {
-            if self.control.stage() == Stage::Connect {
-                self.links.failures.push(failure);
-            } else {
-                let _ = self.events.send(Event::Trouble(failure));
-            }
-        }
-        if before != Phase::Closed && (conn.recv_armed || conn.send_in_flight) {
-            self.ring.shutdown(slot)?;
-        }
-        Ok(())
-    }
-
-    /// Starts to connect a client.
-    fn open(&mut self, slot: u32) -> Result<(), Failure> {
-        let target = slot as usize % self.spec.target.addresses.len();
-        let conn = &mut self.conns[slot as usize];
-        conn.began_ns = self.control.clock.now();
-        conn.phase = Phase::Connecting;
-        let opened = || -> std::io::Result<Socket> {
-            let domain = Domain::for_address(self.spec.target.addresses[target]);
-            let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
-            socket.set_tcp_nodelay(true)?;
-            if !self.spec.sources.is_empty() {
-                let number = slot as usize * self.spec.workers as usize + self.index as usize;
-                let source = self.spec.sources[number % self.spec.sources.len()];
-                sys::bind_address_no_port(&socket)?;
-                socket.bind(&std::net::SocketAddr::new(source, 0).into())?;
-            }
-            Ok(socket)
-        };
-        let socket = opened().map_err(|e| Failure::of_connect(&e, &self.spec.target.name))?;
-        let adopted = self.ring.adopt(slot, socket.into()).and_then(|()| self.ring.connect(slot, target));
-        adopted.map_err(machine)
-    }
-
-    fn flush(&mut self) -> Result<(), Failure> {
-        let now = self.control.clock.now();
-        while let Some(slot) = self.dirty.pop() {
-            let conn = &mut self.conns[slot as usize];
-            conn.dirty = false;
-            if conn.send_in_flight || conn.out.is_empty() {
-                continue;
-            }
-            conn.send_in_flight = true;
-            conn.last_sent_ns = now;
-            self.ring.send(slot, conn.take_out()).map_err(machine)?;
-        }
-        Ok(())
-    }
-
-    fn serve_ready(&mut self, now: u64) {
-        let ready = self.traffic.take_ready();
-        for &local in &ready {
-            let slot = self.traffic.publishers[local as usize].conn;
-            let conn = &mut self.conns[slot as usize];
-            self.traffic.serve(local, conn, now);
-            stage(&mut self.dirty, conn, slot);
-        }
-        self.traffic.give_back_ready(ready);
-    }
-
-    fn return_credits(&mut self) -> std::io::Result<()> {
-        for (publisher, copies) in self.traffic.take_remote() {
-            self.control.credits[publisher as usize].fetch_add(copies, Ordering::AcqRel);
-            let (home, _) = plan::publisher_home(self.spec, publisher);
-            if let Some(bell) = self.control.leave_mail(home) {
-                self.ring.ring_bell(bell)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Looks at a part of the connections, so that each is seen well before its Keep Alive is over.
-    fn keep_alive(&mut self, now: u64) {
-        if self.spec.keep_alive_s == 0 || now < self.next_sweep_ns || self.conns.is_empty() {
-            return;
-        }
-        self.next_sweep_ns = now + 50_000_000;
-        let idle_ns = u64::from(self.spec.keep_alive_s) * 500_000_000;
-        // All connections within a quarter of the Keep Alive.
-        let count = self.conns.len() * 200 / (usize::from(self.spec.keep_alive_s) * 1000) + 1;
-        for _ in 0..count.min(self.conns.len()) {
-            self.swept = (self.swept + 1) % self.conns.len();
-            let conn = &mut self.conns[self.swept];
-            if conn.phase == Phase::Up
-                && now.saturating_sub(conn.last_sent_ns) > idle_ns
-                && !conn.send_in_flight
-            {
-                encode::pingreq(&mut conn.out);
-                stage(&mut self.dirty, conn, self.swept as u32);
-            }
-        }
-    }
-}
-
-/// Puts a connection with bytes to send into the list, once.
-#[inline]
-fn stage(dirty: &mut Vec<u32>, conn: &mut Conn, slot: u32) {
-    if !conn.dirty && !conn.send_in_flight && !conn.out.is_empty() {
-        conn.dirty = true;
-        dirty.push(slot);
-    }
-}
-
-fn machine(error: std::io::Error) -> Failure {
-    Failure::Machine { what: format!("io_uring: {error}") }
 }
 
 /// How busy a worker was in the measured time.
@@ -585,15 +452,19 @@ struct Busy {
 }
 
 impl Busy {
+    fn begin(now: u64, spun_ns: u64) -> Busy {
+        Busy { began: Some((now, ThreadUsage::now(), spun_ns)) }
+    }
+
     #[inline]
     fn look(&mut self, now: u64, from: u64, spun_ns: u64) {
         if self.began.is_none() && now >= from {
-            self.began = Some((now, ThreadUsage::now(), spun_ns));
+            *self = Busy::begin(now, spun_ns);
         }
     }
 
-    fn finish(self, now: u64, spun_ns: u64) -> f64 {
-        let Some((began, before, spun_before)) = self.began else { return 0.0 };
+    fn finish(&mut self, now: u64, spun_ns: u64) -> f64 {
+        let Some((began, before, spun_before)) = self.began.take() else { return 0.0 };
         let after = ThreadUsage::now();
         let ran = (after.ran_ns - before.ran_ns).saturating_sub(spun_ns - spun_before);
         let waited = after.waited_ns - before.waited_ns;

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::{Figures, QUANTILES, headline};
 use crate::engine::Outcome;
+use crate::environment::Environment;
 use crate::spec::{Load, Spec};
 use crate::verdict::Verdict;
 
@@ -22,16 +23,17 @@ fn quantiles(histogram: &Histogram<u64>) -> Value {
 }
 
 /// The whole report as one object.
-pub fn render(spec: &Spec, outcome: &Outcome, verdict: &Verdict) -> Value {
+pub fn render(spec: &Spec, outcome: &Outcome, verdict: &Verdict, place: &Environment) -> Value {
     let figures = Figures::of(spec, outcome);
     let totals = &outcome.totals;
-    let open = matches!(spec.load, Load::Open { .. });
+    let open = spec.is_open();
     let seconds: Vec<Value> = outcome
         .seconds
         .iter()
         .map(|s| {
             json!({
                 "second": s.second, "offered": s.offered, "sent": s.sent, "delivered": s.delivered,
+                "connected": s.connected,
                 "p50_ns": s.latency.value_at_quantile(0.5), "p99_ns": s.latency.value_at_quantile(0.99),
                 "max_ns": s.latency.max(), "missing": s.missing,
             })
@@ -50,6 +52,7 @@ pub fn render(spec: &Spec, outcome: &Outcome, verdict: &Verdict) -> Value {
         "scenario": spec.scenario,
         "target": spec.target.name,
         "mqtt": spec.version.name(),
+        "transport": spec.transport.name(),
         "qos": spec.qos,
         "payload": spec.sizes.to_string(),
         "publishers": spec.publishers,
@@ -68,35 +71,42 @@ pub fn render(spec: &Spec, outcome: &Outcome, verdict: &Verdict) -> Value {
             "broken_thresholds": verdict.broken, "checked": verdict.checked, "exit": verdict.exit,
             "failures": failures, "failures_total": outcome.failures_total,
         },
+        "connects": {
+            "connected": totals.connected, "reconnected": totals.reconnected, "storms": totals.storms,
+            "storm_ns": totals.storm_ns,
+        },
         "rate": {
             "offered": if open { json!(figures.offered_rate) } else { Value::Null },
             "sent": figures.sent_rate,
-            "delivered": figures.delivered_rate,
-            "delivered_bytes": figures.delivered_bytes_rate,
+            "achieved": figures.rate,
+            "unit": figures.unit,
+            "payload_bytes": figures.bytes_rate,
         },
         "messages": {
             "offered": totals.offered_all, "sent": totals.sent_all, "unique": totals.unique_all,
             "delivered": totals.delivered_all, "unsent": totals.unsent, "written_off": totals.forgiven,
-            "redelivered": totals.redelivered,
+            "redelivered": totals.redelivered, "slow_delivered": totals.slow_delivered,
         },
         "faults": {
             "lost": totals.faults.lost, "duplicated": totals.faults.duplicated,
             "disordered": totals.faults.disordered, "corrupted": totals.faults.corrupted,
-            "stray": totals.faults.stray,
+            "stray": totals.faults.stray, "sessions_lost": totals.faults.sessions_lost,
         },
         "latency_ns": {
-            "corrected": if open { quantiles(&totals.latency) } else { Value::Null },
-            "uncorrected": if open { quantiles(&totals.uncorrected) } else { quantiles(&totals.latency) },
+            "corrected": if open { quantiles(figures.latency) } else { Value::Null },
+            "uncorrected": if open { quantiles(figures.uncorrected) } else { quantiles(figures.latency) },
             "generator_lateness": quantiles(&totals.lateness),
             "acknowledgement": quantiles(&totals.acks),
             "connect": quantiles(&totals.connects),
+            "messages": quantiles(&totals.latency),
         },
         "broker": outcome.cost.map(|cost| json!({
-            "cpu_ns_per_message": figures.cpu_ns_per_message, "cpu_share": figures.cpu_share,
-            "cpu_ns": cost.cpu_ns, "threads": cost.threads,
+            "cpu_ns_each": figures.cpu_ns_each, "cpu_share": figures.cpu_share,
+            "cpu_ns": cost.cpu_ns, "waited_ns": cost.waited_ns, "wall_ns": cost.wall_ns, "threads": cost.threads,
             "memory_before": cost.memory_before, "memory_connected": cost.memory_connected,
             "memory_peak": cost.memory_peak, "memory_per_connection": figures.memory_per_connection,
         })),
+        "environment": place.json(),
         "generator": cores,
         "seconds": seconds,
     })

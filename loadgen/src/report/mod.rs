@@ -1,46 +1,71 @@
 //! What a run looks like to people and to programs.
 
+pub mod chart;
+pub mod hgrm;
+pub mod html;
 pub mod json;
 pub mod text;
 
+use hdrhistogram::Histogram;
+
 use crate::engine::Outcome;
-use crate::spec::{Load, Pattern, Spec};
+use crate::spec::{Focus, Load, Pattern, Spec};
 
 /// The quantiles of every table.
 pub const QUANTILES: [(&str, f64); 6] =
     [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999), ("max", 1.0)];
 
-/// Figures that are worked out from counts.
-pub struct Figures {
+/// Figures that are worked out from counts, with what the run is about in front.
+pub struct Figures<'a> {
     /// Messages a second that were due, open loop only.
     pub offered_rate: f64,
     pub sent_rate: f64,
-    /// Copies a second that subscribers received.
-    pub delivered_rate: f64,
-    pub delivered_bytes_rate: f64,
-    pub cpu_ns_per_message: Option<f64>,
-    /// Share of one CPU that the broker used.
+    /// What the run is about, a second: copies that subscribers received, connects, reconnects.
+    pub rate: f64,
+    pub unit: &'static str,
+    pub bytes_rate: f64,
+    /// From due time, and from when it really began. Empty in an idle run.
+    pub latency: &'a Histogram<u64>,
+    pub uncorrected: &'a Histogram<u64>,
+    /// Broker's CPU time for each received message, or each connect.
+    pub cpu_ns_each: Option<f64>,
+    /// CPU time of the broker in CPUs.
     pub cpu_share: Option<f64>,
     pub memory_per_connection: Option<f64>,
 }
 
-impl Figures {
-    pub fn of(spec: &Spec, outcome: &Outcome) -> Figures {
-        let seconds = outcome.measured_s.max(1e-9);
+impl Figures<'_> {
+    pub fn of<'a>(spec: &Spec, outcome: &'a Outcome) -> Figures<'a> {
         let totals = &outcome.totals;
-        let delivered = if spec.pattern == Pattern::Swallow { totals.sent } else { totals.delivered };
+        let seconds = outcome.measured_s.max(1e-9);
+        let messages = (&totals.latency, &totals.uncorrected);
+        let connects = (&totals.connects, &totals.connects_uncorrected);
+        let (count, seconds_about, unit, (latency, uncorrected)) = match spec.focus {
+            Focus::Messages if spec.pattern == Pattern::Swallow => (totals.sent, seconds, "msg/s", messages),
+            Focus::Messages | Focus::Retained => (totals.delivered, seconds, "msg/s", messages),
+            Focus::Idle => (0, seconds, "msg/s", messages),
+            Focus::Connects => (totals.connected, seconds, "connections/s", connects),
+            Focus::Reconnects => {
+                (totals.reconnected, (totals.storm_ns as f64 / 1e9).max(1e-9), "reconnects/s", connects)
+            }
+        };
         let cost = outcome.cost.filter(|cost| cost.wall_ns > 0);
         // The broker was watched for about the measured time: compare rates, not counts.
         let share = cost.map(|cost| cost.cpu_ns as f64 / cost.wall_ns as f64);
-        let rate = delivered as f64 / seconds;
+        let each = share.filter(|_| count > 0).map(|share| share * 1e9 * seconds / count as f64);
+        let connected = outcome.cost.filter(|_| outcome.connections > 0);
         Figures {
             offered_rate: totals.offered as f64 / seconds,
             sent_rate: totals.sent as f64 / seconds,
-            delivered_rate: rate,
-            delivered_bytes_rate: totals.delivered_bytes as f64 / seconds,
-            cpu_ns_per_message: share.filter(|_| delivered > 0).map(|share| share * 1e9 / rate),
+            rate: count as f64 / seconds_about,
+            unit,
+            bytes_rate: totals.delivered_bytes as f64 / seconds,
+            latency,
+            uncorrected,
+            // In a run about reconnects the broker also does other work.
+            cpu_ns_each: each.filter(|_| spec.focus != Focus::Reconnects || spec.publishers == 0),
             cpu_share: share,
-            memory_per_connection: outcome.cost.filter(|_| outcome.connections > 0).map(|cost| {
+            memory_per_connection: connected.map(|cost| {
                 cost.memory_connected.saturating_sub(cost.memory_before) as f64
                     / f64::from(outcome.connections)
             }),
@@ -85,28 +110,39 @@ pub fn bytes(n: f64) -> String {
     format!("{n:.*} {}", if unit == 0 || n >= 99.95 { 0 } else { 1 }, units[unit])
 }
 
-/// The run's work in one line.
-pub fn headline(spec: &Spec) -> String {
-    let clients = match spec.pattern {
-        Pattern::Pairs => format!("{} pairs", count(spec.publishers.into())),
-        Pattern::Shared { groups } => format!(
-            "{} publishers, {} subscribers in {groups} share group{}",
-            count(spec.publishers.into()),
-            count(spec.subscribers.into()),
-            if groups == 1 { "" } else { "s" }
-        ),
-        Pattern::All => {
-            format!(
-                "{} publishers, {} subscribers",
-                count(spec.publishers.into()),
-                count(spec.subscribers.into())
-            )
+fn clients(spec: &Spec) -> String {
+    let mut parts = Vec::new();
+    let mut add = |n: u32, what: &str| {
+        if n > 0 {
+            parts.push(format!("{} {what}{}", count(n.into()), if n == 1 { "" } else { "s" }));
         }
-        Pattern::Swallow => format!("{} publishers, nobody listens", count(spec.publishers.into())),
     };
-    let load = match &spec.load {
-        Load::Closed { window } => format!("closed loop, window {window}"),
-        Load::Open { schedule } => {
+    if spec.pattern == Pattern::Pairs {
+        add(spec.publishers, "pair");
+    } else {
+        add(spec.publishers, "publisher");
+        add(spec.subscribers - spec.slow, "subscriber");
+        add(spec.slow, "slow subscriber");
+    }
+    add(spec.idlers, "connection");
+    if let Pattern::Shared { groups } = spec.pattern {
+        add(groups, "share group");
+    }
+    parts.join(", ")
+}
+
+fn load(spec: &Spec) -> String {
+    match (&spec.focus, &spec.load) {
+        (Focus::Connects, _) | (Focus::Reconnects, Load::Closed { .. }) => match spec.connect_rate {
+            rate if rate.is_finite() => format!("{} connects/s", count(rate as u64)),
+            _ => "as fast as it goes".into(),
+        },
+        (Focus::Idle, _) => "idle".into(),
+        (Focus::Retained, _) => {
+            format!("{} retained messages, fetched by all at once", count(spec.streams().into()))
+        }
+        (_, Load::Closed { window }) => format!("closed loop, window {window}"),
+        (_, Load::Open { schedule }) => {
             let kind = match schedule.arrivals {
                 crate::schedule::Arrivals::Constant => "constant",
                 crate::schedule::Arrivals::Poisson => "Poisson",
@@ -115,13 +151,23 @@ pub fn headline(spec: &Spec) -> String {
             let phases = if schedule.segments.len() > 1 { " on average, in phases" } else { "" };
             format!("open loop, {} msg/s{phases}, {kind}", count(mean.round() as u64))
         }
+    }
+}
+
+/// The run's work in one line.
+pub fn headline(spec: &Spec) -> String {
+    let messages = if spec.publishers > 0 {
+        format!(", QoS {}, payload {} B", spec.qos, spec.sizes)
+    } else {
+        String::new()
     };
     format!(
-        "{}: {clients}, QoS {}, payload {} B, {load}, MQTT {}, {}",
+        "{}: {}{messages}, {}, MQTT {} over {}, {}",
         spec.scenario,
-        spec.qos,
-        spec.sizes,
+        clients(spec),
+        load(spec),
         spec.version.name(),
+        spec.transport.name(),
         spec.target.name
     )
 }

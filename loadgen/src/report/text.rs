@@ -6,8 +6,11 @@ use hdrhistogram::Histogram;
 
 use super::{Figures, QUANTILES, bytes, count, headline, time};
 use crate::engine::Outcome;
-use crate::spec::{Load, Pattern, Spec};
+use crate::spec::{Focus, Load, Pattern, Spec};
 use crate::verdict::{Verdict, Worth};
+
+/// A broker that waits longer for its CPU than this share of the time was not alone on it.
+const DISTURBED_MIN: f64 = 0.05;
 
 fn row(out: &mut String, name: &str, histogram: &Histogram<u64>) {
     let cells: Vec<String> = QUANTILES
@@ -22,77 +25,107 @@ fn row(out: &mut String, name: &str, histogram: &Histogram<u64>) {
 pub fn render(spec: &Spec, outcome: &Outcome, verdict: &Verdict) -> String {
     let mut out = String::new();
     let figures = Figures::of(spec, outcome);
-    let totals = &outcome.totals;
-    let open = matches!(spec.load, Load::Open { .. });
     let _ = writeln!(out, "{}", headline(spec));
+    let warmup =
+        if spec.warmup_s > 0.0 { format!(" after {} s of warm-up", spec.warmup_s) } else { String::new() };
     let _ = writeln!(
         out,
-        "{:.1} s measured after {:.1} s of warm-up; {} connections in {:.2} s; run {}{}",
+        "{:.1} s measured{warmup}; {} connections in {:.2} s; run {}{}",
         outcome.measured_s,
-        spec.warmup_s,
         count(outcome.connections.into()),
         outcome.connect_s,
         spec.run_id,
         if outcome.interrupted { "; PARTIAL, interrupted" } else { "" }
     );
     out.push('\n');
-    let at_least = if verdict.worth == Worth::GeneratorBound { "≥ " } else { "" };
-    let what =
-        if spec.pattern == Pattern::Swallow { "handed to the kernel" } else { "received by subscribers" };
-    let _ = writeln!(
-        out,
-        "  rate          {at_least}{} msg/s {what}, {}/s of payload",
-        count(figures.delivered_rate.round() as u64),
-        bytes(figures.delivered_bytes_rate)
-    );
-    if open {
-        let _ = writeln!(
-            out,
-            "  offered       {} msg/s; sent {} msg/s{}",
-            count(figures.offered_rate.round() as u64),
-            count(figures.sent_rate.round() as u64),
-            if spec.copies() > 1 {
-                format!("; {} copies of each", count(spec.copies().into()))
-            } else {
-                String::new()
-            }
-        );
-    } else {
-        let _ = writeln!(out, "  sent          {} msg/s", count(figures.sent_rate.round() as u64));
-    }
-    if !totals.latency.is_empty() {
-        latency_table(&mut out, spec, outcome, verdict);
-    }
+    rates(&mut out, spec, outcome, verdict, &figures);
+    latency_table(&mut out, spec, outcome, verdict, &figures);
     out.push('\n');
     faults(&mut out, spec, outcome);
-    cost(&mut out, outcome, &figures);
+    cost(&mut out, spec, outcome, &figures);
     let cores: Vec<String> = outcome
         .cores
         .iter()
         .map(|core| format!("CPU {} {:.0} % busy", core.cpu, 100.0 * core.busy))
         .collect();
     let _ = writeln!(out, "  generator     {}", cores.join(", "));
-    ending(&mut out, outcome, verdict);
+    ending(&mut out, spec, outcome, verdict);
     out
 }
 
-fn latency_table(out: &mut String, spec: &Spec, outcome: &Outcome, verdict: &Verdict) {
+fn rates(out: &mut String, spec: &Spec, outcome: &Outcome, verdict: &Verdict, figures: &Figures<'_>) {
     let totals = &outcome.totals;
+    let at_least = if verdict.worth == Worth::GeneratorBound { "≥ " } else { "" };
+    let rate = format!("{at_least}{} {}", count(figures.rate.round() as u64), figures.unit);
+    let _ = match spec.focus {
+        Focus::Messages if spec.pattern == Pattern::Swallow => {
+            writeln!(out, "  rate          {rate} handed to the kernel")
+        }
+        Focus::Messages | Focus::Retained => writeln!(
+            out,
+            "  rate          {rate} received by subscribers, {}/s of payload",
+            bytes(figures.bytes_rate)
+        ),
+        Focus::Idle => Ok(()),
+        Focus::Connects => writeln!(out, "  rate          {rate}, {} in all", count(totals.connected)),
+        Focus::Reconnects => writeln!(
+            out,
+            "  rate          {rate} while coming back; {} in {} storms of {:.2} s on average",
+            count(totals.reconnected),
+            totals.storms,
+            totals.storm_ns as f64 / 1e9 / totals.storms.max(1) as f64
+        ),
+    };
+    if spec.publishers == 0 || spec.focus == Focus::Retained {
+        return;
+    }
+    if matches!(spec.load, Load::Open { .. }) {
+        let copies = if spec.copies() > 1 {
+            format!("; {} copies of each", count(spec.copies().into()))
+        } else {
+            String::new()
+        };
+        let _ = writeln!(
+            out,
+            "  offered       {} msg/s; sent {} msg/s{copies}",
+            count(figures.offered_rate.round() as u64),
+            count(figures.sent_rate.round() as u64),
+        );
+    } else {
+        let _ = writeln!(out, "  sent          {} msg/s", count(figures.sent_rate.round() as u64));
+    }
+}
+
+fn latency_table(out: &mut String, spec: &Spec, outcome: &Outcome, verdict: &Verdict, figures: &Figures<'_>) {
+    let totals = &outcome.totals;
+    if figures.latency.is_empty() && totals.latency.is_empty() {
+        return;
+    }
     out.push('\n');
     let heads: Vec<String> = QUANTILES.iter().map(|(name, _)| format!("{name:>10}")).collect();
     let void = if verdict.latency_holds() { "" } else { " (VOID)" };
     let _ = writeln!(out, "  {:<22}{}", format!("latency{void}"), heads.concat());
-    if matches!(spec.load, Load::Open { .. }) {
-        row(out, "corrected", &totals.latency);
-        row(out, "uncorrected", &totals.uncorrected);
-        row(out, "generator's lateness", &totals.lateness);
-    } else {
-        row(out, "since sent", &totals.latency);
+    match spec.focus {
+        Focus::Reconnects => {
+            row(out, "since the cut", figures.latency);
+            row(out, "since its connect", figures.uncorrected);
+        }
+        Focus::Connects if !spec.is_open() => row(out, "since its connect", figures.uncorrected),
+        Focus::Retained => row(out, "since SUBSCRIBE", figures.latency),
+        _ if spec.is_open() => {
+            row(out, "corrected", figures.latency);
+            row(out, "uncorrected", figures.uncorrected);
+            row(out, "generator's lateness", &totals.lateness);
+        }
+        _ => row(out, "since sent", figures.latency),
     }
-    if !totals.acks.is_empty() {
+    if !totals.acks.is_empty() && spec.focus != Focus::Retained {
         row(out, "acknowledgement", &totals.acks);
     }
-    if matches!(spec.load, Load::Closed { .. }) {
+    if spec.focus == Focus::Reconnects && !totals.latency.is_empty() {
+        row(out, "messages, corrected", &totals.latency);
+    }
+    if spec.focus == Focus::Messages && !spec.is_open() {
         let _ = writeln!(
             out,
             "  (a closed loop waits when the broker stalls: its latencies are not corrected for that)"
@@ -103,7 +136,10 @@ fn latency_table(out: &mut String, spec: &Spec, outcome: &Outcome, verdict: &Ver
 fn faults(out: &mut String, spec: &Spec, outcome: &Outcome) {
     let totals = &outcome.totals;
     let f = &totals.faults;
-    if spec.pattern == Pattern::Swallow {
+    if spec.persistent && spec.focus == Focus::Reconnects {
+        let _ = writeln!(out, "  sessions      {} forgotten by the broker", count(f.sessions_lost));
+    }
+    if spec.pattern == Pattern::Swallow || spec.publishers == 0 {
         return;
     }
     if !spec.checked {
@@ -116,44 +152,52 @@ fn faults(out: &mut String, spec: &Spec, outcome: &Outcome) {
     let _ = writeln!(
         out,
         "  checked       {} messages: {} lost, {} duplicated, {} out of order, {} corrupted",
-        count(totals.delivered_all + f.corrupted.min(totals.unique_all.saturating_sub(totals.delivered_all))),
+        count(totals.unique_all),
         count(f.lost),
         count(f.duplicated),
         count(f.disordered),
         count(f.corrupted)
     );
-    if f.stray > 0 {
+    let mut note = |n: u64, name: &str, what: &str| {
+        if n > 0 {
+            let _ = writeln!(out, "  {name:<14}{} {what}", count(n));
+        }
+    };
+    note(f.stray, "stray", "reached a client that had not subscribed to them");
+    note(totals.redelivered, "redelivered", "came again on a resumed session, marked as such");
+    note(totals.unsent, "unsent", "were due, but the broker took no more");
+    note(totals.forgiven, "written off", "copies, to go on after a standstill of 1 s");
+    if spec.slow > 0 {
+        let expected = totals.sent_all * u64::from(spec.slow);
         let _ = writeln!(
             out,
-            "                {} reached a client that had not subscribed to them",
-            count(f.stray)
-        );
-    }
-    if totals.unsent > 0 {
-        let _ = writeln!(
-            out,
-            "  unsent        {} messages were due, but the broker took no more",
-            count(totals.unsent)
-        );
-    }
-    if totals.forgiven > 0 {
-        let _ = writeln!(
-            out,
-            "  written off   {} copies, to go on after a standstill of 1 s",
-            count(totals.forgiven)
+            "  slow ones     received {} of {} messages; what they miss is no fault",
+            count(totals.slow_delivered),
+            count(expected)
         );
     }
 }
 
-fn cost(out: &mut String, outcome: &Outcome, figures: &Figures) {
+fn cost(out: &mut String, spec: &Spec, outcome: &Outcome, figures: &Figures<'_>) {
     let Some(cost) = outcome.cost else { return };
-    if let (Some(ns), Some(share)) = (figures.cpu_ns_per_message, figures.cpu_share) {
-        let _ = writeln!(
-            out,
-            "  broker        {ns:.0} ns of CPU per received message; {:.0} % of one CPU, {} threads",
-            100.0 * share,
-            cost.threads
-        );
+    let each = match (figures.cpu_ns_each, spec.focus) {
+        (None, _) => String::new(),
+        (Some(ns), Focus::Connects | Focus::Reconnects) => {
+            format!("{} of CPU per connection; ", time(ns as u64))
+        }
+        (Some(ns), _) => format!("{ns:.0} ns of CPU per received message; "),
+    };
+    if let Some(share) = figures.cpu_share {
+        let share = 100.0 * share;
+        let _ = writeln!(out, "  broker        {each}{share:.1} % of one CPU, {} threads", cost.threads);
+        let waited = cost.waited_ns as f64 / cost.wall_ns as f64;
+        if waited > DISTURBED_MIN {
+            let waited = 100.0 * waited;
+            let _ = writeln!(
+                out,
+                "                DISTURBED: ready to run, but without a CPU {waited:.0} % of the time"
+            );
+        }
     }
     let _ = writeln!(
         out,
@@ -165,7 +209,7 @@ fn cost(out: &mut String, outcome: &Outcome, figures: &Figures) {
     );
 }
 
-fn ending(out: &mut String, outcome: &Outcome, verdict: &Verdict) {
+fn ending(out: &mut String, spec: &Spec, outcome: &Outcome, verdict: &Verdict) {
     out.push('\n');
     for failure in &outcome.failures {
         let _ = writeln!(out, "  CONNECTION: {failure}");
@@ -188,8 +232,8 @@ fn ending(out: &mut String, outcome: &Outcome, verdict: &Verdict) {
             "the rate is a lower bound and latency is void; loss and the broker's CPU per message hold"
         }
         Worth::Invalid => "rate and latency are the generator's, not the broker's",
-        Worth::Nothing => "no message arrived in the measured time",
+        Worth::Nothing => "nothing happened in the measured time",
     };
-    let checked = if verdict.checked { "" } else { " UNCHECKED" };
+    let checked = if verdict.checked || spec.publishers == 0 { "" } else { " UNCHECKED" };
     let _ = writeln!(out, "  {}{checked}: {meaning}", verdict.name());
 }

@@ -57,11 +57,25 @@ impl Default for Limits {
     }
 }
 
+/// A PUBLISH.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Publish<'a> {
+    pub qos: u8,
+    pub dup: bool,
+    pub retain: bool,
+    /// Empty if the Topic Alias stands for it.
+    pub topic: &'a [u8],
+    /// 0 if there is none.
+    pub alias: u16,
+    pub packet_id: u16,
+    pub payload: &'a [u8],
+}
+
 /// What a packet says, borrowed from the received bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Packet<'a> {
     Connack { session_present: bool, code: u8, limits: Limits },
-    Publish { qos: u8, dup: bool, retain: bool, topic: &'a [u8], packet_id: u16, payload: &'a [u8] },
+    Publish(Publish<'a>),
     Puback { packet_id: u16, code: u8 },
     Pubrec { packet_id: u16, code: u8 },
     Pubrel { packet_id: u16 },
@@ -97,6 +111,27 @@ impl<'a> Reader<'a> {
         Ok(u32::from_be_bytes([b[0], b[1], b[2], b[3]]))
     }
 
+    /// Steps over the value of a property.
+    fn skip(&mut self, id: u8) -> Result<(), Malformed> {
+        let n = match id {
+            0x01 | 0x17 | 0x19 | 0x24 | 0x25 | 0x28 | 0x29 | 0x2A => 1,
+            0x13 | 0x21 | 0x22 | 0x23 => 2,
+            0x02 | 0x11 | 0x18 | 0x27 => 4,
+            0x03 | 0x08 | 0x09 | 0x12 | 0x15 | 0x16 | 0x1A | 0x1C | 0x1F => usize::from(self.u16()?),
+            0x26 => {
+                let name = usize::from(self.u16()?);
+                self.take(name)?;
+                usize::from(self.u16()?)
+            }
+            0x0B => {
+                while self.byte()? & 0x80 != 0 {}
+                0
+            }
+            _ => return Err(Malformed("an unknown property")),
+        };
+        self.take(n).map(drop)
+    }
+
     #[inline]
     fn properties(&mut self) -> Result<Reader<'a>, Malformed> {
         let first = self.byte()?;
@@ -129,11 +164,18 @@ pub fn packet(version: Version, first: u8, body: &[u8]) -> Result<Packet<'_>, Ma
             let topic_len = usize::from(r.u16()?);
             let topic = r.take(topic_len)?;
             let packet_id = if qos > 0 { r.u16()? } else { 0 };
+            let mut alias = 0;
             if version == Version::V5 {
-                r.properties()?;
+                let mut properties = r.properties()?;
+                while !properties.0.is_empty() {
+                    match properties.byte()? {
+                        0x23 => alias = properties.u16()?,
+                        id => properties.skip(id)?,
+                    }
+                }
             }
             let (dup, retain) = (first & 8 != 0, first & 1 != 0);
-            Packet::Publish { qos, dup, retain, topic, packet_id, payload: r.0 }
+            Packet::Publish(Publish { qos, dup, retain, topic, alias, packet_id, payload: r.0 })
         }
         2 => connack(version, r)?,
         4 => Packet::Puback { packet_id: r.u16()?, code: r.byte().unwrap_or(0) },
@@ -170,19 +212,7 @@ fn connack<'a>(version: Version, mut r: Reader<'a>) -> Result<Packet<'a>, Malfor
                 0x28 => limits.wildcard_available = p.byte()? != 0,
                 0x2A => limits.shared_available = p.byte()? != 0,
                 0x13 => limits.server_keep_alive_s = Some(p.u16()?),
-                0x29 => drop(p.byte()?),
-                0x11 => drop(p.u32()?),
-                0x12 | 0x15 | 0x16 | 0x1A | 0x1C | 0x1F => {
-                    let n = usize::from(p.u16()?);
-                    p.take(n)?;
-                }
-                0x26 => {
-                    for _ in 0..2 {
-                        let n = usize::from(p.u16()?);
-                        p.take(n)?;
-                    }
-                }
-                _ => return Err(Malformed("unknown property in CONNACK")),
+                id => p.skip(id)?,
             }
         }
     }
@@ -208,17 +238,25 @@ mod tests {
                 let payload = vec![9; len];
                 assert_eq!(
                     packet(version, out[0], &out[f.header_len..]).unwrap(),
-                    Packet::Publish {
+                    Packet::Publish(Publish {
                         qos,
                         dup: false,
                         retain: qos == 1,
                         topic: b"x/y",
+                        alias: 0,
                         packet_id: if qos > 0 { 7 } else { 0 },
                         payload: &payload
-                    }
+                    })
                 );
             }
         }
+    }
+
+    #[test]
+    fn the_alias_is_found_among_other_properties() {
+        let body = b"\x00\x00\x12\x01\x01\x02\0\0\0\x09\x0b\x81\x01\x23\x01\x02\x26\x00\x00\x00\x00p";
+        let Packet::Publish(publish) = packet(Version::V5, 0x30, body).unwrap() else { panic!() };
+        assert_eq!((publish.alias, publish.topic, publish.payload), (258, &b""[..], &b"p"[..]));
     }
 
     #[test]

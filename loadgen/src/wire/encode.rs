@@ -161,6 +161,11 @@ pub fn disconnect(out: &mut Vec<u8>) {
     out.extend_from_slice(&[0xE0, 0]);
 }
 
+/// A DISCONNECT of MQTT 5.0 that ends the session at once.
+pub fn disconnect_for_good(out: &mut Vec<u8>) {
+    out.extend_from_slice(&[0xE0, 7, 0, 5, 0x11, 0, 0, 0, 0]);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

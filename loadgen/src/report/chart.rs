@@ -1,0 +1,183 @@
+//! Line charts as SVG, for pages that need nothing from elsewhere.
+
+use std::fmt::Write;
+
+/// How values lie on an axis.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scale {
+    Linear,
+    Log,
+}
+
+/// One axis: its range, and the values that get a label.
+pub struct Axis {
+    pub scale: Scale,
+    pub min: f64,
+    pub max: f64,
+    pub ticks: Vec<(f64, String)>,
+    pub title: String,
+}
+
+/// One line.
+pub struct Series {
+    pub name: String,
+    /// Which of the page's colours, from 0.
+    pub color: usize,
+    pub points: Vec<(f64, f64)>,
+}
+
+const WIDTH: f64 = 760.0;
+const HEIGHT: f64 = 300.0;
+const LEFT: f64 = 74.0;
+const RIGHT: f64 = 16.0;
+const TOP: f64 = 12.0;
+const BOTTOM: f64 = 44.0;
+/// Points of a line that get a mark with a tooltip; beyond, marks would hide the line.
+const MARKS_MAX: usize = 120;
+
+impl Axis {
+    /// From 0 to a round number above `max`, with about five labels.
+    pub fn linear(title: &str, max: f64, label: impl Fn(f64) -> String) -> Axis {
+        let max = if max > 0.0 { max } else { 1.0 };
+        let rough = max / 5.0;
+        let power = 10f64.powf(rough.log10().floor());
+        let step =
+            [1.0, 2.0, 5.0, 10.0].map(|m| m * power).into_iter().find(|&s| s >= rough).unwrap_or(rough);
+        let steps = (max / step).ceil() as usize;
+        let ticks = (0..=steps).map(|i| (i as f64 * step, label(i as f64 * step))).collect();
+        Axis { scale: Scale::Linear, min: 0.0, max: steps as f64 * step, ticks, title: title.into() }
+    }
+
+    /// Whole powers of ten around the range, a label at each.
+    pub fn log(title: &str, min: f64, max: f64, label: impl Fn(f64) -> String) -> Axis {
+        let low = min.max(1e-9).log10().floor() as i32;
+        let high = (max.max(1e-9).log10().ceil() as i32).max(low + 1);
+        let ticks = (low..=high).map(|p| (10f64.powi(p), label(10f64.powi(p)))).collect();
+        Axis { scale: Scale::Log, min: 10f64.powi(low), max: 10f64.powi(high), ticks, title: title.into() }
+    }
+
+    /// Exactly from `min` to `max`, a label at each power of ten between.
+    pub fn log_exact(title: &str, min: f64, max: f64, label: impl Fn(f64) -> String) -> Axis {
+        let mut axis = Axis::log(title, min, max, label);
+        (axis.min, axis.max) = (min, max);
+        axis.ticks.retain(|(value, _)| (min..=max).contains(value));
+        axis
+    }
+
+    /// Exactly from 0 to `max`, with the labels of a round axis that lie between.
+    pub fn linear_exact(title: &str, max: f64, label: impl Fn(f64) -> String) -> Axis {
+        let mut axis = Axis::linear(title, max, label);
+        axis.max = max.max(f64::MIN_POSITIVE);
+        axis.ticks.retain(|(value, _)| *value <= max);
+        axis
+    }
+
+    /// Where a value lies, 0 to 1.
+    fn place(&self, value: f64) -> f64 {
+        let place = match self.scale {
+            Scale::Linear => (value - self.min) / (self.max - self.min),
+            Scale::Log => {
+                (value.max(self.min).log10() - self.min.log10()) / (self.max.log10() - self.min.log10())
+            }
+        };
+        place.clamp(0.0, 1.0)
+    }
+}
+
+/// Text that is safe inside HTML and SVG.
+pub fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+/// A chart with its legend. `show` writes a point for its tooltip.
+pub fn chart(x: &Axis, y: &Axis, series: &[Series], show: impl Fn(f64, f64) -> String) -> String {
+    let place = |px: f64, py: f64| {
+        let right = LEFT + x.place(px) * (WIDTH - LEFT - RIGHT);
+        let down = TOP + (1.0 - y.place(py)) * (HEIGHT - TOP - BOTTOM);
+        (right, down)
+    };
+    let mut out = String::from("<div class=\"legend\">");
+    for line in series {
+        let _ = write!(out, "<span><i class=\"c{}\"></i>{}</span>", line.color, escape(&line.name));
+    }
+    let _ = write!(
+        out,
+        "</div><svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">",
+        escape(&y.title)
+    );
+    for (value, label) in &y.ticks {
+        let (_, down) = place(x.min, *value);
+        let _ = write!(
+            out,
+            "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{down:.1}\" y2=\"{down:.1}\"/>\
+             <text class=\"tick\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
+            WIDTH - RIGHT,
+            LEFT - 8.0,
+            down + 4.0,
+            escape(label)
+        );
+    }
+    for (value, label) in &x.ticks {
+        let (right, _) = place(*value, y.min);
+        let _ = write!(
+            out,
+            "<line class=\"grid\" x1=\"{right:.1}\" x2=\"{right:.1}\" y1=\"{TOP}\" y2=\"{:.1}\"/>\
+             <text class=\"tick\" x=\"{right:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
+            HEIGHT - BOTTOM,
+            HEIGHT - BOTTOM + 16.0,
+            escape(label)
+        );
+    }
+    let _ = write!(
+        out,
+        "<text class=\"title\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
+        (LEFT + WIDTH - RIGHT) / 2.0,
+        HEIGHT - 8.0,
+        escape(&x.title)
+    );
+    for line in series {
+        let points: Vec<(f64, f64)> = line.points.iter().map(|&(px, py)| place(px, py)).collect();
+        let path: Vec<String> = points.iter().map(|(right, down)| format!("{right:.1},{down:.1}")).collect();
+        let _ = write!(out, "<polyline class=\"s{}\" points=\"{}\"/>", line.color, path.join(" "));
+        let step = line.points.len().div_ceil(MARKS_MAX).max(1);
+        for (i, (right, down)) in points.iter().enumerate().step_by(step) {
+            let (px, py) = line.points[i];
+            let _ = write!(
+                out,
+                "<circle class=\"m{}\" cx=\"{right:.1}\" cy=\"{down:.1}\" r=\"3\"><title>{}: {}</title></circle>",
+                line.color,
+                escape(&line.name),
+                escape(&show(px, py))
+            );
+        }
+    }
+    out.push_str("</svg>");
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn axes_are_round_and_hold_their_range() {
+        let axis = Axis::linear("a", 437.0, |v| v.to_string());
+        assert_eq!((axis.max, axis.ticks.len()), (500.0, 6));
+        assert_eq!(axis.place(250.0), 0.5);
+        let axis = Axis::log("a", 30.0, 4000.0, |v| v.to_string());
+        assert_eq!((axis.min, axis.max, axis.ticks.len()), (10.0, 10_000.0, 4));
+        assert!((axis.place(100.0) - 1.0 / 3.0).abs() < 1e-9);
+        assert_eq!(axis.place(0.0), 0.0);
+        assert!(Axis::linear("a", 0.0, |v| v.to_string()).max > 0.0);
+    }
+
+    #[test]
+    fn a_chart_is_well_formed_and_escaped() {
+        let axis = || Axis::linear("x<y", 10.0, |v| v.to_string());
+        let series = [Series { name: "a & b".into(), color: 0, points: vec![(0.0, 1.0), (10.0, 9.0)] }];
+        let svg = chart(&axis(), &axis(), &series, |x, y| format!("{x} {y}"));
+        assert!(svg.contains("a &amp; b") && svg.contains("x&lt;y") && !svg.contains("x<y"));
+        assert_eq!(svg.matches("<circle").count(), 2);
+        assert_eq!(svg.matches("<svg").count(), svg.matches("</svg>").count());
+    }
+}
