@@ -23,7 +23,7 @@ use crate::limits::{Limits, QueueFull};
 use crate::memory::{Class, Pool, ShardId};
 use crate::mesh::{self, Bounds};
 use crate::metrics::{Counters, sum};
-use crate::shard::{Live, Options, Parcel, Setup, Shard, Stopping, Turn};
+use crate::shard::{ListenerKind, Live, Options, Parcel, Setup, Shard, Stopping, Turn};
 
 /// Bytes of all rings between shards together.
 const MESH_RING_BYTES: usize = 32 << 20;
@@ -201,7 +201,7 @@ impl Server {
                 links,
                 pool: Arc::clone(&pool),
                 counters: Arc::clone(&counters),
-                listeners: listeners.len() as u16,
+                listeners: vec![ListenerKind::Plain; listeners.len()],
                 stopping: Arc::clone(&stopping),
                 options: options.clone(),
             };

@@ -62,6 +62,15 @@ impl Core {
         log::event(Level::Warn, Kind::Refused, &values);
     }
 
+    pub(super) fn log_transport_failed(&self, connection: &Connection, why: &str) {
+        let values = [
+            ("client", self.client_id(connection).into()),
+            ("address", connection.peer.into()),
+            ("why", why.into()),
+        ];
+        log::event(Level::Warn, Kind::Refused, &values);
+    }
+
     fn client_id(&self, connection: &Connection) -> &str {
         connection
             .session()
