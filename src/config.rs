@@ -10,6 +10,7 @@ use std::str::FromStr;
 use clap::{Args, Parser, ValueEnum};
 
 use crate::clock::Millis;
+use crate::io::kernel::Choice;
 use crate::io::machine::{Machine, parse_cpus};
 use crate::limits::{Limits, QueueFull};
 use crate::log::{Format, Level};
@@ -33,6 +34,8 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// One entry per shard: the CPU that it is bound to, if any.
     pub placement: Vec<Option<u16>>,
+    /// Which way to the kernel.
+    pub io: Choice,
     pub limits: Limits,
     /// Was `connections_max` asked for? If not, it follows the limit of descriptors.
     pub connections_asked: bool,
@@ -160,6 +163,13 @@ struct CoreFlags {
     /// Let the scheduler move shards between CPUs
     #[arg(long)]
     no_pin: bool,
+
+    /// How to talk to the kernel
+    ///
+    /// Containers often forbid io_uring: Docker, Podman and containerd by default. What is taken, and why, is printed at
+    /// the start.
+    #[arg(long, value_enum, value_name = "WAY", default_value_t = Choice::Auto)]
+    io: Choice,
 }
 
 #[derive(Args, Debug)]
@@ -398,6 +408,7 @@ impl Config {
         Ok(Config {
             listen: listen.clone(),
             placement,
+            io: flags.core.io,
             limits,
             connections_asked: flags.client.connections_max.is_some(),
             log_level: operation.log_level,

@@ -16,9 +16,10 @@ use std::time::{Duration, Instant};
 
 use crate::clock::Millis;
 use crate::config::{self, Config, exit};
+use crate::io::kernel::{Kernel, KernelError, Visitor};
 use crate::io::sockets::{self, Cause, ListenError, Locks};
-use crate::io::uring::{Features, Peers, Sizes, Unavailable, Uring};
-use crate::io::{Driver, Io, Wait};
+use crate::io::uring::Unavailable;
+use crate::io::{Driver, Wait};
 use crate::limits::{Limits, QueueFull};
 use crate::memory::{Class, Pool, ShardId};
 use crate::mesh::{self, Bounds};
@@ -50,7 +51,7 @@ const ABANDON_PATIENCE: Duration = Duration::from_millis(200);
 /// Why a broker did not start.
 #[derive(Debug)]
 pub enum StartError {
-    Uring(Unavailable),
+    Kernel(KernelError),
     Listen(ListenError),
     /// Too few descriptors for what was asked.
     Descriptors {
@@ -74,8 +75,10 @@ impl StartError {
     /// The code that the process exits with.
     pub fn exit_code(&self) -> u8 {
         match self {
-            StartError::Uring(Unavailable::Failed { .. }) => exit::SYSTEM,
-            StartError::Uring(_) => exit::UNAVAILABLE,
+            StartError::Kernel(KernelError::Uring(Unavailable::Failed { .. }) | KernelError::Epoll(_)) => {
+                exit::SYSTEM
+            }
+            StartError::Kernel(KernelError::Uring(_)) => exit::UNAVAILABLE,
             StartError::Listen(error) => match error.cause {
                 Cause::Privileged => exit::PRIVILEGE,
                 Cause::NotHere => exit::USAGE,
@@ -90,7 +93,7 @@ impl StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            StartError::Uring(error) => error.fmt(f),
+            StartError::Kernel(error) => error.fmt(f),
             StartError::Listen(error) => error.fmt(f),
             StartError::Descriptors { limit, needed, connections } => write!(
                 f,
@@ -110,9 +113,9 @@ impl fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
-impl From<Unavailable> for StartError {
-    fn from(error: Unavailable) -> StartError {
-        StartError::Uring(error)
+impl From<KernelError> for StartError {
+    fn from(error: KernelError) -> StartError {
+        StartError::Kernel(error)
     }
 }
 
@@ -144,12 +147,12 @@ pub enum Stopped {
 pub struct Server {
     shards: Vec<JoinHandle<Live>>,
     control: Arc<Control>,
-    /// A ring of its own, to wake shards that sleep.
-    bell: Uring,
+    /// To wake shards that sleep.
+    bell: Box<dyn Driver>,
     addresses: Vec<SocketAddr>,
     counters: Arc<[Counters]>,
     limits: Arc<Limits>,
-    features: Features,
+    kernel: Kernel,
     _locks: Locks,
 }
 
@@ -157,7 +160,7 @@ pub struct Server {
 struct Seat {
     setup: Setup,
     cpu: Option<u16>,
-    peers: Arc<Peers>,
+    kernel: Kernel,
     listeners: Vec<TcpListener>,
     control: Arc<Control>,
     epoch: Instant,
@@ -171,14 +174,12 @@ impl Server {
     /// # Errors
     /// What is missing, forbidden or taken, with what to type. Nothing stays behind.
     pub fn start(config: &Config) -> Result<Server, StartError> {
-        let features = Features::probe()?;
         let shards = config.shards();
+        // The last seat is this thread's.
+        let kernel = Kernel::choose(config.io, shards + 1)?;
         let limits = Arc::new(fit_descriptors(config)?);
         let listening = sockets::listen(&config.listen, shards, sockets::BACKLOG)?;
-        // The last entry of the table is this thread's.
-        let peers = Arc::new(Peers::new(shards + 1));
-        let tiny = Sizes { sq_entries: 256, cq_entries: 256, buffers: 1, buffer_bytes: 1 };
-        let mut bell = Uring::new(tiny, shards, Arc::clone(&peers), Vec::new())?;
+        let mut bell = kernel.ringer(shards)?;
         let keys = [bell.random(), bell.random(), bell.random(), bell.random()];
         let counters: Arc<[Counters]> = (0..shards).map(|_| Counters::default()).collect();
         let pool = Pool::new(config::pools(&limits));
@@ -205,9 +206,9 @@ impl Server {
                 stopping: Arc::clone(&stopping),
                 options: options.clone(),
             };
-            let (peers, control, ready) = (Arc::clone(&peers), Arc::clone(&control), ready.clone());
+            let (kernel, control, ready) = (kernel.clone(), Arc::clone(&control), ready.clone());
             let name = format!("shard-{}", setup.id);
-            let seat = Seat { setup, cpu, peers, listeners, control, epoch, ready, go };
+            let seat = Seat { setup, cpu, kernel, listeners, control, epoch, ready, go };
             let thread = std::thread::Builder::new()
                 .name(name)
                 .spawn(move || serve(seat))
@@ -243,7 +244,7 @@ impl Server {
             addresses: listening.addresses,
             counters,
             limits,
-            features,
+            kernel,
             _locks: listening.locks,
         })
     }
@@ -318,7 +319,7 @@ impl Server {
         let mut lines = vec![format!("ringmq {}", env!("CARGO_PKG_VERSION"))];
         lines.extend(self.addresses.iter().map(|address| format!("listening on {address}")));
         lines.push(format!("shards: {}, {cpus}", self.shards.len()));
-        lines.push(format!("kernel: {}", self.features));
+        lines.push(format!("io: {}", self.kernel));
         lines.push(format!(
             "limits: {} connections, packets of {}, {} messages and {} queued a session ({full}), {} retained messages \
              of {} in all, {} of memory; all: ringmq --help",
@@ -376,24 +377,50 @@ fn mesh_bounds(shards: u16, bytes: u64) -> Bounds {
 
 /// A shard's thread, from its seat to its end.
 fn serve(seat: Seat) -> Live {
-    let Seat { setup, cpu, peers, listeners, control, epoch, ready, go } = seat;
-    // Bound first, so that the memory that the ring takes is near this CPU.
+    let Seat { setup, cpu, kernel, listeners, control, epoch, ready, go } = seat;
+    // Bound first, so that the memory that the driver takes is near this CPU.
     let bound = cpu.map_or(Ok(()), |cpu| sockets::pin(cpu).map_err(|error| StartError::Pin { cpu, error }));
-    let ring = bound.and_then(|()| Ok(Uring::new(Sizes::default(), setup.id, peers, listeners)?));
-    let ring = match ring {
-        Ok(ring) => ring,
-        Err(error) => {
-            let _ = ready.send(Err(error));
-            return Live::default();
+    let id = setup.id;
+    let seated = Seated { setup, control, epoch, ready, go };
+    match bound {
+        Ok(()) => kernel.drive(id, listeners, seated),
+        Err(error) => seated.give_up(error),
+    }
+}
+
+/// A shard's seat once its thread is where it belongs; `visit` runs the shard to its end.
+struct Seated {
+    setup: Setup,
+    control: Arc<Control>,
+    epoch: Instant,
+    ready: mpsc::Sender<Result<(), StartError>>,
+    go: mpsc::Receiver<()>,
+}
+
+impl Seated {
+    fn give_up(self, error: StartError) -> Live {
+        let _ = self.ready.send(Err(error));
+        Live::default()
+    }
+}
+
+impl Visitor for Seated {
+    type Output = Live;
+
+    fn visit<D: Driver>(self, driver: D) -> Live {
+        let Seated { setup, control, epoch, ready, go } = self;
+        let shard = Shard::new(setup, driver, now(epoch));
+        let _ = ready.send(Ok(()));
+        drop(ready);
+        match go.recv() {
+            Ok(()) => drive(shard, &control, epoch),
+            // Another shard could not start.
+            Err(_) => Live::default(),
         }
-    };
-    let shard = Shard::new(setup, ring, now(epoch));
-    let _ = ready.send(Ok(()));
-    drop(ready);
-    match go.recv() {
-        Ok(()) => drive(shard, &control, epoch),
-        // Another shard could not start.
-        Err(_) => Live::default(),
+    }
+
+    fn refuse(self, error: KernelError) -> Live {
+        self.give_up(error.into())
     }
 }
 
@@ -403,7 +430,7 @@ fn now(epoch: Instant) -> Millis {
 }
 
 /// The loop of a shard: a turn, then one system call that submits what it asked for and waits for what comes.
-fn drive(mut shard: Shard<Uring>, control: &Control, epoch: Instant) -> Live {
+fn drive<D: Driver>(mut shard: Shard<D>, control: &Control, epoch: Instant) -> Live {
     let mut worked = 0;
     let mut stopping = false;
     loop {
@@ -489,7 +516,9 @@ mod tests {
     #[test]
     fn a_stop_says_goodbye_to_everybody_and_leaves_nothing() {
         for shards in [1, 2, 4] {
-            let config = config(&format!("--listen 127.0.0.1:0 --listen 127.0.0.2:0 --shards {shards}"));
+            let io = if shards == 2 { "epoll" } else { "uring" };
+            let flags = format!("--listen 127.0.0.1:0 --listen 127.0.0.2:0 --shards {shards} --io {io}");
+            let config = config(&flags);
             let mut server = Server::start(&config).unwrap();
             let addresses = server.addresses().to_vec();
             let text = server.start_text(&config);
@@ -557,9 +586,33 @@ mod tests {
     }
 
     #[test]
+    fn where_rings_are_forbidden_the_broker_runs_on_epoll_and_says_why() {
+        let thread = std::thread::spawn(|| {
+            crate::io::uring::forbid_io_uring(libc::EPERM);
+            let error = Server::start(&config("--listen 127.0.0.1:0 --io uring")).map(drop).unwrap_err();
+            assert_eq!(error.exit_code(), exit::UNAVAILABLE, "{error}");
+            let config = config("--listen 127.0.0.1:0 --shards 2");
+            let mut server = Server::start(&config).unwrap();
+            let text = server.start_text(&config);
+            assert!(text.contains(&"io: epoll (io_uring forbidden by seccomp)".to_owned()), "{text:?}");
+            let clients: Vec<TcpStream> = (0..20).map(|_| connect(server.addresses()[0])).collect();
+            drop(clients);
+            server.begin_stop();
+            assert_eq!(server.finish(PATIENCE, wait).0, Stopped::Drained);
+        });
+        thread.join().unwrap();
+    }
+
+    #[test]
     fn a_missing_io_uring_has_its_own_exit_code() {
-        assert_eq!(StartError::from(Unavailable::Filtered).exit_code(), exit::UNAVAILABLE);
-        assert_eq!(StartError::from(Unavailable::Disabled { level: 2 }).exit_code(), exit::UNAVAILABLE);
+        assert_eq!(
+            StartError::from(KernelError::Uring(Unavailable::Filtered)).exit_code(),
+            exit::UNAVAILABLE
+        );
+        assert_eq!(
+            StartError::from(KernelError::Uring(Unavailable::Disabled { level: 2 })).exit_code(),
+            exit::UNAVAILABLE
+        );
     }
 
     #[test]

@@ -11,6 +11,7 @@
 //! - Completions of one socket and one direction come in order; between sockets there is no order.
 
 pub mod epoll;
+pub mod kernel;
 pub mod machine;
 pub mod sim;
 pub mod sockets;
@@ -164,4 +165,6 @@ pub struct Wait {
 pub trait Driver: Io {
     /// Submits everything that was asked for and waits as told.
     fn submit_and_wait(&mut self, wait: Wait);
+    /// System calls so far, of every kind.
+    fn system_calls(&self) -> u64;
 }

@@ -149,11 +149,6 @@ impl Epoll {
         })
     }
 
-    /// System calls so far, of every kind.
-    pub fn system_calls(&self) -> u64 {
-        self.calls
-    }
-
     fn happened(&mut self, event: Event) {
         match event.value {
             BELL => {
@@ -474,6 +469,10 @@ impl Driver for Epoll {
             self.happened(event);
         }
         self.events = events;
+    }
+
+    fn system_calls(&self) -> u64 {
+        self.calls
     }
 }
 

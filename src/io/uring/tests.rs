@@ -3,7 +3,7 @@
 use super::*;
 
 /// Makes `io_uring_setup` fail with `errno` for this thread, as the filter of a container does.
-fn forbid_io_uring(errno: i32) {
+pub(crate) fn forbid_io_uring(errno: i32) {
     let statement = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
     let mut program = [
         statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
