@@ -25,6 +25,8 @@ use crate::memory::{Class, Pool, ShardId};
 use crate::mesh::{self, Bounds};
 use crate::metrics::{Counters, sum};
 use crate::shard::{ListenerKind, Live, Options, Parcel, Setup, Shard, Stopping, Turn};
+use crate::transport::Acceptor;
+use crate::transport::tls::{LoadError, TlsAcceptor};
 
 /// Bytes of all rings between shards together.
 const MESH_RING_BYTES: usize = 32 << 20;
@@ -53,6 +55,7 @@ const ABANDON_PATIENCE: Duration = Duration::from_millis(200);
 pub enum StartError {
     Kernel(KernelError),
     Listen(ListenError),
+    Tls(LoadError),
     /// Too few descriptors for what was asked.
     Descriptors {
         limit: u64,
@@ -84,7 +87,7 @@ impl StartError {
                 Cause::NotHere => exit::USAGE,
                 Cause::Instance | Cause::Taken | Cause::Descriptors | Cause::Other(_) => exit::SYSTEM,
             },
-            StartError::Pin { .. } => exit::USAGE,
+            StartError::Pin { .. } | StartError::Tls(_) => exit::USAGE,
             StartError::Descriptors { .. } | StartError::System { .. } => exit::SYSTEM,
         }
     }
@@ -95,6 +98,7 @@ impl fmt::Display for StartError {
         match self {
             StartError::Kernel(error) => error.fmt(f),
             StartError::Listen(error) => error.fmt(f),
+            StartError::Tls(error) => error.fmt(f),
             StartError::Descriptors { limit, needed, connections } => write!(
                 f,
                 "this process may have {limit} descriptors, and {connections} connections need {needed}. More for this \
@@ -116,6 +120,12 @@ impl std::error::Error for StartError {}
 impl From<KernelError> for StartError {
     fn from(error: KernelError) -> StartError {
         StartError::Kernel(error)
+    }
+}
+
+impl From<LoadError> for StartError {
+    fn from(error: LoadError) -> StartError {
+        StartError::Tls(error)
     }
 }
 
@@ -153,6 +163,8 @@ pub struct Server {
     counters: Arc<[Counters]>,
     limits: Arc<Limits>,
     kernel: Kernel,
+    /// Of all TLS listeners.
+    acceptors: Vec<Arc<TlsAcceptor>>,
     _locks: Locks,
 }
 
@@ -178,7 +190,8 @@ impl Server {
         // The last seat is this thread's.
         let kernel = Kernel::choose(config.io, shards + 1)?;
         let limits = Arc::new(fit_descriptors(config)?);
-        let listening = sockets::listen(&config.listen, shards, sockets::BACKLOG)?;
+        let (acceptors, kinds) = listeners(config)?;
+        let listening = sockets::listen(&config.addresses(), shards, sockets::BACKLOG)?;
         let mut bell = kernel.ringer(shards)?;
         let keys = [bell.random(), bell.random(), bell.random(), bell.random()];
         let counters: Arc<[Counters]> = (0..shards).map(|_| Counters::default()).collect();
@@ -202,7 +215,7 @@ impl Server {
                 links,
                 pool: Arc::clone(&pool),
                 counters: Arc::clone(&counters),
-                listeners: vec![ListenerKind::Plain; listeners.len()],
+                listeners: kinds.clone(),
                 stopping: Arc::clone(&stopping),
                 options: options.clone(),
             };
@@ -245,6 +258,7 @@ impl Server {
             counters,
             limits,
             kernel,
+            acceptors,
             _locks: listening.locks,
         })
     }
@@ -252,6 +266,11 @@ impl Server {
     /// The addresses that are served, with the ports that were chosen for port 0.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// What stands behind the TLS listeners, to be loaded again (see [`crate::transport::tls::Reload`]).
+    pub fn acceptors(&self) -> &[Arc<TlsAcceptor>] {
+        &self.acceptors
     }
 
     /// The counters of all shards.
@@ -317,7 +336,10 @@ impl Server {
             QueueFull::Disconnect => "the client is disconnected",
         };
         let mut lines = vec![format!("ringmq {}", env!("CARGO_PKG_VERSION"))];
-        lines.extend(self.addresses.iter().map(|address| format!("listening on {address}")));
+        let plain = config.listen.len();
+        lines.extend(self.addresses.iter().enumerate().map(|(index, address)| {
+            format!("listening on {address}{}", if index < plain { "" } else { " (TLS)" })
+        }));
         lines.push(format!("shards: {}, {cpus}", self.shards.len()));
         lines.push(format!("io: {}", self.kernel));
         lines.push(format!(
@@ -348,11 +370,25 @@ impl Server {
     }
 }
 
+/// What the connections of each address speak, in the order of [`Config::addresses`]. All TLS addresses have one
+/// acceptor, so a client resumes at any of them.
+fn listeners(config: &Config) -> Result<(Vec<Arc<TlsAcceptor>>, Vec<ListenerKind>), LoadError> {
+    let mut kinds = vec![ListenerKind::Plain; config.listen.len()];
+    let mut acceptors = Vec::new();
+    if let Some(tls) = &config.tls {
+        let acceptor = Arc::new(TlsAcceptor::new(tls.settings.clone())?);
+        let kind = || ListenerKind::Secure(Arc::clone(&acceptor) as Arc<dyn Acceptor>);
+        kinds.extend(tls.listen.iter().map(|_| kind()));
+        acceptors.push(acceptor);
+    }
+    Ok((acceptors, kinds))
+}
+
 /// The configured limits, with as many connections as there can be descriptors.
 fn fit_descriptors(config: &Config) -> Result<Limits, StartError> {
     let failed = |error| StartError::System { what: "the limit of descriptors", error };
     let limit = sockets::raise_descriptor_limit().map_err(failed)?;
-    let own = DESCRIPTORS_RESERVED + u64::from(config.shards()) * (config.listen.len() as u64 + 1);
+    let own = DESCRIPTORS_RESERVED + u64::from(config.shards()) * (config.addresses().len() as u64 + 1);
     let available = limit.saturating_sub(own);
     let asked = u64::from(config.limits.connections_max);
     let least = if config.connections_asked { asked } else { CONNECTIONS_MIN };

@@ -18,9 +18,10 @@ impl Core {
             Version::V311 => "3.1.1",
             Version::V5 => "5.0",
         };
+        let certified = connection.secure.as_ref().and_then(|secure| secure.peer().user);
         let values = [
             ("client", self.client_id(connection).into()),
-            ("user", connect.user_name.unwrap_or_default().into()),
+            ("user", certified.or(connect.user_name).unwrap_or_default().into()),
             ("address", connection.peer.into()),
             ("version", version.into()),
             ("keep_alive_s", Value::from(connect.keep_alive_s)),

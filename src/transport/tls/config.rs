@@ -37,6 +37,15 @@ pub enum ClientCertificates {
     Required { ca: PathBuf },
 }
 
+impl ClientCertificates {
+    pub fn is_required(&self) -> bool {
+        match self {
+            ClientCertificates::None | ClientCertificates::Optional { .. } => false,
+            ClientCertificates::Required { .. } => true,
+        }
+    }
+}
+
 /// What of a client's certificate is its user name.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Default)]
 pub enum CertificateUser {
