@@ -5,15 +5,18 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, Parser, ValueEnum};
 
 use crate::clock::Millis;
+use crate::io::kernel::Choice;
 use crate::io::machine::{Machine, parse_cpus};
 use crate::limits::{Limits, QueueFull};
 use crate::log::{Format, Level};
 use crate::memory::{CLASSES, Class, ShardSet};
+use crate::transport::tls::{CertificateUser, ClientCertificates, Settings};
 
 /// Exit codes, as sysexits.h has them.
 pub mod exit {
@@ -30,9 +33,13 @@ pub mod exit {
 /// A broker's configuration, complete and checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
+    /// Addresses of plain MQTT.
     pub listen: Vec<SocketAddr>,
+    pub tls: Option<TlsConfig>,
     /// One entry per shard: the CPU that it is bound to, if any.
     pub placement: Vec<Option<u16>>,
+    /// Which way to the kernel.
+    pub io: Choice,
     pub limits: Limits,
     /// Was `connections_max` asked for? If not, it follows the limit of descriptors.
     pub connections_asked: bool,
@@ -44,6 +51,13 @@ pub struct Config {
     pub allow_anonymous: bool,
     /// The command line that would listen to the network, for the start text; empty if this one does.
     pub network_hint: String,
+}
+
+/// MQTT over TLS.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TlsConfig {
+    pub listen: Vec<SocketAddr>,
+    pub settings: Settings,
 }
 
 /// Why there is no configuration.
@@ -111,6 +125,8 @@ struct Flags {
     #[command(flatten)]
     address: AddressFlags,
     #[command(flatten)]
+    tls: TlsFlags,
+    #[command(flatten)]
     core: CoreFlags,
     #[command(flatten)]
     client: ClientFlags,
@@ -130,15 +146,61 @@ struct AddressFlags {
     /// Address and port to listen on; may be given several times
     ///
     /// IPv6 in brackets: [::1]:1883. With port 0 the kernel chooses one, which is printed. An address that others can
-    /// reach needs --allow-anonymous.
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:1883", value_parser = parse_address)]
+    /// reach needs --allow-anonymous. [default: 127.0.0.1:1883, unless --tls-listen is given]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_address)]
     listen: Vec<SocketAddr>,
 
     /// Let everybody who reaches an address beyond loopback publish and subscribe
     ///
-    /// There are no users and no TLS: without this flag only this machine is served.
+    /// Without this flag only this machine is served, and clients with a certificate (--tls-client-cert required).
     #[arg(long)]
     allow_anonymous: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "TLS")]
+struct TlsFlags {
+    /// Address and port to listen on for MQTT over TLS 1.2 and 1.3; may be given several times
+    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_address, requires_all = ["tls_cert", "tls_key"])]
+    tls_listen: Vec<SocketAddr>,
+
+    /// The server's certificate, then those that sign it (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_listen")]
+    tls_cert: Option<PathBuf>,
+
+    /// Its private key (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_listen")]
+    tls_key: Option<PathBuf>,
+
+    /// The certificates that sign those of clients (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_listen")]
+    tls_client_ca: Option<PathBuf>,
+
+    /// Whether clients show certificates [default: required with --tls-client-ca, else none]
+    #[arg(long, value_enum, value_name = "WHETHER", requires = "tls_listen")]
+    tls_client_cert: Option<ClientCertFlag>,
+
+    /// What of a client's certificate is its user name
+    #[arg(long, value_enum, value_name = "WHAT", requires = "tls_client_ca", default_value_t = ClientUserFlag::CommonName)]
+    tls_client_user: ClientUserFlag,
+}
+
+#[derive(Copy, Clone, Debug, PartialEq, Eq, ValueEnum)]
+enum ClientCertFlag {
+    /// They are not asked
+    None,
+    /// One that is shown must be good
+    Optional,
+    /// Without one there is no connection
+    Required,
+}
+
+#[derive(Copy, Clone, Debug, PartialEq, Eq, ValueEnum)]
+enum ClientUserFlag {
+    /// The Common Name, if there is exactly one
+    CommonName,
+    /// The whole subject, such as CN=sensor-1,O=Acme
+    Subject,
 }
 
 #[derive(Args, Debug)]
@@ -160,6 +222,13 @@ struct CoreFlags {
     /// Let the scheduler move shards between CPUs
     #[arg(long)]
     no_pin: bool,
+
+    /// How to talk to the kernel
+    ///
+    /// Containers often forbid io_uring: Docker, Podman and containerd by default. What is taken, and why, is printed at
+    /// the start.
+    #[arg(long, value_enum, value_name = "WAY", default_value_t = Choice::Auto)]
+    io: Choice,
 }
 
 #[derive(Args, Debug)]
@@ -379,25 +448,34 @@ impl Config {
         let flags = Flags::try_parse_from(args).map_err(ConfigError::Clap)?;
         let placement = placement(&flags.core, machine, affinity).map_err(ConfigError::Wrong)?;
         let limits = limits(&flags, machine).map_err(ConfigError::Wrong)?;
-        let listen = &flags.address.listen;
-        distinct(listen).map_err(ConfigError::Wrong)?;
-        let open: Vec<&SocketAddr> = listen.iter().filter(|address| !address.ip().is_loopback()).collect();
+        let tls = tls(&flags.tls).map_err(ConfigError::Wrong)?;
+        let mut listen = flags.address.listen.clone();
+        if listen.is_empty() && tls.is_none() {
+            listen.push(SocketAddr::from(([127, 0, 0, 1], 1883)));
+        }
+        let tls_listen = tls.as_ref().map_or(&[][..], |tls| &tls.listen);
+        distinct(&[&listen, tls_listen].concat()).map_err(ConfigError::Wrong)?;
+        let certified = tls.as_ref().is_some_and(|tls| tls.settings.clients.is_required());
+        let anonymous = listen.iter().chain(tls_listen.iter().filter(|_| !certified));
+        let open: Vec<&SocketAddr> = anonymous.filter(|address| !address.ip().is_loopback()).collect();
         if let (Some(address), false) = (open.first(), flags.address.allow_anonymous) {
             return Err(ConfigError::Wrong(format!(
-                "not listening on {address}: others can reach it, and without users and TLS everybody who does could \
-                 publish and subscribe. If that is what you want: {} --allow-anonymous",
+                "not listening on {address}: others can reach it, and without users everybody who does could publish \
+                 and subscribe. If that is what you want: {} --allow-anonymous",
                 command(args)
             )));
         }
         let port = listen.first().map(SocketAddr::port).filter(|port| *port != 0).unwrap_or(1883);
-        let network_hint = match open.is_empty() {
+        let network_hint = match open.is_empty() && tls.is_none() {
             true => format!("{} --listen 0.0.0.0:{port} --allow-anonymous", command(&without_listen(args))),
             false => String::new(),
         };
         let operation = &flags.operation;
         Ok(Config {
-            listen: listen.clone(),
+            listen,
+            tls,
             placement,
+            io: flags.core.io,
             limits,
             connections_asked: flags.client.connections_max.is_some(),
             log_level: operation.log_level,
@@ -409,9 +487,42 @@ impl Config {
         })
     }
 
+    /// All addresses: those of plain MQTT, then those of TLS.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        let tls = self.tls.as_ref().map_or(&[][..], |tls| &tls.listen);
+        [&self.listen, tls].concat()
+    }
+
     pub fn shards(&self) -> u16 {
         self.placement.len() as u16
     }
+}
+
+fn tls(flags: &TlsFlags) -> Result<Option<TlsConfig>, String> {
+    let (Some(certificate), Some(key)) = (&flags.tls_cert, &flags.tls_key) else { return Ok(None) };
+    let whether = flags.tls_client_cert.unwrap_or(match flags.tls_client_ca {
+        Some(_) => ClientCertFlag::Required,
+        None => ClientCertFlag::None,
+    });
+    let clients = match (whether, flags.tls_client_ca.clone()) {
+        (ClientCertFlag::None, None) => ClientCertificates::None,
+        (ClientCertFlag::Optional, Some(ca)) => ClientCertificates::Optional { ca },
+        (ClientCertFlag::Required, Some(ca)) => ClientCertificates::Required { ca },
+        (ClientCertFlag::None, Some(_)) => {
+            return Err("--tls-client-ca is of no use with --tls-client-cert none".to_owned());
+        }
+        (ClientCertFlag::Optional | ClientCertFlag::Required, None) => {
+            return Err("--tls-client-cert needs the certificates that sign those of clients: \
+                        --tls-client-ca FILE"
+                .to_owned());
+        }
+    };
+    let user = match flags.tls_client_user {
+        ClientUserFlag::CommonName => CertificateUser::CommonName,
+        ClientUserFlag::Subject => CertificateUser::Subject,
+    };
+    let settings = Settings { certificate: certificate.clone(), key: key.clone(), clients, user };
+    Ok(Some(TlsConfig { listen: flags.tls_listen.clone(), settings }))
 }
 
 /// No address twice, and none that another one covers.
@@ -688,6 +799,30 @@ mod tests {
     }
 
     #[test]
+    fn tls_replaces_the_default_address_and_a_certificate_stands_for_a_user() {
+        let line = "--tls-listen 0.0.0.0:8883 --tls-cert c --tls-key k";
+        assert!(refused(line).contains("0.0.0.0:8883"), "anybody could connect");
+        assert!(parse(&format!("{line} --allow-anonymous")).tls.is_some());
+        let config = parse(&format!("{line} --tls-client-ca a --tls-client-user subject"));
+        let settings = Settings {
+            certificate: "c".into(),
+            key: "k".into(),
+            clients: ClientCertificates::Required { ca: "a".into() },
+            user: CertificateUser::Subject,
+        };
+        let listen = vec!["0.0.0.0:8883".parse().unwrap()];
+        assert_eq!((config.listen, config.tls), (vec![], Some(TlsConfig { listen, settings })));
+        assert!(refused(&format!("{line} --tls-client-ca a --tls-client-cert optional")).contains("0.0.0.0"));
+        let config = parse(
+            "--listen 127.0.0.1:0 --tls-listen 127.0.0.1:0 --tls-cert c --tls-key k --tls-client-ca a \
+             --tls-client-cert optional",
+        );
+        assert_eq!(config.listen.len(), 1);
+        let clients = config.tls.unwrap().settings.clients;
+        assert_eq!(clients, ClientCertificates::Optional { ca: "a".into() });
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         for (line, word) in [
             ("--cores 4", "0-3"),
@@ -705,6 +840,17 @@ mod tests {
             ("--receive-maximum 0", "receive-maximum"),
             ("--connect-timeout 0", "connect-timeout"),
             ("--no-such-flag", "--no-such-flag"),
+            ("--tls-listen 127.0.0.1:8883 --tls-cert c", "--tls-key"),
+            ("--tls-cert c --tls-key k", "--tls-listen"),
+            (
+                "--tls-listen 127.0.0.1:8883 --tls-cert c --tls-key k --tls-client-cert required",
+                "--tls-client-ca",
+            ),
+            (
+                "--tls-listen 127.0.0.1:8883 --tls-cert c --tls-key k --tls-client-ca a --tls-client-cert none",
+                "no use",
+            ),
+            ("--listen 127.0.0.1:8883 --tls-listen 127.0.0.1:8883 --tls-cert c --tls-key k", "twice"),
         ] {
             let error = refused(line);
             assert!(error.contains(word), "{line}: {error}");

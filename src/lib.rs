@@ -77,4 +77,5 @@ pub mod session;
 pub mod shard;
 pub mod timer;
 pub mod topic;
+pub mod transport;
 pub mod wire;

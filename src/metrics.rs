@@ -73,6 +73,10 @@ counters! {
     keep_alive_timeouts_total,
     /// Connections closed before a CONNECT came.
     connect_timeouts_total,
+    /// Handshakes of transports (TLS) that came to their end.
+    handshakes_total,
+    /// Connections closed because the peer broke the rules of its transport, or could not prove who it is.
+    transport_failures_total,
     /// Control Packets received.
     packets_received_total,
     /// Control Packets sent.

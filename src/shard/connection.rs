@@ -11,12 +11,15 @@ use crate::memory::{Key, Outbox, ShardSet};
 use crate::session::Link;
 use crate::wire::{Reason, Version};
 
+use super::secure::Secure;
 use super::waits::Blocked;
 
 #[derive(Debug)]
 pub(super) struct Connection {
     pub socket: Socket,
     pub peer: SocketAddr,
+    /// What lies between the socket and the stream; a plain connection has nothing there.
+    pub secure: Option<Box<Secure>>,
     pub phase: Phase,
     pub receive_armed: bool,
     pub cancel_in_flight: bool,
@@ -118,6 +121,7 @@ impl Connection {
         Connection {
             socket,
             peer,
+            secure: None,
             phase: Phase::Opening,
             receive_armed: false,
             cancel_in_flight: false,
@@ -164,6 +168,16 @@ impl Connection {
 
     pub fn is_closing(&self) -> bool {
         matches!(self.phase, Phase::Closing(_))
+    }
+
+    /// There is something to send.
+    pub fn has_output(&self) -> bool {
+        !self.outbox.is_empty() || self.secure.as_ref().is_some_and(|secure| secure.has_output(&self.phase))
+    }
+
+    /// Bytes that it keeps on the way in; the blocks count, not the parts in use.
+    pub fn kept_bytes(&self) -> usize {
+        self.partial.capacity() + self.secure.as_ref().map_or(0, |secure| secure.cost())
     }
 
     /// Nothing of it is owned by the kernel.

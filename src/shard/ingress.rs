@@ -84,10 +84,10 @@ impl Core {
         }
     }
 
-    /// Charges the bytes that wait to be parsed; the block counts, not the part in use.
+    /// Charges what a connection keeps on the way in.
     pub(super) fn charge_receive(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        let kept = connection.partial.capacity();
+        let kept = connection.kept_bytes();
         if kept <= connection.charged_receive {
             self.budget.release(Class::Receive, connection.charged_receive - kept);
             connection.charged_receive = kept;
