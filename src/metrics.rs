@@ -59,6 +59,12 @@ counters! {
     connections_refused_total,
     /// Connections handed to their home.
     hand_offs_total,
+    /// Subscriptions refused because a session has as many as it may.
+    subscriptions_refused_total,
+    /// Connections closed because the memory for partial packets was used up.
+    dropped_receive_memory_total,
+    /// Times accepting stopped because too many connections waited to go home.
+    accept_holds_total,
     /// CONNECT packets refused.
     connects_refused_total,
     /// Sessions taken over by another connection.

@@ -62,7 +62,7 @@ impl<I: Io> Shard<I> {
             return;
         }
         let mut emptied = Vec::new();
-        let mut batch = connection.outbox.take(core.spare_buffers.pop().unwrap_or_default());
+        let mut batch = connection.outbox.take(Vec::new());
         if let Some(secure) = &mut connection.secure {
             let spare = core.spare_buffers.pop().unwrap_or_default();
             (batch, emptied) = secure.seal(batch, &connection.phase, spare);
@@ -186,6 +186,7 @@ impl<I: Io> Shard<I> {
             match *listener {
                 Listener::Accepting if crowded => {
                     *listener = Listener::Cancelling;
+                    core.counters[usize::from(core.id)].accept_holds_total.add(1);
                     self.io.accept_cancel(id);
                 }
                 Listener::Ended if !crowded => {
