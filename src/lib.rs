@@ -64,6 +64,7 @@
 
 #[cfg(feature = "count-allocations")]
 pub mod allocator;
+pub mod access;
 pub mod clock;
 pub mod config;
 pub mod io;
