@@ -219,9 +219,8 @@ impl<'a> Permissions<'a> {
     fn allows(&self, topic: &str, side: impl Fn(&List) -> &Side) -> bool {
         let denied =
             self.lists().any(|list| side(list).deny.iter().any(|pattern| pattern.matches(topic, self.who)));
-        let allowed = |pattern: &Pattern| {
-            pattern.is_open_to(self.grants.plain) && pattern.matches(topic, self.who)
-        };
+        let allowed =
+            |pattern: &Pattern| pattern.is_open_to(self.grants.plain) && pattern.matches(topic, self.who);
         !denied && self.lists().any(|list| side(list).allow.iter().any(allowed))
     }
 

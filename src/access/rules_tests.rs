@@ -187,7 +187,9 @@ fn sys_is_for_those_whom_a_rule_lets_in() {
     });
     with(&rules, who("admin", "c"), |may| {
         assert_eq!(may.may_subscribe("$SYS/broker/+"), Subscribable::Allowed);
-        assert!(may.may_receive("$SYS/broker") && !may.may_publish("$SYS/broker") && !may.may_publish("$SYS"));
+        assert!(
+            may.may_receive("$SYS/broker") && !may.may_publish("$SYS/broker") && !may.may_publish("$SYS")
+        );
         assert!(!may.may_publish("$SYSTEM"), "no rule is about it");
     });
 }
