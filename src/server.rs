@@ -203,6 +203,7 @@ impl Server {
                 counters: Arc::clone(&counters),
                 listeners: listeners.len() as u16,
                 stopping: Arc::clone(&stopping),
+                access: crate::access::Access::default(),
                 options: options.clone(),
             };
             let (peers, control, ready) = (Arc::clone(&peers), Arc::clone(&control), ready.clone());

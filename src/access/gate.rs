@@ -62,6 +62,13 @@ pub enum Denial {
     Unspecified,
 }
 
+/// Who a client is, once that is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// The user whose password was verified; `None` for an anonymous client.
+    pub user: Option<Arc<str>>,
+}
+
 impl ClientIds {
     pub fn permits(self, user: &str, client_id: &str) -> bool {
         match self {
@@ -98,6 +105,8 @@ pub struct Access {
     current: Arc<Current>,
     generation: u32,
     policy: Arc<Policy>,
+    /// Whether `policy` has any.
+    rules: bool,
     /// Without one there are no users: names and passwords mean nothing, and everybody is anonymous.
     verifier: Option<Box<dyn Verifier>>,
     /// Logins whose answers are still to come.
@@ -129,6 +138,7 @@ impl Access {
             let held = self.current.policy.lock().unwrap_or_else(PoisonError::into_inner);
             self.generation = self.current.generation.load(Ordering::Acquire);
             self.policy = held.clone();
+            self.rules = self.policy.rules.is_some();
         }
     }
 
@@ -143,7 +153,7 @@ impl Access {
 
     #[inline]
     pub fn has_rules(&self) -> bool {
-        self.policy.rules.is_some()
+        self.rules
     }
 
     pub fn has_users(&self) -> bool {
@@ -153,6 +163,11 @@ impl Access {
     /// Logins whose answers are still to come.
     pub fn awaited(&self) -> usize {
         self.awaited
+    }
+
+    /// What becomes of a client without a user name at this listener.
+    pub fn anonymous(&self, listener: u16) -> Anonymous {
+        self.policy.anonymous.get(usize::from(listener)).copied().unwrap_or_default()
     }
 
     /// Only where there are users.

@@ -13,6 +13,8 @@
 //! | `tend` | brings a connection's operations in line with its phase; close and drain |
 //! | `reap` | completions |
 //! | `connect` | CONNECT, hand-off to the home shard, takeover, CONNACK |
+//! | `login` | who a client is |
+//! | `rights` | what a client may publish and receive |
 //! | `slots` | sessions by client identifier: begin, end, expiry, will |
 //! | `ingress` | Control Packets of a connected client |
 //! | `publish` | routing: direct, through the owner of a retained topic, the switch between both |
@@ -34,10 +36,12 @@ mod inbox;
 mod ingress;
 mod interest;
 mod journal;
+mod login;
 mod parcel;
 mod publish;
 mod reap;
 mod retained;
+mod rights;
 mod share;
 mod slots;
 mod stop;
@@ -48,6 +52,7 @@ mod waits;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use crate::access::Access;
 use crate::clock::{Millis, NEVER};
 use crate::io::{Completion, Io, ListenerId};
 use crate::limits::Limits;
@@ -78,6 +83,8 @@ pub struct Setup {
     pub listeners: u16,
     /// How the shards stop together.
     pub stopping: Arc<Stopping>,
+    /// Passwords and rules; by default everybody may do everything.
+    pub access: Access,
     pub options: Options,
 }
 
@@ -184,6 +191,7 @@ struct Core {
     links: Links<Parcel>,
     budget: Budget,
     counters: Arc<[Counters]>,
+    access: Access,
     random: u64,
 
     connections: Arena<Connection>,
@@ -235,6 +243,8 @@ impl<I: Io> Shard<I> {
         let core = &mut self.core;
         core.now = now;
         core.counters().turns_total.add(1);
+        core.access.refresh();
+        core.take_answers();
         self.reap();
         self.read_inbox();
         let core = &mut self.core;
@@ -288,7 +298,8 @@ impl<I: Io> Shard<I> {
 
 impl Core {
     fn new(setup: Setup, random: u64, now: Millis) -> Core {
-        let Setup { id, shards, limits, keys, links, pool, counters, listeners, stopping, options } = setup;
+        let Setup { id, shards, limits, keys, links, pool, counters, listeners, stopping, access, options } =
+            setup;
         let [a, b, c, d] = keys;
         let mut timers = Timers::default();
         if options.sys_interval_ms > 0 {
@@ -314,6 +325,7 @@ impl Core {
             links,
             budget: Budget::new(pool),
             counters,
+            access,
             random,
             connections: Arena::new(),
             sessions: Arena::new(),

@@ -22,8 +22,8 @@ impl<I: Io> Shard<I> {
                 Completion::Sent { token, batch, result } => self.sent(token.key(), batch, result),
                 Completion::ReceiveEnded { token, end } => self.core.receive_ended(token.key(), end),
                 Completion::CancelEnded { token } => self.core.cancel_ended(token.key()),
-                Completion::Accepted { listener: _, socket, peer } => {
-                    if let Some(socket) = self.core.accepted(socket, peer) {
+                Completion::Accepted { listener, socket, peer } => {
+                    if let Some(socket) = self.core.accepted(socket, peer, listener) {
                         self.io.close(socket);
                     }
                 }
@@ -95,6 +95,7 @@ impl Core {
         &mut self,
         socket: crate::io::Socket,
         peer: std::net::SocketAddr,
+        listener: ListenerId,
     ) -> Option<crate::io::Socket> {
         self.counters().connections_accepted_total.add(1);
         // The other shards' numbers are those of their last turn: the limit may be passed by what a turn accepts.
@@ -106,7 +107,7 @@ impl Core {
             return Some(socket);
         }
         let deadline = self.now + self.limits.connect_timeout_ms;
-        let key = self.connections.insert(Connection::new(socket, peer, deadline));
+        let key = self.connections.insert(Connection::new(socket, peer, listener, deadline));
         self.set_deadline(key, deadline);
         self.mark_dirty(key);
         None
@@ -146,9 +147,11 @@ impl Core {
             // that is taken over by its last read.
             Phase::Live(live) if live.taken_over || live.blocked.is_some() => {}
             // The connection that it waits for has to end first; the session would otherwise come to life for nobody.
-            Phase::Opening | Phase::HandOff | Phase::Waiting { .. } | Phase::Live(_) => {
-                self.end(key, End::Lost)
-            }
+            Phase::Opening
+            | Phase::Verifying { .. }
+            | Phase::HandOff
+            | Phase::Waiting { .. }
+            | Phase::Live(_) => self.end(key, End::Lost),
             Phase::Closing(_) => {}
         }
     }
@@ -169,7 +172,7 @@ impl Core {
                 self.try_connect(key);
             }
             // Not armed in these phases, but a completion may still be on its way when the phase changes.
-            Phase::HandOff | Phase::Waiting { .. } => {
+            Phase::Verifying { .. } | Phase::HandOff | Phase::Waiting { .. } => {
                 connection.partial.extend_from_slice(bytes);
                 self.charge_receive(key);
             }
