@@ -5,10 +5,13 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, Parser, ValueEnum};
 
+use crate::access::passwd::{Change, Source};
+use crate::access::{self, Anonymous, ClientIds, Denial, Overlap};
 use crate::clock::Millis;
 use crate::io::machine::{Machine, parse_cpus};
 use crate::limits::{Limits, QueueFull};
@@ -19,6 +22,8 @@ use crate::memory::{CLASSES, Class, ShardSet};
 pub mod exit {
     /// The command line is wrong, or asks for what this machine does not have.
     pub const USAGE: u8 = 64;
+    /// A file that was named is missing or wrong.
+    pub const CONFIG: u8 = 78;
     /// There is no io_uring that can be used.
     pub const UNAVAILABLE: u8 = 69;
     /// The operating system refused: an address is taken, descriptors or memory ran out.
@@ -42,6 +47,7 @@ pub struct Config {
     pub sys_interval_ms: Millis,
     pub shutdown_timeout_ms: Millis,
     pub allow_anonymous: bool,
+    pub access: access::Settings,
     /// The command line that would listen to the network, for the start text; empty if this one does.
     pub network_hint: String,
 }
@@ -86,6 +92,9 @@ Examples:
     ringmq --cores 0
   Four cores, and everybody on the network may connect:
     ringmq --cores 0-3 --listen 0.0.0.0:1883 --listen '[::]:1883' --allow-anonymous
+  Users with passwords, and rules about topics, for the network:
+    ringmq passwd users.txt alice
+    ringmq --listen 0.0.0.0:1883 --password-file users.txt --acl-file rules.txt
   A small machine with many idle clients:
     ringmq --memory-max 256M --queue-messages-max 100 --send-buffer-max 64k
 
@@ -95,6 +104,7 @@ Exit codes:
   69   io_uring is missing or forbidden; the message says which, and what to type
   71   the operating system refused: the address is taken, descriptors or memory ran out
   77   a privilege is missing, as for a port below 1024
+  78   a file that was named is missing or wrong
   130, 143  ended at once by a second signal (SIGINT, SIGTERM)
 
 Sessions, queued messages and retained messages live in memory: they are lost when the process stops.";
@@ -110,6 +120,8 @@ Sessions, queued messages and retained messages live in memory: they are lost wh
 struct Flags {
     #[command(flatten)]
     address: AddressFlags,
+    #[command(flatten)]
+    access: AccessFlags,
     #[command(flatten)]
     core: CoreFlags,
     #[command(flatten)]
@@ -130,15 +142,59 @@ struct AddressFlags {
     /// Address and port to listen on; may be given several times
     ///
     /// IPv6 in brackets: [::1]:1883. With port 0 the kernel chooses one, which is printed. An address that others can
-    /// reach needs --allow-anonymous.
+    /// reach needs --password-file or --allow-anonymous.
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:1883", value_parser = parse_address)]
     listen: Vec<SocketAddr>,
 
-    /// Let everybody who reaches an address beyond loopback publish and subscribe
+    /// Let clients in that name no user, at every address
     ///
-    /// There are no users and no TLS: without this flag only this machine is served.
+    /// Without this flag they are let in at loopback addresses only, and nowhere if there is a --password-file. What
+    /// they may do then is up to the rules.
     #[arg(long)]
     allow_anonymous: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Users and rules")]
+struct AccessFlags {
+    /// Users and the hashes of their passwords, a line `name:hash` for each
+    ///
+    /// Made by: ringmq passwd FILE USER (argon2id). Files of mosquitto are read too ($6$, $7$). A client that names a
+    /// user has to give that user's password (else 0x86; 4 in 3.x), also where anonymous clients are let in. Read again
+    /// at SIGHUP, together with the rules: all of it or, if anything is wrong, none.
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+
+    /// Rules about who may publish and subscribe to what, in the format of mosquitto's ACL files
+    ///
+    /// What no rule allows is denied, and a deny wins. `topic` lines are for the anonymous, or for the last `user NAME`
+    /// or `client ID` above them; `pattern` lines are for everybody, with %u and %c for the client's own names. Read
+    /// again at SIGHUP; clients stay, and what they may have is checked anew.
+    #[arg(long, value_name = "FILE")]
+    acl_file: Option<PathBuf>,
+
+    /// Client Identifiers that a user may have; others get 0x85 (2 in 3.x)
+    #[arg(long, value_enum, value_name = "WHICH", default_value_t = ClientIdsFlag::Any)]
+    client_ids: ClientIdsFlag,
+
+    /// Refuse a SUBSCRIBE that matches anything which the client may not have
+    ///
+    /// Without this flag it is granted, and each message is checked before it is delivered.
+    #[arg(long)]
+    strict_subscribe: bool,
+
+    /// Answer a SUBSCRIBE that is denied with 0x80 in v5 too, instead of 0x87
+    #[arg(long)]
+    suback_unspecified: bool,
+}
+
+#[derive(Copy, Clone, Debug, PartialEq, Eq, ValueEnum)]
+enum ClientIdsFlag {
+    Any,
+    /// Exactly the user name
+    UserName,
+    /// Those that begin with the user name
+    BeginWithUserName,
 }
 
 #[derive(Args, Debug)]
@@ -382,15 +438,18 @@ impl Config {
         let listen = &flags.address.listen;
         distinct(listen).map_err(ConfigError::Wrong)?;
         let open: Vec<&SocketAddr> = listen.iter().filter(|address| !address.ip().is_loopback()).collect();
-        if let (Some(address), false) = (open.first(), flags.address.allow_anonymous) {
+        let has_users = flags.access.password_file.is_some();
+        if let (Some(address), false) = (open.first(), flags.address.allow_anonymous || has_users) {
             return Err(ConfigError::Wrong(format!(
-                "not listening on {address}: others can reach it, and without users and TLS everybody who does could \
-                 publish and subscribe. If that is what you want: {} --allow-anonymous",
+                "not listening on {address}: others can reach it, and without users everybody who does could publish \
+                 and subscribe. To have users: --password-file FILE (see: ringmq passwd --help). If everybody is what \
+                 you want: {} --allow-anonymous",
                 command(args)
             )));
         }
         let port = listen.first().map(SocketAddr::port).filter(|port| *port != 0).unwrap_or(1883);
         let network_hint = match open.is_empty() {
+            true if has_users => format!("{} --listen 0.0.0.0:{port}", command(&without_listen(args))),
             true => format!("{} --listen 0.0.0.0:{port} --allow-anonymous", command(&without_listen(args))),
             false => String::new(),
         };
@@ -405,6 +464,7 @@ impl Config {
             sys_interval_ms: operation.sys_interval * 1000,
             shutdown_timeout_ms: operation.shutdown_timeout * 1000,
             allow_anonymous: flags.address.allow_anonymous,
+            access: access_settings(&flags),
             network_hint,
         })
     }
@@ -412,6 +472,59 @@ impl Config {
     pub fn shards(&self) -> u16 {
         self.placement.len() as u16
     }
+}
+
+fn access_settings(flags: &Flags) -> access::Settings {
+    let AccessFlags { password_file, acl_file, client_ids, strict_subscribe, suback_unspecified } =
+        &flags.access;
+    let AddressFlags { listen, allow_anonymous } = &flags.address;
+    let anonymous = |address: &SocketAddr| {
+        let admitted = *allow_anonymous || address.ip().is_loopback() && password_file.is_none();
+        if admitted { Anonymous::Admitted } else { Anonymous::Refused }
+    };
+    access::Settings {
+        password_file: password_file.clone(),
+        acl_file: acl_file.clone(),
+        anonymous: listen.iter().map(anonymous).collect(),
+        client_ids: match client_ids {
+            ClientIdsFlag::Any => ClientIds::Any,
+            ClientIdsFlag::UserName => ClientIds::UserName,
+            ClientIdsFlag::BeginWithUserName => ClientIds::BeginWithUserName,
+        },
+        overlap: if *strict_subscribe { Overlap::Refuse } else { Overlap::Filter },
+        denial: if *suback_unspecified { Denial::Unspecified } else { Denial::NotAuthorized },
+    }
+}
+
+/// `ringmq passwd`: the rest of the command line behind that word.
+#[derive(Parser, Debug)]
+#[command(name = "ringmq passwd", max_term_width = 110)]
+struct PasswdFlags {
+    /// The file that --password-file names; made if it is not there, readable by its owner alone
+    file: PathBuf,
+    /// The user whose password is set; new ones are added
+    user: String,
+    /// Read the password from the first line of stdin instead of the terminal
+    #[arg(long, conflicts_with = "delete")]
+    password_stdin: bool,
+    /// Take the user out
+    #[arg(long)]
+    delete: bool,
+}
+
+/// Sets a password in a file of users, as `ringmq passwd` is told by `args`, the program's name first. Returns what to
+/// tell the person.
+///
+/// # Errors
+/// What is wrong; nothing was changed then.
+pub fn passwd(args: &[String]) -> Result<String, ConfigError> {
+    let flags = PasswdFlags::try_parse_from(&args[1..]).map_err(ConfigError::Clap)?;
+    let change = match (flags.delete, flags.password_stdin) {
+        (true, _) => Change::Delete,
+        (false, true) => Change::Set(Source::Stdin),
+        (false, false) => Change::Set(Source::Terminal),
+    };
+    access::passwd::run(&flags.file, &flags.user, change).map_err(ConfigError::Wrong)
 }
 
 /// No address twice, and none that another one covers.

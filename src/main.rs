@@ -6,9 +6,9 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use ringmq::config::{Config, ConfigError, exit};
+use ringmq::config::{self, Config, ConfigError, exit};
 use ringmq::io::machine::Machine;
-use ringmq::io::sockets::{self, StopSignals};
+use ringmq::io::sockets::{self, Signal, StopSignals};
 use ringmq::log::{self, Kind, Level};
 use ringmq::server::{Server, Stopped};
 
@@ -26,15 +26,42 @@ const WATCH: Duration = Duration::from_secs(3600);
 fn main() -> ExitCode {
     abort_on_panic();
     let args: Vec<String> = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
+    if args.get(1).is_some_and(|word| word == "passwd") {
+        return passwd(&args);
+    }
     let affinity = sockets::affinity().unwrap_or_default();
     match Config::parse(&args, &Machine::look(Path::new("/")), &affinity) {
         Ok(config) => run(&config),
+        Err(error) => refuse(&error),
+    }
+}
+
+fn refuse(error: &ConfigError) -> ExitCode {
+    match error {
+        ConfigError::Clap(clap) => drop(clap.print()),
+        ConfigError::Wrong(what) => say(&format!("ringmq: {what}\n")),
+    }
+    ExitCode::from(error.exit_code())
+}
+
+fn passwd(args: &[String]) -> ExitCode {
+    match config::passwd(args) {
+        Ok(done) => {
+            say(&with_newline(done));
+            ExitCode::SUCCESS
+        }
+        Err(error) => refuse(&error),
+    }
+}
+
+/// Users and rules are read again; the old ones stay if anything is wrong.
+fn reload(server: &mut Server) {
+    match server.reload() {
+        Ok(()) => log::event(Level::Info, Kind::Reload, &[("signal", Signal::HangUp.name().into())]),
         Err(error) => {
-            match &error {
-                ConfigError::Clap(clap) => drop(clap.print()),
-                ConfigError::Wrong(what) => say(&format!("ringmq: {what}\n")),
-            }
-            ExitCode::from(error.exit_code())
+            let why = error.to_string();
+            let values = [("why", why.as_str().into()), ("kept", "what was in force before".into())];
+            log::event(Level::Error, Kind::Reload, &values);
         }
     }
 }
@@ -65,8 +92,10 @@ fn run(config: &Config) -> ExitCode {
     say(&text);
 
     let signal = loop {
-        if let Some(signal) = signals.wait(WATCH) {
-            break signal;
+        match signals.wait(WATCH) {
+            Some(Signal::HangUp) => reload(&mut server),
+            Some(signal @ (Signal::Terminate | Signal::Interrupt)) => break signal,
+            None => {}
         }
     };
     let connections = server.connections();
@@ -79,7 +108,7 @@ fn run(config: &Config) -> ExitCode {
     let mut second = None;
     let patience = Duration::from_millis(config.shutdown_timeout_ms);
     let (stopped, _) = server.finish(patience, |poll| {
-        second = signals.wait(poll);
+        second = signals.wait(poll).filter(|signal| *signal != Signal::HangUp);
         second.is_some()
     });
     let code = match (stopped, second) {
