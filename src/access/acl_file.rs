@@ -1,4 +1,4 @@
-//! Rules in the format of mosquitto's ACL files, with one line more.
+//! Rules in the format of mosquitto's ACL files, and a little more: `client` lines, and denials of one direction.
 //!
 //! ```text
 //! topic read public/#            before any user or client: for the anonymous
@@ -8,7 +8,8 @@
 //! topic write meters/7           for the Client Identifier meter-7
 //! pattern readwrite own/%u/%c/#  for everybody, with the client's own names
 //! ```
-//! Lines that are empty or begin with `#` mean nothing. A deny is for both directions and wins.
+//! Lines that are empty or begin with `#` mean nothing. `deny` is for both directions, `denyread` and `denywrite` for
+//! one; a deny wins.
 
 use std::fmt;
 
@@ -79,12 +80,16 @@ fn word(text: &str) -> (&str, &str) {
 fn access(rest: &str) -> Result<(Action, Effect, &str), &'static str> {
     let (first, topic) = word(rest);
     match (first, topic) {
-        ("" | "read" | "write" | "readwrite" | "deny", "") => Err("a topic is missing"),
+        ("" | "read" | "write" | "readwrite" | "deny" | "denyread" | "denywrite", "") => {
+            Err("a topic is missing")
+        }
         (topic, "") => Ok((Action::Both, Effect::Allow, topic)),
         ("read", topic) => Ok((Action::Subscribe, Effect::Allow, topic)),
         ("write", topic) => Ok((Action::Publish, Effect::Allow, topic)),
         ("readwrite", topic) => Ok((Action::Both, Effect::Allow, topic)),
         ("deny", topic) => Ok((Action::Both, Effect::Deny, topic)),
-        _ => Err("read, write, readwrite or deny is expected before the topic"),
+        ("denyread", topic) => Ok((Action::Subscribe, Effect::Deny, topic)),
+        ("denywrite", topic) => Ok((Action::Publish, Effect::Deny, topic)),
+        _ => Err("read, write, readwrite, deny, denyread or denywrite is expected before the topic"),
     }
 }

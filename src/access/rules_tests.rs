@@ -206,6 +206,15 @@ fn a_deny_beats_every_allow_and_the_order_means_nothing() {
 }
 
 #[test]
+fn one_direction_can_be_denied_alone() {
+    let rules = parsed("user u\ntopic a/#\ntopic denyread a/in\ntopic denywrite a/out\n");
+    with(&rules, who("u", "c"), |may| {
+        assert!(may.may_publish("a/in") && !may.may_receive("a/in"));
+        assert!(!may.may_publish("a/out") && may.may_receive("a/out"));
+    });
+}
+
+#[test]
 fn anonymous_and_named_rules_stay_apart() {
     let rules = parsed(
         "topic read public/#\nuser alice smith\ntopic write with space/#\nclient 7\ntopic c7\n# a comment\n\n",

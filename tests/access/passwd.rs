@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output, Stdio};
 
 use super::place::{Place, connect, reload};
-use super::support::{Client, V5};
+use super::support::{Broker, Client, V5};
 
 /// Runs `ringmq passwd` with this on stdin.
 pub fn passwd(arguments: &[&str], stdin: &str) -> Output {
@@ -42,8 +42,9 @@ fn sets_changes_and_deletes_users_and_a_broker_follows() {
     assert!(text.starts_with("alice:$argon2id$v=19$m=19456,t=2,p=1$"), "{text}");
 
     let mut broker = place.broker(4, None, &[]);
-    let code =
-        |broker, user, password: &str| Client::connect(broker, &connect(V5, user).password(password)).1.code;
+    let code = |broker: &Broker, user: &str, password: &str| {
+        Client::connect(broker, &connect(V5, user).password(password)).1.code
+    };
     assert_eq!(code(&broker, "alice", "one"), 0);
     assert_eq!(code(&broker, "bob smith", "two words"), 0);
     assert_eq!(code(&broker, "bob smith", "two  words"), 0x86);
