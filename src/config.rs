@@ -1,14 +1,18 @@
-//! Flags to [`Config`]: everything that a person can set, checked against the machine before anything starts.
+//! Flags and file to [`Config`]: everything that a person can set, checked against the machine before anything starts.
 //!
-//! Pure: arguments and a description of the machine go in, a configuration or one paragraph that says what to type comes
-//! out. Each limit's help says its unit and what happens when it is reached.
+//! Arguments and a description of the machine go in, a configuration or one paragraph that says what to type comes out;
+//! nothing but the file that `--config` names is read. Each limit's help says its unit and what happens when it is reached.
+
+mod file;
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use clap::{Args, Parser, ValueEnum};
+use clap::{Args, CommandFactory, Parser, ValueEnum};
+
+pub use file::FileError;
 
 use crate::access::passwd::{Change, Source};
 use crate::access::{self, Anonymous, ClientIds, Denial, Overlap};
@@ -59,6 +63,8 @@ pub enum ConfigError {
     Clap(clap::Error),
     /// A value that cannot be.
     Wrong(String),
+    /// A file that is missing or wrong.
+    File(FileError),
 }
 
 impl ConfigError {
@@ -66,6 +72,7 @@ impl ConfigError {
     pub fn exit_code(&self) -> u8 {
         match self {
             ConfigError::Clap(error) if !error.use_stderr() => 0,
+            ConfigError::File(_) => exit::CONFIG,
             _ => exit::USAGE,
         }
     }
@@ -76,6 +83,7 @@ impl fmt::Display for ConfigError {
         match self {
             ConfigError::Clap(error) => error.fmt(f),
             ConfigError::Wrong(what) => f.write_str(what),
+            ConfigError::File(error) => error.fmt(f),
         }
     }
 }
@@ -95,6 +103,8 @@ Examples:
   Users with passwords, and rules about topics, for the network:
     ringmq passwd users.txt alice
     ringmq --listen 0.0.0.0:1883 --password-file users.txt --acl-file rules.txt
+  The same from a file with a line for each flag:
+    ringmq check ringmq.toml && ringmq --config ringmq.toml
   A small machine with many idle clients:
     ringmq --memory-max 256M --queue-messages-max 100 --send-buffer-max 64k
 
@@ -118,6 +128,13 @@ Sessions, queued messages and retained messages live in memory: they are lost wh
     after_help = "ringmq --help has the whole story: what happens at each limit, examples, exit codes."
 )]
 struct Flags {
+    /// Read settings from this file
+    ///
+    /// TOML, with a key for each flag: memory-max = "1G", listen = ["127.0.0.1:1883"], allow-anonymous = true. A flag on
+    /// the command line replaces what the file says. `ringmq check FILE` looks for mistakes, `ringmq config` with flags
+    /// prints what would hold and where it comes from.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     #[command(flatten)]
     address: AddressFlags,
     #[command(flatten)]
@@ -432,7 +449,8 @@ impl Config {
     /// # Errors
     /// What is wrong and what to type instead; help and version too come this way.
     pub fn parse(args: &[String], machine: &Machine, affinity: &[u16]) -> Result<Config, ConfigError> {
-        let flags = Flags::try_parse_from(args).map_err(ConfigError::Clap)?;
+        let sources = Sources::read(args)?;
+        let flags = Flags::try_parse_from(&sources.arguments).map_err(ConfigError::Clap)?;
         let placement = placement(&flags.core, machine, affinity).map_err(ConfigError::Wrong)?;
         let limits = limits(&flags, machine).map_err(ConfigError::Wrong)?;
         let listen = &flags.address.listen;
@@ -496,6 +514,71 @@ fn access_settings(flags: &Flags) -> access::Settings {
     }
 }
 
+/// A command line and the file that it names.
+struct Sources {
+    given: clap::ArgMatches,
+    path: Option<PathBuf>,
+    settings: Vec<file::Setting>,
+    /// The command line with those settings of the file that it does not replace.
+    arguments: Vec<String>,
+}
+
+impl Sources {
+    fn read(args: &[String]) -> Result<Sources, ConfigError> {
+        let command = Flags::command();
+        let given = command.clone().try_get_matches_from(args).map_err(ConfigError::Clap)?;
+        let path = given.get_one::<PathBuf>("config").cloned();
+        let settings = path.as_deref().map(|path| file::read(path, &command)).transpose();
+        let settings = settings.map_err(ConfigError::File)?.unwrap_or_default();
+        let mut arguments: Vec<String> = args.iter().take(1).cloned().collect();
+        arguments.extend(file::not_given(&settings, &given, &command));
+        arguments.extend(args.iter().skip(1).cloned());
+        Ok(Sources { given, path, settings, arguments })
+    }
+}
+
+/// `ringmq config`: what would hold with the rest of the command line, as a file would have it, each setting with where
+/// it comes from.
+///
+/// # Errors
+/// As [`Config::parse`], for what is wrong with single settings.
+pub fn effective(args: &[String]) -> Result<String, ConfigError> {
+    let sources = Sources::read(&without_word(args))?;
+    let command = Flags::command();
+    let all = command.clone().try_get_matches_from(&sources.arguments).map_err(ConfigError::Clap)?;
+    Ok(file::effective(&command, &all, &sources.given, &sources.settings, sources.path.as_deref()))
+}
+
+#[derive(Parser, Debug)]
+#[command(name = "ringmq check", max_term_width = 110)]
+struct CheckFlags {
+    /// The file that --config would name
+    file: PathBuf,
+}
+
+/// `ringmq check FILE`: reads a file, and those that it names, as a start would. Returns what to tell the person.
+///
+/// # Errors
+/// The first thing that a start would refuse.
+pub fn check(args: &[String], machine: &Machine, affinity: &[u16]) -> Result<String, ConfigError> {
+    let CheckFlags { file } = CheckFlags::try_parse_from(without_word(args)).map_err(ConfigError::Clap)?;
+    let path = file.to_string_lossy().into_owned();
+    let config = Config::parse(&["ringmq".to_owned(), format!("--config={path}")], machine, affinity)?;
+    let (policy, users) = config
+        .access
+        .load()
+        .map_err(|error| ConfigError::File(FileError { path: error.path, at: None, what: error.what }))?;
+    let settings = file::read(Path::new(&file), &Flags::command()).map_err(ConfigError::File)?.len();
+    let users = users.map_or("no file of users".to_owned(), |users| format!("{} users", users.len()));
+    let rules = if policy.rules.is_some() { "rules" } else { "no rules" };
+    Ok(format!("{path}: {settings} settings, {users}, {rules}: all well"))
+}
+
+/// The command line without the word behind the program's name.
+fn without_word(args: &[String]) -> Vec<String> {
+    args.iter().take(1).chain(args.iter().skip(2)).cloned().collect()
+}
+
 /// `ringmq passwd`: the rest of the command line behind that word.
 #[derive(Parser, Debug)]
 #[command(name = "ringmq passwd", max_term_width = 110)]
@@ -518,7 +601,7 @@ struct PasswdFlags {
 /// # Errors
 /// What is wrong; nothing was changed then.
 pub fn passwd(args: &[String]) -> Result<String, ConfigError> {
-    let flags = PasswdFlags::try_parse_from(&args[1..]).map_err(ConfigError::Clap)?;
+    let flags = PasswdFlags::try_parse_from(without_word(args)).map_err(ConfigError::Clap)?;
     let change = match (flags.delete, flags.password_stdin) {
         (true, _) => Change::Delete,
         (false, true) => Change::Set(Source::Stdin),

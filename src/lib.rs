@@ -62,9 +62,9 @@
 //! does steps 4 to 6 itself.
 #![deny(unsafe_code)]
 
+pub mod access;
 #[cfg(feature = "count-allocations")]
 pub mod allocator;
-pub mod access;
 pub mod clock;
 pub mod config;
 pub mod io;

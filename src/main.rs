@@ -26,11 +26,15 @@ const WATCH: Duration = Duration::from_secs(3600);
 fn main() -> ExitCode {
     abort_on_panic();
     let args: Vec<String> = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
-    if args.get(1).is_some_and(|word| word == "passwd") {
-        return passwd(&args);
-    }
     let affinity = sockets::affinity().unwrap_or_default();
-    match Config::parse(&args, &Machine::look(Path::new("/")), &affinity) {
+    let machine = Machine::look(Path::new("/"));
+    match args.get(1).map(String::as_str) {
+        Some("passwd") => return tell(config::passwd(&args)),
+        Some("config") => return tell(config::effective(&args)),
+        Some("check") => return tell(config::check(&args, &machine, &affinity)),
+        _ => {}
+    }
+    match Config::parse(&args, &machine, &affinity) {
         Ok(config) => run(&config),
         Err(error) => refuse(&error),
     }
@@ -39,15 +43,17 @@ fn main() -> ExitCode {
 fn refuse(error: &ConfigError) -> ExitCode {
     match error {
         ConfigError::Clap(clap) => drop(clap.print()),
-        ConfigError::Wrong(what) => say(&format!("ringmq: {what}\n")),
+        ConfigError::Wrong(_) | ConfigError::File(_) => say(&format!("ringmq: {error}\n")),
     }
     ExitCode::from(error.exit_code())
 }
 
-fn passwd(args: &[String]) -> ExitCode {
-    match config::passwd(args) {
+/// Ends with what a command that serves nobody has found or done.
+fn tell(outcome: Result<String, ConfigError>) -> ExitCode {
+    match outcome {
+        // Where stdout is gone nobody can be told.
         Ok(done) => {
-            say(&with_newline(done));
+            let _ = std::io::stdout().write_all(with_newline(done).as_bytes());
             ExitCode::SUCCESS
         }
         Err(error) => refuse(&error),

@@ -96,7 +96,7 @@ impl Core {
             return self.router.choose_member(group, random, presence);
         }
         let count = self.router.group_members(group, presence).len();
-        let first = (u128::from(random) * count as u128 >> 64) as usize;
+        let first = ((u128::from(random) * count as u128) >> 64) as usize;
         (first..count).chain(0..first).find_map(|at| {
             let member = *self.router.group_members(group, presence).get(at)?;
             let session = self.router.subscription(member)?.session;

@@ -3,6 +3,7 @@
 //! Every broker here has files of its own, since rules are changed and read again while it runs. What must not arrive
 //! is always followed by something that must, so that no test passes because nothing arrives at all.
 
+mod config;
 mod login;
 mod matrix;
 mod passwd;

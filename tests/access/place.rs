@@ -47,6 +47,12 @@ impl Place {
         fs::write(self.users(), lines.concat()).expect("users are written");
     }
 
+    /// Writes any other file and returns its path.
+    pub fn write(&self, name: &str, text: &str) -> String {
+        fs::write(self.file(name), text).expect("a file is written");
+        self.file(name)
+    }
+
     pub fn write_rules(&self, rules: &str) {
         fs::write(self.rules(), rules).expect("rules are written");
     }

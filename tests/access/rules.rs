@@ -24,11 +24,12 @@ fn a_name_with_wildcards_or_levels_gets_nothing_out_of_a_pattern() {
                 let own = user == "$SYS" && ["own/+/#", "own/#", "#", "$share/g/own/#"].contains(&filter);
                 assert_eq!(codes, [if own { 1 } else { 0x87 }], "{user} {id} {filter}");
             }
+            odd.disconnect(); // so that the next user may have its Client Identifier
         }
     }
     let mut anonymous = Client::accepted(&broker, &Connect::new(V5, "plain"));
     assert_eq!(anonymous.publish(&Publish::new("own//x", "no user").qos(1, 0)), 0x87);
-    assert_eq!(anonymous.publish(&Publish::new("plain/x", "own").qos(1, 0)), 0x10);
+    assert!(anonymous.publish(&Publish::new("plain/x", "own").qos(1, 0)) < 0x80);
     alice.say("own/alice/x", "mine", 1);
     assert_eq!(alice.expect_texts(1), ["mine"]);
     alice.expect_quiet();
