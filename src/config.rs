@@ -3,24 +3,29 @@
 //! Arguments and a description of the machine go in, a configuration or one paragraph that says what to type comes out;
 //! nothing but the file that `--config` names is read. Each limit's help says its unit and what happens when it is reached.
 
+mod access;
+mod commands;
 mod file;
+mod size;
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::str::FromStr;
+use std::path::PathBuf;
 
-use clap::{Args, CommandFactory, Parser, ValueEnum};
+use clap::{Args, Parser, ValueEnum};
 
-pub use file::FileError;
-
-use crate::access::passwd::{Change, Source};
-use crate::access::{self, Anonymous, ClientIds, Denial, Overlap};
+use crate::access::Settings;
 use crate::clock::Millis;
 use crate::io::machine::{Machine, parse_cpus};
 use crate::limits::{Limits, QueueFull};
 use crate::log::{Format, Level};
 use crate::memory::{CLASSES, Class, ShardSet};
+
+use commands::Sources;
+pub use commands::{check, effective, passwd};
+pub use file::FileError;
+use size::Size;
+pub use size::bytes;
 
 /// Exit codes, as sysexits.h has them.
 pub mod exit {
@@ -51,7 +56,7 @@ pub struct Config {
     pub sys_interval_ms: Millis,
     pub shutdown_timeout_ms: Millis,
     pub allow_anonymous: bool,
-    pub access: access::Settings,
+    pub access: Settings,
     /// The command line that would listen to the network, for the start text; empty if this one does.
     pub network_hint: String,
 }
@@ -138,7 +143,7 @@ struct Flags {
     #[command(flatten)]
     address: AddressFlags,
     #[command(flatten)]
-    access: AccessFlags,
+    access: access::AccessFlags,
     #[command(flatten)]
     core: CoreFlags,
     #[command(flatten)]
@@ -169,49 +174,6 @@ struct AddressFlags {
     /// they may do then is up to the rules.
     #[arg(long)]
     allow_anonymous: bool,
-}
-
-#[derive(Args, Debug)]
-#[command(next_help_heading = "Users and rules")]
-struct AccessFlags {
-    /// Users and the hashes of their passwords, a line `name:hash` for each
-    ///
-    /// Made by: ringmq passwd FILE USER (argon2id). Files of mosquitto are read too ($6$, $7$). A client that names a
-    /// user has to give that user's password (else 0x86; 4 in 3.x), also where anonymous clients are let in. Read again
-    /// at SIGHUP, together with the rules: all of it or, if anything is wrong, none.
-    #[arg(long, value_name = "FILE")]
-    password_file: Option<PathBuf>,
-
-    /// Rules about who may publish and subscribe to what, in the format of mosquitto's ACL files
-    ///
-    /// What no rule allows is denied, and a deny wins. `topic` lines are for the anonymous, or for the last `user NAME`
-    /// or `client ID` above them; `pattern` lines are for everybody, with %u and %c for the client's own names. Read
-    /// again at SIGHUP; clients stay, and what they may have is checked anew.
-    #[arg(long, value_name = "FILE")]
-    acl_file: Option<PathBuf>,
-
-    /// Client Identifiers that a user may have; others get 0x85 (2 in 3.x)
-    #[arg(long, value_enum, value_name = "WHICH", default_value_t = ClientIdsFlag::Any)]
-    client_ids: ClientIdsFlag,
-
-    /// Refuse a SUBSCRIBE that matches anything which the client may not have
-    ///
-    /// Without this flag it is granted, and each message is checked before it is delivered.
-    #[arg(long)]
-    strict_subscribe: bool,
-
-    /// Answer a SUBSCRIBE that is denied with 0x80 in v5 too, instead of 0x87
-    #[arg(long)]
-    suback_unspecified: bool,
-}
-
-#[derive(Copy, Clone, Debug, PartialEq, Eq, ValueEnum)]
-enum ClientIdsFlag {
-    Any,
-    /// Exactly the user name
-    UserName,
-    /// Those that begin with the user name
-    BeginWithUserName,
 }
 
 #[derive(Args, Debug)]
@@ -396,42 +358,6 @@ enum QueueFullFlag {
     Disconnect,
 }
 
-/// A number of bytes, with an optional suffix.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-struct Size(u64);
-
-impl FromStr for Size {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Size, String> {
-        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-        let shift = match text[digits.len()..].to_ascii_lowercase().as_str() {
-            "" | "b" => 0,
-            "k" | "kb" | "kib" => 10,
-            "m" | "mb" | "mib" => 20,
-            "g" | "gb" | "gib" => 30,
-            "t" | "tb" | "tib" => 40,
-            other => return Err(format!("'{other}' is no suffix; k, M and G are")),
-        };
-        let number: u64 =
-            digits.parse().map_err(|_| "a whole number is expected, such as 4096, 64k or 1M".to_owned())?;
-        number.checked_mul(1 << shift).map(Size).ok_or_else(|| "that is too large".to_owned())
-    }
-}
-
-impl fmt::Display for Size {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (shift, suffix) = match self.0 {
-            0 => (0, ""),
-            bytes if bytes.trailing_zeros() >= 30 => (30, "G"),
-            bytes if bytes.trailing_zeros() >= 20 => (20, "M"),
-            bytes if bytes.trailing_zeros() >= 10 => (10, "k"),
-            _ => (0, ""),
-        };
-        write!(f, "{}{suffix}", self.0 >> shift)
-    }
-}
-
 fn parse_address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| {
         "an IP address and a port are expected, such as 127.0.0.1:1883, 0.0.0.0:1883 or [::1]:1883".to_owned()
@@ -482,7 +408,7 @@ impl Config {
             sys_interval_ms: operation.sys_interval * 1000,
             shutdown_timeout_ms: operation.shutdown_timeout * 1000,
             allow_anonymous: flags.address.allow_anonymous,
-            access: access_settings(&flags),
+            access: access::settings(&flags.access, listen, flags.address.allow_anonymous),
             network_hint,
         })
     }
@@ -490,124 +416,6 @@ impl Config {
     pub fn shards(&self) -> u16 {
         self.placement.len() as u16
     }
-}
-
-fn access_settings(flags: &Flags) -> access::Settings {
-    let AccessFlags { password_file, acl_file, client_ids, strict_subscribe, suback_unspecified } =
-        &flags.access;
-    let AddressFlags { listen, allow_anonymous } = &flags.address;
-    let anonymous = |address: &SocketAddr| {
-        let admitted = *allow_anonymous || address.ip().is_loopback() && password_file.is_none();
-        if admitted { Anonymous::Admitted } else { Anonymous::Refused }
-    };
-    access::Settings {
-        password_file: password_file.clone(),
-        acl_file: acl_file.clone(),
-        anonymous: listen.iter().map(anonymous).collect(),
-        client_ids: match client_ids {
-            ClientIdsFlag::Any => ClientIds::Any,
-            ClientIdsFlag::UserName => ClientIds::UserName,
-            ClientIdsFlag::BeginWithUserName => ClientIds::BeginWithUserName,
-        },
-        overlap: if *strict_subscribe { Overlap::Refuse } else { Overlap::Filter },
-        denial: if *suback_unspecified { Denial::Unspecified } else { Denial::NotAuthorized },
-    }
-}
-
-/// A command line and the file that it names.
-struct Sources {
-    given: clap::ArgMatches,
-    path: Option<PathBuf>,
-    settings: Vec<file::Setting>,
-    /// The command line with those settings of the file that it does not replace.
-    arguments: Vec<String>,
-}
-
-impl Sources {
-    fn read(args: &[String]) -> Result<Sources, ConfigError> {
-        let command = Flags::command();
-        let given = command.clone().try_get_matches_from(args).map_err(ConfigError::Clap)?;
-        let path = given.get_one::<PathBuf>("config").cloned();
-        let settings = path.as_deref().map(|path| file::read(path, &command)).transpose();
-        let settings = settings.map_err(ConfigError::File)?.unwrap_or_default();
-        let mut arguments: Vec<String> = args.iter().take(1).cloned().collect();
-        arguments.extend(file::not_given(&settings, &given, &command));
-        arguments.extend(args.iter().skip(1).cloned());
-        Ok(Sources { given, path, settings, arguments })
-    }
-}
-
-/// `ringmq config`: what would hold with the rest of the command line, as a file would have it, each setting with where
-/// it comes from.
-///
-/// # Errors
-/// As [`Config::parse`], for what is wrong with single settings.
-pub fn effective(args: &[String]) -> Result<String, ConfigError> {
-    let sources = Sources::read(&without_word(args))?;
-    let command = Flags::command();
-    let all = command.clone().try_get_matches_from(&sources.arguments).map_err(ConfigError::Clap)?;
-    Ok(file::effective(&command, &all, &sources.given, &sources.settings, sources.path.as_deref()))
-}
-
-#[derive(Parser, Debug)]
-#[command(name = "ringmq check", max_term_width = 110)]
-struct CheckFlags {
-    /// The file that --config would name
-    file: PathBuf,
-}
-
-/// `ringmq check FILE`: reads a file, and those that it names, as a start would. Returns what to tell the person.
-///
-/// # Errors
-/// The first thing that a start would refuse.
-pub fn check(args: &[String], machine: &Machine, affinity: &[u16]) -> Result<String, ConfigError> {
-    let CheckFlags { file } = CheckFlags::try_parse_from(without_word(args)).map_err(ConfigError::Clap)?;
-    let path = file.to_string_lossy().into_owned();
-    let config = Config::parse(&["ringmq".to_owned(), format!("--config={path}")], machine, affinity)?;
-    let (policy, users) = config
-        .access
-        .load()
-        .map_err(|error| ConfigError::File(FileError { path: error.path, at: None, what: error.what }))?;
-    let settings = file::read(Path::new(&file), &Flags::command()).map_err(ConfigError::File)?.len();
-    let users = users.map_or("no file of users".to_owned(), |users| format!("{} users", users.len()));
-    let rules = if policy.rules.is_some() { "rules" } else { "no rules" };
-    Ok(format!("{path}: {settings} settings, {users}, {rules}: all well"))
-}
-
-/// The command line without the word behind the program's name.
-fn without_word(args: &[String]) -> Vec<String> {
-    args.iter().take(1).chain(args.iter().skip(2)).cloned().collect()
-}
-
-/// `ringmq passwd`: the rest of the command line behind that word.
-#[derive(Parser, Debug)]
-#[command(name = "ringmq passwd", max_term_width = 110)]
-struct PasswdFlags {
-    /// The file that --password-file names; made if it is not there, readable by its owner alone
-    file: PathBuf,
-    /// The user whose password is set; new ones are added
-    user: String,
-    /// Read the password from the first line of stdin instead of the terminal
-    #[arg(long, conflicts_with = "delete")]
-    password_stdin: bool,
-    /// Take the user out
-    #[arg(long)]
-    delete: bool,
-}
-
-/// Sets a password in a file of users, as `ringmq passwd` is told by `args`, the program's name first. Returns what to
-/// tell the person.
-///
-/// # Errors
-/// What is wrong; nothing was changed then.
-pub fn passwd(args: &[String]) -> Result<String, ConfigError> {
-    let flags = PasswdFlags::try_parse_from(without_word(args)).map_err(ConfigError::Clap)?;
-    let change = match (flags.delete, flags.password_stdin) {
-        (true, _) => Change::Delete,
-        (false, true) => Change::Set(Source::Stdin),
-        (false, false) => Change::Set(Source::Terminal),
-    };
-    access::passwd::run(&flags.file, &flags.user, change).map_err(ConfigError::Wrong)
 }
 
 /// No address twice, and none that another one covers.
@@ -763,23 +571,6 @@ pub fn pools(limits: &Limits) -> [u64; CLASSES] {
     pools
 }
 
-/// A number of bytes for people, such as `64k`, `1.5G`.
-pub fn bytes(bytes: u64) -> String {
-    let unit = |shift: u32, suffix| {
-        let tenths = (u128::from(bytes) * 10) >> shift;
-        match tenths % 10 {
-            0 => format!("{}{suffix}", tenths / 10),
-            tenth => format!("{}.{tenth}{suffix}", tenths / 10),
-        }
-    };
-    match bytes {
-        0..1024 => bytes.to_string(),
-        1024..0x10_0000 => unit(10, "k"),
-        0x10_0000..0x4000_0000 => unit(20, "M"),
-        _ => unit(30, "G"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -794,11 +585,11 @@ mod tests {
         Config::parse(&args, machine, &[0, 1, 2, 3])
     }
 
-    fn parse(line: &str) -> Config {
+    pub fn parse(line: &str) -> Config {
         parse_on(line, &machine()).unwrap()
     }
 
-    fn refused(line: &str) -> String {
+    pub fn refused(line: &str) -> String {
         let error = parse_on(line, &machine()).unwrap_err();
         assert_eq!(error.exit_code(), exit::USAGE, "{line}");
         error.to_string()
