@@ -382,7 +382,7 @@ impl Config {
         let listen = &flags.address.listen;
         distinct(listen).map_err(ConfigError::Wrong)?;
         let open: Vec<&SocketAddr> = listen.iter().filter(|address| !address.ip().is_loopback()).collect();
-        let has_users = flags.access.password_file.is_some();
+        let has_users = flags.access.has_users();
         if let (Some(address), false) = (open.first(), flags.address.allow_anonymous || has_users) {
             return Err(ConfigError::Wrong(format!(
                 "not listening on {address}: others can reach it, and without users everybody who does could publish \

@@ -16,7 +16,7 @@ pub(super) struct AccessFlags {
     /// user has to give that user's password (else 0x86; 4 in 3.x), also where anonymous clients are let in. Read again
     /// at SIGHUP, together with the rules: all of it or, if anything is wrong, none.
     #[arg(long, value_name = "FILE")]
-    pub password_file: Option<PathBuf>,
+    password_file: Option<PathBuf>,
 
     /// Rules about who may publish and subscribe to what, in the format of mosquitto's ACL files
     ///
@@ -48,6 +48,12 @@ enum ClientIdsFlag {
     UserName,
     /// Those that begin with the user name
     BeginWithUserName,
+}
+
+impl AccessFlags {
+    pub fn has_users(&self) -> bool {
+        self.password_file.is_some()
+    }
 }
 
 /// The flags together with the addresses that anonymous clients may or may not use.
