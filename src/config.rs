@@ -1,12 +1,16 @@
-//! Flags to [`Config`]: everything that a person can set, checked against the machine before anything starts.
+//! Flags and file to [`Config`]: everything that a person can set, checked against the machine before anything starts.
 //!
-//! Pure: arguments and a description of the machine go in, a configuration or one paragraph that says what to type comes
-//! out. Each limit's help says its unit and what happens when it is reached.
+//! Arguments and a description of the machine go in, a configuration or one paragraph that says what to type comes out;
+//! nothing but the file that `--config` names is read. Each limit's help says its unit and what happens when it is reached.
+
+mod access;
+mod commands;
+mod file;
+mod size;
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use clap::{Args, Parser, ValueEnum};
 
@@ -16,12 +20,20 @@ use crate::io::machine::{Machine, parse_cpus};
 use crate::limits::{Limits, QueueFull};
 use crate::log::{Format, Level};
 use crate::memory::{CLASSES, Class, ShardSet};
-use crate::transport::tls::{CertificateUser, ClientCertificates, Settings};
+use crate::transport::tls::{self, CertificateUser, ClientCertificates};
+
+use commands::Sources;
+pub use commands::{check, effective, passwd};
+pub use file::FileError;
+use size::Size;
+pub use size::bytes;
 
 /// Exit codes, as sysexits.h has them.
 pub mod exit {
     /// The command line is wrong, or asks for what this machine does not have.
     pub const USAGE: u8 = 64;
+    /// A file that was named is missing or wrong.
+    pub const CONFIG: u8 = 78;
     /// There is no io_uring that can be used.
     pub const UNAVAILABLE: u8 = 69;
     /// The operating system refused: an address is taken, descriptors or memory ran out.
@@ -49,6 +61,7 @@ pub struct Config {
     pub sys_interval_ms: Millis,
     pub shutdown_timeout_ms: Millis,
     pub allow_anonymous: bool,
+    pub access: crate::access::Settings,
     /// The command line that would listen to the network, for the start text; empty if this one does.
     pub network_hint: String,
 }
@@ -57,7 +70,7 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq)]
 pub struct TlsConfig {
     pub listen: Vec<SocketAddr>,
-    pub settings: Settings,
+    pub settings: tls::Settings,
 }
 
 /// Why there is no configuration.
@@ -67,6 +80,8 @@ pub enum ConfigError {
     Clap(clap::Error),
     /// A value that cannot be.
     Wrong(String),
+    /// A file that is missing or wrong.
+    File(FileError),
 }
 
 impl ConfigError {
@@ -74,6 +89,7 @@ impl ConfigError {
     pub fn exit_code(&self) -> u8 {
         match self {
             ConfigError::Clap(error) if !error.use_stderr() => 0,
+            ConfigError::File(_) => exit::CONFIG,
             _ => exit::USAGE,
         }
     }
@@ -84,6 +100,7 @@ impl fmt::Display for ConfigError {
         match self {
             ConfigError::Clap(error) => error.fmt(f),
             ConfigError::Wrong(what) => f.write_str(what),
+            ConfigError::File(error) => error.fmt(f),
         }
     }
 }
@@ -100,6 +117,11 @@ Examples:
     ringmq --cores 0
   Four cores, and everybody on the network may connect:
     ringmq --cores 0-3 --listen 0.0.0.0:1883 --listen '[::]:1883' --allow-anonymous
+  Users with passwords, and rules about topics, for the network:
+    ringmq passwd users.txt alice
+    ringmq --listen 0.0.0.0:1883 --password-file users.txt --acl-file rules.txt
+  The same from a file with a line for each flag:
+    ringmq check ringmq.toml && ringmq --config ringmq.toml
   A small machine with many idle clients:
     ringmq --memory-max 256M --queue-messages-max 100 --send-buffer-max 64k
 
@@ -109,6 +131,7 @@ Exit codes:
   69   io_uring is missing or forbidden; the message says which, and what to type
   71   the operating system refused: the address is taken, descriptors or memory ran out
   77   a privilege is missing, as for a port below 1024
+  78   a file that was named is missing or wrong
   130, 143  ended at once by a second signal (SIGINT, SIGTERM)
 
 Sessions, queued messages and retained messages live in memory: they are lost when the process stops.";
@@ -122,10 +145,19 @@ Sessions, queued messages and retained messages live in memory: they are lost wh
     after_help = "ringmq --help has the whole story: what happens at each limit, examples, exit codes."
 )]
 struct Flags {
+    /// Read settings from this file
+    ///
+    /// TOML, with a key for each flag: memory-max = "1G", listen = ["127.0.0.1:1883"], allow-anonymous = true. A flag on
+    /// the command line replaces what the file says. `ringmq check FILE` looks for mistakes, `ringmq config` with flags
+    /// prints what would hold and where it comes from.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     #[command(flatten)]
     address: AddressFlags,
     #[command(flatten)]
     tls: TlsFlags,
+    #[command(flatten)]
+    access: access::AccessFlags,
     #[command(flatten)]
     core: CoreFlags,
     #[command(flatten)]
@@ -146,13 +178,15 @@ struct AddressFlags {
     /// Address and port to listen on; may be given several times
     ///
     /// IPv6 in brackets: [::1]:1883. With port 0 the kernel chooses one, which is printed. An address that others can
-    /// reach needs --allow-anonymous. [default: 127.0.0.1:1883, unless --tls-listen is given]
+    /// reach needs --password-file or --allow-anonymous. [default: 127.0.0.1:1883, unless --tls-listen is given]
     #[arg(long, value_name = "ADDR:PORT", value_parser = parse_address)]
     listen: Vec<SocketAddr>,
 
-    /// Let everybody who reaches an address beyond loopback publish and subscribe
+    /// Let clients in that name no user, at every address
     ///
-    /// Without this flag only this machine is served, and clients with a certificate (--tls-client-cert required).
+    /// Without this flag they are let in at loopback addresses only, with a certificate that a listener requires
+    /// (--tls-client-cert required), and nowhere else if there is a --password-file. What they may do then is up to the
+    /// rules.
     #[arg(long)]
     allow_anonymous: bool,
 }
@@ -392,42 +426,6 @@ enum QueueFullFlag {
     Disconnect,
 }
 
-/// A number of bytes, with an optional suffix.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-struct Size(u64);
-
-impl FromStr for Size {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Size, String> {
-        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-        let shift = match text[digits.len()..].to_ascii_lowercase().as_str() {
-            "" | "b" => 0,
-            "k" | "kb" | "kib" => 10,
-            "m" | "mb" | "mib" => 20,
-            "g" | "gb" | "gib" => 30,
-            "t" | "tb" | "tib" => 40,
-            other => return Err(format!("'{other}' is no suffix; k, M and G are")),
-        };
-        let number: u64 =
-            digits.parse().map_err(|_| "a whole number is expected, such as 4096, 64k or 1M".to_owned())?;
-        number.checked_mul(1 << shift).map(Size).ok_or_else(|| "that is too large".to_owned())
-    }
-}
-
-impl fmt::Display for Size {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (shift, suffix) = match self.0 {
-            0 => (0, ""),
-            bytes if bytes.trailing_zeros() >= 30 => (30, "G"),
-            bytes if bytes.trailing_zeros() >= 20 => (20, "M"),
-            bytes if bytes.trailing_zeros() >= 10 => (10, "k"),
-            _ => (0, ""),
-        };
-        write!(f, "{}{suffix}", self.0 >> shift)
-    }
-}
-
 fn parse_address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| {
         "an IP address and a port are expected, such as 127.0.0.1:1883, 0.0.0.0:1883 or [::1]:1883".to_owned()
@@ -445,7 +443,8 @@ impl Config {
     /// # Errors
     /// What is wrong and what to type instead; help and version too come this way.
     pub fn parse(args: &[String], machine: &Machine, affinity: &[u16]) -> Result<Config, ConfigError> {
-        let flags = Flags::try_parse_from(args).map_err(ConfigError::Clap)?;
+        let sources = Sources::read(args)?;
+        let flags = Flags::try_parse_from(&sources.arguments).map_err(ConfigError::Clap)?;
         let placement = placement(&flags.core, machine, affinity).map_err(ConfigError::Wrong)?;
         let limits = limits(&flags, machine).map_err(ConfigError::Wrong)?;
         let tls = tls(&flags.tls).map_err(ConfigError::Wrong)?;
@@ -458,18 +457,23 @@ impl Config {
         let certified = tls.as_ref().is_some_and(|tls| tls.settings.clients.is_required());
         let anonymous = listen.iter().chain(tls_listen.iter().filter(|_| !certified));
         let open: Vec<&SocketAddr> = anonymous.filter(|address| !address.ip().is_loopback()).collect();
-        if let (Some(address), false) = (open.first(), flags.address.allow_anonymous) {
+        let has_users = flags.access.has_users();
+        if let (Some(address), false) = (open.first(), flags.address.allow_anonymous || has_users) {
             return Err(ConfigError::Wrong(format!(
                 "not listening on {address}: others can reach it, and without users everybody who does could publish \
-                 and subscribe. If that is what you want: {} --allow-anonymous",
+                 and subscribe. To have users: --password-file FILE (see: ringmq passwd --help). If everybody is what \
+                 you want: {} --allow-anonymous",
                 command(args)
             )));
         }
         let port = listen.first().map(SocketAddr::port).filter(|port| *port != 0).unwrap_or(1883);
         let network_hint = match open.is_empty() && tls.is_none() {
+            true if has_users => format!("{} --listen 0.0.0.0:{port}", command(&without_listen(args))),
             true => format!("{} --listen 0.0.0.0:{port} --allow-anonymous", command(&without_listen(args))),
             false => String::new(),
         };
+        let access =
+            access::settings(&flags.access, &listen, (tls_listen, certified), flags.address.allow_anonymous);
         let operation = &flags.operation;
         Ok(Config {
             listen,
@@ -483,6 +487,7 @@ impl Config {
             sys_interval_ms: operation.sys_interval * 1000,
             shutdown_timeout_ms: operation.shutdown_timeout * 1000,
             allow_anonymous: flags.address.allow_anonymous,
+            access,
             network_hint,
         })
     }
@@ -521,7 +526,7 @@ fn tls(flags: &TlsFlags) -> Result<Option<TlsConfig>, String> {
         ClientUserFlag::CommonName => CertificateUser::CommonName,
         ClientUserFlag::Subject => CertificateUser::Subject,
     };
-    let settings = Settings { certificate: certificate.clone(), key: key.clone(), clients, user };
+    let settings = tls::Settings { certificate: certificate.clone(), key: key.clone(), clients, user };
     Ok(Some(TlsConfig { listen: flags.tls_listen.clone(), settings }))
 }
 
@@ -678,23 +683,6 @@ pub fn pools(limits: &Limits) -> [u64; CLASSES] {
     pools
 }
 
-/// A number of bytes for people, such as `64k`, `1.5G`.
-pub fn bytes(bytes: u64) -> String {
-    let unit = |shift: u32, suffix| {
-        let tenths = (u128::from(bytes) * 10) >> shift;
-        match tenths % 10 {
-            0 => format!("{}{suffix}", tenths / 10),
-            tenth => format!("{}.{tenth}{suffix}", tenths / 10),
-        }
-    };
-    match bytes {
-        0..1024 => bytes.to_string(),
-        1024..0x10_0000 => unit(10, "k"),
-        0x10_0000..0x4000_0000 => unit(20, "M"),
-        _ => unit(30, "G"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -709,11 +697,11 @@ mod tests {
         Config::parse(&args, machine, &[0, 1, 2, 3])
     }
 
-    fn parse(line: &str) -> Config {
+    pub fn parse(line: &str) -> Config {
         parse_on(line, &machine()).unwrap()
     }
 
-    fn refused(line: &str) -> String {
+    pub fn refused(line: &str) -> String {
         let error = parse_on(line, &machine()).unwrap_err();
         assert_eq!(error.exit_code(), exit::USAGE, "{line}");
         error.to_string()
@@ -804,7 +792,7 @@ mod tests {
         assert!(refused(line).contains("0.0.0.0:8883"), "anybody could connect");
         assert!(parse(&format!("{line} --allow-anonymous")).tls.is_some());
         let config = parse(&format!("{line} --tls-client-ca a --tls-client-user subject"));
-        let settings = Settings {
+        let settings = tls::Settings {
             certificate: "c".into(),
             key: "k".into(),
             clients: ClientCertificates::Required { ca: "a".into() },

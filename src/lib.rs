@@ -17,10 +17,11 @@
 //! | [`topic`] | filters, subscriptions, routes, share groups, retained messages; pure |
 //! | [`timer`] | deadlines of one shard |
 //! | [`mesh`] | the rings between shards and the doorbell; knows no MQTT word |
+//! | [`access`] | who is let in, and the rules about what they may do; and the threads that hash passwords |
 //! | [`session`] | the MQTT behaviour of one client, without I/O |
 //! | [`io`] | the kernel boundary: a trait, io_uring behind it, and a seeded fake; knows no MQTT word |
 //! | [`shard`] | one core: the only place where all of these meet |
-//! | [`config`] | flags to a checked configuration |
+//! | [`config`] | flags and file to a checked configuration |
 //! | [`server`] | the shards on their threads: start, clock, waiting, stop |
 //!
 //! # The layers
@@ -32,7 +33,7 @@
 //!     server
 //!     config
 //!     shard
-//!     session   io
+//!     session   io   access
 //!     topic   timer   mesh
 //!     wire   memory
 //!     limits
@@ -62,6 +63,7 @@
 //! does steps 4 to 6 itself.
 #![deny(unsafe_code)]
 
+pub mod access;
 #[cfg(feature = "count-allocations")]
 pub mod allocator;
 pub mod clock;

@@ -102,6 +102,8 @@ kinds! {
     System = "system",
     /// The broker starts.
     Start = "start",
+    /// Files were read again, or could not be.
+    Reload = "reload",
     /// The broker stops.
     Stop = "stop",
 }

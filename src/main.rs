@@ -6,9 +6,9 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use ringmq::config::{Config, ConfigError, exit};
+use ringmq::config::{self, Config, ConfigError, exit};
 use ringmq::io::machine::Machine;
-use ringmq::io::sockets::{self, StopSignals};
+use ringmq::io::sockets::{self, Signal, StopSignals};
 use ringmq::log::{self, Kind, Level};
 use ringmq::server::{Server, Stopped};
 
@@ -27,14 +27,47 @@ fn main() -> ExitCode {
     abort_on_panic();
     let args: Vec<String> = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
     let affinity = sockets::affinity().unwrap_or_default();
-    match Config::parse(&args, &Machine::look(Path::new("/")), &affinity) {
+    let machine = Machine::look(Path::new("/"));
+    match args.get(1).map(String::as_str) {
+        Some("passwd") => return tell(config::passwd(&args)),
+        Some("config") => return tell(config::effective(&args)),
+        Some("check") => return tell(config::check(&args, &machine, &affinity)),
+        _ => {}
+    }
+    match Config::parse(&args, &machine, &affinity) {
         Ok(config) => run(&config),
+        Err(error) => refuse(&error),
+    }
+}
+
+fn refuse(error: &ConfigError) -> ExitCode {
+    match error {
+        ConfigError::Clap(clap) => drop(clap.print()),
+        ConfigError::Wrong(_) | ConfigError::File(_) => say(&format!("ringmq: {error}\n")),
+    }
+    ExitCode::from(error.exit_code())
+}
+
+/// Ends with what a command that serves nobody has found or done.
+fn tell(outcome: Result<String, ConfigError>) -> ExitCode {
+    match outcome {
+        // Where stdout is gone nobody can be told.
+        Ok(done) => {
+            let _ = std::io::stdout().write_all(with_newline(done).as_bytes());
+            ExitCode::SUCCESS
+        }
+        Err(error) => refuse(&error),
+    }
+}
+
+/// Users and rules are read again; the old ones stay if anything is wrong.
+fn reload(server: &mut Server) {
+    match server.reload() {
+        Ok(()) => log::event(Level::Info, Kind::Reload, &[("signal", Signal::HangUp.name().into())]),
         Err(error) => {
-            match &error {
-                ConfigError::Clap(clap) => drop(clap.print()),
-                ConfigError::Wrong(what) => say(&format!("ringmq: {what}\n")),
-            }
-            ExitCode::from(error.exit_code())
+            let why = error.to_string();
+            let values = [("why", why.as_str().into()), ("kept", "what was in force before".into())];
+            log::event(Level::Error, Kind::Reload, &values);
         }
     }
 }
@@ -65,8 +98,10 @@ fn run(config: &Config) -> ExitCode {
     say(&text);
 
     let signal = loop {
-        if let Some(signal) = signals.wait(WATCH) {
-            break signal;
+        match signals.wait(WATCH) {
+            Some(Signal::HangUp) => reload(&mut server),
+            Some(signal @ (Signal::Terminate | Signal::Interrupt)) => break signal,
+            None => {}
         }
     };
     let connections = server.connections();
@@ -79,7 +114,7 @@ fn run(config: &Config) -> ExitCode {
     let mut second = None;
     let patience = Duration::from_millis(config.shutdown_timeout_ms);
     let (stopped, _) = server.finish(patience, |poll| {
-        second = signals.wait(poll);
+        second = signals.wait(poll).filter(|signal| *signal != Signal::HangUp);
         second.is_some()
     });
     let code = match (stopped, second) {

@@ -67,6 +67,8 @@ counters! {
     accept_holds_total,
     /// CONNECT packets refused.
     connects_refused_total,
+    /// User names or passwords that were wrong.
+    logins_failed_total,
     /// Sessions taken over by another connection.
     takeovers_total,
     /// Takeovers whose old connection did not end in time.
@@ -117,7 +119,7 @@ counters! {
     dropped_no_member_total,
     /// Messages dropped with the session that held them.
     dropped_session_end_total,
-    /// Messages that their publisher may not publish.
+    /// Messages that their publisher may not publish, and deliveries that the rules do not allow.
     dropped_denied_total,
     /// Retained messages not stored because of a limit.
     dropped_retained_full_total,

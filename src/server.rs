@@ -14,6 +14,8 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::access::hashing::{self, HASHING_THREADS_MAX, Hasher, Hashing};
+use crate::access::{Access, Current, FileError, Settings, Users, Verifier};
 use crate::clock::Millis;
 use crate::config::{self, Config, exit};
 use crate::io::kernel::{Kernel, KernelError, Visitor};
@@ -67,6 +69,8 @@ pub enum StartError {
         cpu: u16,
         error: io::Error,
     },
+    /// A file of users or rules.
+    Access(FileError),
     /// A thread, or a limit that could not be read.
     System {
         what: &'static str,
@@ -88,6 +92,7 @@ impl StartError {
                 Cause::Instance | Cause::Taken | Cause::Descriptors | Cause::Other(_) => exit::SYSTEM,
             },
             StartError::Pin { .. } | StartError::Tls(_) => exit::USAGE,
+            StartError::Access(_) => exit::CONFIG,
             StartError::Descriptors { .. } | StartError::System { .. } => exit::SYSTEM,
         }
     }
@@ -99,6 +104,7 @@ impl fmt::Display for StartError {
             StartError::Kernel(error) => error.fmt(f),
             StartError::Listen(error) => error.fmt(f),
             StartError::Tls(error) => error.fmt(f),
+            StartError::Access(error) => error.fmt(f),
             StartError::Descriptors { limit, needed, connections } => write!(
                 f,
                 "this process may have {limit} descriptors, and {connections} connections need {needed}. More for this \
@@ -165,7 +171,16 @@ pub struct Server {
     kernel: Kernel,
     /// Of all TLS listeners.
     acceptors: Vec<Arc<TlsAcceptor>>,
+    access: Gatekeeping,
     _locks: Locks,
+}
+
+/// What is behind users and rules, for reading them again.
+struct Gatekeeping {
+    settings: Settings,
+    current: Arc<Current>,
+    hashing: Option<Hashing>,
+    users: usize,
 }
 
 /// What a shard's thread needs to begin.
@@ -186,9 +201,11 @@ impl Server {
     /// # Errors
     /// What is missing, forbidden or taken, with what to type. Nothing stays behind.
     pub fn start(config: &Config) -> Result<Server, StartError> {
+        let (policy, users) = config.access.load().map_err(StartError::Access)?;
+        let hashers = hashing_threads(&users);
         let shards = config.shards();
-        // The last seat is this thread's.
-        let kernel = Kernel::choose(config.io, shards + 1)?;
+        // The last seats are this thread's and those of the threads that hash.
+        let kernel = Kernel::choose(config.io, shards + 1 + hashers)?;
         let limits = Arc::new(fit_descriptors(config)?);
         let (acceptors, kinds) = listeners(config)?;
         let listening = sockets::listen(&config.addresses(), shards, sockets::BACKLOG)?;
@@ -200,6 +217,24 @@ impl Server {
         let control = Arc::new(Control::default());
         let options = Options { sys_interval_ms: config.sys_interval_ms, ..Options::default() };
         let epoch = Instant::now();
+        let current = Arc::new(Current::new(policy));
+        let users_len = users.as_ref().map_or(0, Users::len);
+        let (hashing, desks) = match users {
+            Some(users) => {
+                let key: Vec<u8> = (0..4).flat_map(|_| bell.random().to_ne_bytes()).collect();
+                let key = key.try_into().unwrap_or_default();
+                let (hashing, desks, threads) = hashing::build(users, key, shards, usize::from(hashers));
+                for (index, hasher) in threads.into_iter().enumerate() {
+                    start_hashing(hasher, shards + 1 + index as ShardId, kernel.clone())?;
+                }
+                (Some(hashing), desks.into_iter().map(Some).collect())
+            }
+            None => (None, (0..shards).map(|_| None).collect::<Vec<_>>()),
+        };
+        let mut access = desks.into_iter().map(|desk| {
+            let verifier = desk.map(|desk| Box::new(desk) as Box<dyn Verifier>);
+            Access::new(Arc::clone(&current), verifier)
+        });
         let (ready, is_ready) = mpsc::channel();
         let links =
             mesh::build::<Parcel>(shards, mesh_bounds(shards, config::pools(&limits)[Class::Mesh as usize]));
@@ -217,6 +252,7 @@ impl Server {
                 counters: Arc::clone(&counters),
                 listeners: kinds.clone(),
                 stopping: Arc::clone(&stopping),
+                access: access.next().unwrap_or_default(),
                 options: options.clone(),
             };
             let (kernel, control, ready) = (kernel.clone(), Arc::clone(&control), ready.clone());
@@ -259,6 +295,7 @@ impl Server {
             limits,
             kernel,
             acceptors,
+            access: Gatekeeping { settings: config.access.clone(), current, hashing, users: users_len },
             _locks: listening.locks,
         })
     }
@@ -276,6 +313,20 @@ impl Server {
     /// The counters of all shards.
     pub fn counters(&self) -> &Arc<[Counters]> {
         &self.counters
+    }
+
+    /// Reads the files of users and rules again. All of it takes effect, or nothing; clients stay connected.
+    ///
+    /// # Errors
+    /// The file that is missing or wrong.
+    pub fn reload(&mut self) -> Result<(), FileError> {
+        let (policy, users) = self.access.settings.load()?;
+        if let (Some(hashing), Some(users)) = (&self.access.hashing, users) {
+            self.access.users = users.len();
+            hashing.replace(users);
+        }
+        self.access.current.replace(policy);
+        Ok(())
     }
 
     /// Begins to drain: no new connections, wills, DISCONNECT 0x8B.
@@ -356,12 +407,33 @@ impl Server {
         lines.push(
             "sessions, queued messages and retained messages are lost when this process stops".to_owned(),
         );
-        lines.push(match config.network_hint.as_str() {
-            "" => "everybody who reaches these addresses may publish and subscribe (--allow-anonymous)"
-                .to_owned(),
-            hint => format!("only this machine is served; to listen to the network: {hint}"),
-        });
+        lines.extend(self.access_text(config));
+        if !config.network_hint.is_empty() {
+            lines.push(format!(
+                "only this machine is served; to listen to the network: {}",
+                config.network_hint
+            ));
+        }
         lines
+    }
+
+    /// Who is let in and what they may do, where that was set at all.
+    fn access_text(&self, config: &Config) -> Option<String> {
+        let Gatekeeping { settings, users, .. } = &self.access;
+        let has_users = settings.password_file.is_some();
+        let who = match (has_users, config.allow_anonymous) {
+            (true, true) => format!("{users} users, and anonymous clients (--allow-anonymous)"),
+            (true, false) => format!("{users} users, no anonymous clients"),
+            (false, _) if config.network_hint.is_empty() => {
+                "everybody who reaches these addresses (--allow-anonymous)".to_owned()
+            }
+            (false, _) if settings.acl_file.is_some() => "everybody on this machine".to_owned(),
+            (false, _) => return None,
+        };
+        Some(match &settings.acl_file {
+            Some(path) => format!("access: {who}; what they may do is in {}", path.display()),
+            None => format!("access: {who}; all may publish and subscribe"),
+        })
     }
 
     /// Connections that exist, for the log of a stop.
@@ -382,6 +454,39 @@ fn listeners(config: &Config) -> Result<(Vec<Arc<TlsAcceptor>>, Vec<ListenerKind
         acceptors.push(acceptor);
     }
     Ok((acceptors, kinds))
+}
+
+/// One on a small machine, so that half of it at least is left to messages.
+fn hashing_threads(users: &Option<Users>) -> u16 {
+    let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get());
+    let threads = HASHING_THREADS_MAX.min(cpus.div_ceil(2).max(1)) as u16;
+    users.as_ref().map_or(0, |_| threads)
+}
+
+/// A thread that hashes, with a ring of its own to wake shards; it ends with them.
+fn start_hashing(hasher: Hasher, here: ShardId, kernel: Kernel) -> Result<(), StartError> {
+    let (ready, is_ready) = mpsc::channel();
+    let serve = move || {
+        sockets::go_last();
+        let mut ring = match kernel.ringer(here) {
+            Ok(ring) => ring,
+            Err(error) => return drop(ready.send(Err(error.into()))),
+        };
+        let _ = ready.send(Ok(()));
+        let mut completions = Vec::new();
+        hasher.run(Box::new(move |shard| {
+            ring.doorbell(shard);
+            ring.submit_and_wait(Wait { timeout_ms: 0, completions: 0, gather_us: 0 });
+            ring.completions(&mut completions);
+            completions.clear();
+        }));
+    };
+    std::thread::Builder::new()
+        .name(format!("hashing-{here}"))
+        .spawn(serve)
+        .map_err(|error| StartError::System { what: "a thread for passwords", error })?;
+    let ended = || StartError::System { what: "a thread for passwords", error: io::ErrorKind::Other.into() };
+    is_ready.recv().unwrap_or_else(|_| Err(ended()))
 }
 
 /// The configured limits, with as many connections as there can be descriptors.

@@ -223,11 +223,21 @@ pub fn pin(cpu: u16) -> io::Result<()> {
     }
 }
 
-/// A signal that stops a server.
+/// Lets other threads go first, so that what this one does is not felt by them.
+pub fn go_last() {
+    // SAFETY: takes numbers only; 0 is this thread. That it fails means only that the thread is as any other.
+    unsafe {
+        libc::setpriority(libc::PRIO_PROCESS, 0, 19);
+    }
+}
+
+/// A signal that a server waits for.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Signal {
     Terminate,
     Interrupt,
+    /// Files are to be read again.
+    HangUp,
 }
 
 impl Signal {
@@ -235,6 +245,7 @@ impl Signal {
         match self {
             Signal::Terminate => "SIGTERM",
             Signal::Interrupt => "SIGINT",
+            Signal::HangUp => "SIGHUP",
         }
     }
 
@@ -242,18 +253,19 @@ impl Signal {
         match self {
             Signal::Terminate => libc::SIGTERM as u8,
             Signal::Interrupt => libc::SIGINT as u8,
+            Signal::HangUp => libc::SIGHUP as u8,
         }
     }
 }
 
-/// The signals that stop a server, taken one by one by the thread that waits for them instead of interrupting any.
+/// The signals that a server waits for, taken one by one by the thread that waits for them instead of interrupting any.
 #[derive(Debug)]
 pub struct StopSignals {
     _private: (),
 }
 
 impl StopSignals {
-    /// Holds SIGTERM and SIGINT back in this thread and in all that it starts from now on.
+    /// Holds SIGTERM, SIGINT and SIGHUP back in this thread and in all that it starts from now on.
     pub fn hold() -> io::Result<StopSignals> {
         let set = stop_signals();
         // SAFETY: the set is initialised; the old mask is not asked for.
@@ -272,6 +284,7 @@ impl StopSignals {
         match unsafe { libc::sigtimedwait(&raw const set, std::ptr::null_mut(), &raw const timeout) } {
             libc::SIGTERM => Some(Signal::Terminate),
             libc::SIGINT => Some(Signal::Interrupt),
+            libc::SIGHUP => Some(Signal::HangUp),
             _ => None,
         }
     }
@@ -284,6 +297,7 @@ fn stop_signals() -> libc::sigset_t {
         libc::sigemptyset(&raw mut set);
         libc::sigaddset(&raw mut set, libc::SIGTERM);
         libc::sigaddset(&raw mut set, libc::SIGINT);
+        libc::sigaddset(&raw mut set, libc::SIGHUP);
         set
     }
 }

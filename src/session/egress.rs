@@ -145,6 +145,29 @@ impl Session {
         self.trim();
     }
 
+    /// Deletes messages of the chosen topics that wait for their first sending, or at QoS 1 for being resent; returns
+    /// how many. A QoS 2 delivery that has begun is finished: its Packet Identifier may be known to the client, and would
+    /// make it take another message for a repetition. // [MQTT-4.3.3-10]
+    pub fn forget(&mut self, cx: &mut Cx<'_>, mut chosen: impl FnMut(&str) -> bool) -> u64 {
+        let Some(egress) = &mut self.egress else { return 0 };
+        let mut count = 0;
+        egress.queue.take_if(cx, |kept| chosen(kept.message.topic()), |_| count += 1);
+        let flight = &egress.flight;
+        // What took quota on this connection was sent on it, and an acknowledgement is on its way.
+        let mut leaves = |slot: &Slot| {
+            let topic = slot.kept.as_ref().map(|kept| kept.message.topic());
+            slot.qos == Qos::AtLeastOnce && !slot.counted && topic.is_some_and(&mut chosen)
+        };
+        let leaving: Vec<u16> =
+            flight.publishing().filter(|&packet_id| flight.get(packet_id).is_some_and(&mut leaves)).collect();
+        count += leaving.len() as u64;
+        for packet_id in leaving {
+            egress.give_up(packet_id, cx);
+        }
+        self.trim();
+        count
+    }
+
     /// Deletes what has expired in the queue; so does everything that needs the room. // [MQTT-3.3.2-5]
     pub fn delete_expired(&mut self, cx: &mut Cx<'_>) {
         if let Some(egress) = &mut self.egress {

@@ -4,7 +4,10 @@
 //! does, with everything that was read, before anything of it is acted upon. At home a CONNECT whose session still has
 //! a connection waits until that one has ended: its receive is cancelled, what the kernel has of it is read and acted
 //! upon, its will is decided. So a DISCONNECT that was sent before the new CONNECT never turns into a will. Several
-//! CONNECTs for one session are served one after the other.
+//! CONNECTs for one session are served one after the other. A session belongs to the user that began it: nobody else
+//! takes it over, resumes or ends it.
+
+use std::sync::Arc;
 
 use crate::clock::Millis;
 use crate::memory::Key;
@@ -14,6 +17,7 @@ use crate::wire::{self, ConnAck, ConnAckEncoded, Connect, LengthForm, NextFrame,
 
 use super::Core;
 use super::connection::{Closing, Connection, End, Live, Mode, Phase};
+use super::login::Identified;
 use super::parcel::{HandOff, Parcel};
 use super::slots::Will;
 use crate::memory::ShardSet;
@@ -34,13 +38,21 @@ impl Core {
         connection.partial = bytes;
         match home {
             None => self.mark_dirty(key), // not whole yet: receive more
-            Some(home) if home == self.id => self.arrive(key, self.now),
-            Some(home) => self.send_home(key, home),
+            Some(home) => self.go_home(key, home),
         }
     }
 
-    /// The home of the client whose CONNECT is at the front of `bytes`; `None` if it is not whole yet. Refuses what
-    /// cannot be accepted anywhere.
+    /// The client is known; its connection goes where its session is.
+    pub(super) fn go_home(&mut self, key: Key, home: crate::memory::ShardId) {
+        if home == self.id {
+            self.arrive(key, self.now);
+        } else {
+            self.send_home(key, home);
+        }
+    }
+
+    /// The home of the client whose CONNECT is at the front of `bytes`; `None` if it is not whole yet, or it is not known yet
+    /// who sent it. Refuses what cannot be accepted anywhere.
     /// [MQTT-3.1.4-1]
     fn read_connect(&mut self, key: Key, bytes: &[u8]) -> Option<crate::memory::ShardId> {
         let first = *bytes.first()?;
@@ -58,8 +70,16 @@ impl Core {
             }
         };
         match wire::decode_connect(&frame, &self.decode_limits) {
-            Ok(connect) if connect.client_id.is_empty() => Some(self.id),
-            Ok(connect) => Some(topic::shard_of(&self.keys, connect.client_id, self.shards)),
+            Ok(connect) => {
+                let home = match connect.client_id {
+                    "" => self.id,
+                    client_id => topic::shard_of(&self.keys, client_id, self.shards),
+                };
+                match self.identify(key, &connect, home) {
+                    Identified::Yes => Some(home),
+                    Identified::Later | Identified::No => None,
+                }
+            }
             Err(error) => {
                 self.counters().protocol_errors_total.add(1);
                 match error.connack() {
@@ -76,7 +96,7 @@ impl Core {
     /// [MQTT-3.2.2-7] [MQTT-3.1.4-2]
     /// What the client sent behind a refused CONNECT is thrown away. // [MQTT-3.1.4-6] [U5-3.1.4-2]; 3.1.1: [MQTT-3.1.4-5]
     /// [MQTT-3.1.3-8] [MQTT-4.13.2-1]; 3.1.1: [MQTT-3.1.3-9]
-    fn refuse_connect(
+    pub(super) fn refuse_connect(
         &mut self,
         key: Key,
         version: Version,
@@ -115,6 +135,8 @@ impl Core {
             socket: connection.socket,
             peer: connection.peer,
             secure: connection.secure,
+            listener: connection.listener,
+            identity: connection.identity,
             bytes: connection.partial,
             connected_at: self.now,
             from: self.id,
@@ -137,10 +159,11 @@ impl Core {
 
     /// A connection came home from another shard.
     pub(super) fn hand_off_arrived(&mut self, hand_off: HandOff) {
-        let HandOff { socket, peer, secure, bytes, connected_at, from: _ } = hand_off;
+        let HandOff { socket, peer, secure, listener, identity, bytes, connected_at, from: _ } = hand_off;
         let deadline = self.now + self.limits.connect_timeout_ms;
-        let mut connection = Connection::new(socket, peer, deadline);
+        let mut connection = Connection::new(socket, peer, listener, deadline);
         connection.secure = secure;
+        connection.identity = identity;
         connection.partial = bytes;
         let key = self.connections.insert(connection);
         self.set_deadline(key, deadline);
@@ -155,20 +178,18 @@ impl Core {
     fn arrive(&mut self, key: Key, connected_at: Millis) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let bytes = std::mem::take(&mut connection.partial);
-        let session = self.with_connect(&bytes, |core, connect| {
-            if let Some((reason, why)) = refusal(connect) {
-                core.refuse_connect(key, connect.version, reason, connect.packet_size_max, why);
-                return None;
-            }
-            core.by_client_id.get(connect.client_id).copied()
-        });
+        let session =
+            self.with_connect(&bytes, |core, connect| core.by_client_id.get(connect.client_id).copied());
         let Some(connection) = self.connections.get_mut(key) else { return };
-        if connection.is_closing() {
-            return;
-        }
         connection.partial = bytes;
         let Some(session) = session else { return self.accept(key, connected_at) };
         let Some(slot) = self.sessions.get_mut(session) else { return };
+        let user = connection.identity.as_ref().and_then(|identity| identity.user.as_ref());
+        let ended = slot.connection.is_none() && slot.ends_at <= self.now;
+        if slot.user.as_ref() != user && !ended {
+            // Before anything of that session is touched.
+            return self.refuse_login(key, (Reason::NOT_AUTHORIZED, "the session is another user's"));
+        }
         if connected_at < slot.connected_at {
             // Its client opened a newer connection meanwhile, which came by another way.
             return self.end(key, End::Lost);
@@ -184,7 +205,7 @@ impl Core {
     }
 
     /// Calls `f` with the CONNECT at the front of `bytes`, which was found whole and well formed before.
-    fn with_connect<R>(
+    pub(super) fn with_connect<R>(
         &mut self,
         bytes: &[u8],
         f: impl FnOnce(&mut Core, &Connect<'_>) -> Option<R>,
@@ -283,7 +304,9 @@ impl Core {
         let assigned = connect.client_id.is_empty().then(|| self.assign_client_id());
         let client_id = assigned.as_deref().unwrap_or(connect.client_id);
         let client_hash = topic::fingerprint(&self.keys, client_id);
-        let (session, present) = self.find_or_begin(client_id, client_hash, connect.clean_start);
+        let identity = self.connections.get(key).and_then(|connection| connection.identity.clone());
+        let user = identity.unwrap_or_default().user;
+        let (session, present) = self.find_or_begin(client_id, client_hash, connect.clean_start, user);
 
         // 0xFFFFFFFF is for ever, as far as the limit goes. // [U5-3.1.2-4]
         let expiry_s = connect.session_expiry_s.min(self.limits.session_expiry_max_s);
@@ -368,9 +391,15 @@ impl Core {
 
     /// The session that the client gets, and whether it was there before. // [MQTT-3.1.2-4] [MQTT-3.1.2-5] [MQTT-3.1.2-6]
     /// [MQTT-3.1.4-4]; 3.1.1: [MQTT-3.1.2-7]
-    fn find_or_begin(&mut self, client_id: &str, client_hash: u64, clean_start: bool) -> (Key, bool) {
+    fn find_or_begin(
+        &mut self,
+        client_id: &str,
+        client_hash: u64,
+        clean_start: bool,
+        user: Option<Arc<str>>,
+    ) -> (Key, bool) {
         let Some(session) = self.by_client_id.get(client_id).copied() else {
-            return (self.begin_session(client_id, client_hash), false);
+            return (self.begin_session(client_id, client_hash, user), false);
         };
         let ended = self.sessions.get(session).is_none_or(|slot| slot.ends_at <= self.now);
         if clean_start || ended {
@@ -378,7 +407,7 @@ impl Core {
             let waiting = self.sessions.get_mut(session).map(|slot| std::mem::take(&mut slot.waiting));
             let connected_at = self.sessions.get(session).map_or(0, |slot| slot.connected_at);
             self.end_session(session);
-            let new = self.begin_session(client_id, client_hash);
+            let new = self.begin_session(client_id, client_hash, user);
             for key in waiting.iter().flatten() {
                 if let Some(connection) = self.connections.get_mut(*key)
                     && let Phase::Waiting { session, .. } = &mut connection.phase
@@ -416,13 +445,4 @@ impl Core {
             }
         }
     }
-}
-
-/// Why a well-formed CONNECT is refused.
-/// No method is offered, so nothing but CONNACK follows such a CONNECT. // [MQTT-3.1.2-30] [MQTT-4.12.0-6]
-fn refusal(connect: &Connect<'_>) -> Option<(Reason, &'static str)> {
-    // [MQTT-4.12.0-1]
-    connect
-        .authentication_method
-        .map(|_| (Reason::BAD_AUTHENTICATION_METHOD, "no Authentication Method is configured"))
 }

@@ -5,9 +5,10 @@
 
 use std::net::SocketAddr;
 
+use crate::access::Identity;
 use crate::clock::{Millis, NEVER};
-use crate::io::Socket;
-use crate::memory::{Key, Outbox, ShardSet};
+use crate::io::{ListenerId, Socket};
+use crate::memory::{Key, Outbox, ShardId, ShardSet};
 use crate::session::Link;
 use crate::wire::{Reason, Version};
 
@@ -20,6 +21,10 @@ pub(super) struct Connection {
     pub peer: SocketAddr,
     /// What lies between the socket and the stream; a plain connection has nothing there.
     pub secure: Option<Box<Secure>>,
+    /// Where it was accepted.
+    pub listener: ListenerId,
+    /// Who its client is; known before the connection goes home.
+    pub identity: Option<Identity>,
     pub phase: Phase,
     pub receive_armed: bool,
     pub cancel_in_flight: bool,
@@ -53,6 +58,8 @@ pub(super) struct Connection {
 pub(super) enum Phase {
     /// Accepted; no whole CONNECT yet.
     Opening,
+    /// Its CONNECT is at the front of `partial`; the password is being verified, or is wrong and the answer held back.
+    Verifying { home: ShardId, refusal: Option<Refusal> },
     /// Its CONNECT, at the front of `partial`, belongs to another shard whose ring is full.
     HandOff,
     /// At home; its session's former connection has to end first. The CONNECT is at the front of `partial`.
@@ -62,6 +69,9 @@ pub(super) enum Phase {
     /// Logically over.
     Closing(Closing),
 }
+
+/// Why a CONNECT is refused: the code of v5, and a text for the log.
+pub(super) type Refusal = (Reason, &'static str);
 
 /// What holds while a client is connected.
 #[derive(Debug)]
@@ -117,11 +127,13 @@ pub(super) enum End {
 }
 
 impl Connection {
-    pub fn new(socket: Socket, peer: SocketAddr, deadline: Millis) -> Connection {
+    pub fn new(socket: Socket, peer: SocketAddr, listener: ListenerId, deadline: Millis) -> Connection {
         Connection {
             socket,
             peer,
             secure: None,
+            listener,
+            identity: None,
             phase: Phase::Opening,
             receive_armed: false,
             cancel_in_flight: false,
@@ -143,14 +155,22 @@ impl Connection {
     pub fn live(&self) -> Option<&Live> {
         match &self.phase {
             Phase::Live(live) => Some(live),
-            Phase::Opening | Phase::HandOff | Phase::Waiting { .. } | Phase::Closing(_) => None,
+            Phase::Opening
+            | Phase::Verifying { .. }
+            | Phase::HandOff
+            | Phase::Waiting { .. }
+            | Phase::Closing(_) => None,
         }
     }
 
     pub fn live_mut(&mut self) -> Option<&mut Live> {
         match &mut self.phase {
             Phase::Live(live) => Some(live),
-            Phase::Opening | Phase::HandOff | Phase::Waiting { .. } | Phase::Closing(_) => None,
+            Phase::Opening
+            | Phase::Verifying { .. }
+            | Phase::HandOff
+            | Phase::Waiting { .. }
+            | Phase::Closing(_) => None,
         }
     }
 
@@ -158,7 +178,7 @@ impl Connection {
         match &self.phase {
             Phase::Live(live) => Some(live.session),
             Phase::Waiting { session, .. } => Some(*session),
-            Phase::Opening | Phase::HandOff | Phase::Closing(_) => None,
+            Phase::Opening | Phase::Verifying { .. } | Phase::HandOff | Phase::Closing(_) => None,
         }
     }
 

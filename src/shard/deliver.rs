@@ -105,6 +105,9 @@ impl Core {
     pub(super) fn deliver(&mut self, session: Key, fanout: &mut Fanout<'_>, grant: &Grant<'_>) {
         let now = self.now;
         let message = fanout.message;
+        if !self.may_receive(session, message.topic) {
+            return self.counters().dropped_denied_total.add(1);
+        }
         let Some(slot) = self.sessions.get_mut(session) else { return };
         if message.is_expired(now) {
             self.counters().dropped_expired_total.add(1); // [MQTT-3.3.2-5]
@@ -238,6 +241,7 @@ impl Core {
 
     /// The connection can take more, by an acknowledgement or because bytes were sent: what waits for it goes on.
     pub(super) fn room_made(&mut self, key: Key) {
+        self.check_waiting(key);
         let mut drops = Drops::default();
         let mut cx = Cx { now: self.now, limits: &self.limits, budget: &mut self.budget, drops: &mut drops };
         let Some(session) = self.connections.get(key).and_then(|c| c.live()).map(|live| live.session) else {

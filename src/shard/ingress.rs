@@ -347,6 +347,11 @@ impl Core {
                 self.counters().connect_timeouts_total.add(1); // [U5-3.1.0-1]
                 self.end(key, End::Lost);
             }
+            Phase::Verifying { refusal, .. } => {
+                let late = (Reason::SERVER_BUSY, "the password was not verified in time");
+                let refusal = refusal.unwrap_or(late);
+                self.refuse_login(key, refusal);
+            }
             Phase::Waiting { session, .. } => {
                 let session = *session;
                 self.force_takeover(session);

@@ -14,6 +14,8 @@
 //! | `reap` | completions |
 //! | `secure` | transports between socket and stream, and how many handshakes a turn may cost |
 //! | `connect` | CONNECT, hand-off to the home shard, takeover, CONNACK |
+//! | `login` | who a client is |
+//! | `rights` | what a client may publish and receive |
 //! | `slots` | sessions by client identifier: begin, end, expiry, will |
 //! | `ingress` | Control Packets of a connected client |
 //! | `publish` | routing: direct, through the owner of a retained topic, the switch between both |
@@ -35,10 +37,12 @@ mod inbox;
 mod ingress;
 mod interest;
 mod journal;
+mod login;
 mod parcel;
 mod publish;
 mod reap;
 mod retained;
+mod rights;
 mod secure;
 mod share;
 mod slots;
@@ -50,6 +54,7 @@ mod waits;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use crate::access::Access;
 use crate::clock::{Millis, NEVER};
 use crate::io::{Completion, Io, ListenerId};
 use crate::limits::Limits;
@@ -81,6 +86,8 @@ pub struct Setup {
     pub listeners: Vec<ListenerKind>,
     /// How the shards stop together.
     pub stopping: Arc<Stopping>,
+    /// Passwords and rules; by default everybody may do everything.
+    pub access: Access,
     pub options: Options,
 }
 
@@ -200,6 +207,7 @@ struct Core {
     links: Links<Parcel>,
     budget: Budget,
     counters: Arc<[Counters]>,
+    access: Access,
     random: u64,
 
     connections: Arena<Connection>,
@@ -254,6 +262,8 @@ impl<I: Io> Shard<I> {
         core.now = now;
         core.counters().turns_total.add(1);
         core.advance_handshakes();
+        core.access.refresh();
+        core.take_answers();
         self.reap();
         self.read_inbox();
         let core = &mut self.core;
@@ -307,7 +317,8 @@ impl<I: Io> Shard<I> {
 
 impl Core {
     fn new(setup: Setup, random: u64, now: Millis) -> Core {
-        let Setup { id, shards, limits, keys, links, pool, counters, listeners, stopping, options } = setup;
+        let Setup { id, shards, limits, keys, links, pool, counters, listeners, stopping, access, options } =
+            setup;
         let [a, b, c, d] = keys;
         let mut timers = Timers::default();
         if options.sys_interval_ms > 0 {
@@ -333,6 +344,7 @@ impl Core {
             links,
             budget: Budget::new(pool),
             counters,
+            access,
             random,
             connections: Arena::new(),
             sessions: Arena::new(),

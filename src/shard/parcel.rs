@@ -2,8 +2,9 @@
 
 use std::net::SocketAddr;
 
+use crate::access::Identity;
 use crate::clock::Millis;
-use crate::io::Socket;
+use crate::io::{ListenerId, Socket};
 use crate::memory::{Key, Message, ShardId, ShardSet};
 
 use super::secure::Secure;
@@ -121,6 +122,9 @@ pub struct HandOff {
     pub socket: Socket,
     pub peer: SocketAddr,
     pub secure: Option<Box<Secure>>,
+    /// Where it was accepted.
+    pub listener: ListenerId,
+    pub identity: Option<Identity>,
     /// CONNECT and whatever was read behind it.
     pub bytes: Vec<u8>,
     /// When CONNECT was read.

@@ -82,7 +82,7 @@ impl Core {
             }
         }
 
-        if is_ours(topic) {
+        if !self.may_publish(session, topic) {
             return Ok(self.refuse_publish(key, version, publish));
         }
 
@@ -268,9 +268,4 @@ impl Core {
         let bytes = parcel.cost();
         self.links.push(to, parcel, bytes);
     }
-}
-
-/// Whether only the broker publishes to this topic. // [U5-4.7.2-1]
-pub(super) fn is_ours(topic: &str) -> bool {
-    topic.strip_prefix("$SYS").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }

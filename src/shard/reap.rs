@@ -113,7 +113,7 @@ impl Core {
             return Some(socket);
         }
         let deadline = self.now + self.limits.connect_timeout_ms;
-        let mut connection = Connection::new(socket, peer, deadline);
+        let mut connection = Connection::new(socket, peer, listener, deadline);
         if let Some(ListenerKind::Secure(acceptor)) = self.listener_kinds.get(usize::from(listener.0)) {
             let Some(transport) = acceptor.accept() else {
                 self.counters().connections_refused_total.add(1);
@@ -162,9 +162,11 @@ impl Core {
             // that is taken over by its last read.
             Phase::Live(live) if live.taken_over || live.blocked.is_some() => {}
             // The connection that it waits for has to end first; the session would otherwise come to life for nobody.
-            Phase::Opening | Phase::HandOff | Phase::Waiting { .. } | Phase::Live(_) => {
-                self.end(key, End::Lost)
-            }
+            Phase::Opening
+            | Phase::Verifying { .. }
+            | Phase::HandOff
+            | Phase::Waiting { .. }
+            | Phase::Live(_) => self.end(key, End::Lost),
             Phase::Closing(_) => {}
         }
     }
@@ -185,7 +187,7 @@ impl Core {
                 self.try_connect(key);
             }
             // Not armed in these phases, but a completion may still be on its way when the phase changes.
-            Phase::HandOff | Phase::Waiting { .. } => {
+            Phase::Verifying { .. } | Phase::HandOff | Phase::Waiting { .. } => {
                 connection.partial.extend_from_slice(bytes);
                 self.charge_receive(key);
             }

@@ -109,6 +109,10 @@ impl Core {
             self.counters().subscriptions_refused_total.add(1);
             return Ok(Err(Reason::QUOTA_EXCEEDED));
         }
+        if let Err(refusal) = self.may_subscribe(session, filter.filter) {
+            return Ok(Err(refusal));
+        }
+        let Some(slot) = self.sessions.get_mut(session) else { return Ok(Err(Reason::UNSPECIFIED_ERROR)) };
         let retain_handling = match entry.retain_handling {
             crate::wire::RetainHandling::SendAtSubscribe => RetainHandling::Send,
             crate::wire::RetainHandling::SendIfNew => RetainHandling::SendIfNew,

@@ -74,6 +74,7 @@ fn ends_stream(phase: &Phase) -> bool {
         Phase::Closing(Closing::Flush) => true,
         Phase::Closing(Closing::Drain | Closing::Abort)
         | Phase::Opening
+        | Phase::Verifying { .. }
         | Phase::HandOff
         | Phase::Waiting { .. }
         | Phase::Live(_) => false,

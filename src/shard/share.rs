@@ -25,7 +25,7 @@ impl Core {
 
     /// A message published here for a group whose chosen shard is this one.
     pub(super) fn share_here(&mut self, group: Key, fanout: &mut Fanout<'_>) {
-        if let Some(member) = self.member(group, Presence::Online) {
+        if let Some(member) = self.member(group, Presence::Online, fanout.message.topic) {
             return self.deliver_shared(member, fanout);
         }
         let message = fanout.shared().clone();
@@ -50,11 +50,11 @@ impl Core {
     /// Gives a message to a member here, or passes it on.
     pub(super) fn pass(&mut self, group: Key, message: Message, tried: ShardSet, round: Round) {
         let random = self.random();
-        if let Some(member) = self.member(group, Presence::Online) {
+        if let Some(member) = self.member(group, Presence::Online, message.topic()) {
             return self.deliver_shared_kept(member, &message);
         }
         if round == Round::Any
-            && let Some(member) = self.member(group, Presence::Offline)
+            && let Some(member) = self.member(group, Presence::Offline, message.topic())
         {
             return self.deliver_shared_kept(member, &message);
         }
@@ -66,7 +66,7 @@ impl Core {
                 (self.prefer_online(group, untried, random), tried, round)
             }
             Round::Online => {
-                if let Some(member) = self.member(group, Presence::Offline) {
+                if let Some(member) = self.member(group, Presence::Offline, message.topic()) {
                     return self.deliver_shared_kept(member, &message);
                 }
                 (others.iter().next(), ShardSet::EMPTY.with(self.id), Round::Any)
@@ -89,9 +89,19 @@ impl Core {
         set.iter().nth((random % u64::from(set.len().max(1))) as usize)
     }
 
-    fn member(&mut self, group: Key, presence: Presence) -> Option<Key> {
+    /// Any member that may receive messages on `topic` is as likely as any other, unless some may not.
+    fn member(&mut self, group: Key, presence: Presence, topic: &str) -> Option<Key> {
         let random = self.random();
-        self.router.choose_member(group, random, presence)
+        if !self.access.has_rules() {
+            return self.router.choose_member(group, random, presence);
+        }
+        let count = self.router.group_members(group, presence).len();
+        let first = ((u128::from(random) * count as u128) >> 64) as usize;
+        (first..count).chain(0..first).find_map(|at| {
+            let member = *self.router.group_members(group, presence).get(at)?;
+            let session = self.router.subscription(member)?.session;
+            self.may_receive(session, topic).then_some(member)
+        })
     }
 
     fn deliver_shared(&mut self, member: Key, fanout: &mut Fanout<'_>) {

@@ -1,7 +1,9 @@
 //! Sessions by Client Identifier: how they begin, what outlives a connection, how they end, and their wills.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
+use crate::access::Rights;
 use crate::clock::{Millis, NEVER, after_s};
 use crate::memory::{Key, Message, MessageView};
 use crate::session::{Cx, Drops, Orphan, Session};
@@ -16,6 +18,10 @@ use super::{Core, Timer};
 /// A session and what this shard keeps with it.
 pub(super) struct Slot {
     pub client_id: Box<str>,
+    /// Whose it is; `None` if an anonymous client began it.
+    pub user: Option<Arc<str>>,
+    /// What the rules of the moment say about its client.
+    pub rights: Rights,
     /// Keyed hash of the Client Identifier.
     pub client_hash: u64,
     pub session: Session,
@@ -70,9 +76,11 @@ impl Will {
 
 impl Core {
     /// A session of its own for a Client Identifier that has none.
-    pub(super) fn begin_session(&mut self, client_id: &str, client_hash: u64) -> Key {
+    pub(super) fn begin_session(&mut self, client_id: &str, client_hash: u64, user: Option<Arc<str>>) -> Key {
         let key = self.sessions.insert(Slot {
             client_id: client_id.into(),
+            user,
+            rights: Rights::default(),
             client_hash,
             session: Session::default(),
             subscriptions: SubscriptionSet::default(),
@@ -179,10 +187,10 @@ impl Core {
         let Some(slot) = self.sessions.get_mut(session) else { return };
         slot.will_at = NEVER;
         let Some(will) = slot.will.take() else { return };
-        if super::publish::is_ours(&will.topic) {
+        let publisher = slot.client_hash;
+        if !self.may_publish(session, &will.topic) {
             return self.counters().dropped_denied_total.add(1);
         }
-        let publisher = slot.client_hash;
         let view = MessageView {
             topic: &will.topic,
             properties: &will.properties,

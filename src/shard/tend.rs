@@ -41,9 +41,11 @@ impl<I: Io> Shard<I> {
         let Some(connection) = self.core.connections.get(key) else { return };
         match connection.phase {
             Phase::Closing(step) => self.tend_closing(key, step),
-            Phase::Opening | Phase::HandOff | Phase::Waiting { .. } | Phase::Live(_) => {
-                self.tend_receive(key)
-            }
+            Phase::Opening
+            | Phase::Verifying { .. }
+            | Phase::HandOff
+            | Phase::Waiting { .. }
+            | Phase::Live(_) => self.tend_receive(key),
         }
     }
 
@@ -227,9 +229,12 @@ impl Core {
                 }
             }
             Phase::Live(_) if idle && !connection.eof => Need::Receive(ReceiveMode::Many),
-            Phase::Opening | Phase::HandOff | Phase::Waiting { .. } | Phase::Live(_) | Phase::Closing(_) => {
-                Need::Nothing
-            }
+            Phase::Opening
+            | Phase::Verifying { .. }
+            | Phase::HandOff
+            | Phase::Waiting { .. }
+            | Phase::Live(_)
+            | Phase::Closing(_) => Need::Nothing,
         }
     }
 

@@ -215,13 +215,18 @@ impl Router {
 
     /// A member of this shard; `None` if none is so present. Any is as likely as any other.
     pub fn choose_member(&self, group: Key, random: u64, presence: Presence) -> Option<Key> {
-        let group = self.groups.slots.get(group)?;
+        let members = self.group_members(group, presence);
+        members.get(below(random, members.len() as u64) as usize).copied()
+    }
+
+    /// The members of this shard that are so present, in no order that means anything.
+    pub fn group_members(&self, group: Key, presence: Presence) -> &[Key] {
+        let Some(group) = self.groups.slots.get(group) else { return &[] };
         let (online, offline) = group.members.split_at(group.online as usize);
-        let members = match presence {
+        match presence {
             Presence::Online => online,
             Presence::Offline => offline,
-        };
-        members.get(below(random, members.len() as u64) as usize).copied()
+        }
     }
 
     /// The group with this text; made only if `counts` has members.

@@ -1,0 +1,242 @@
+//! What one shard knows about access: the policy of the moment, and whom to ask about passwords.
+//!
+//! A policy is replaced as a whole. Shards look at its generation once a turn and take the new one without waiting for
+//! each other; what they found with the old one (a client's [`Grants`], that a subscription is wholly allowed) is
+//! marked with its generation and found again when it is used next.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::login::{Login, Verdict, Verifier};
+use super::pattern::Who;
+use super::rules::{Grants, Permissions, Rules};
+use super::{Answer, is_sys};
+
+/// Who is let in and what they may do, beside the passwords.
+#[derive(Clone, Debug, Default)]
+pub struct Policy {
+    /// Without rules everybody may do everything, but publish to `$SYS`.
+    pub rules: Option<Rules>,
+    /// By listener; those beyond the end admit.
+    pub anonymous: Box<[Anonymous]>,
+    pub client_ids: ClientIds,
+    pub overlap: Overlap,
+    pub denial: Denial,
+}
+
+/// What becomes of a client without a user name, at one listener.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub enum Anonymous {
+    #[default]
+    Admitted,
+    Refused,
+}
+
+/// Which Client Identifiers a user may have. Anonymous clients may have any.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub enum ClientIds {
+    #[default]
+    Any,
+    /// The user name.
+    UserName,
+    /// Those that begin with the user name.
+    BeginWithUserName,
+}
+
+/// What a SUBSCRIBE gets whose filter matches some that may be received and some that may not.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub enum Overlap {
+    /// It is granted, and each delivery is checked.
+    #[default]
+    Filter,
+    Refuse,
+}
+
+/// The code of SUBACK for a filter that is denied.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub enum Denial {
+    /// 0x87; 3.1.1 has 0x80 alone.
+    #[default]
+    NotAuthorized,
+    /// 0x80 in v5 too.
+    Unspecified,
+}
+
+/// Who a client is, once that is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// The user whose password was verified; `None` for an anonymous client.
+    pub user: Option<Arc<str>>,
+}
+
+impl ClientIds {
+    pub fn permits(self, user: &str, client_id: &str) -> bool {
+        match self {
+            ClientIds::Any => true,
+            ClientIds::UserName => client_id == user,
+            ClientIds::BeginWithUserName => client_id.starts_with(user),
+        }
+    }
+}
+
+/// The policy in force, for all shards.
+#[derive(Debug, Default)]
+pub struct Current {
+    generation: AtomicU32,
+    policy: Mutex<Arc<Policy>>,
+}
+
+impl Current {
+    pub fn new(policy: Policy) -> Current {
+        Current { generation: AtomicU32::new(1), policy: Mutex::new(Arc::new(policy)) }
+    }
+
+    /// Takes effect at each shard's next turn.
+    pub fn replace(&self, policy: Policy) {
+        let mut held = self.policy.lock().unwrap_or_else(PoisonError::into_inner);
+        *held = Arc::new(policy);
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+}
+
+/// One shard's share.
+#[derive(Default)]
+pub struct Access {
+    current: Arc<Current>,
+    generation: u32,
+    policy: Arc<Policy>,
+    /// Whether `policy` has any.
+    rules: bool,
+    /// Without one there are no users: names and passwords mean nothing, and everybody is anonymous.
+    verifier: Option<Box<dyn Verifier>>,
+    /// Logins whose answers are still to come.
+    awaited: usize,
+}
+
+/// What is remembered with each session.
+#[derive(Copy, Clone, Debug, Default)]
+pub struct Rights {
+    generation: u32,
+    grants: Grants,
+    /// The generation in which all its subscriptions are wholly allowed; 0 for none.
+    pub open_in: u32,
+    /// The generation in which what waits for it was checked.
+    pub checked_in: u32,
+}
+
+impl Access {
+    pub fn new(current: Arc<Current>, verifier: Option<Box<dyn Verifier>>) -> Access {
+        let mut access = Access { current, verifier, ..Access::default() };
+        access.refresh();
+        access
+    }
+
+    /// Takes a new policy if there is one.
+    #[inline]
+    pub fn refresh(&mut self) {
+        if self.current.generation.load(Ordering::Acquire) != self.generation {
+            let held = self.current.policy.lock().unwrap_or_else(PoisonError::into_inner);
+            self.generation = self.current.generation.load(Ordering::Acquire);
+            self.policy = held.clone();
+            self.rules = self.policy.rules.is_some();
+        }
+    }
+
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Names one state of the rules.
+    pub fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    #[inline]
+    pub fn has_rules(&self) -> bool {
+        self.rules
+    }
+
+    pub fn has_users(&self) -> bool {
+        self.verifier.is_some()
+    }
+
+    /// Logins whose answers are still to come.
+    pub fn awaited(&self) -> usize {
+        self.awaited
+    }
+
+    /// What becomes of a client without a user name at this listener.
+    pub fn anonymous(&self, listener: u16) -> Anonymous {
+        self.policy.anonymous.get(usize::from(listener)).copied().unwrap_or_default()
+    }
+
+    /// Only where there are users.
+    pub fn verify(&mut self, login: Login<'_>) -> Verdict {
+        let verdict = self.verifier.as_mut().map_or(Verdict::Busy, |verifier| verifier.verify(login));
+        self.awaited += usize::from(verdict == Verdict::Later);
+        verdict
+    }
+
+    pub fn answer(&mut self) -> Option<Answer> {
+        if self.awaited == 0 {
+            return None;
+        }
+        let answer = self.verifier.as_mut()?.answer()?;
+        self.awaited -= 1;
+        Some(answer)
+    }
+
+    pub fn may_publish(&self, rights: &mut Rights, who: Who<'_>, topic: &str) -> bool {
+        match self.permissions(rights, who) {
+            Some(permissions) => permissions.may_publish(topic),
+            None => !is_sys(topic),
+        }
+    }
+
+    /// What the client may do; `None` where there are no rules.
+    pub fn permissions<'a>(&'a self, rights: &mut Rights, who: Who<'a>) -> Option<Permissions<'a>> {
+        let rules = self.policy.rules.as_ref()?;
+        if rights.generation != self.generation {
+            rights.generation = self.generation;
+            rights.grants = rules.grants(who);
+        }
+        Some(rules.permissions(rights.grants, who))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::acl_file;
+
+    #[test]
+    fn a_new_policy_is_taken_once_and_old_grants_are_found_again() {
+        let policy = |text: &str| Policy { rules: Some(acl_file::parse(text).unwrap()), ..Policy::default() };
+        let current = Arc::new(Current::new(policy("user zoe\ntopic z\nuser bob\ntopic a\n")));
+        let mut access = Access::new(current.clone(), None);
+        let mut rights = Rights::default();
+        let who = Who { user: Some("bob"), client_id: "c" };
+        assert!(access.may_publish(&mut rights, who, "a") && !access.may_publish(&mut rights, who, "b"));
+        current.replace(policy("user bob\ntopic b\nuser zoe\ntopic a\n"));
+        assert!(access.may_publish(&mut rights, who, "a"), "until the shard looks");
+        access.refresh();
+        assert!(access.may_publish(&mut rights, who, "b") && !access.may_publish(&mut rights, who, "a"));
+        current.replace(Policy::default());
+        access.refresh();
+        assert!(access.may_publish(&mut rights, who, "z") && !access.may_publish(&mut rights, who, "$SYS/x"));
+    }
+
+    #[test]
+    fn client_identifiers_follow_the_user_name_where_they_have_to() {
+        for (rule, id, permitted) in [
+            (ClientIds::Any, "x", true),
+            (ClientIds::UserName, "bob", true),
+            (ClientIds::UserName, "bob2", false),
+            (ClientIds::UserName, "", false),
+            (ClientIds::BeginWithUserName, "bob-2", true),
+            (ClientIds::BeginWithUserName, "bo", false),
+        ] {
+            assert_eq!(rule.permits("bob", id), permitted, "{rule:?} {id}");
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Who a client is: decided by the shard that read its CONNECT, before it goes home.
+//!
+//! A password that was verified a moment ago is known at once. Any other is hashed elsewhere: the connection is parked
+//! with its CONNECT, under the deadline that it has anyway, until the answer comes.
+
+use std::sync::Arc;
+
+use crate::access::{Anonymous, Answer, Identity, Login, Outcome, Verdict};
+use crate::memory::{Key, ShardId};
+use crate::wire::{Connect, Reason};
+
+use super::Core;
+use super::connection::{Phase, Refusal};
+
+/// Whether it is known who sent a CONNECT.
+#[must_use]
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(super) enum Identified {
+    Yes,
+    /// The connection is parked.
+    Later,
+    /// It was refused.
+    No,
+}
+
+impl Core {
+    /// Finds out who sent a CONNECT, if that is not known yet.
+    pub(super) fn identify(&mut self, key: Key, connect: &Connect<'_>, home: ShardId) -> Identified {
+        let now = self.now;
+        let Some(connection) = self.connections.get_mut(key) else { return Identified::No };
+        if connection.identity.is_some() {
+            return Identified::Yes;
+        }
+        let listener = connection.listener.0;
+        // A certificate stands for a user, unless CONNECT names one whose password can be verified.
+        let certified: Option<Arc<str>> =
+            connection.secure.as_ref().and_then(|secure| secure.peer().user.map(Arc::from));
+        let refusal = match (connect.authentication_method, connect.user_name) {
+            // No method is offered, so nothing but CONNACK follows such a CONNECT.
+            // [MQTT-3.1.2-30] [MQTT-4.12.0-1] [MQTT-4.12.0-6]
+            (Some(_), _) => (Reason::BAD_AUTHENTICATION_METHOD, "no Authentication Method is configured"),
+            (None, Some(user)) if self.access.has_users() => {
+                let login = Login {
+                    user,
+                    password: connect.password.unwrap_or_default(),
+                    peer: connection.peer.ip(),
+                    connection: key,
+                    patience_ms: connection.deadline.saturating_sub(now),
+                };
+                match self.access.verify(login) {
+                    Verdict::Verified(user) => {
+                        return self.known(key, Identity { user: Some(user) }, connect);
+                    }
+                    Verdict::Later => {
+                        connection.phase = Phase::Verifying { home, refusal: None };
+                        return Identified::Later;
+                    }
+                    Verdict::Busy => (Reason::SERVER_UNAVAILABLE, "too many passwords wait to be verified"),
+                }
+            }
+            (None, Some(_) | None) if certified.is_some() => {
+                return self.known(key, Identity { user: certified }, connect);
+            }
+            (None, Some(_) | None) => match self.access.anonymous(listener) {
+                Anonymous::Admitted => return self.known(key, Identity::default(), connect),
+                Anonymous::Refused => (Reason::NOT_AUTHORIZED, "anonymous clients are not let in here"),
+            },
+        };
+        self.refuse_client(key, connect, refusal)
+    }
+
+    fn known(&mut self, key: Key, identity: Identity, connect: &Connect<'_>) -> Identified {
+        let rule = self.access.policy().client_ids;
+        if identity.user.as_ref().is_some_and(|user| !rule.permits(user, connect.client_id)) {
+            let why = "the Client Identifier does not go with the user name";
+            return self.refuse_client(key, connect, (Reason::CLIENT_IDENTIFIER_NOT_VALID, why));
+        }
+        match self.connections.get_mut(key) {
+            Some(connection) => {
+                connection.identity = Some(identity);
+                Identified::Yes
+            }
+            None => Identified::No,
+        }
+    }
+
+    fn refuse_client(&mut self, key: Key, connect: &Connect<'_>, (reason, why): Refusal) -> Identified {
+        self.refuse_connect(key, connect.version, reason, connect.packet_size_max, why);
+        Identified::No
+    }
+
+    /// Refuses a connection that has its CONNECT at the front of its bytes.
+    pub(super) fn refuse_login(&mut self, key: Key, refusal: Refusal) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let bytes = std::mem::take(&mut connection.partial);
+        self.with_connect(&bytes, |core, connect| Some(core.refuse_client(key, connect, refusal)));
+    }
+
+    /// Once per turn: logins that were decided elsewhere.
+    pub(super) fn take_answers(&mut self) {
+        while let Some(answer) = self.access.answer() {
+            self.answer_arrived(answer);
+        }
+    }
+
+    fn answer_arrived(&mut self, Answer { connection: key, outcome }: Answer) {
+        if matches!(outcome, Outcome::Wrong { .. }) {
+            self.counters().logins_failed_total.add(1);
+        }
+        let now = self.now;
+        // Its peer may have lost patience, or its deadline may have passed.
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Phase::Verifying { home, refusal: None } = connection.phase else { return };
+        let wrong = (Reason::BAD_USER_NAME_OR_PASSWORD, "the user name or the password is wrong");
+        match outcome {
+            Outcome::Verified(user) => {
+                connection.phase = Phase::Opening;
+                let bytes = std::mem::take(&mut connection.partial);
+                let identity = Identity { user: Some(user) };
+                let known =
+                    self.with_connect(&bytes, |core, connect| Some(core.known(key, identity, connect)));
+                if let (Some(connection), Some(Identified::Yes)) = (self.connections.get_mut(key), known) {
+                    connection.partial = bytes;
+                    self.go_home(key, home);
+                }
+            }
+            Outcome::Wrong { hold_ms: 0 } => self.refuse_login(key, wrong),
+            Outcome::Wrong { hold_ms } => {
+                connection.phase = Phase::Verifying { home, refusal: Some(wrong) };
+                self.set_deadline(key, now + hold_ms);
+            }
+            Outcome::TooSoon => {
+                let why = "too many logins from this address have failed";
+                self.refuse_login(key, (Reason::CONNECTION_RATE_EXCEEDED, why));
+            }
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! `ringmq passwd`, and that a broker takes what it writes.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Output, Stdio};
+
+use super::place::{Place, connect, reload};
+use super::support::{Broker, Client, V5};
+
+/// Runs `ringmq passwd` with this on stdin.
+pub fn passwd(arguments: &[&str], stdin: &str) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_ringmq"))
+        .arg("passwd")
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    let mut pipe = child.stdin.take().expect("stdin is piped");
+    pipe.write_all(stdin.as_bytes()).expect("stdin is written");
+    drop(pipe);
+    child.wait_with_output().expect("it ends")
+}
+
+fn set(file: &str, user: &str, password: &str) {
+    let output = passwd(&[file, user, "--password-stdin"], &format!("{password}\n"));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn sets_changes_and_deletes_users_and_a_broker_follows() {
+    let place = Place::new(&[]);
+    let file = place.users();
+    fs::remove_file(&file).expect("the empty file goes");
+    set(&file, "alice", "one");
+    set(&file, "bob smith", "two words");
+    let mode = fs::metadata(&file).expect("it is there").permissions().mode() & 0o777;
+    assert_eq!(mode, 0o600);
+    let text = fs::read_to_string(&file).expect("it is text");
+    assert!(text.starts_with("alice:$argon2id$v=19$m=19456,t=2,p=1$"), "{text}");
+
+    let mut broker = place.broker(4, None, &[]);
+    let code = |broker: &Broker, user: &str, password: &str| {
+        Client::connect(broker, &connect(V5, user).password(password)).1.code
+    };
+    assert_eq!(code(&broker, "alice", "one"), 0);
+    assert_eq!(code(&broker, "bob smith", "two words"), 0);
+    assert_eq!(code(&broker, "bob smith", "two  words"), 0x86);
+    set(&file, "alice", "three");
+    assert!(passwd(&[&file, "bob smith", "--delete"], "").status.success());
+    reload(&mut broker);
+    assert_eq!(code(&broker, "alice", "three"), 0);
+    assert_eq!(code(&broker, "alice", "one"), 0x86);
+    assert_eq!(code(&broker, "bob smith", "two words"), 0x86);
+}
+
+#[test]
+fn what_is_wrong_is_said_and_nothing_is_changed() {
+    let place = Place::new(&["alice"]);
+    let file = place.users();
+    let before = fs::read_to_string(&file).expect("it is there");
+    for (arguments, stdin, word) in [
+        (&[&*file, "alice", "--password-stdin"][..], "\n", "empty"),
+        (&[&*file, "a:b", "--password-stdin"], "x\n", "user name"),
+        (&[&*file, "bob", "--delete"], "", "no user"),
+        (&[&*file], "", "USER"),
+        (&["/nonexistent/users", "bob", "--password-stdin"], "x\n", "/nonexistent"),
+    ] {
+        let output = passwd(arguments, stdin);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(64), "{said}");
+        assert!(said.contains(word), "{arguments:?}: {said}");
+    }
+    assert_eq!(fs::read_to_string(&file).expect("it is there"), before);
+}
