@@ -6,7 +6,9 @@
 mod access;
 mod commands;
 mod file;
+mod placement;
 mod size;
+mod tls;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -14,18 +16,23 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, ValueEnum};
 
-use crate::access::Settings;
+use crate::access::Settings as AccessSettings;
 use crate::clock::Millis;
-use crate::io::machine::{Machine, parse_cpus};
+use crate::io::kernel::Choice;
+use crate::io::machine::Machine;
 use crate::limits::{Limits, QueueFull};
 use crate::log::{Format, Level};
 use crate::memory::{CLASSES, Class, ShardSet};
+use crate::transport::tls::Settings;
 
 use commands::Sources;
 pub use commands::{check, effective, passwd};
 pub use file::FileError;
+use placement::placement;
+pub use placement::ranges;
 use size::Size;
 pub use size::bytes;
+use tls::{TlsFlags, tls};
 
 /// Exit codes, as sysexits.h has them.
 pub mod exit {
@@ -44,9 +51,13 @@ pub mod exit {
 /// A broker's configuration, complete and checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
+    /// Addresses of plain MQTT.
     pub listen: Vec<SocketAddr>,
+    pub tls: Option<TlsConfig>,
     /// One entry per shard: the CPU that it is bound to, if any.
     pub placement: Vec<Option<u16>>,
+    /// Which way to the kernel.
+    pub io: Choice,
     pub limits: Limits,
     /// Was `connections_max` asked for? If not, it follows the limit of descriptors.
     pub connections_asked: bool,
@@ -56,9 +67,16 @@ pub struct Config {
     pub sys_interval_ms: Millis,
     pub shutdown_timeout_ms: Millis,
     pub allow_anonymous: bool,
-    pub access: Settings,
+    pub access: AccessSettings,
     /// The command line that would listen to the network, for the start text; empty if this one does.
     pub network_hint: String,
+}
+
+/// MQTT over TLS.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TlsConfig {
+    pub listen: Vec<SocketAddr>,
+    pub settings: Settings,
 }
 
 /// Why there is no configuration.
@@ -145,6 +163,8 @@ struct Flags {
     #[command(flatten)]
     access: access::AccessFlags,
     #[command(flatten)]
+    tls: TlsFlags,
+    #[command(flatten)]
     core: CoreFlags,
     #[command(flatten)]
     client: ClientFlags,
@@ -164,14 +184,14 @@ struct AddressFlags {
     /// Address and port to listen on; may be given several times
     ///
     /// IPv6 in brackets: [::1]:1883. With port 0 the kernel chooses one, which is printed. An address that others can
-    /// reach needs --password-file or --allow-anonymous.
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:1883", value_parser = parse_address)]
+    /// reach needs --password-file or --allow-anonymous. [default: 127.0.0.1:1883, unless --tls-listen is given]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_address)]
     listen: Vec<SocketAddr>,
 
     /// Let clients in that name no user, at every address
     ///
-    /// Without this flag they are let in at loopback addresses only, and nowhere if there is a --password-file. What
-    /// they may do then is up to the rules.
+    /// Without this flag they are let in at loopback addresses only, and nowhere if there is a --password-file; a client
+    /// with a certificate (--tls-client-ca) is not anonymous. What they may do then is up to the rules.
     #[arg(long)]
     allow_anonymous: bool,
 }
@@ -195,6 +215,13 @@ struct CoreFlags {
     /// Let the scheduler move shards between CPUs
     #[arg(long)]
     no_pin: bool,
+
+    /// How to talk to the kernel
+    ///
+    /// Containers often forbid io_uring: Docker, Podman and containerd by default. What is taken, and why, is printed at
+    /// the start.
+    #[arg(long, value_enum, value_name = "WAY", default_value_t = Choice::Auto)]
+    io: Choice,
 }
 
 #[derive(Args, Debug)]
@@ -379,9 +406,16 @@ impl Config {
         let flags = Flags::try_parse_from(&sources.arguments).map_err(ConfigError::Clap)?;
         let placement = placement(&flags.core, machine, affinity).map_err(ConfigError::Wrong)?;
         let limits = limits(&flags, machine).map_err(ConfigError::Wrong)?;
-        let listen = &flags.address.listen;
-        distinct(listen).map_err(ConfigError::Wrong)?;
-        let open: Vec<&SocketAddr> = listen.iter().filter(|address| !address.ip().is_loopback()).collect();
+        let tls = tls(&flags.tls).map_err(ConfigError::Wrong)?;
+        let mut listen = flags.address.listen.clone();
+        if listen.is_empty() && tls.is_none() {
+            listen.push(SocketAddr::from(([127, 0, 0, 1], 1883)));
+        }
+        let tls_listen = tls.as_ref().map_or(&[][..], |tls| &tls.listen);
+        distinct(&[&listen, tls_listen].concat()).map_err(ConfigError::Wrong)?;
+        let certified = tls.as_ref().is_some_and(|tls| tls.settings.clients.is_required());
+        let anonymous = listen.iter().chain(tls_listen.iter().filter(|_| !certified));
+        let open: Vec<&SocketAddr> = anonymous.filter(|address| !address.ip().is_loopback()).collect();
         let has_users = flags.access.has_users();
         if let (Some(address), false) = (open.first(), flags.address.allow_anonymous || has_users) {
             return Err(ConfigError::Wrong(format!(
@@ -392,15 +426,20 @@ impl Config {
             )));
         }
         let port = listen.first().map(SocketAddr::port).filter(|port| *port != 0).unwrap_or(1883);
-        let network_hint = match open.is_empty() {
+        let network_hint = match open.is_empty() && tls.is_none() {
             true if has_users => format!("{} --listen 0.0.0.0:{port}", command(&without_listen(args))),
             true => format!("{} --listen 0.0.0.0:{port} --allow-anonymous", command(&without_listen(args))),
             false => String::new(),
         };
+        let listeners = listen.iter().map(|address| (*address, false));
+        let listeners = listeners.chain(tls_listen.iter().map(|address| (*address, certified)));
+        let access = access::settings(&flags.access, listeners, flags.address.allow_anonymous);
         let operation = &flags.operation;
         Ok(Config {
-            listen: listen.clone(),
+            listen,
+            tls,
             placement,
+            io: flags.core.io,
             limits,
             connections_asked: flags.client.connections_max.is_some(),
             log_level: operation.log_level,
@@ -408,9 +447,15 @@ impl Config {
             sys_interval_ms: operation.sys_interval * 1000,
             shutdown_timeout_ms: operation.shutdown_timeout * 1000,
             allow_anonymous: flags.address.allow_anonymous,
-            access: access::settings(&flags.access, listen, flags.address.allow_anonymous),
+            access,
             network_hint,
         })
+    }
+
+    /// All addresses: those of plain MQTT, then those of TLS.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        let tls = self.tls.as_ref().map_or(&[][..], |tls| &tls.listen);
+        [&self.listen, tls].concat()
     }
 
     pub fn shards(&self) -> u16 {
@@ -459,52 +504,6 @@ fn command(args: &[String]) -> String {
         false => format!("'{}'", arg.replace('\'', "'\\''")),
     };
     args.iter().map(quote).collect::<Vec<_>>().join(" ")
-}
-
-/// Which shards there are, and where.
-///
-/// Shards are bound to CPUs if CPUs were named, or if there are at least as many shards as CPUs. With fewer, binding
-/// would put every such process of a machine on the same first CPUs.
-fn placement(flags: &CoreFlags, machine: &Machine, affinity: &[u16]) -> Result<Vec<Option<u16>>, String> {
-    let named =
-        flags.cores.as_deref().map(parse_cpus).transpose().map_err(|error| format!("--cores: {error}"))?;
-    if let Some(missing) = named.iter().flatten().find(|cpu| !machine.cpus_online.contains(cpu)) {
-        return Err(format!(
-            "--cores: there is no CPU {missing} on this machine; there are {}. See: lscpu --extended",
-            ranges(&machine.cpus_online)
-        ));
-    }
-    if affinity.is_empty() {
-        return Err("this process may use no CPU; see: taskset -p $$".to_owned());
-    }
-    let granted = machine.cpu_quota.map_or(usize::MAX, |quota| (quota as usize).max(1));
-    let cpus = named.as_deref().unwrap_or(affinity);
-    let count = match (flags.shards, &named) {
-        (Some(shards), _) => usize::from(shards),
-        (None, Some(named)) => named.len(),
-        (None, None) => affinity.len().min(granted),
-    };
-    if count > ShardSet::MAX {
-        return Err(format!("--cores: {count} shards are more than the {} that there can be", ShardSet::MAX));
-    }
-    let pin = !flags.no_pin && (named.is_some() || count >= cpus.len());
-    Ok((0..count).map(|shard| pin.then(|| cpus[shard % cpus.len()])).collect())
-}
-
-/// Numbers as `0-3,6`.
-pub fn ranges(numbers: &[u16]) -> String {
-    let mut parts: Vec<(u16, u16)> = Vec::new();
-    for &number in numbers {
-        match parts.last_mut() {
-            Some((_, last)) if *last + 1 == number => *last = number,
-            _ => parts.push((number, number)),
-        }
-    }
-    let part = |(first, last): &(u16, u16)| match first == last {
-        true => first.to_string(),
-        false => format!("{first}-{last}"),
-    };
-    parts.iter().map(part).collect::<Vec<_>>().join(",")
 }
 
 fn limits(flags: &Flags, machine: &Machine) -> Result<Limits, String> {
@@ -692,6 +691,17 @@ mod tests {
             ("--receive-maximum 0", "receive-maximum"),
             ("--connect-timeout 0", "connect-timeout"),
             ("--no-such-flag", "--no-such-flag"),
+            ("--tls-listen 127.0.0.1:8883 --tls-cert c", "--tls-key"),
+            ("--tls-cert c --tls-key k", "--tls-listen"),
+            (
+                "--tls-listen 127.0.0.1:8883 --tls-cert c --tls-key k --tls-client-cert required",
+                "--tls-client-ca",
+            ),
+            (
+                "--tls-listen 127.0.0.1:8883 --tls-cert c --tls-key k --tls-client-ca a --tls-client-cert none",
+                "no use",
+            ),
+            ("--listen 127.0.0.1:8883 --tls-listen 127.0.0.1:8883 --tls-cert c --tls-key k", "twice"),
         ] {
             let error = refused(line);
             assert!(error.contains(word), "{line}: {error}");

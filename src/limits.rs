@@ -39,7 +39,8 @@ pub struct Limits {
     pub queue_full: QueueFull,
     /// Bytes that wait for one connection's socket. Beyond it QoS 0 messages are dropped and QoS 1 and 2 stay queued.
     pub send_buffer_bytes_max: u32,
-    /// Retained messages. Beyond it a new topic is not retained (PUBACK 0x97), an existing one is still replaced.
+    /// Retained messages. Beyond it a message on a new topic is delivered but not retained; an existing one is still
+    /// replaced.
     pub retained_messages_max: u64,
     /// Bytes of retained messages; as above.
     pub retained_bytes_max: u64,

@@ -59,6 +59,12 @@ counters! {
     connections_refused_total,
     /// Connections handed to their home.
     hand_offs_total,
+    /// Subscriptions refused because a session has as many as it may.
+    subscriptions_refused_total,
+    /// Connections closed because the memory for partial packets was used up.
+    dropped_receive_memory_total,
+    /// Times accepting stopped because too many connections waited to go home.
+    accept_holds_total,
     /// CONNECT packets refused.
     connects_refused_total,
     /// User names or passwords that were wrong.
@@ -75,6 +81,10 @@ counters! {
     keep_alive_timeouts_total,
     /// Connections closed before a CONNECT came.
     connect_timeouts_total,
+    /// Handshakes of transports (TLS) that came to their end.
+    handshakes_total,
+    /// Connections closed because the peer broke the rules of its transport, or could not prove who it is.
+    transport_failures_total,
     /// Control Packets received.
     packets_received_total,
     /// Control Packets sent.

@@ -18,14 +18,17 @@ use crate::access::hashing::{self, HASHING_THREADS_MAX, Hasher, Hashing};
 use crate::access::{Access, Current, FileError, Settings, Users, Verifier};
 use crate::clock::Millis;
 use crate::config::{self, Config, exit};
+use crate::io::kernel::{Kernel, KernelError, Visitor};
 use crate::io::sockets::{self, Cause, ListenError, Locks};
-use crate::io::uring::{Features, Peers, Sizes, Unavailable, Uring};
-use crate::io::{Driver, Io, Wait};
+use crate::io::uring::Unavailable;
+use crate::io::{Driver, Wait};
 use crate::limits::{Limits, QueueFull};
 use crate::memory::{Class, Pool, ShardId};
 use crate::mesh::{self, Bounds};
 use crate::metrics::{Counters, sum};
-use crate::shard::{Live, Options, Parcel, Setup, Shard, Stopping, Turn};
+use crate::shard::{ListenerKind, Live, Options, Parcel, Setup, Shard, Stopping, Turn};
+use crate::transport::Acceptor;
+use crate::transport::tls::{LoadError, Reload, TlsAcceptor};
 
 /// Bytes of all rings between shards together.
 const MESH_RING_BYTES: usize = 32 << 20;
@@ -52,8 +55,9 @@ const ABANDON_PATIENCE: Duration = Duration::from_millis(200);
 /// Why a broker did not start.
 #[derive(Debug)]
 pub enum StartError {
-    Uring(Unavailable),
+    Kernel(KernelError),
     Listen(ListenError),
+    Tls(LoadError),
     /// Too few descriptors for what was asked.
     Descriptors {
         limit: u64,
@@ -78,14 +82,16 @@ impl StartError {
     /// The code that the process exits with.
     pub fn exit_code(&self) -> u8 {
         match self {
-            StartError::Uring(Unavailable::Failed { .. }) => exit::SYSTEM,
-            StartError::Uring(_) => exit::UNAVAILABLE,
+            StartError::Kernel(KernelError::Uring(Unavailable::Failed { .. }) | KernelError::Epoll(_)) => {
+                exit::SYSTEM
+            }
+            StartError::Kernel(KernelError::Uring(_)) => exit::UNAVAILABLE,
             StartError::Listen(error) => match error.cause {
                 Cause::Privileged => exit::PRIVILEGE,
                 Cause::NotHere => exit::USAGE,
                 Cause::Instance | Cause::Taken | Cause::Descriptors | Cause::Other(_) => exit::SYSTEM,
             },
-            StartError::Pin { .. } => exit::USAGE,
+            StartError::Pin { .. } | StartError::Tls(_) => exit::USAGE,
             StartError::Access(_) => exit::CONFIG,
             StartError::Descriptors { .. } | StartError::System { .. } => exit::SYSTEM,
         }
@@ -95,9 +101,10 @@ impl StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            StartError::Uring(error) => error.fmt(f),
+            StartError::Kernel(error) => error.fmt(f),
             StartError::Listen(error) => error.fmt(f),
             StartError::Access(error) => error.fmt(f),
+            StartError::Tls(error) => error.fmt(f),
             StartError::Descriptors { limit, needed, connections } => write!(
                 f,
                 "this process may have {limit} descriptors, and {connections} connections need {needed}. More for this \
@@ -116,9 +123,15 @@ impl fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
-impl From<Unavailable> for StartError {
-    fn from(error: Unavailable) -> StartError {
-        StartError::Uring(error)
+impl From<KernelError> for StartError {
+    fn from(error: KernelError) -> StartError {
+        StartError::Kernel(error)
+    }
+}
+
+impl From<LoadError> for StartError {
+    fn from(error: LoadError) -> StartError {
+        StartError::Tls(error)
     }
 }
 
@@ -150,12 +163,14 @@ pub enum Stopped {
 pub struct Server {
     shards: Vec<JoinHandle<Live>>,
     control: Arc<Control>,
-    /// A ring of its own, to wake shards that sleep.
-    bell: Uring,
+    /// To wake shards that sleep.
+    bell: Box<dyn Driver>,
     addresses: Vec<SocketAddr>,
     counters: Arc<[Counters]>,
     limits: Arc<Limits>,
-    features: Features,
+    kernel: Kernel,
+    /// Of all TLS listeners.
+    acceptors: Vec<Arc<TlsAcceptor>>,
     access: Gatekeeping,
     _locks: Locks,
 }
@@ -172,7 +187,7 @@ struct Gatekeeping {
 struct Seat {
     setup: Setup,
     cpu: Option<u16>,
-    peers: Arc<Peers>,
+    kernel: Kernel,
     listeners: Vec<TcpListener>,
     control: Arc<Control>,
     epoch: Instant,
@@ -187,15 +202,14 @@ impl Server {
     /// What is missing, forbidden or taken, with what to type. Nothing stays behind.
     pub fn start(config: &Config) -> Result<Server, StartError> {
         let (policy, users) = config.access.load().map_err(StartError::Access)?;
-        let features = Features::probe()?;
         let shards = config.shards();
-        let limits = Arc::new(fit_descriptors(config)?);
-        let listening = sockets::listen(&config.listen, shards, sockets::BACKLOG)?;
-        // The last entries of the table are this thread's and those of the threads that hash.
+        // The last seats are this thread's and those of the threads that hash.
         let hashers = hashing_threads(&users);
-        let peers = Arc::new(Peers::new(shards + 1 + hashers));
-        let tiny = Sizes { sq_entries: 256, cq_entries: 256, buffers: 1, buffer_bytes: 1 };
-        let mut bell = Uring::new(tiny, shards, Arc::clone(&peers), Vec::new())?;
+        let kernel = Kernel::choose(config.io, shards + 1 + hashers)?;
+        let limits = Arc::new(fit_descriptors(config)?);
+        let (acceptors, kinds) = listeners(config)?;
+        let listening = sockets::listen(&config.addresses(), shards, sockets::BACKLOG)?;
+        let mut bell = kernel.ringer(shards)?;
         let keys = [bell.random(), bell.random(), bell.random(), bell.random()];
         let counters: Arc<[Counters]> = (0..shards).map(|_| Counters::default()).collect();
         let pool = Pool::new(config::pools(&limits));
@@ -207,11 +221,13 @@ impl Server {
         let users_len = users.as_ref().map_or(0, Users::len);
         let (hashing, desks) = match users {
             Some(users) => {
-                let key: Vec<u8> = (0..4).flat_map(|_| bell.random().to_ne_bytes()).collect();
-                let key = key.try_into().unwrap_or_default();
+                let mut key = [0; 32];
+                for part in key.chunks_mut(8) {
+                    part.copy_from_slice(&bell.random().to_ne_bytes());
+                }
                 let (hashing, desks, threads) = hashing::build(users, key, shards, usize::from(hashers));
                 for (index, hasher) in threads.into_iter().enumerate() {
-                    start_hashing(hasher, shards + 1 + index as ShardId, Arc::clone(&peers))?;
+                    start_hashing(hasher, shards + 1 + index as ShardId, kernel.clone())?;
                 }
                 (Some(hashing), desks.into_iter().map(Some).collect())
             }
@@ -236,14 +252,14 @@ impl Server {
                 links,
                 pool: Arc::clone(&pool),
                 counters: Arc::clone(&counters),
-                listeners: listeners.len() as u16,
+                listeners: kinds.clone(),
                 stopping: Arc::clone(&stopping),
                 access: access.next().unwrap_or_default(),
                 options: options.clone(),
             };
-            let (peers, control, ready) = (Arc::clone(&peers), Arc::clone(&control), ready.clone());
+            let (kernel, control, ready) = (kernel.clone(), Arc::clone(&control), ready.clone());
             let name = format!("shard-{}", setup.id);
-            let seat = Seat { setup, cpu, peers, listeners, control, epoch, ready, go };
+            let seat = Seat { setup, cpu, kernel, listeners, control, epoch, ready, go };
             let thread = std::thread::Builder::new()
                 .name(name)
                 .spawn(move || serve(seat))
@@ -279,7 +295,8 @@ impl Server {
             addresses: listening.addresses,
             counters,
             limits,
-            features,
+            kernel,
+            acceptors,
             access: Gatekeeping { settings: config.access.clone(), current, hashing, users: users_len },
             _locks: listening.locks,
         })
@@ -290,17 +307,25 @@ impl Server {
         &self.addresses
     }
 
+    /// What stands behind the TLS listeners, to be loaded again (see [`crate::transport::tls::Reload`]).
+    pub fn acceptors(&self) -> &[Arc<TlsAcceptor>] {
+        &self.acceptors
+    }
+
     /// The counters of all shards.
     pub fn counters(&self) -> &Arc<[Counters]> {
         &self.counters
     }
 
-    /// Reads the files of users and rules again. All of it takes effect, or nothing; clients stay connected.
+    /// Reads certificates, keys, CAs, users and rules again. All of it takes effect, or nothing; clients stay connected.
     ///
     /// # Errors
     /// The file that is missing or wrong.
-    pub fn reload(&mut self) -> Result<(), FileError> {
-        let (policy, users) = self.access.settings.load()?;
+    pub fn reload(&mut self) -> Result<(), StartError> {
+        let (policy, users) = self.access.settings.load().map_err(StartError::Access)?;
+        let certificates = Reload::load(&self.acceptors)?;
+        // Nothing below can fail.
+        certificates.swap();
         if let (Some(hashing), Some(users)) = (&self.access.hashing, users) {
             self.access.users = users.len();
             hashing.replace(users);
@@ -367,9 +392,12 @@ impl Server {
             QueueFull::Disconnect => "the client is disconnected",
         };
         let mut lines = vec![format!("ringmq {}", env!("CARGO_PKG_VERSION"))];
-        lines.extend(self.addresses.iter().map(|address| format!("listening on {address}")));
+        let plain = config.listen.len();
+        lines.extend(self.addresses.iter().enumerate().map(|(index, address)| {
+            format!("listening on {address}{}", if index < plain { "" } else { " (TLS)" })
+        }));
         lines.push(format!("shards: {}, {cpus}", self.shards.len()));
-        lines.push(format!("kernel: {}", self.features));
+        lines.push(format!("io: {}", self.kernel));
         lines.push(format!(
             "limits: {} connections, packets of {}, {} messages and {} queued a session ({full}), {} retained messages \
              of {} in all, {} of memory; all: ringmq --help",
@@ -427,12 +455,11 @@ fn hashing_threads(users: &Option<Users>) -> u16 {
 }
 
 /// A thread that hashes, with a ring of its own to wake shards; it ends with them.
-fn start_hashing(hasher: Hasher, here: ShardId, peers: Arc<Peers>) -> Result<(), StartError> {
+fn start_hashing(hasher: Hasher, here: ShardId, kernel: Kernel) -> Result<(), StartError> {
     let (ready, is_ready) = mpsc::channel();
     let serve = move || {
         sockets::go_last();
-        let tiny = Sizes { sq_entries: 8, cq_entries: 16, buffers: 1, buffer_bytes: 1 };
-        let mut ring = match Uring::new(tiny, here, peers, Vec::new()) {
+        let mut ring = match kernel.ringer(here) {
             Ok(ring) => ring,
             Err(error) => return drop(ready.send(Err(error.into()))),
         };
@@ -453,11 +480,25 @@ fn start_hashing(hasher: Hasher, here: ShardId, peers: Arc<Peers>) -> Result<(),
     is_ready.recv().unwrap_or_else(|_| Err(ended()))
 }
 
+/// What the connections of each address speak, in the order of [`Config::addresses`]. All TLS addresses have one
+/// acceptor, so a client resumes at any of them.
+fn listeners(config: &Config) -> Result<(Vec<Arc<TlsAcceptor>>, Vec<ListenerKind>), LoadError> {
+    let mut kinds = vec![ListenerKind::Plain; config.listen.len()];
+    let mut acceptors = Vec::new();
+    if let Some(tls) = &config.tls {
+        let acceptor = Arc::new(TlsAcceptor::new(tls.settings.clone())?);
+        let kind = || ListenerKind::Secure(Arc::clone(&acceptor) as Arc<dyn Acceptor>);
+        kinds.extend(tls.listen.iter().map(|_| kind()));
+        acceptors.push(acceptor);
+    }
+    Ok((acceptors, kinds))
+}
+
 /// The configured limits, with as many connections as there can be descriptors.
 fn fit_descriptors(config: &Config) -> Result<Limits, StartError> {
     let failed = |error| StartError::System { what: "the limit of descriptors", error };
     let limit = sockets::raise_descriptor_limit().map_err(failed)?;
-    let own = DESCRIPTORS_RESERVED + u64::from(config.shards()) * (config.listen.len() as u64 + 1);
+    let own = DESCRIPTORS_RESERVED + u64::from(config.shards()) * (config.addresses().len() as u64 + 1);
     let available = limit.saturating_sub(own);
     let asked = u64::from(config.limits.connections_max);
     let least = if config.connections_asked { asked } else { CONNECTIONS_MIN };
@@ -482,24 +523,50 @@ fn mesh_bounds(shards: u16, bytes: u64) -> Bounds {
 
 /// A shard's thread, from its seat to its end.
 fn serve(seat: Seat) -> Live {
-    let Seat { setup, cpu, peers, listeners, control, epoch, ready, go } = seat;
-    // Bound first, so that the memory that the ring takes is near this CPU.
+    let Seat { setup, cpu, kernel, listeners, control, epoch, ready, go } = seat;
+    // Bound first, so that the memory that the driver takes is near this CPU.
     let bound = cpu.map_or(Ok(()), |cpu| sockets::pin(cpu).map_err(|error| StartError::Pin { cpu, error }));
-    let ring = bound.and_then(|()| Ok(Uring::new(Sizes::default(), setup.id, peers, listeners)?));
-    let ring = match ring {
-        Ok(ring) => ring,
-        Err(error) => {
-            let _ = ready.send(Err(error));
-            return Live::default();
+    let id = setup.id;
+    let seated = Seated { setup, control, epoch, ready, go };
+    match bound {
+        Ok(()) => kernel.drive(id, listeners, seated),
+        Err(error) => seated.give_up(error),
+    }
+}
+
+/// A shard's seat once its thread is where it belongs; `visit` runs the shard to its end.
+struct Seated {
+    setup: Setup,
+    control: Arc<Control>,
+    epoch: Instant,
+    ready: mpsc::Sender<Result<(), StartError>>,
+    go: mpsc::Receiver<()>,
+}
+
+impl Seated {
+    fn give_up(self, error: StartError) -> Live {
+        let _ = self.ready.send(Err(error));
+        Live::default()
+    }
+}
+
+impl Visitor for Seated {
+    type Output = Live;
+
+    fn visit<D: Driver>(self, driver: D) -> Live {
+        let Seated { setup, control, epoch, ready, go } = self;
+        let shard = Shard::new(setup, driver, now(epoch));
+        let _ = ready.send(Ok(()));
+        drop(ready);
+        match go.recv() {
+            Ok(()) => drive(shard, &control, epoch),
+            // Another shard could not start.
+            Err(_) => Live::default(),
         }
-    };
-    let shard = Shard::new(setup, ring, now(epoch));
-    let _ = ready.send(Ok(()));
-    drop(ready);
-    match go.recv() {
-        Ok(()) => drive(shard, &control, epoch),
-        // Another shard could not start.
-        Err(_) => Live::default(),
+    }
+
+    fn refuse(self, error: KernelError) -> Live {
+        self.give_up(error.into())
     }
 }
 
@@ -509,7 +576,7 @@ fn now(epoch: Instant) -> Millis {
 }
 
 /// The loop of a shard: a turn, then one system call that submits what it asked for and waits for what comes.
-fn drive(mut shard: Shard<Uring>, control: &Control, epoch: Instant) -> Live {
+fn drive<D: Driver>(mut shard: Shard<D>, control: &Control, epoch: Instant) -> Live {
     let mut worked = 0;
     let mut stopping = false;
     loop {
@@ -595,7 +662,9 @@ mod tests {
     #[test]
     fn a_stop_says_goodbye_to_everybody_and_leaves_nothing() {
         for shards in [1, 2, 4] {
-            let config = config(&format!("--listen 127.0.0.1:0 --listen 127.0.0.2:0 --shards {shards}"));
+            let io = if shards == 2 { "epoll" } else { "uring" };
+            let flags = format!("--listen 127.0.0.1:0 --listen 127.0.0.2:0 --shards {shards} --io {io}");
+            let config = config(&flags);
             let mut server = Server::start(&config).unwrap();
             let addresses = server.addresses().to_vec();
             let text = server.start_text(&config);
@@ -663,9 +732,33 @@ mod tests {
     }
 
     #[test]
+    fn where_rings_are_forbidden_the_broker_runs_on_epoll_and_says_why() {
+        let thread = std::thread::spawn(|| {
+            crate::io::uring::forbid_io_uring(libc::EPERM);
+            let error = Server::start(&config("--listen 127.0.0.1:0 --io uring")).map(drop).unwrap_err();
+            assert_eq!(error.exit_code(), exit::UNAVAILABLE, "{error}");
+            let config = config("--listen 127.0.0.1:0 --shards 2");
+            let mut server = Server::start(&config).unwrap();
+            let text = server.start_text(&config);
+            assert!(text.contains(&"io: epoll (io_uring forbidden by seccomp)".to_owned()), "{text:?}");
+            let clients: Vec<TcpStream> = (0..20).map(|_| connect(server.addresses()[0])).collect();
+            drop(clients);
+            server.begin_stop();
+            assert_eq!(server.finish(PATIENCE, wait).0, Stopped::Drained);
+        });
+        thread.join().unwrap();
+    }
+
+    #[test]
     fn a_missing_io_uring_has_its_own_exit_code() {
-        assert_eq!(StartError::from(Unavailable::Filtered).exit_code(), exit::UNAVAILABLE);
-        assert_eq!(StartError::from(Unavailable::Disabled { level: 2 }).exit_code(), exit::UNAVAILABLE);
+        assert_eq!(
+            StartError::from(KernelError::Uring(Unavailable::Filtered)).exit_code(),
+            exit::UNAVAILABLE
+        );
+        assert_eq!(
+            StartError::from(KernelError::Uring(Unavailable::Disabled { level: 2 })).exit_code(),
+            exit::UNAVAILABLE
+        );
     }
 
     #[test]

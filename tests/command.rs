@@ -106,7 +106,7 @@ fn the_start_text_has_what_a_person_needs_to_know() {
     for words in [
         "listening on 127.0.0.1:",
         "shards: 2",
-        "kernel: Linux",
+        "io: Linux",
         "connections",
         "sessions, queued messages and retained messages are lost when this process stops",
         "--shards 2 --listen 0.0.0.0:1883 --allow-anonymous",

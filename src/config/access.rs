@@ -57,16 +57,22 @@ impl AccessFlags {
 }
 
 /// The flags together with the addresses that anonymous clients may or may not use.
-pub(super) fn settings(flags: &AccessFlags, listen: &[SocketAddr], allow_anonymous: bool) -> Settings {
+///
+/// `listeners` are addresses, each with whether a certificate is required there.
+pub(super) fn settings(
+    flags: &AccessFlags,
+    listeners: impl Iterator<Item = (SocketAddr, bool)>,
+    allow_anonymous: bool,
+) -> Settings {
     let AccessFlags { password_file, acl_file, client_ids, strict_subscribe, suback_unspecified } = flags;
-    let anonymous = |address: &SocketAddr| {
-        let admitted = allow_anonymous || address.ip().is_loopback() && password_file.is_none();
+    let anonymous = |(address, certified): (SocketAddr, bool)| {
+        let admitted = allow_anonymous || certified || address.ip().is_loopback() && password_file.is_none();
         if admitted { Anonymous::Admitted } else { Anonymous::Refused }
     };
     Settings {
         password_file: password_file.clone(),
         acl_file: acl_file.clone(),
-        anonymous: listen.iter().map(anonymous).collect(),
+        anonymous: listeners.map(anonymous).collect(),
         client_ids: match client_ids {
             ClientIdsFlag::Any => ClientIds::Any,
             ClientIdsFlag::UserName => ClientIds::UserName,

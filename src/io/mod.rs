@@ -1,7 +1,8 @@
 //! The kernel boundary: what a shard may ask of the world, and what the world answers.
 //!
-//! Knows no MQTT word. A shard runs over the trait [`Io`]; `uring` is the kernel, `sim` is a seeded fake. Everything
-//! that a shard asks for is an operation that completes later; nothing here blocks. The rules that both sides keep:
+//! Knows no MQTT word. A shard runs over the trait [`Io`]; `uring` is the kernel, `epoll` is the kernel where rings are
+//! forbidden, `sim` is a seeded fake. Everything that a shard asks for is an operation that completes later; nothing
+//! here blocks. The rules that both sides keep:
 //!
 //! - One receive and one send per socket at a time. A socket is closed or moved to another shard only after both had
 //!   their final completion.
@@ -9,9 +10,13 @@
 //! - A batch given to [`Io::send`] is owned by `Io` until [`Completion::Sent`] brings it back.
 //! - Completions of one socket and one direction come in order; between sockets there is no order.
 
+pub mod epoll;
+pub mod kernel;
 pub mod machine;
 pub mod sim;
 pub mod sockets;
+#[cfg(test)]
+mod tests;
 mod token;
 pub mod uring;
 
@@ -160,4 +165,6 @@ pub struct Wait {
 pub trait Driver: Io {
     /// Submits everything that was asked for and waits as told.
     fn submit_and_wait(&mut self, wait: Wait);
+    /// System calls so far, of every kind.
+    fn system_calls(&self) -> u64;
 }

@@ -34,6 +34,21 @@ impl Outbox {
         self.bytes.len() + self.spliced_len
     }
 
+    /// Gives it a buffer to encode to if it has none.
+    pub fn provide(&mut self, spare: &mut Vec<Vec<u8>>) {
+        if self.bytes.capacity() == 0
+            && let Some(buffer) = spare.pop()
+        {
+            debug_assert!(buffer.is_empty());
+            self.bytes = buffer;
+        }
+    }
+
+    /// Takes the buffer back if nothing is in it.
+    pub fn reclaim(&mut self) -> Vec<u8> {
+        if self.bytes.is_empty() { std::mem::take(&mut self.bytes) } else { Vec::new() }
+    }
+
     /// Where packets are encoded to; append only.
     pub fn bytes_mut(&mut self) -> &mut Vec<u8> {
         &mut self.bytes

@@ -2,7 +2,7 @@
 //!
 //! Knows nothing of what it carries. From each shard to each other leads one FIFO: a ring (lock-free, fixed size) and
 //! behind it a spill in the writer's memory. Everything goes through the spill and moves to the ring once per turn, so
-//! nothing can overtake and the reader sees one new tail per turn. The spill has no bound of its own: [`Links::is_full`]
+//! nothing can overtake and the reader sees one new tail per turn. The spill has no bound of its own: [`Links::full`]
 //! says when its soft bound is reached, and whoever can be paused must be.
 //!
 //! The reader publishes *registers*: numbers that only grow and that the writer may read at any time. Register

@@ -116,11 +116,12 @@ impl Core {
         self.start_closing(key, Closing::Flush);
     }
 
-    /// Hands a connection to the shard where its client is at home; it waits here while that shard's ring is full.
+    /// Hands a connection to the shard where its client is at home; it waits here while that shard's ring is full or the
+    /// kernel has something of it.
     pub(super) fn send_home(&mut self, key: Key, home: crate::memory::ShardId) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        debug_assert!(connection.is_at_rest() || connection.is_closing());
-        if self.links.full().contains(home) {
+        // The last words of a handshake may still be on their way.
+        if self.links.full().contains(home) || !connection.is_at_rest() {
             if !matches!(connection.phase, Phase::HandOff) {
                 connection.phase = Phase::HandOff;
                 self.hand_offs.push_back(key);
@@ -135,6 +136,7 @@ impl Core {
             peer: connection.peer,
             listener: connection.listener,
             identity: connection.identity,
+            secure: connection.secure,
             bytes: connection.partial,
             connected_at: self.now,
             from: self.id,
@@ -157,10 +159,11 @@ impl Core {
 
     /// A connection came home from another shard.
     pub(super) fn hand_off_arrived(&mut self, hand_off: HandOff) {
-        let HandOff { socket, peer, listener, identity, bytes, connected_at, from: _ } = hand_off;
+        let HandOff { socket, peer, listener, identity, secure, bytes, connected_at, from: _ } = hand_off;
         let deadline = self.now + self.limits.connect_timeout_ms;
         let mut connection = Connection::new(socket, peer, listener, deadline);
         connection.identity = identity;
+        connection.secure = secure;
         connection.partial = bytes;
         let key = self.connections.insert(connection);
         self.set_deadline(key, deadline);

@@ -12,6 +12,7 @@ use crate::memory::{Key, Outbox, ShardId, ShardSet};
 use crate::session::Link;
 use crate::wire::{Reason, Version};
 
+use super::secure::Secure;
 use super::waits::Blocked;
 
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub(super) struct Connection {
     pub listener: ListenerId,
     /// Who its client is; known before the connection goes home.
     pub identity: Option<Identity>,
+    /// What lies between the socket and the stream; a plain connection has nothing there.
+    pub secure: Option<Box<Secure>>,
     pub phase: Phase,
     pub receive_armed: bool,
     pub cancel_in_flight: bool,
@@ -130,6 +133,7 @@ impl Connection {
             peer,
             listener,
             identity: None,
+            secure: None,
             phase: Phase::Opening,
             receive_armed: false,
             cancel_in_flight: false,
@@ -184,6 +188,16 @@ impl Connection {
 
     pub fn is_closing(&self) -> bool {
         matches!(self.phase, Phase::Closing(_))
+    }
+
+    /// There is something to send.
+    pub fn has_output(&self) -> bool {
+        !self.outbox.is_empty() || self.secure.as_ref().is_some_and(|secure| secure.has_output(&self.phase))
+    }
+
+    /// Bytes that it keeps on the way in; the blocks count, not the parts in use.
+    pub fn kept_bytes(&self) -> usize {
+        self.partial.capacity() + self.secure.as_ref().map_or(0, |secure| secure.cost())
     }
 
     /// Nothing of it is owned by the kernel.

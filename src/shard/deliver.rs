@@ -121,23 +121,43 @@ impl Core {
         }
         let mut drops = Drops::default();
         let mut cx = Cx { now, limits: &self.limits, budget: &mut self.budget, drops: &mut drops };
-        let delivered = match slot.connection.and_then(|key| Self::wire(&mut self.connections, &cx, key)) {
+        let delivered = match slot
+            .connection
+            .and_then(|key| Self::wire(&mut self.connections, &mut self.spare_buffers, &cx, key))
+        {
             Some(wire) => slot.session.deliver(Some(wire), fanout, grant, &mut cx),
             None => slot.session.deliver(None, fanout, grant, &mut cx),
         };
         let connection = slot.connection;
         self.count_drops(drops);
+        if delivered != Delivered::Sent {
+            self.reclaim(connection);
+        }
         self.count_delivered(session, connection, delivered, message.payload.len());
     }
 
     /// Where a live connection is written to.
-    fn wire<'a>(connections: &'a mut Arena<Connection>, cx: &Cx<'_>, key: Key) -> Option<Wire<'a>> {
+    fn wire<'a>(
+        connections: &'a mut Arena<Connection>,
+        spare_buffers: &mut Vec<Vec<u8>>,
+        cx: &Cx<'_>,
+        key: Key,
+    ) -> Option<Wire<'a>> {
         let connection = connections.get_mut(key)?;
+        connection.outbox.provide(spare_buffers);
         let send_room = connection.send_room(cx.limits.send_buffer_bytes_max);
         let Connection { phase, outbox, .. } = connection;
         match phase {
             super::connection::Phase::Live(live) => Some(Wire { link: &mut live.link, outbox, send_room }),
             _ => None,
+        }
+    }
+
+    /// A connection with nothing to send keeps no buffer.
+    fn reclaim(&mut self, connection: Option<Key>) {
+        if let Some(connection) = connection.and_then(|key| self.connections.get_mut(key)) {
+            let buffer = connection.outbox.reclaim();
+            self.recycle(buffer);
         }
     }
 
@@ -229,7 +249,7 @@ impl Core {
         };
         let Some(slot) = self.sessions.get_mut(session) else { return };
         let has_cursors = slot.cursors.is_some();
-        if let Some(wire) = Self::wire(&mut self.connections, &cx, key) {
+        if let Some(wire) = Self::wire(&mut self.connections, &mut self.spare_buffers, &cx, key) {
             let pumped = slot.session.pump(wire, &mut cx);
             let packets = pumped.published + pumped.released;
             let counters = &self.counters[usize::from(self.id)];
@@ -238,6 +258,8 @@ impl Core {
             self.count_drops(drops);
             if packets > 0 {
                 self.mark_dirty(key);
+            } else {
+                self.reclaim(Some(key));
             }
         }
         if has_cursors {

@@ -84,16 +84,17 @@ impl Core {
         }
     }
 
-    /// Charges the bytes that wait to be parsed; the block counts, not the part in use.
+    /// Charges what a connection keeps on the way in.
     pub(super) fn charge_receive(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        let kept = connection.partial.capacity();
+        let kept = connection.kept_bytes();
         if kept <= connection.charged_receive {
             self.budget.release(Class::Receive, connection.charged_receive - kept);
             connection.charged_receive = kept;
         } else if self.budget.charge(Class::Receive, kept - connection.charged_receive) {
             connection.charged_receive = kept;
         } else {
+            self.counters().dropped_receive_memory_total.add(1);
             self.end(key, End::Refused(Reason::QUOTA_EXCEEDED, "memory for partial packets is used up"));
         }
     }
@@ -183,6 +184,7 @@ impl Core {
     pub(super) fn stage(&mut self, key: Key, encode: impl FnOnce(&mut Vec<u8>)) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let packet_size_max = connection.live().map_or(u32::MAX, |live| live.link.packet_size_max);
+        connection.outbox.provide(&mut self.spare_buffers);
         let out = connection.outbox.bytes_mut();
         let start = out.len();
         encode(out);

@@ -18,9 +18,10 @@ impl Core {
             Version::V311 => "3.1.1",
             Version::V5 => "5.0",
         };
+        let certified = connection.secure.as_ref().and_then(|secure| secure.peer().user);
         let values = [
             ("client", self.client_id(connection).into()),
-            ("user", connect.user_name.unwrap_or_default().into()),
+            ("user", certified.or(connect.user_name).unwrap_or_default().into()),
             ("address", connection.peer.into()),
             ("version", version.into()),
             ("keep_alive_s", Value::from(connect.keep_alive_s)),
@@ -59,6 +60,15 @@ impl Core {
     pub(super) fn log_refused(&self, key: Key, reason: Reason, why: &'static str) {
         let Some(connection) = self.connections.get(key) else { return };
         let values = [("address", connection.peer.into()), ("why", why.into()), ("code", reason.0.into())];
+        log::event(Level::Warn, Kind::Refused, &values);
+    }
+
+    pub(super) fn log_transport_failed(&self, connection: &Connection, why: &str) {
+        let values = [
+            ("client", self.client_id(connection).into()),
+            ("address", connection.peer.into()),
+            ("why", why.into()),
+        ];
         log::event(Level::Warn, Kind::Refused, &values);
     }
 

@@ -3,6 +3,8 @@
 //! A password that was verified a moment ago is known at once. Any other is hashed elsewhere: the connection is parked
 //! with its CONNECT, under the deadline that it has anyway, until the answer comes.
 
+use std::sync::Arc;
+
 use crate::access::{Anonymous, Answer, Identity, Login, Outcome, Verdict};
 use crate::memory::{Key, ShardId};
 use crate::wire::{Connect, Reason};
@@ -30,10 +32,15 @@ impl Core {
             return Identified::Yes;
         }
         let listener = connection.listener.0;
+        let certified = connection.secure.as_ref().and_then(|secure| secure.peer().user).map(Arc::from);
         let refusal = match (connect.authentication_method, connect.user_name) {
             // No method is offered, so nothing but CONNACK follows such a CONNECT.
             // [MQTT-3.1.2-30] [MQTT-4.12.0-1] [MQTT-4.12.0-6]
             (Some(_), _) => (Reason::BAD_AUTHENTICATION_METHOD, "no Authentication Method is configured"),
+            // Whoever shows a certificate is its user, whatever CONNECT says.
+            (None, _) if certified.is_some() => {
+                return self.known(key, Identity { user: certified }, connect);
+            }
             (None, Some(user)) if self.access.has_users() => {
                 let login = Login {
                     user,

@@ -7,6 +7,8 @@ use crate::clock::Millis;
 use crate::io::{ListenerId, Socket};
 use crate::memory::{Key, Message, ShardId, ShardSet};
 
+use super::secure::Secure;
+
 /// One entry of a ring between two shards.
 #[derive(Debug)]
 pub enum Parcel {
@@ -39,7 +41,7 @@ impl Parcel {
         own + match self {
             Parcel::Publish { message, .. } | Parcel::Relay(message) => message.cost(),
             Parcel::Share(pass) => pass.message.cost(),
-            Parcel::HandOff(hand_off) => size_of::<HandOff>() + hand_off.bytes.capacity(),
+            Parcel::HandOff(hand_off) => hand_off.cost(),
             // These share messages with the store, or are small.
             Parcel::Retained(_) | Parcel::Query(_) | Parcel::Interest(_) => 64,
         }
@@ -122,10 +124,18 @@ pub struct HandOff {
     /// Where it was accepted.
     pub listener: ListenerId,
     pub identity: Option<Identity>,
+    pub secure: Option<Box<Secure>>,
     /// CONNECT and whatever was read behind it.
     pub bytes: Vec<u8>,
     /// When CONNECT was read.
     pub connected_at: Millis,
     /// The shard that accepted it.
     pub from: ShardId,
+}
+
+impl HandOff {
+    fn cost(&self) -> usize {
+        let secure = self.secure.as_ref().map_or(0, |secure| secure.cost());
+        size_of::<HandOff>() + self.bytes.capacity() + secure
+    }
 }

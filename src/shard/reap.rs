@@ -4,7 +4,8 @@ use crate::io::{Buffer, Completion, Io, ListenerId, ReceiveEnd, Shutdown, Token}
 use crate::memory::{Key, OutBatch};
 
 use super::connection::{Closing, Connection, End, Phase};
-use super::{Core, Listener, Shard};
+use super::secure::Secure;
+use super::{Core, Listener, ListenerKind, Shard};
 
 /// How long accepting rests when descriptors or memory ran out.
 const REST_MS: u64 = 100;
@@ -23,7 +24,7 @@ impl<I: Io> Shard<I> {
                 Completion::ReceiveEnded { token, end } => self.core.receive_ended(token.key(), end),
                 Completion::CancelEnded { token } => self.core.cancel_ended(token.key()),
                 Completion::Accepted { listener, socket, peer } => {
-                    if let Some(socket) = self.core.accepted(socket, peer, listener) {
+                    if let Some(socket) = self.core.accepted(listener, socket, peer) {
                         self.io.close(socket);
                     }
                 }
@@ -39,11 +40,16 @@ impl<I: Io> Shard<I> {
         let core = &mut self.core;
         core.counters().bytes_received_total.add(u64::from(buffer.len));
         if let Some(connection) = core.connections.get_mut(key) {
+            let is_secure = connection.secure.is_some();
             if !more {
                 connection.receive_armed = false;
                 core.mark_dirty(key);
             }
-            core.bytes_received(key, self.io.bytes(buffer));
+            if is_secure {
+                core.secure_received(key, self.io.bytes(buffer));
+            } else {
+                core.bytes_received(key, self.io.bytes(buffer));
+            }
         }
         self.io.replenish(buffer);
     }
@@ -93,9 +99,9 @@ impl Core {
     /// A new connection; gives the socket back if it is refused.
     fn accepted(
         &mut self,
+        listener: ListenerId,
         socket: crate::io::Socket,
         peer: std::net::SocketAddr,
-        listener: ListenerId,
     ) -> Option<crate::io::Socket> {
         self.counters().connections_accepted_total.add(1);
         // The other shards' numbers are those of their last turn: the limit may be passed by what a turn accepts.
@@ -107,7 +113,16 @@ impl Core {
             return Some(socket);
         }
         let deadline = self.now + self.limits.connect_timeout_ms;
-        let key = self.connections.insert(Connection::new(socket, peer, listener, deadline));
+        let mut connection = Connection::new(socket, peer, listener, deadline);
+        if let Some(ListenerKind::Secure(acceptor)) = self.listener_kinds.get(usize::from(listener.0)) {
+            let Some(transport) = acceptor.accept() else {
+                self.counters().connections_refused_total.add(1);
+                return Some(connection.socket);
+            };
+            connection.secure = Some(Box::new(Secure::new(transport)));
+        }
+        let key = self.connections.insert(connection);
+        self.charge_receive(key);
         self.set_deadline(key, deadline);
         self.mark_dirty(key);
         None
@@ -139,7 +154,7 @@ impl Core {
     }
 
     /// The peer sends nothing any more.
-    fn peer_closed(&mut self, key: Key) {
+    pub(super) fn peer_closed(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.eof = true;
         match &mut connection.phase {
@@ -157,7 +172,7 @@ impl Core {
     }
 
     /// Bytes arrived.
-    fn bytes_received(&mut self, key: Key, bytes: &[u8]) {
+    pub(super) fn bytes_received(&mut self, key: Key, bytes: &[u8]) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         match &connection.phase {
             Phase::Live(live) if live.blocked.is_some() => {

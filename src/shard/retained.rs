@@ -106,6 +106,7 @@ impl Core {
         let Some(slot) = self.sessions.get_mut(session) else { return Ok(Err(Reason::UNSPECIFIED_ERROR)) };
         let full = slot.subscriptions.len() >= limits.subscriptions_max as usize;
         if full && !self.router.is_subscribed(&slot.subscriptions, entry.filter) {
+            self.counters().subscriptions_refused_total.add(1);
             return Ok(Err(Reason::QUOTA_EXCEEDED));
         }
         if let Err(refusal) = self.may_subscribe(session, filter.filter) {

@@ -112,6 +112,7 @@ impl Core {
         self.timers.set(self.now + self.options.sys_interval_ms, Timer::Sys);
         self.prune_timers();
         self.publish_gauges();
+        self.count_sessions();
         let all = self.counters.clone();
         self.update_rates(&all);
         let mut text = String::new();
@@ -146,6 +147,17 @@ impl Core {
                 self.publish_sum(&format!("shard/{shard}/{name}"), &mut text, value);
             }
         }
+    }
+
+    /// What takes a look at every session, and is therefore known only as of the last publication.
+    fn count_sessions(&self) {
+        let queued: usize = self
+            .sessions
+            .iter()
+            .map(|(_, slot)| slot.session.queue_len() + slot.session.inflight_len())
+            .sum();
+        self.counters().queued_messages.set(queued as u64);
+        self.counters().subscriptions_shared.set(self.router.memberships_len() as u64);
     }
 
     fn publish_sum(&mut self, name: &str, text: &mut String, value: u64) {

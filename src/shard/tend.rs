@@ -57,17 +57,28 @@ impl<I: Io> Shard<I> {
             connection.outbox.clear();
         }
         if connection.send_in_flight
-            || connection.outbox.is_empty()
+            || !connection.has_output()
             || matches!(connection.phase, Phase::Closing(Closing::Drain | Closing::Abort))
         {
             core.charge_send(key);
             return;
         }
-        let batch = connection.outbox.take(core.spare_buffers.pop().unwrap_or_default());
+        let mut emptied = Vec::new();
+        let mut batch = connection.outbox.take(Vec::new());
+        if let Some(secure) = &mut connection.secure {
+            let spare = core.spare_buffers.pop().unwrap_or_default();
+            (batch, emptied) = secure.seal(batch, &connection.phase, spare);
+            if batch.remaining() == 0 {
+                core.recycle(batch.into_buffer());
+                core.recycle(emptied);
+                return core.charge_send(key);
+            }
+        }
         connection.in_flight_bytes = batch.remaining();
         connection.send_in_flight = true;
         core.counters[usize::from(core.id)].sends_total.add(1);
         self.io.send(&connection.socket, Token::new(key), batch);
+        core.recycle(emptied);
         core.charge_send(key);
     }
 
@@ -103,6 +114,10 @@ impl<I: Io> Shard<I> {
         let max = core.limits.packet_size_max as usize;
         let Some(connection) = core.connections.get_mut(key) else { return };
         let mut bytes = std::mem::take(&mut connection.partial);
+        if connection.secure.is_some() {
+            self.last_read_secure(key, &mut bytes, max);
+            return self.core.parse_last(key, &bytes);
+        }
         let mut read = 0;
         while read < max && !connection.eof {
             match self.io.read_now(&connection.socket, &mut bytes, (max - read).min(64 * 1024)) {
@@ -173,6 +188,7 @@ impl<I: Io> Shard<I> {
             match *listener {
                 Listener::Accepting if crowded => {
                     *listener = Listener::Cancelling;
+                    core.counters[usize::from(core.id)].accept_holds_total.add(1);
                     self.io.accept_cancel(id);
                 }
                 Listener::Ended if !crowded => {
@@ -190,6 +206,10 @@ impl Core {
         let Some(connection) = self.connections.get(key) else { return Need::Nothing };
         let idle = !connection.receive_armed && !connection.cancel_in_flight;
         match &connection.phase {
+            // What was received may have to wait for the end of a handshake.
+            Phase::Opening if connection.secure.as_ref().is_some_and(|secure| secure.is_waiting()) => {
+                Need::Nothing
+            }
             Phase::Opening if idle && !connection.eof => Need::Receive(ReceiveMode::Once),
             Phase::Live(live) if live.taken_over => {
                 if idle {

@@ -151,6 +151,11 @@ impl Router {
         self.remove_group_if_unused(index);
     }
 
+    /// Members of all groups on this shard; linear in the groups.
+    pub fn memberships_len(&self) -> usize {
+        self.groups.slots.values().map(|group| group.members.len()).sum()
+    }
+
     /// Members on this shard.
     pub fn group_here(&self, group: Key) -> Counts {
         self.group_counts(group, self.here)

@@ -186,6 +186,24 @@ impl Unavailable {
         }
     }
 
+    /// In a few words, for a line about something else.
+    pub fn short(&self) -> String {
+        match self {
+            Unavailable::Missing { kernel } => format!("no io_uring in kernel {kernel}"),
+            Unavailable::Disabled { level } => {
+                format!("io_uring switched off: kernel.io_uring_disabled = {level}")
+            }
+            Unavailable::Filtered => "io_uring forbidden by seccomp".to_owned(),
+            Unavailable::Forbidden => "io_uring forbidden by a security module".to_owned(),
+            Unavailable::TooOld { kernel, missing } => {
+                format!("the io_uring of kernel {kernel} lacks {missing}")
+            }
+            Unavailable::Failed { what, errno } => {
+                format!("{what}: {}", io::Error::from_raw_os_error(*errno))
+            }
+        }
+    }
+
     /// Why a later step failed.
     pub(super) fn step(what: &str, error: &io::Error) -> Unavailable {
         match error.raw_os_error().unwrap_or(0) {
@@ -221,8 +239,8 @@ impl fmt::Display for Unavailable {
                 f,
                 "io_uring is forbidden by a filter of system calls (seccomp), as the default profiles of Docker, \
                  Podman and containerd have it. Allow it for this container: docker run --security-opt \
-                 seccomp=unconfined ..., or better a profile that adds io_uring_setup, io_uring_enter and \
-                 io_uring_register to the allowed calls: docker run --security-opt seccomp=profile.json ... \
+                 seccomp=scripts/seccomp.json ... (a profile that adds io_uring_setup, io_uring_enter and \
+                 io_uring_register to the allowed calls); or do without: --io epoll. \
                  In systemd units: SystemCallFilter=@io-event io_uring_setup io_uring_enter io_uring_register"
             ),
             Unavailable::Forbidden => write!(

@@ -35,6 +35,8 @@ use ring::{Cqe, Ring};
 
 pub use features::{Features, Unavailable};
 pub use peers::Peers;
+#[cfg(test)]
+pub(crate) use tests::forbid_io_uring;
 
 /// Sizes of a shard's ring.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -114,11 +116,6 @@ impl Uring {
             random: Vec::new(),
             calls: 0,
         })
-    }
-
-    /// System calls so far, of every kind.
-    pub fn system_calls(&self) -> u64 {
-        self.ring.enters() + self.calls
     }
 
     fn push(&mut self, entry: squeue::Entry) {
@@ -376,6 +373,10 @@ impl Driver for Uring {
     fn submit_and_wait(&mut self, wait: Wait) {
         self.buffers.publish();
         self.ring.submit_and_wait(wait);
+    }
+
+    fn system_calls(&self) -> u64 {
+        self.ring.enters() + self.calls
     }
 }
 

@@ -1,0 +1,201 @@
+//! Connections with a transport between socket and stream (see [`crate::transport`]); a plain one never comes here.
+//!
+//! What arrives is fed to the transport, and what comes out of it goes the way of all received bytes. A handshake costs
+//! a core as much as thousands of messages, so each turn feeds only so many connections that are in one. The others
+//! wait in line with what they have sent: one receive buffer each, since they are not read meanwhile.
+
+use std::collections::VecDeque;
+
+use crate::io::ReadNow;
+use crate::memory::{Key, OutBatch, Outbox};
+use crate::transport::{Fed, PeerIdentity, Transport};
+
+use super::Core;
+use super::connection::{Closing, End, Phase};
+use super::{Io, Shard};
+
+/// Bytes charged for a transport. Measured: 6.4 KB for TLS at rest, more during the handshake.
+pub(super) const TRANSPORT_BYTES: usize = 8 * 1024;
+/// A buffer for plain bytes that grew beyond this is not kept.
+const PLAIN_KEPT_MAX: usize = 64 * 1024;
+
+/// The transport of one connection. Moves between shards as one value.
+#[derive(Debug)]
+pub struct Secure {
+    transport: Box<dyn Transport>,
+    /// Received during the handshake and not fed yet.
+    waiting: Vec<u8>,
+    /// The peer was told that the stream ends.
+    is_closed: bool,
+}
+
+impl Secure {
+    pub(super) fn new(transport: Box<dyn Transport>) -> Secure {
+        Secure { transport, waiting: Vec::new(), is_closed: false }
+    }
+
+    /// Bytes that it keeps.
+    pub(super) fn cost(&self) -> usize {
+        TRANSPORT_BYTES + self.waiting.capacity()
+    }
+
+    /// What was received waits for its turn to be fed.
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    pub(super) fn peer(&self) -> PeerIdentity<'_> {
+        self.transport.peer()
+    }
+
+    /// Whether it has something to send beside what is staged.
+    pub(super) fn has_output(&self, phase: &Phase) -> bool {
+        self.transport.wants_send() || (ends_stream(phase) && !self.is_closed)
+    }
+
+    /// The batch as the peer shall see it: one write, with the end of the stream behind it in the last one. May be
+    /// empty if there is nothing left to say. Gives the batch's buffer back.
+    pub(super) fn seal(&mut self, batch: OutBatch, phase: &Phase, spare: Vec<u8>) -> (OutBatch, Vec<u8>) {
+        let mut wire = Outbox::default();
+        *wire.bytes_mut() = spare;
+        self.transport.seal(&batch, wire.bytes_mut());
+        if ends_stream(phase) && !self.is_closed {
+            self.is_closed = true;
+            self.transport.close();
+            self.transport.seal(&OutBatch::default(), wire.bytes_mut());
+        }
+        (wire.take(Vec::new()), batch.into_buffer())
+    }
+}
+
+/// Nothing is staged any more, and what was staged is the last that is sent.
+fn ends_stream(phase: &Phase) -> bool {
+    match phase {
+        Phase::Closing(Closing::Flush) => true,
+        Phase::Closing(Closing::Drain | Closing::Abort)
+        | Phase::Opening
+        | Phase::Verifying { .. }
+        | Phase::HandOff
+        | Phase::Waiting { .. }
+        | Phase::Live(_) => false,
+    }
+}
+
+/// The handshakes of a shard.
+#[derive(Debug, Default)]
+pub(super) struct Handshakes {
+    /// Connections with received bytes that wait, each once, in the order in which they came.
+    line: VecDeque<Key>,
+    /// Connections that may still be fed in this turn.
+    left: usize,
+    /// Plain bytes on their way, empty between two calls.
+    plain: Vec<u8>,
+}
+
+impl Handshakes {
+    pub fn is_waiting(&self) -> bool {
+        !self.line.is_empty()
+    }
+}
+
+impl<I: Io> Shard<I> {
+    /// As `last_read`, through the transport: reads at most `max` bytes of the wire.
+    pub(super) fn last_read_secure(&mut self, key: Key, bytes: &mut Vec<u8>, max: usize) {
+        let core = &mut self.core;
+        let Some(connection) = core.connections.get_mut(key) else { return };
+        let Some(secure) = &mut connection.secure else { return };
+        let mut wire = Vec::new();
+        let mut read = 0;
+        while read < max && !connection.eof {
+            wire.clear();
+            match self.io.read_now(&connection.socket, &mut wire, (max - read).min(PLAIN_KEPT_MAX)) {
+                ReadNow::Bytes(count) => read += count,
+                ReadNow::Eof | ReadNow::Error(_) => connection.eof = true,
+                ReadNow::WouldBlock => break,
+            }
+            match secure.transport.feed(&wire, bytes) {
+                Fed::Open => {}
+                Fed::Closed | Fed::Failed(_) => connection.eof = true,
+            }
+        }
+        core.counters[usize::from(core.id)].bytes_received_total.add(read as u64);
+    }
+}
+
+impl Core {
+    /// A new turn: feeds those that wait first.
+    pub(super) fn advance_handshakes(&mut self) {
+        self.handshakes.left = self.options.handshakes_per_turn;
+        while self.handshakes.left > 0 {
+            let Some(key) = self.handshakes.line.pop_front() else { return };
+            let Some(secure) = self.connections.get_mut(key).and_then(|it| it.secure.as_mut()) else {
+                continue;
+            };
+            let waiting = std::mem::take(&mut secure.waiting);
+            self.feed(key, &waiting);
+            self.mark_dirty(key); // it was not read while it waited
+        }
+    }
+
+    /// Bytes arrived for a connection with a transport.
+    pub(super) fn secure_received(&mut self, key: Key, bytes: &[u8]) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(secure) = &mut connection.secure else { return };
+        if matches!(connection.phase, Phase::Closing(_)) {
+            return;
+        }
+        if secure.is_waiting() || (secure.transport.is_handshaking() && self.handshakes.left == 0) {
+            if !secure.is_waiting() {
+                self.handshakes.line.push_back(key);
+            }
+            secure.waiting.extend_from_slice(bytes);
+            return self.charge_receive(key);
+        }
+        self.feed(key, bytes);
+    }
+
+    fn feed(&mut self, key: Key, bytes: &[u8]) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(secure) = &mut connection.secure else { return };
+        if matches!(connection.phase, Phase::Closing(_)) {
+            return;
+        }
+        let mut plain = std::mem::take(&mut self.handshakes.plain);
+        let was_handshaking = secure.transport.is_handshaking();
+        let fed = secure.transport.feed(bytes, &mut plain);
+        let is_over = was_handshaking && !secure.transport.is_handshaking();
+        let wants_send = secure.transport.wants_send();
+        self.handshakes.left = self.handshakes.left.saturating_sub(usize::from(was_handshaking));
+        if is_over {
+            self.counters().handshakes_total.add(1);
+        }
+        if wants_send {
+            self.mark_dirty(key);
+        }
+        if !plain.is_empty() {
+            self.bytes_received(key, &plain);
+        }
+        plain.clear();
+        if plain.capacity() > PLAIN_KEPT_MAX {
+            plain = Vec::new();
+        }
+        self.handshakes.plain = plain;
+        match fed {
+            Fed::Open => {}
+            Fed::Closed => self.peer_closed(key),
+            Fed::Failed(why) => self.transport_failed(key, &why),
+        }
+    }
+
+    /// The stream is lost, but the transport may say why.
+    fn transport_failed(&mut self, key: Key, why: &str) {
+        let Some(connection) = self.connections.get(key) else { return };
+        if connection.is_closing() {
+            return;
+        }
+        self.log_transport_failed(connection, why);
+        self.counters().transport_failures_total.add(1);
+        self.end(key, End::Lost);
+        self.start_closing(key, Closing::Flush);
+    }
+}

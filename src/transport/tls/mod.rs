@@ -1,0 +1,203 @@
+//! TLS 1.2 and 1.3 through rustls.
+//!
+//! `config` makes server configurations out of files; [`TlsAcceptor`] holds the one in force, and is shared by all
+//! shards, with its tickets, so that a client resumes wherever it lands. Each listener has ticket keys of its own and
+//! gets new ones with each reload: a ticket is proof of what was checked when it was given out, and no other listener,
+//! no later set of CAs, takes it for more.
+
+mod config;
+#[cfg(test)]
+pub mod testing;
+#[cfg(test)]
+mod tests;
+
+use std::io::{BufRead, IoSlice, Write};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use rustls::ServerConnection;
+use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
+
+use super::x509::Certificate;
+use super::{Acceptor, Fed, PeerIdentity, Transport};
+use crate::memory::OutBatch;
+
+pub use config::{CertificateUser, ClientCertificates, LoadError, Loaded, Settings};
+
+/// Bytes that a peer may make the transport itself say before it takes them: a chain of certificates, tickets, alerts,
+/// answers to key updates. Beyond it the connection fails.
+pub const OUTPUT_MAX: usize = 64 * 1024;
+
+/// What stands behind one TLS listener.
+#[derive(Debug)]
+pub struct TlsAcceptor {
+    settings: Settings,
+    /// Read once for each connection, written by a reload.
+    current: RwLock<Loaded>,
+}
+
+impl TlsAcceptor {
+    /// Loads the files of a listener.
+    ///
+    /// # Errors
+    /// The first file that cannot be used, and why.
+    pub fn new(settings: Settings) -> Result<TlsAcceptor, LoadError> {
+        let current = RwLock::new(Loaded::load(&settings)?);
+        Ok(TlsAcceptor { settings, current })
+    }
+
+    /// When the server's certificate, or one that signs it, expires: seconds since 1970.
+    pub fn expires_at_s(&self) -> u64 {
+        self.current().expires_at_s
+    }
+
+    fn current(&self) -> Loaded {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Acceptor for TlsAcceptor {
+    fn accept(&self) -> Option<Box<dyn Transport>> {
+        let Loaded { config, .. } = self.current();
+        let mut connection = ServerConnection::new(config).ok()?;
+        // The shard bounds what it seals, and `feed` what the peer causes.
+        connection.set_buffer_limit(None);
+        Some(Box::new(Tls { connection, user_from: self.settings.user, identity: Identity::Unknown }))
+    }
+}
+
+/// Files that were read again and found good, not in force yet.
+#[must_use]
+#[derive(Debug)]
+pub struct Reload(Vec<(Arc<TlsAcceptor>, Loaded)>);
+
+impl Reload {
+    /// Reads the files of all listeners again. Nothing changes before [`Reload::swap`].
+    ///
+    /// # Errors
+    /// The first file that cannot be used: then nothing shall be swapped.
+    pub fn load(acceptors: &[Arc<TlsAcceptor>]) -> Result<Reload, LoadError> {
+        let load =
+            |acceptor: &Arc<TlsAcceptor>| Ok((Arc::clone(acceptor), Loaded::load(&acceptor.settings)?));
+        acceptors.iter().map(load).collect::<Result<_, _>>().map(Reload)
+    }
+
+    /// Puts what was loaded in force, for connections from now on; those that exist keep what they have.
+    pub fn swap(self) {
+        for (acceptor, loaded) in self.0 {
+            *acceptor.current.write().unwrap_or_else(PoisonError::into_inner) = loaded;
+        }
+    }
+}
+
+/// What the handshake said about the peer.
+#[derive(Debug)]
+enum Identity {
+    /// The handshake is not over.
+    Unknown,
+    /// Without a certificate.
+    None,
+    Certified {
+        user: Option<Box<str>>,
+    },
+}
+
+/// One connection.
+#[derive(Debug)]
+struct Tls {
+    connection: ServerConnection,
+    user_from: CertificateUser,
+    identity: Identity,
+}
+
+impl Tls {
+    fn receive(&mut self, received: &[u8], plain: &mut Vec<u8>) -> Result<Fed, String> {
+        let mut rest = received;
+        while !rest.is_empty() {
+            let taken = self.connection.read_tls(&mut rest).map_err(|error| error.to_string())?;
+            let state = self.connection.process_new_packets();
+            // What came before an error was good.
+            while let Ok(chunk @ [_, ..]) = self.connection.reader().fill_buf() {
+                plain.extend_from_slice(chunk);
+                let len = chunk.len();
+                self.connection.reader().consume(len);
+            }
+            let state = state.map_err(|error| error.to_string())?;
+            if state.tls_bytes_to_write() > OUTPUT_MAX {
+                return Err("the peer does not take what it makes us say".to_owned());
+            }
+            if matches!(self.identity, Identity::Unknown) && !self.connection.is_handshaking() {
+                self.identity = self.identify()?;
+            }
+            if state.peer_has_closed() {
+                return Ok(Fed::Closed);
+            }
+            if taken == 0 {
+                break;
+            }
+        }
+        Ok(Fed::Open)
+    }
+
+    /// Looks at the certificate of a peer whose handshake is over.
+    fn identify(&self) -> Result<Identity, String> {
+        let Some(certificate) = self.connection.peer_certificates().and_then(<[_]>::first) else {
+            return Ok(Identity::None);
+        };
+        let certificate =
+            Certificate::parse(certificate).ok_or("a client certificate that cannot be read")?;
+        // A ticket does not outlive the certificate that it stands for; a full handshake has checked that already.
+        let now = DefaultTimeProvider.current_time().map_or(0, |now| now.as_secs());
+        if now > certificate.not_after_s {
+            return Err("the client certificate has expired since the ticket was given out".to_owned());
+        }
+        let user = match self.user_from {
+            CertificateUser::CommonName => certificate.common_name(),
+            CertificateUser::Subject => certificate.subject_text(),
+        };
+        Ok(Identity::Certified { user: user.map(String::into_boxed_str) })
+    }
+}
+
+impl Transport for Tls {
+    fn feed(&mut self, received: &[u8], plain: &mut Vec<u8>) -> Fed {
+        self.receive(received, plain).unwrap_or_else(|why| Fed::Failed(why.into_boxed_str()))
+    }
+
+    fn seal(&mut self, batch: &OutBatch, wire: &mut Vec<u8>) {
+        if batch.remaining() > 0 {
+            // Without a limit the writer takes everything; a connection that has failed takes nothing more.
+            let _ = match batch.contiguous() {
+                Some(bytes) => self.connection.writer().write(bytes),
+                None => {
+                    let slices: Vec<IoSlice> = batch.pieces().map(IoSlice::new).collect();
+                    self.connection.writer().write_vectored(&slices)
+                }
+            };
+        }
+        while self.connection.wants_write() {
+            // Into a vector nothing fails.
+            if self.connection.write_tls(wire).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn close(&mut self) {
+        self.connection.send_close_notify();
+    }
+
+    fn wants_send(&self) -> bool {
+        self.connection.wants_write()
+    }
+
+    fn is_handshaking(&self) -> bool {
+        self.connection.is_handshaking()
+    }
+
+    fn peer(&self) -> PeerIdentity<'_> {
+        match &self.identity {
+            Identity::Unknown | Identity::None => PeerIdentity::default(),
+            Identity::Certified { user } => PeerIdentity { is_certified: true, user: user.as_deref() },
+        }
+    }
+}
