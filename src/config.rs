@@ -6,7 +6,9 @@
 mod access;
 mod commands;
 mod file;
+mod placement;
 mod size;
+mod tls;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -14,19 +16,23 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, ValueEnum};
 
+use crate::access::Settings as AccessSettings;
 use crate::clock::Millis;
 use crate::io::kernel::Choice;
-use crate::io::machine::{Machine, parse_cpus};
+use crate::io::machine::Machine;
 use crate::limits::{Limits, QueueFull};
 use crate::log::{Format, Level};
 use crate::memory::{CLASSES, Class, ShardSet};
-use crate::transport::tls::{self, CertificateUser, ClientCertificates};
+use crate::transport::tls::Settings;
 
 use commands::Sources;
 pub use commands::{check, effective, passwd};
 pub use file::FileError;
+use placement::placement;
+pub use placement::ranges;
 use size::Size;
 pub use size::bytes;
+use tls::{TlsFlags, tls};
 
 /// Exit codes, as sysexits.h has them.
 pub mod exit {
@@ -61,7 +67,7 @@ pub struct Config {
     pub sys_interval_ms: Millis,
     pub shutdown_timeout_ms: Millis,
     pub allow_anonymous: bool,
-    pub access: crate::access::Settings,
+    pub access: AccessSettings,
     /// The command line that would listen to the network, for the start text; empty if this one does.
     pub network_hint: String,
 }
@@ -70,7 +76,7 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq)]
 pub struct TlsConfig {
     pub listen: Vec<SocketAddr>,
-    pub settings: tls::Settings,
+    pub settings: Settings,
 }
 
 /// Why there is no configuration.
@@ -155,9 +161,9 @@ struct Flags {
     #[command(flatten)]
     address: AddressFlags,
     #[command(flatten)]
-    tls: TlsFlags,
-    #[command(flatten)]
     access: access::AccessFlags,
+    #[command(flatten)]
+    tls: TlsFlags,
     #[command(flatten)]
     core: CoreFlags,
     #[command(flatten)]
@@ -184,57 +190,10 @@ struct AddressFlags {
 
     /// Let clients in that name no user, at every address
     ///
-    /// Without this flag they are let in at loopback addresses only, with a certificate that a listener requires
-    /// (--tls-client-cert required), and nowhere else if there is a --password-file. What they may do then is up to the
-    /// rules.
+    /// Without this flag they are let in at loopback addresses only, and nowhere if there is a --password-file; a client
+    /// with a certificate (--tls-client-ca) is not anonymous. What they may do then is up to the rules.
     #[arg(long)]
     allow_anonymous: bool,
-}
-
-#[derive(Args, Debug)]
-#[command(next_help_heading = "TLS")]
-struct TlsFlags {
-    /// Address and port to listen on for MQTT over TLS 1.2 and 1.3; may be given several times
-    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_address, requires_all = ["tls_cert", "tls_key"])]
-    tls_listen: Vec<SocketAddr>,
-
-    /// The server's certificate, then those that sign it (PEM)
-    #[arg(long, value_name = "FILE", requires = "tls_listen")]
-    tls_cert: Option<PathBuf>,
-
-    /// Its private key (PEM)
-    #[arg(long, value_name = "FILE", requires = "tls_listen")]
-    tls_key: Option<PathBuf>,
-
-    /// The certificates that sign those of clients (PEM)
-    #[arg(long, value_name = "FILE", requires = "tls_listen")]
-    tls_client_ca: Option<PathBuf>,
-
-    /// Whether clients show certificates [default: required with --tls-client-ca, else none]
-    #[arg(long, value_enum, value_name = "WHETHER", requires = "tls_listen")]
-    tls_client_cert: Option<ClientCertFlag>,
-
-    /// What of a client's certificate is its user name
-    #[arg(long, value_enum, value_name = "WHAT", requires = "tls_client_ca", default_value_t = ClientUserFlag::CommonName)]
-    tls_client_user: ClientUserFlag,
-}
-
-#[derive(Copy, Clone, Debug, PartialEq, Eq, ValueEnum)]
-enum ClientCertFlag {
-    /// They are not asked
-    None,
-    /// One that is shown must be good
-    Optional,
-    /// Without one there is no connection
-    Required,
-}
-
-#[derive(Copy, Clone, Debug, PartialEq, Eq, ValueEnum)]
-enum ClientUserFlag {
-    /// The Common Name, if there is exactly one
-    CommonName,
-    /// The whole subject, such as CN=sensor-1,O=Acme
-    Subject,
 }
 
 #[derive(Args, Debug)]
@@ -472,8 +431,9 @@ impl Config {
             true => format!("{} --listen 0.0.0.0:{port} --allow-anonymous", command(&without_listen(args))),
             false => String::new(),
         };
-        let access =
-            access::settings(&flags.access, &listen, (tls_listen, certified), flags.address.allow_anonymous);
+        let listeners = listen.iter().map(|address| (*address, false));
+        let listeners = listeners.chain(tls_listen.iter().map(|address| (*address, certified)));
+        let access = access::settings(&flags.access, listeners, flags.address.allow_anonymous);
         let operation = &flags.operation;
         Ok(Config {
             listen,
@@ -501,33 +461,6 @@ impl Config {
     pub fn shards(&self) -> u16 {
         self.placement.len() as u16
     }
-}
-
-fn tls(flags: &TlsFlags) -> Result<Option<TlsConfig>, String> {
-    let (Some(certificate), Some(key)) = (&flags.tls_cert, &flags.tls_key) else { return Ok(None) };
-    let whether = flags.tls_client_cert.unwrap_or(match flags.tls_client_ca {
-        Some(_) => ClientCertFlag::Required,
-        None => ClientCertFlag::None,
-    });
-    let clients = match (whether, flags.tls_client_ca.clone()) {
-        (ClientCertFlag::None, None) => ClientCertificates::None,
-        (ClientCertFlag::Optional, Some(ca)) => ClientCertificates::Optional { ca },
-        (ClientCertFlag::Required, Some(ca)) => ClientCertificates::Required { ca },
-        (ClientCertFlag::None, Some(_)) => {
-            return Err("--tls-client-ca is of no use with --tls-client-cert none".to_owned());
-        }
-        (ClientCertFlag::Optional | ClientCertFlag::Required, None) => {
-            return Err("--tls-client-cert needs the certificates that sign those of clients: \
-                        --tls-client-ca FILE"
-                .to_owned());
-        }
-    };
-    let user = match flags.tls_client_user {
-        ClientUserFlag::CommonName => CertificateUser::CommonName,
-        ClientUserFlag::Subject => CertificateUser::Subject,
-    };
-    let settings = tls::Settings { certificate: certificate.clone(), key: key.clone(), clients, user };
-    Ok(Some(TlsConfig { listen: flags.tls_listen.clone(), settings }))
 }
 
 /// No address twice, and none that another one covers.
@@ -571,52 +504,6 @@ fn command(args: &[String]) -> String {
         false => format!("'{}'", arg.replace('\'', "'\\''")),
     };
     args.iter().map(quote).collect::<Vec<_>>().join(" ")
-}
-
-/// Which shards there are, and where.
-///
-/// Shards are bound to CPUs if CPUs were named, or if there are at least as many shards as CPUs. With fewer, binding
-/// would put every such process of a machine on the same first CPUs.
-fn placement(flags: &CoreFlags, machine: &Machine, affinity: &[u16]) -> Result<Vec<Option<u16>>, String> {
-    let named =
-        flags.cores.as_deref().map(parse_cpus).transpose().map_err(|error| format!("--cores: {error}"))?;
-    if let Some(missing) = named.iter().flatten().find(|cpu| !machine.cpus_online.contains(cpu)) {
-        return Err(format!(
-            "--cores: there is no CPU {missing} on this machine; there are {}. See: lscpu --extended",
-            ranges(&machine.cpus_online)
-        ));
-    }
-    if affinity.is_empty() {
-        return Err("this process may use no CPU; see: taskset -p $$".to_owned());
-    }
-    let granted = machine.cpu_quota.map_or(usize::MAX, |quota| (quota as usize).max(1));
-    let cpus = named.as_deref().unwrap_or(affinity);
-    let count = match (flags.shards, &named) {
-        (Some(shards), _) => usize::from(shards),
-        (None, Some(named)) => named.len(),
-        (None, None) => affinity.len().min(granted),
-    };
-    if count > ShardSet::MAX {
-        return Err(format!("--cores: {count} shards are more than the {} that there can be", ShardSet::MAX));
-    }
-    let pin = !flags.no_pin && (named.is_some() || count >= cpus.len());
-    Ok((0..count).map(|shard| pin.then(|| cpus[shard % cpus.len()])).collect())
-}
-
-/// Numbers as `0-3,6`.
-pub fn ranges(numbers: &[u16]) -> String {
-    let mut parts: Vec<(u16, u16)> = Vec::new();
-    for &number in numbers {
-        match parts.last_mut() {
-            Some((_, last)) if *last + 1 == number => *last = number,
-            _ => parts.push((number, number)),
-        }
-    }
-    let part = |(first, last): &(u16, u16)| match first == last {
-        true => first.to_string(),
-        false => format!("{first}-{last}"),
-    };
-    parts.iter().map(part).collect::<Vec<_>>().join(",")
 }
 
 fn limits(flags: &Flags, machine: &Machine) -> Result<Limits, String> {
@@ -784,30 +671,6 @@ mod tests {
         assert!(
             parse("--listen 127.9.9.9:0 --listen [::1]:0 --listen [::1]:0").network_hint.contains("0.0.0.0")
         );
-    }
-
-    #[test]
-    fn tls_replaces_the_default_address_and_a_certificate_stands_for_a_user() {
-        let line = "--tls-listen 0.0.0.0:8883 --tls-cert c --tls-key k";
-        assert!(refused(line).contains("0.0.0.0:8883"), "anybody could connect");
-        assert!(parse(&format!("{line} --allow-anonymous")).tls.is_some());
-        let config = parse(&format!("{line} --tls-client-ca a --tls-client-user subject"));
-        let settings = tls::Settings {
-            certificate: "c".into(),
-            key: "k".into(),
-            clients: ClientCertificates::Required { ca: "a".into() },
-            user: CertificateUser::Subject,
-        };
-        let listen = vec!["0.0.0.0:8883".parse().unwrap()];
-        assert_eq!((config.listen, config.tls), (vec![], Some(TlsConfig { listen, settings })));
-        assert!(refused(&format!("{line} --tls-client-ca a --tls-client-cert optional")).contains("0.0.0.0"));
-        let config = parse(
-            "--listen 127.0.0.1:0 --tls-listen 127.0.0.1:0 --tls-cert c --tls-key k --tls-client-ca a \
-             --tls-client-cert optional",
-        );
-        assert_eq!(config.listen.len(), 1);
-        let clients = config.tls.unwrap().settings.clients;
-        assert_eq!(clients, ClientCertificates::Optional { ca: "a".into() });
     }
 
     #[test]

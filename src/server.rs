@@ -28,7 +28,7 @@ use crate::mesh::{self, Bounds};
 use crate::metrics::{Counters, sum};
 use crate::shard::{ListenerKind, Live, Options, Parcel, Setup, Shard, Stopping, Turn};
 use crate::transport::Acceptor;
-use crate::transport::tls::{LoadError, TlsAcceptor};
+use crate::transport::tls::{LoadError, Reload, TlsAcceptor};
 
 /// Bytes of all rings between shards together.
 const MESH_RING_BYTES: usize = 32 << 20;
@@ -103,8 +103,8 @@ impl fmt::Display for StartError {
         match self {
             StartError::Kernel(error) => error.fmt(f),
             StartError::Listen(error) => error.fmt(f),
-            StartError::Tls(error) => error.fmt(f),
             StartError::Access(error) => error.fmt(f),
+            StartError::Tls(error) => error.fmt(f),
             StartError::Descriptors { limit, needed, connections } => write!(
                 f,
                 "this process may have {limit} descriptors, and {connections} connections need {needed}. More for this \
@@ -202,9 +202,9 @@ impl Server {
     /// What is missing, forbidden or taken, with what to type. Nothing stays behind.
     pub fn start(config: &Config) -> Result<Server, StartError> {
         let (policy, users) = config.access.load().map_err(StartError::Access)?;
-        let hashers = hashing_threads(&users);
         let shards = config.shards();
         // The last seats are this thread's and those of the threads that hash.
+        let hashers = hashing_threads(&users);
         let kernel = Kernel::choose(config.io, shards + 1 + hashers)?;
         let limits = Arc::new(fit_descriptors(config)?);
         let (acceptors, kinds) = listeners(config)?;
@@ -221,8 +221,10 @@ impl Server {
         let users_len = users.as_ref().map_or(0, Users::len);
         let (hashing, desks) = match users {
             Some(users) => {
-                let key: Vec<u8> = (0..4).flat_map(|_| bell.random().to_ne_bytes()).collect();
-                let key = key.try_into().unwrap_or_default();
+                let mut key = [0; 32];
+                for part in key.chunks_mut(8) {
+                    part.copy_from_slice(&bell.random().to_ne_bytes());
+                }
                 let (hashing, desks, threads) = hashing::build(users, key, shards, usize::from(hashers));
                 for (index, hasher) in threads.into_iter().enumerate() {
                     start_hashing(hasher, shards + 1 + index as ShardId, kernel.clone())?;
@@ -315,12 +317,15 @@ impl Server {
         &self.counters
     }
 
-    /// Reads the files of users and rules again. All of it takes effect, or nothing; clients stay connected.
+    /// Reads certificates, keys, CAs, users and rules again. All of it takes effect, or nothing; clients stay connected.
     ///
     /// # Errors
     /// The file that is missing or wrong.
-    pub fn reload(&mut self) -> Result<(), FileError> {
-        let (policy, users) = self.access.settings.load()?;
+    pub fn reload(&mut self) -> Result<(), StartError> {
+        let (policy, users) = self.access.settings.load().map_err(StartError::Access)?;
+        let certificates = Reload::load(&self.acceptors)?;
+        // Nothing below can fail.
+        certificates.swap();
         if let (Some(hashing), Some(users)) = (&self.access.hashing, users) {
             self.access.users = users.len();
             hashing.replace(users);
@@ -442,20 +447,6 @@ impl Server {
     }
 }
 
-/// What the connections of each address speak, in the order of [`Config::addresses`]. All TLS addresses have one
-/// acceptor, so a client resumes at any of them.
-fn listeners(config: &Config) -> Result<(Vec<Arc<TlsAcceptor>>, Vec<ListenerKind>), LoadError> {
-    let mut kinds = vec![ListenerKind::Plain; config.listen.len()];
-    let mut acceptors = Vec::new();
-    if let Some(tls) = &config.tls {
-        let acceptor = Arc::new(TlsAcceptor::new(tls.settings.clone())?);
-        let kind = || ListenerKind::Secure(Arc::clone(&acceptor) as Arc<dyn Acceptor>);
-        kinds.extend(tls.listen.iter().map(|_| kind()));
-        acceptors.push(acceptor);
-    }
-    Ok((acceptors, kinds))
-}
-
 /// One on a small machine, so that half of it at least is left to messages.
 fn hashing_threads(users: &Option<Users>) -> u16 {
     let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get());
@@ -487,6 +478,20 @@ fn start_hashing(hasher: Hasher, here: ShardId, kernel: Kernel) -> Result<(), St
         .map_err(|error| StartError::System { what: "a thread for passwords", error })?;
     let ended = || StartError::System { what: "a thread for passwords", error: io::ErrorKind::Other.into() };
     is_ready.recv().unwrap_or_else(|_| Err(ended()))
+}
+
+/// What the connections of each address speak, in the order of [`Config::addresses`]. All TLS addresses have one
+/// acceptor, so a client resumes at any of them.
+fn listeners(config: &Config) -> Result<(Vec<Arc<TlsAcceptor>>, Vec<ListenerKind>), LoadError> {
+    let mut kinds = vec![ListenerKind::Plain; config.listen.len()];
+    let mut acceptors = Vec::new();
+    if let Some(tls) = &config.tls {
+        let acceptor = Arc::new(TlsAcceptor::new(tls.settings.clone())?);
+        let kind = || ListenerKind::Secure(Arc::clone(&acceptor) as Arc<dyn Acceptor>);
+        kinds.extend(tls.listen.iter().map(|_| kind()));
+        acceptors.push(acceptor);
+    }
+    Ok((acceptors, kinds))
 }
 
 /// The configured limits, with as many connections as there can be descriptors.

@@ -477,7 +477,7 @@ fn the_maps_are_whole() {
 #[test]
 fn documents_name_what_exists() {
     let metrics = read("src/metrics.rs");
-    let config = read("src/config.rs") + &read("src/config/access.rs");
+    let config = read("src/config.rs") + &read("src/config/access.rs") + &read("src/config/tls.rs");
     let documents = documents();
     assert!(documents.len() >= 4, "{documents:?}");
     for (path, text) in &documents {

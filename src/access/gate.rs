@@ -65,7 +65,7 @@ pub enum Denial {
 /// Who a client is, once that is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
-    /// The user whose password was verified; `None` for an anonymous client.
+    /// The user whose password was verified, or whose certificate was shown; `None` for an anonymous client.
     pub user: Option<Arc<str>>,
 }
 

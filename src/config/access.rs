@@ -56,32 +56,23 @@ impl AccessFlags {
     }
 }
 
-/// The flags together with the addresses that clients without a user name may or may not use: those of plain MQTT, then
-/// those of TLS, where a certificate may be required instead.
+/// The flags together with the addresses that anonymous clients may or may not use.
+///
+/// `listeners` are addresses, each with whether a certificate is required there.
 pub(super) fn settings(
     flags: &AccessFlags,
-    listen: &[SocketAddr],
-    (tls_listen, certified): (&[SocketAddr], bool),
+    listeners: impl Iterator<Item = (SocketAddr, bool)>,
     allow_anonymous: bool,
 ) -> Settings {
     let AccessFlags { password_file, acl_file, client_ids, strict_subscribe, suback_unspecified } = flags;
-    let anonymous = |address: &SocketAddr| {
-        let admitted = allow_anonymous || address.ip().is_loopback() && password_file.is_none();
+    let anonymous = |(address, certified): (SocketAddr, bool)| {
+        let admitted = allow_anonymous || certified || address.ip().is_loopback() && password_file.is_none();
         if admitted { Anonymous::Admitted } else { Anonymous::Refused }
     };
     Settings {
         password_file: password_file.clone(),
         acl_file: acl_file.clone(),
-        anonymous: listen
-            .iter()
-            .chain(tls_listen)
-            .enumerate()
-            .map(
-                |(index, address)| {
-                    if certified && index >= listen.len() { Anonymous::Admitted } else { anonymous(address) }
-                },
-            )
-            .collect(),
+        anonymous: listeners.map(anonymous).collect(),
         client_ids: match client_ids {
             ClientIdsFlag::Any => ClientIds::Any,
             ClientIdsFlag::UserName => ClientIds::UserName,

@@ -134,9 +134,9 @@ impl Core {
         let hand_off = HandOff {
             socket: connection.socket,
             peer: connection.peer,
-            secure: connection.secure,
             listener: connection.listener,
             identity: connection.identity,
+            secure: connection.secure,
             bytes: connection.partial,
             connected_at: self.now,
             from: self.id,
@@ -159,11 +159,11 @@ impl Core {
 
     /// A connection came home from another shard.
     pub(super) fn hand_off_arrived(&mut self, hand_off: HandOff) {
-        let HandOff { socket, peer, secure, listener, identity, bytes, connected_at, from: _ } = hand_off;
+        let HandOff { socket, peer, listener, identity, secure, bytes, connected_at, from: _ } = hand_off;
         let deadline = self.now + self.limits.connect_timeout_ms;
         let mut connection = Connection::new(socket, peer, listener, deadline);
-        connection.secure = secure;
         connection.identity = identity;
+        connection.secure = secure;
         connection.partial = bytes;
         let key = self.connections.insert(connection);
         self.set_deadline(key, deadline);

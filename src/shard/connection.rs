@@ -19,12 +19,12 @@ use super::waits::Blocked;
 pub(super) struct Connection {
     pub socket: Socket,
     pub peer: SocketAddr,
-    /// What lies between the socket and the stream; a plain connection has nothing there.
-    pub secure: Option<Box<Secure>>,
     /// Where it was accepted.
     pub listener: ListenerId,
     /// Who its client is; known before the connection goes home.
     pub identity: Option<Identity>,
+    /// What lies between the socket and the stream; a plain connection has nothing there.
+    pub secure: Option<Box<Secure>>,
     pub phase: Phase,
     pub receive_armed: bool,
     pub cancel_in_flight: bool,
@@ -131,9 +131,9 @@ impl Connection {
         Connection {
             socket,
             peer,
-            secure: None,
             listener,
             identity: None,
+            secure: None,
             phase: Phase::Opening,
             receive_armed: false,
             cancel_in_flight: false,

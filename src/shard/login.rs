@@ -32,13 +32,15 @@ impl Core {
             return Identified::Yes;
         }
         let listener = connection.listener.0;
-        // A certificate stands for a user, unless CONNECT names one whose password can be verified.
-        let certified: Option<Arc<str>> =
-            connection.secure.as_ref().and_then(|secure| secure.peer().user.map(Arc::from));
+        let certified = connection.secure.as_ref().and_then(|secure| secure.peer().user).map(Arc::from);
         let refusal = match (connect.authentication_method, connect.user_name) {
             // No method is offered, so nothing but CONNACK follows such a CONNECT.
             // [MQTT-3.1.2-30] [MQTT-4.12.0-1] [MQTT-4.12.0-6]
             (Some(_), _) => (Reason::BAD_AUTHENTICATION_METHOD, "no Authentication Method is configured"),
+            // Whoever shows a certificate is its user, whatever CONNECT says.
+            (None, _) if certified.is_some() => {
+                return self.known(key, Identity { user: certified }, connect);
+            }
             (None, Some(user)) if self.access.has_users() => {
                 let login = Login {
                     user,
@@ -57,9 +59,6 @@ impl Core {
                     }
                     Verdict::Busy => (Reason::SERVER_UNAVAILABLE, "too many passwords wait to be verified"),
                 }
-            }
-            (None, Some(_) | None) if certified.is_some() => {
-                return self.known(key, Identity { user: certified }, connect);
             }
             (None, Some(_) | None) => match self.access.anonymous(listener) {
                 Anonymous::Admitted => return self.known(key, Identity::default(), connect),

@@ -261,9 +261,9 @@ impl<I: Io> Shard<I> {
         let core = &mut self.core;
         core.now = now;
         core.counters().turns_total.add(1);
-        core.advance_handshakes();
         core.access.refresh();
         core.take_answers();
+        core.advance_handshakes();
         self.reap();
         self.read_inbox();
         let core = &mut self.core;

@@ -121,10 +121,10 @@ pub enum Round {
 pub struct HandOff {
     pub socket: Socket,
     pub peer: SocketAddr,
-    pub secure: Option<Box<Secure>>,
     /// Where it was accepted.
     pub listener: ListenerId,
     pub identity: Option<Identity>,
+    pub secure: Option<Box<Secure>>,
     /// CONNECT and whatever was read behind it.
     pub bytes: Vec<u8>,
     /// When CONNECT was read.

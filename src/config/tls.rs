@@ -1,0 +1,113 @@
+//! Flags about TLS.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::{TlsConfig, parse_address};
+use crate::transport::tls::{CertificateUser, ClientCertificates, Settings};
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "TLS")]
+pub(super) struct TlsFlags {
+    /// Address and port to listen on for MQTT over TLS 1.2 and 1.3; may be given several times
+    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_address, requires_all = ["tls_cert", "tls_key"])]
+    tls_listen: Vec<SocketAddr>,
+
+    /// The server's certificate, then those that sign it (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_listen")]
+    tls_cert: Option<PathBuf>,
+
+    /// Its private key (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_listen")]
+    tls_key: Option<PathBuf>,
+
+    /// The certificates that sign those of clients (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_listen")]
+    tls_client_ca: Option<PathBuf>,
+
+    /// Whether clients show certificates [default: required with --tls-client-ca, else none]
+    #[arg(long, value_enum, value_name = "WHETHER", requires = "tls_listen")]
+    tls_client_cert: Option<ClientCertFlag>,
+
+    /// What of a client's certificate is its user name
+    #[arg(long, value_enum, value_name = "WHAT", requires = "tls_client_ca", default_value_t = ClientUserFlag::CommonName)]
+    tls_client_user: ClientUserFlag,
+}
+
+#[derive(Copy, Clone, Debug, PartialEq, Eq, ValueEnum)]
+enum ClientCertFlag {
+    /// They are not asked
+    None,
+    /// One that is shown must be good
+    Optional,
+    /// Without one there is no connection
+    Required,
+}
+
+#[derive(Copy, Clone, Debug, PartialEq, Eq, ValueEnum)]
+enum ClientUserFlag {
+    /// The Common Name, if there is exactly one
+    CommonName,
+    /// The whole subject, such as CN=sensor-1,O=Acme
+    Subject,
+}
+
+/// The flags, checked against each other; `None` if there is no TLS.
+pub(super) fn tls(flags: &TlsFlags) -> Result<Option<TlsConfig>, String> {
+    let (Some(certificate), Some(key)) = (&flags.tls_cert, &flags.tls_key) else { return Ok(None) };
+    let whether = flags.tls_client_cert.unwrap_or(match flags.tls_client_ca {
+        Some(_) => ClientCertFlag::Required,
+        None => ClientCertFlag::None,
+    });
+    let clients = match (whether, flags.tls_client_ca.clone()) {
+        (ClientCertFlag::None, None) => ClientCertificates::None,
+        (ClientCertFlag::Optional, Some(ca)) => ClientCertificates::Optional { ca },
+        (ClientCertFlag::Required, Some(ca)) => ClientCertificates::Required { ca },
+        (ClientCertFlag::None, Some(_)) => {
+            return Err("--tls-client-ca is of no use with --tls-client-cert none".to_owned());
+        }
+        (ClientCertFlag::Optional | ClientCertFlag::Required, None) => {
+            return Err("--tls-client-cert needs the certificates that sign those of clients: \
+                        --tls-client-ca FILE"
+                .to_owned());
+        }
+    };
+    let user = match flags.tls_client_user {
+        ClientUserFlag::CommonName => CertificateUser::CommonName,
+        ClientUserFlag::Subject => CertificateUser::Subject,
+    };
+    let settings = Settings { certificate: certificate.clone(), key: key.clone(), clients, user };
+    Ok(Some(TlsConfig { listen: flags.tls_listen.clone(), settings }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{parse, refused};
+    use super::*;
+
+    #[test]
+    fn tls_replaces_the_default_address_and_a_certificate_stands_for_a_user() {
+        let line = "--tls-listen 0.0.0.0:8883 --tls-cert c --tls-key k";
+        assert!(refused(line).contains("0.0.0.0:8883"), "anybody could connect");
+        assert!(parse(&format!("{line} --allow-anonymous")).tls.is_some());
+        let config = parse(&format!("{line} --tls-client-ca a --tls-client-user subject"));
+        let settings = Settings {
+            certificate: "c".into(),
+            key: "k".into(),
+            clients: ClientCertificates::Required { ca: "a".into() },
+            user: CertificateUser::Subject,
+        };
+        let listen = vec!["0.0.0.0:8883".parse().unwrap()];
+        assert_eq!((config.listen, config.tls), (vec![], Some(TlsConfig { listen, settings })));
+        assert!(refused(&format!("{line} --tls-client-ca a --tls-client-cert optional")).contains("0.0.0.0"));
+        let config = parse(
+            "--listen 127.0.0.1:0 --tls-listen 127.0.0.1:0 --tls-cert c --tls-key k --tls-client-ca a \
+             --tls-client-cert optional",
+        );
+        assert_eq!(config.listen.len(), 1);
+        let clients = config.tls.unwrap().settings.clients;
+        assert_eq!(clients, ClientCertificates::Optional { ca: "a".into() });
+    }
+}
