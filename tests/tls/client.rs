@@ -1,0 +1,162 @@
+//! A scripted client over TLS: MQTT 3.1.1, one packet at a time.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{
+    ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned, SupportedProtocolVersion,
+};
+
+use crate::certificates::Certificates;
+
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A client that trusts the CA and shows a certificate, if it has one. Kept from one connection to the next, it resumes.
+pub fn config(
+    certificates: &Certificates,
+    version: &'static SupportedProtocolVersion,
+    shows: Option<&str>,
+) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    let ca = CertificateDer::from_pem_file(certificates.path("ca.pem")).expect("a CA");
+    roots.add(ca).expect("a CA");
+    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_protocol_versions(&[version])
+        .expect("a version")
+        .with_root_certificates(roots);
+    Arc::new(match shows {
+        None => builder.with_no_client_auth(),
+        Some(name) => {
+            let chain =
+                CertificateDer::from_pem_file(certificates.path(&format!("{name}.pem"))).expect("one");
+            let key = PrivateKeyDer::from_pem_file(certificates.path(&format!("{name}.key"))).expect("a key");
+            builder.with_client_auth_cert(vec![chain], key).expect("they go together")
+        }
+    })
+}
+
+pub struct Client {
+    stream: StreamOwned<ClientConnection, TcpStream>,
+}
+
+impl Client {
+    /// A connection whose handshake is over.
+    pub fn open(address: SocketAddr, config: &Arc<ClientConfig>) -> io::Result<Client> {
+        let socket = TcpStream::connect_timeout(&address, PATIENCE)?;
+        socket.set_nodelay(true)?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.set_write_timeout(Some(PATIENCE))?;
+        let name = ServerName::try_from("localhost").expect("a name");
+        let connection = ClientConnection::new(Arc::clone(config), name).map_err(io::Error::other)?;
+        let mut stream = StreamOwned::new(connection, socket);
+        while stream.conn.is_handshaking() {
+            stream.conn.complete_io(&mut stream.sock)?;
+        }
+        Ok(Client { stream })
+    }
+
+    /// A client that was accepted by the broker.
+    pub fn connect(address: SocketAddr, config: &Arc<ClientConfig>, client_id: &str) -> io::Result<Client> {
+        let mut client = Client::open(address, config)?;
+        let mut packet = b"\x10\0\0\x04MQTT\x04\x02\0\x3c\0".to_vec();
+        packet.push(client_id.len() as u8);
+        packet.extend_from_slice(client_id.as_bytes());
+        packet[1] = packet.len() as u8 - 2;
+        client.send(&packet)?;
+        match client.packet()?[..] {
+            [0x20, 0, 0] => Ok(client),
+            ref other => Err(io::Error::other(format!("{other:?} instead of CONNACK"))),
+        }
+    }
+
+    pub fn kind(&self) -> HandshakeKind {
+        self.stream.conn.handshake_kind().expect("the handshake is over")
+    }
+
+    /// The first certificate of the server, in DER.
+    pub fn server_certificate(&self) -> Vec<u8> {
+        self.stream.conn.peer_certificates().expect("the handshake is over")[0].to_vec()
+    }
+
+    pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes)?;
+        self.stream.flush()
+    }
+
+    /// The next packet: its first byte, then what is behind its length.
+    pub fn packet(&mut self) -> io::Result<Vec<u8>> {
+        let mut packet = vec![0];
+        self.stream.read_exact(&mut packet)?;
+        let (mut length, mut shift) = (0, 0);
+        loop {
+            let mut digit = [0];
+            self.stream.read_exact(&mut digit)?;
+            length |= usize::from(digit[0] & 0x7F) << shift;
+            shift += 7;
+            if digit[0] & 0x80 == 0 {
+                break;
+            }
+        }
+        packet.resize(1 + length, 0);
+        self.stream.read_exact(&mut packet[1..])?;
+        Ok(packet)
+    }
+
+    pub fn subscribe(&mut self, filter: &str) -> io::Result<()> {
+        let mut packet = vec![0x82, filter.len() as u8 + 5, 0, 1, 0, filter.len() as u8];
+        packet.extend_from_slice(filter.as_bytes());
+        packet.push(1);
+        self.send(&packet)?;
+        assert_eq!(self.packet()?, [0x90, 0, 1, 1]);
+        Ok(())
+    }
+
+    /// QoS 1; returns when it is acknowledged.
+    pub fn publish(&mut self, topic: &str, payload: &[u8]) -> io::Result<()> {
+        let mut body = vec![0, topic.len() as u8];
+        body.extend_from_slice(topic.as_bytes());
+        body.extend_from_slice(&[0, 7]);
+        body.extend_from_slice(payload);
+        let mut packet = vec![0x32];
+        let mut length = body.len();
+        while length > 0x7F {
+            packet.push((length & 0x7F) as u8 | 0x80);
+            length >>= 7;
+        }
+        packet.push(length as u8);
+        packet.extend_from_slice(&body);
+        self.send(&packet)?;
+        match self.packet()?[..] {
+            [0x40, 0, 7] => Ok(()),
+            ref other => Err(io::Error::other(format!("{other:?} instead of PUBACK"))),
+        }
+    }
+
+    /// The payload of the next PUBLISH with QoS 1, acknowledged.
+    pub fn message(&mut self) -> io::Result<Vec<u8>> {
+        let packet = self.packet()?;
+        assert_eq!(packet[0] >> 1, 0x19, "PUBLISH with QoS 1");
+        let topic = usize::from(packet[1]) << 8 | usize::from(packet[2]);
+        let (id, payload) = packet[3 + topic..].split_at(2);
+        self.send(&[0x40, 2, id[0], id[1]])?;
+        Ok(payload.to_vec())
+    }
+
+    /// True if the broker ended the stream as TLS wants it: close_notify before the end of the connection.
+    pub fn ends_properly(&mut self) -> bool {
+        matches!(self.stream.read(&mut [0]), Ok(0))
+    }
+
+    /// Sends a record that does not decrypt. True if a fatal alert comes back before the end.
+    pub fn breaks_a_record(mut self) -> bool {
+        let broken = [&[0x17, 3, 3, 0, 100][..], &[9; 100]].concat();
+        self.stream.sock.write_all(&broken).expect("the broker reads");
+        let error = self.stream.read(&mut [0]).expect_err("an alert");
+        error.to_string().contains("fatal alert")
+    }
+}
