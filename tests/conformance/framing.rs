@@ -357,8 +357,9 @@ fn u5_2_2_2_3_a_property_that_runs_over_its_block_is_refused() {
     each(|b| {
         for place in PLACES {
             let whole = every();
-            // A Subscription Identifier in a client's PUBLISH is refused before it is read.
-            let read = |id: u8| allowed(id, place) && !(place == Place::Publish && id == 0x0B);
+            // Two that only a server may put there are refused before they are read.
+            let servers = |id| matches!((place, id), (Place::Publish, 0x0B) | (Place::Disconnect, 0x1C));
+            let read = |id: u8| allowed(id, place) && !servers(id);
             for property in whole.iter().filter(|p| read(p.id())) {
                 let bytes = property.bytes();
                 for length in 1..bytes.len() {

@@ -17,6 +17,7 @@ mod framing;
 mod judge;
 mod keep_alive;
 mod malformed;
+mod model;
 mod publish;
 mod qos;
 mod resume;

@@ -82,7 +82,11 @@ impl Process {
         thread::spawn(move || {
             for line in BufReader::new(pipe).lines().map_while(Result::ok) {
                 let address = line.split("listening on ").nth(1).and_then(|rest| {
-                    rest.split_whitespace().next()?.trim_end_matches([',', '"']).parse::<SocketAddr>().ok()
+                    rest.split_whitespace()
+                        .next()?
+                        .trim_end_matches([',', '"', '}'])
+                        .parse::<SocketAddr>()
+                        .ok()
                 });
                 let mut kept = kept.lock().expect("no holder panics");
                 if kept.len() < STDERR_BYTES_MAX {

@@ -107,6 +107,11 @@ impl Client {
         self.send(connect.bytes());
     }
 
+    /// How long a send may wait for the broker to take the bytes.
+    pub fn write_timeout(&mut self, limit: Duration) {
+        self.stream.set_write_timeout(Some(limit)).expect("a write timeout");
+    }
+
     pub fn local_address(&self) -> SocketAddr {
         self.stream.local_addr().expect("a local address")
     }

@@ -1,0 +1,109 @@
+//! A subscriber that stops reading costs no one else anything, and no more memory than the limits say.
+
+use std::time::{Duration, Instant};
+
+use crate::support::encode::{PINGREQ, PUBACK};
+use crate::support::*;
+
+/// How long a publisher may wait for an acknowledgement while somebody else is slow.
+const ACK_MAX: Duration = Duration::from_secs(1);
+
+#[test]
+fn others_get_everything_while_one_does_not_read() {
+    for shards in [1, 4] {
+        for qos in [0, 1] {
+            let broker = Broker::start(shards, &["--sys-interval", "1"]);
+            let topic = name("t");
+            let mut slow: Vec<Client> = (0..4)
+                .map(|_| {
+                    let mut client = Client::fresh(&broker, V5);
+                    client.subscribe(&topic, qos);
+                    client
+                })
+                .collect();
+            let mut swift = Client::fresh(&broker, V5);
+            swift.subscribe(&topic, qos);
+            let mut publisher = Client::fresh(&broker, V5);
+            let before = broker.resident_bytes();
+            // 150 MB, which is far more than any socket holds.
+            let payload = vec![b'x'; 50_000];
+            let mut worst = Duration::ZERO;
+            for number in 0..3000u32 {
+                let body = [&number.to_be_bytes()[..], &payload].concat();
+                let begin = Instant::now();
+                publisher.publish(&Publish::new(&*topic, body).qos(1, 0));
+                worst = worst.max(begin.elapsed());
+                let got = swift.expect_publish_acked();
+                assert_eq!(got.payload[..4], number.to_be_bytes());
+            }
+            assert!(worst < ACK_MAX, "a publisher waited {worst:?} with {shards} shards");
+            // Per slow client at most the queue's 64 MiB (QoS 1) and its send buffer; the rest is drops.
+            let grown = broker.resident_bytes().saturating_sub(before);
+            assert!(grown < 400 << 20, "{} MB more at QoS {qos}", grown >> 20);
+            if qos == 0 {
+                assert!(grown < 60 << 20, "{} MB more at QoS 0", grown >> 20);
+            }
+            // The slow ones find a whole stream, with gaps and in order.
+            for client in &mut slow {
+                client.send(PINGREQ);
+                let mut last = None;
+                loop {
+                    match client.expect_packet() {
+                        Packet::Publish(publish) => {
+                            let number = publish.payload[..4].to_vec();
+                            assert!(last.is_none_or(|last| last < number));
+                            last = Some(number);
+                            client.finish(&publish);
+                        }
+                        Packet::Pingresp => break,
+                        other => panic!("{other:?}"),
+                    }
+                }
+                assert!(last.is_some());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_queue_has_its_limit_and_drops_are_counted() {
+    let broker = Broker::start(2, &["--queue-messages-max", "10", "--sys-interval", "1"]);
+    let topic = name("t");
+    let connect = Connect::new(V311, name("c")).persistent();
+    let mut client = Client::accepted(&broker, &connect);
+    client.subscribe(&topic, 1);
+    client.disconnect();
+    let mut counts = Client::fresh(&broker, V5);
+    counts.subscribe("$SYS/broker/drops/queue_full", 0);
+    let mut publisher = Client::fresh(&broker, V5);
+    for number in 0..25 {
+        publisher.say(&topic, number.to_string(), 1);
+    }
+    // The newest give way.
+    let mut client = Client::accepted(&broker, &connect);
+    assert_eq!(client.expect_texts(10), (0..10).map(|n| n.to_string()).collect::<Vec<_>>());
+    client.expect_quiet();
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while counts.expect_publish().text() != "15" {
+        assert!(Instant::now() < deadline, "15 drops are not counted");
+    }
+}
+
+#[test]
+fn a_slow_subscriber_with_a_full_window_takes_up_where_it_left() {
+    let broker = Broker::start(4, &[]);
+    let topic = name("t");
+    let mut slow = Client::fresh(&broker, V5);
+    slow.subscribe(&topic, 1);
+    let mut publisher = Client::fresh(&broker, V5);
+    for number in 0..500 {
+        publisher.say(&topic, number.to_string(), 1);
+    }
+    std::thread::sleep(Duration::from_millis(200));
+    for number in 0..500 {
+        let got = slow.expect_publish();
+        assert_eq!(got.text(), number.to_string());
+        slow.ack(PUBACK, got.packet_id);
+    }
+    slow.expect_quiet();
+}
