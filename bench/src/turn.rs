@@ -9,7 +9,7 @@ use ringmq::limits::Limits;
 use ringmq::memory::{CLASSES, OutBatch, Pool};
 use ringmq::mesh::{self, Bounds};
 use ringmq::metrics::Counters;
-use ringmq::shard::{Options, Setup, Shard, Stopping};
+use ringmq::shard::{ListenerKind, Options, Setup, Shard, Stopping};
 use ringmq::wire::Qos;
 
 use crate::packets::{put_publish, topic};
@@ -97,7 +97,7 @@ fn shard() -> Shard<Still> {
         links: mesh::build(1, bounds).remove(0),
         pool: Pool::new([1 << 40; CLASSES]),
         counters: Arc::new([Counters::default()]),
-        listeners: 1,
+        listeners: vec![ListenerKind::Plain],
         stopping: Arc::new(Stopping::default()),
         options: Options { sys_interval_ms: 0, ..Options::default() },
     };
