@@ -43,10 +43,11 @@ const DESCRIPTORS_RESERVED: u64 = 64;
 /// Fewer connections than this are no broker.
 const CONNECTIONS_MIN: u64 = 16;
 /// Completions and messages of other shards in a turn from which on the next wait gathers.
-const GATHER_FROM: u64 = 2;
+pub const GATHER_FROM: u64 = 2;
 /// What a gathering wait waits for. A lone client never pays for it, since its turns have one completion each.
-const GATHER_COMPLETIONS: u32 = 256;
-const GATHER_US: u32 = 50;
+pub const GATHER_COMPLETIONS: u32 = 256;
+/// Microseconds that it waits for them.
+pub const GATHER_US: u32 = 50;
 /// How often a stop looks whether the shards are done.
 const STOP_POLL: Duration = Duration::from_millis(5);
 /// How long a shard may take to notice that it is given up.

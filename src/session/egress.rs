@@ -105,6 +105,11 @@ impl Session {
         pumped
     }
 
+    /// Whether [`Session::pump`] could find anything to send.
+    pub fn is_waiting(&self) -> bool {
+        self.egress.as_ref().is_some_and(|egress| !egress.queue.is_empty() || egress.flight.is_due())
+    }
+
     /// The connection is gone, and what held for it alone.
     pub fn connection_lost(&mut self) {
         self.received.forget_connection();

@@ -242,14 +242,16 @@ impl Core {
     /// The connection can take more, by an acknowledgement or because bytes were sent: what waits for it goes on.
     pub(super) fn room_made(&mut self, key: Key) {
         self.check_waiting(key);
-        let mut drops = Drops::default();
-        let mut cx = Cx { now: self.now, limits: &self.limits, budget: &mut self.budget, drops: &mut drops };
         let Some(session) = self.connections.get(key).and_then(|c| c.live()).map(|live| live.session) else {
             return;
         };
         let Some(slot) = self.sessions.get_mut(session) else { return };
         let has_cursors = slot.cursors.is_some();
-        if let Some(wire) = Self::wire(&mut self.connections, &mut self.spare_buffers, &cx, key) {
+        let mut drops = Drops::default();
+        let mut cx = Cx { now: self.now, limits: &self.limits, budget: &mut self.budget, drops: &mut drops };
+        if slot.session.is_waiting()
+            && let Some(wire) = Self::wire(&mut self.connections, &mut self.spare_buffers, &cx, key)
+        {
             let pumped = slot.session.pump(wire, &mut cx);
             let packets = pumped.published + pumped.released;
             let counters = &self.counters[usize::from(self.id)];

@@ -220,7 +220,9 @@ impl Core {
         } else {
             self.route(view)
         };
-        if let Some(live) = from.and_then(|key| self.connections.get_mut(key)).and_then(|c| c.live_mut()) {
+        if !touched.is_empty()
+            && let Some(live) = from.and_then(|key| self.connections.get_mut(key)).and_then(|c| c.live_mut())
+        {
             live.touched = live.touched.union(touched);
         }
         routed
