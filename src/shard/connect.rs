@@ -401,8 +401,15 @@ impl Core {
         let Some(session) = self.by_client_id.get(client_id).copied() else {
             return (self.begin_session(client_id, client_hash, user), false);
         };
-        let ended = self.sessions.get(session).is_none_or(|slot| slot.ends_at <= self.now);
-        if clean_start || ended {
+        if !clean_start && !self.has_ended(session) {
+            // Before the last look: a will may fill the queue of the session itself.
+            if self.will_is_cancelled(session) {
+                self.cancel_will(session);
+            } else {
+                self.publish_will(session);
+            }
+        }
+        if clean_start || self.has_ended(session) {
             // [U5-3.1.4-3]: with its session the will of the former connection ends its delay, and goes out.
             let waiting = self.sessions.get_mut(session).map(|slot| std::mem::take(&mut slot.waiting));
             let connected_at = self.sessions.get(session).map_or(0, |slot| slot.connected_at);
@@ -421,12 +428,11 @@ impl Core {
             }
             return (new, false);
         }
-        if self.will_is_cancelled(session) {
-            self.cancel_will(session);
-        } else {
-            self.publish_will(session);
-        }
         (session, true)
+    }
+
+    fn has_ended(&self, session: Key) -> bool {
+        self.sessions.get(session).is_none_or(|slot| slot.overflowed || slot.ends_at <= self.now)
     }
 
     /// Whether a client that comes back to its session is in time to cancel its will.

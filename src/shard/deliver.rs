@@ -209,18 +209,33 @@ impl Core {
         }
     }
 
-    /// The policy `disconnect` of a full queue: the client goes, and its session with it, since it has a gap now.
+    /// The policy `disconnect` of a full queue: the client goes, and its session with it, since it has a gap now. Not
+    /// here but later in the turn: its will may fill the next queue, and so on through all of them.
     fn overflowed(&mut self, session: Key) {
-        let Some(slot) = self.sessions.get_mut(session) else { return };
-        slot.expiry_s = 0;
-        match slot.connection {
-            Some(key) => {
-                self.end(
-                    key,
-                    End::Refused(crate::wire::Reason::QUOTA_EXCEEDED, "the session's queue is full"),
-                );
+        if let Some(slot) = self.sessions.get_mut(session)
+            && !slot.overflowed
+        {
+            slot.overflowed = true;
+            self.overflowed.push(session);
+        }
+    }
+
+    /// Ends the sessions whose queues were full. Those that overflow by this are left to the next turn.
+    pub(super) fn end_overflowed(&mut self) {
+        for session in std::mem::take(&mut self.overflowed) {
+            let Some(slot) = self.sessions.get_mut(session) else { continue };
+            slot.expiry_s = 0;
+            match slot.connection {
+                Some(key) => {
+                    self.end(
+                        key,
+                        End::Refused(crate::wire::Reason::QUOTA_EXCEEDED, "the session's queue is full"),
+                    );
+                }
+                // Whoever waits for it begins a new one.
+                None if !slot.waiting.is_empty() => slot.ends_at = self.now,
+                None => self.end_session(session),
             }
-            None => self.end_session(session),
         }
     }
 

@@ -142,10 +142,14 @@ impl Core {
             let queue = &self.interest.unsent[usize::from(peer)];
             // Everything below the oldest number that stays unsent, or everything.
             let claim = queue.get(1).map_or(self.interest.sequence, |(_, oldest)| oldest - 1);
+            // A filter that lingers is still announced: whoever wants it again meanwhile announces nothing.
+            let lingers = self.interest.entries.get(&filter).is_some_and(|entry| entry.lingers);
             let value = match self.router.announcement(filter) {
-                Some(Announcement::Exact { fingerprint, wanted }) => Value::Exact { fingerprint, wanted },
+                Some(Announcement::Exact { fingerprint, wanted }) => {
+                    Value::Exact { fingerprint, wanted: wanted || lingers }
+                }
                 Some(Announcement::Wildcard { text, wanted }) => {
-                    Value::Wildcard { filter: text.into(), wanted }
+                    Value::Wildcard { filter: text.into(), wanted: wanted || lingers }
                 }
                 Some(Announcement::Group { text, online, offline }) => {
                     Value::Group { filter: text.into(), online, offline }

@@ -224,6 +224,8 @@ struct Core {
     scratch: deliver::Scratch,
     interest: interest::Interest,
     waits: waits::Waits,
+    /// Sessions that are to end because their queue was full.
+    overflowed: Vec<Key>,
     /// Sessions with cursors that may go on.
     cursor_work: VecDeque<Key>,
     /// Accepted connections that wait for room on the way home.
@@ -270,6 +272,7 @@ impl<I: Io> Shard<I> {
         core.fire_timers();
         core.progress();
         core.advance_cursors();
+        core.end_overflowed();
         self.advance_stop();
         self.tend_dirty();
         self.flush_mesh();
@@ -354,6 +357,7 @@ impl Core {
             dirty: Vec::new(),
             spare_buffers: Vec::new(),
             scratch: deliver::Scratch::default(),
+            overflowed: Vec::new(),
             cursor_work: VecDeque::new(),
             hand_offs: VecDeque::new(),
             listeners: vec![Listener::Accepting; listeners.len()],
@@ -415,6 +419,7 @@ impl Core {
     /// Whether another turn would find something to do without a completion or a bell.
     fn has_work(&mut self) -> bool {
         !self.cursor_work.is_empty()
+            || !self.overflowed.is_empty()
             || self.handshakes.is_waiting()
             || self.links.has_work()
             || self.has_progress()

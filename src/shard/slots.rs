@@ -41,6 +41,8 @@ pub(super) struct Slot {
     pub will: Option<Box<Will>>,
     /// When the will is due; [`NEVER`] while it is connected.
     pub will_at: Millis,
+    /// Its queue was full and the policy is to end it, which is about to happen.
+    pub overflowed: bool,
     /// Retained messages on their way to new subscriptions.
     pub cursors: Option<Box<Cursors>>,
 }
@@ -92,6 +94,7 @@ impl Core {
             ends_at: NEVER,
             will: None,
             will_at: NEVER,
+            overflowed: false,
             cursors: None,
         });
         self.by_client_id.insert(client_id.into(), key);
