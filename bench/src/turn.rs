@@ -99,6 +99,7 @@ fn shard() -> Shard<Still> {
         counters: Arc::new([Counters::default()]),
         listeners: vec![ListenerKind::Plain],
         stopping: Arc::new(Stopping::default()),
+        access: ringmq::access::Access::default(),
         options: Options { sys_interval_ms: 0, ..Options::default() },
     };
     Shard::new(setup, Still::default(), NOW)
