@@ -258,9 +258,9 @@ impl Stage {
                 let topic_len = usize::from(u16::from_be_bytes([body[0], body[1]]));
                 match first >> 1 {
                     // PUBLISH of QoS 1, of QoS 2, PUBREL.
-                    0b0011_001 => acks.extend([0x40, 2, body[2 + topic_len], body[3 + topic_len]]),
-                    0b0011_010 => acks.extend([0x50, 2, body[2 + topic_len], body[3 + topic_len]]),
-                    0b0110_001 => acks.extend([0x70, 2, body[0], body[1]]),
+                    0b001_1001 => acks.extend([0x40, 2, body[2 + topic_len], body[3 + topic_len]]),
+                    0b001_1010 => acks.extend([0x50, 2, body[2 + topic_len], body[3 + topic_len]]),
+                    0b011_0001 => acks.extend([0x70, 2, body[0], body[1]]),
                     other => panic!("a subscriber was sent {other:#b}"),
                 }
             }
