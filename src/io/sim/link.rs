@@ -57,6 +57,8 @@ pub(super) struct Link {
     client: Client,
     /// The connection failed; both ends learn it after the bytes that are left for them.
     reset: bool,
+    /// Bytes that were in the network or unread were lost with the connection.
+    lossy: bool,
     /// The shard shut both directions down, or closed.
     shard_shut: bool,
     shard_closed: bool,
@@ -69,6 +71,7 @@ impl Link {
             to_client: Pipe::new(to_client_bytes),
             client: Client::Open,
             reset: false,
+            lossy: false,
             shard_shut: false,
             shard_closed: false,
         }
@@ -209,9 +212,19 @@ impl Link {
     pub(super) fn fail(&mut self, lossy: bool) {
         self.reset = true;
         if lossy {
+            self.lossy |= !self.to_shard.bytes.is_empty();
             self.to_shard.bytes.clear();
             self.to_client.bytes.clear();
         }
+    }
+
+    /// Bytes of the client were lost before the shard could read them.
+    pub(super) fn is_lossy(&self) -> bool {
+        self.lossy
+    }
+
+    pub(super) fn shard_has_ended(&self) -> bool {
+        self.to_client.ended
     }
 
     pub(super) fn is_failed(&self) -> bool {

@@ -1,0 +1,197 @@
+//! All shards of a broker on one thread, each with its own sleep, over one simulated kernel and clock.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use ringmq::io::sim::{Rng, SimIo, World};
+use ringmq::memory::Pool;
+use ringmq::mesh;
+use ringmq::metrics::{self, Counter, Counters};
+use ringmq::shard::{ListenerKind, Live, Setup, Shard, Stopping, Turn};
+
+use crate::oracle::{Drops, Millis};
+use crate::plan::Plan;
+
+/// What a shard's thread is doing.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+enum Thread {
+    Running,
+    /// In the kernel, until something completes or the deadline.
+    Waiting(Millis),
+}
+
+struct Node {
+    shard: Shard<SimIo>,
+    thread: Thread,
+}
+
+pub struct Cluster {
+    nodes: Vec<Node>,
+    pub world: Rc<RefCell<World>>,
+    pool: Arc<Pool>,
+    memory: [u64; 5],
+    counters: Arc<[Counters]>,
+}
+
+impl Cluster {
+    pub fn new(plan: &Plan, rng: &mut Rng, now: Millis) -> Cluster {
+        let world = Rc::new(RefCell::new(World::new(plan.shards, plan.faults.clone(), rng.bits())));
+        let pool = Pool::new(plan.memory);
+        let counters: Arc<[Counters]> = (0..plan.shards).map(|_| Counters::default()).collect();
+        let stopping = Arc::new(Stopping::default());
+        let keys = [rng.bits(), rng.bits(), rng.bits(), rng.bits()];
+        let links = mesh::build(plan.shards, plan.mesh);
+        let nodes = links.into_iter().enumerate().map(|(id, links)| {
+            let setup = Setup {
+                id: id as u16,
+                shards: plan.shards,
+                limits: Arc::new(plan.limits.clone()),
+                keys,
+                links,
+                pool: pool.clone(),
+                counters: counters.clone(),
+                listeners: vec![ListenerKind::Plain],
+                stopping: stopping.clone(),
+                options: plan.options.clone(),
+            };
+            Node {
+                shard: Shard::new(setup, SimIo::new(id as u16, world.clone()), now),
+                thread: Thread::Running,
+            }
+        });
+        Cluster { nodes: nodes.collect(), world: world.clone(), pool, memory: plan.memory, counters }
+    }
+
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// One turn, unless the shard's thread sleeps on. True if there may be more to do.
+    pub fn turn(&mut self, at: usize, now: Millis) -> bool {
+        let node = &mut self.nodes[at];
+        if let Thread::Waiting(deadline) = node.thread {
+            if deadline > now && !self.world.borrow().has_completions(at as u16) {
+                return false;
+            }
+            node.shard.bell().awake();
+            node.thread = Thread::Running;
+        }
+        match node.shard.turn(now) {
+            Turn::Busy => true,
+            Turn::Idle { deadline } => {
+                if node.shard.bell().sleep() {
+                    node.thread = Thread::Waiting(deadline);
+                    deadline <= now
+                } else {
+                    true
+                }
+            }
+        }
+    }
+
+    /// Whether every thread sleeps and the kernel has nothing for any of them.
+    pub fn is_quiet(&self, now: Millis) -> bool {
+        self.nodes.iter().enumerate().all(|(at, node)| {
+            matches!(node.thread, Thread::Waiting(deadline) if deadline > now)
+                && self.world.borrow().is_quiet(at as u16)
+        })
+    }
+
+    /// The next moment at which a thread wakes by itself.
+    pub fn next_deadline(&self) -> Option<Millis> {
+        let deadlines = self.nodes.iter().filter_map(|node| match node.thread {
+            Thread::Waiting(deadline) => Some(deadline),
+            Thread::Running => None,
+        });
+        deadlines.min()
+    }
+
+    pub fn threads(&mut self) -> String {
+        let threads: Vec<String> =
+            self.nodes.iter_mut().map(|node| format!("{:?} {:?}", node.thread, node.shard.live())).collect();
+        threads.join("; ")
+    }
+
+    pub fn stop(&mut self, at: usize, now: Millis) {
+        self.nodes[at].shard.stop(now);
+        // A driver that is told to stop does not sleep on.
+        self.nodes[at].shard.bell().awake();
+        self.nodes[at].thread = Thread::Running;
+    }
+
+    pub fn is_stopped(&self) -> bool {
+        self.nodes.iter().all(|node| node.shard.is_stopped())
+    }
+
+    pub fn live(&mut self) -> Vec<Live> {
+        self.nodes.iter_mut().map(|node| node.shard.live()).collect()
+    }
+
+    pub fn sum(&self, of: impl Fn(&Counters) -> &Counter) -> u64 {
+        metrics::sum(&self.counters, of)
+    }
+
+    /// All counters, added up over the shards.
+    pub fn counter_values(&self) -> Vec<u64> {
+        let mut sums = vec![0u64; Counters::NAMES.len()];
+        for shard in self.counters.iter() {
+            for (sum, value) in sums.iter_mut().zip(shard.values()) {
+                *sum = sum.wrapping_add(value);
+            }
+        }
+        sums
+    }
+
+    pub fn drops(&self, policy_ends_sessions: bool) -> Drops {
+        Drops {
+            messages: self.sum(|c| &c.dropped_send_buffer_total)
+                + self.sum(|c| &c.dropped_queue_full_total)
+                + self.sum(|c| &c.dropped_queue_oldest_total)
+                + self.sum(|c| &c.dropped_memory_total)
+                + self.sum(|c| &c.dropped_too_large_total),
+            retained: self.sum(|c| &c.dropped_retained_full_total),
+            no_member: self.sum(|c| &c.dropped_no_member_total),
+            sessions: policy_ends_sessions,
+        }
+    }
+
+    /// Gauges that must be zero once nobody is left.
+    pub fn gauges_left(&self) -> Vec<(&'static str, u64)> {
+        let gauges: [(&'static str, u64); 9] = [
+            ("connections", self.sum(|c| &c.connections)),
+            ("clients_connected", self.sum(|c| &c.clients_connected)),
+            ("sessions", self.sum(|c| &c.sessions)),
+            ("subscriptions", self.sum(|c| &c.subscriptions)),
+            ("subscriptions_shared", self.sum(|c| &c.subscriptions_shared)),
+            ("queued_messages", self.sum(|c| &c.queued_messages)),
+            ("queued_bytes", self.sum(|c| &c.queued_bytes)),
+            ("buffers_held", self.sum(|c| &c.buffers_held)),
+            ("connections_paused", self.sum(|c| &c.connections_paused)),
+        ];
+        gauges.into_iter().filter(|(_, value)| *value != 0).collect()
+    }
+
+    /// Ends the shards; what they left behind in the kernel and the pools.
+    pub fn end(self) -> Vec<String> {
+        for at in 0..self.nodes.len() {
+            self.world.borrow_mut().close_listeners(at as u16);
+        }
+        let Cluster { nodes, world, pool, memory, .. } = self;
+        drop(nodes);
+        let mut found = world.borrow().faults_at_rest();
+        for (class, bytes) in memory.into_iter().enumerate() {
+            let class = [
+                ringmq::memory::Class::Receive,
+                ringmq::memory::Class::Send,
+                ringmq::memory::Class::Queue,
+                ringmq::memory::Class::Retained,
+                ringmq::memory::Class::Mesh,
+            ][class];
+            if pool.free(class) != bytes as i64 {
+                found.push(format!("{class:?} has {} bytes of {bytes} free at the end", pool.free(class)));
+            }
+        }
+        found
+    }
+}

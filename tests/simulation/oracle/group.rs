@@ -1,0 +1,76 @@
+//! Shared subscriptions: each message goes to one member of each group.
+
+use super::receive::Delivery;
+use super::{ConnIx, Fate, MsgId, Oracle, SessionIx, Tick, matches};
+
+/// A delivery of a group's message to one member.
+#[derive(Clone, Debug)]
+pub struct Taken {
+    pub session: SessionIx,
+    pub conn: ConnIx,
+    pub qos: u8,
+    pub at: Tick,
+}
+
+impl Oracle {
+    pub(super) fn got_shared(&mut self, d: &Delivery<'_>, id: MsgId, subscription: usize, at: Tick) {
+        let group = self.subscriptions[subscription].filter.clone();
+        let taken = Taken { session: d.session, conn: d.conn, qos: d.publish.qos, at };
+        self.shared.entry((group, id)).or_default().push(taken);
+    }
+
+    /// One member has each message, or as many as it was sent copies. QoS 1 in flight moves on when its member's session
+    /// ends, which the member itself may learn late; anything else stays where it was sent.
+    fn one_member_each(&mut self) {
+        let mut wrong = Vec::new();
+        for ((group, id), all) in &self.shared {
+            let may_move = all.iter().filter(|t| t.qos == 1 && self.conns[t.conn].over.is_some()).count();
+            if all.len() - may_move.min(all.len() - 1) > self.messages[*id].copies as usize {
+                wrong.push(format!("{} was taken {} times by {group}: {all:?}", self.name(*id), all.len()));
+            }
+        }
+        self.checks += self.shared.len() as u64;
+        self.wrong.extend(wrong);
+    }
+
+    /// Once quiet: a group whose members were all there all the time has every message exactly once.
+    pub(super) fn groups_at_rest(&mut self, connected: &[(SessionIx, ConnIx)]) {
+        self.one_member_each();
+        let mut groups: Vec<String> =
+            self.subscriptions.iter().filter(|s| s.share.is_some()).map(|s| s.filter.clone()).collect();
+        groups.sort();
+        groups.dedup();
+        for group in groups {
+            for id in 0..self.messages.len() {
+                let m = &self.messages[id];
+                let (Some(sent), Fate::Certain, None) = (m.sent, m.fate, m.settled) else { continue };
+                let members: Vec<_> = self
+                    .subscriptions
+                    .iter()
+                    .filter(|s| s.filter == group && matches(&s.matches, &m.topic))
+                    .filter(|s| s.ended.is_none_or(|ended| ended > m.earliest))
+                    .collect();
+                if members.is_empty() || m.expiry_s.is_some() {
+                    continue;
+                }
+                let there_all_the_time = members.iter().all(|s| {
+                    !s.doubtful
+                        && s.acked.is_some_and(|acked| acked < sent)
+                        && s.ending.is_none()
+                        && connected.iter().any(|(session, conn)| {
+                            *session == s.session && self.conns[*conn].accepted.is_some_and(|at| at < sent)
+                        })
+                });
+                if !there_all_the_time {
+                    continue;
+                }
+                let count = self.shared.get(&(group.clone(), id)).map_or(0, Vec::len);
+                self.checks += 1;
+                if count == 0 {
+                    let what = format!("{} reached nobody of group {group}", self.name(id));
+                    self.missing.push(what);
+                }
+            }
+        }
+    }
+}

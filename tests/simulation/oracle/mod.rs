@@ -1,0 +1,399 @@
+//! A naive broker's knowledge: every message, subscription, session and connection of a run in plain lists.
+//!
+//! Clients tell what they asked for and what they got, each at a tick of its own; the oracle answers what each of them
+//! may and must get. Between asking and being answered both outcomes are possible, so most facts have a tick before
+//! which they cannot hold and one from which they do. What is certainly wrong is collected in [`Oracle::wrong`];
+//! nothing is guessed.
+
+mod group;
+mod receive;
+mod rest;
+mod retained;
+mod session;
+mod will;
+
+use std::collections::BTreeMap;
+
+pub use receive::Delivery;
+pub use session::{ConnectAsked, Over};
+
+use crate::packet::Properties;
+
+pub type Millis = u64;
+pub type ClientIx = usize;
+pub type SessionIx = usize;
+pub type ConnIx = usize;
+pub type MsgId = usize;
+/// Orders everything that clients do and see.
+pub type Tick = u64;
+
+/// What is known of a message's way into the broker.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Fate {
+    /// It may have arrived or not.
+    Unknown,
+    /// It was taken.
+    Certain,
+    /// The broker said no, or it can no longer come.
+    Refused,
+}
+
+/// An Application Message.
+#[derive(Clone, Debug)]
+pub struct Message {
+    pub by: ClientIx,
+    pub topic: String,
+    pub qos: u8,
+    pub retain: bool,
+    /// Ends with the text of its number, unless it clears a retained message.
+    pub payload: Vec<u8>,
+    pub properties: Properties,
+    pub expiry_s: Option<u32>,
+    pub will: bool,
+    /// Nobody can have it before.
+    pub earliest: Tick,
+    /// Subscribers that were acknowledged before must get it; none for a will that is not due.
+    pub sent: Option<Tick>,
+    pub sent_at: Millis,
+    pub conn: ConnIx,
+    pub fate: Fate,
+    /// When `fate` became certain.
+    pub certain_at: Tick,
+    pub certain_now: Millis,
+    /// Everything was quiet since it was certain: nothing of it is on its way between shards.
+    pub settled: Option<Tick>,
+    /// How often it was sent as a message of its own.
+    pub copies: u32,
+    /// It was sent again on another connection.
+    pub again: bool,
+}
+
+impl Message {
+    pub fn clears(&self) -> bool {
+        self.retain && self.payload.is_empty()
+    }
+}
+
+/// One version of a subscription; SUBSCRIBE for the same filter begins another one.
+#[derive(Clone, Debug)]
+pub struct Subscription {
+    pub client: ClientIx,
+    pub session: SessionIx,
+    /// As in SUBSCRIBE.
+    pub filter: String,
+    pub share: Option<String>,
+    /// Without the share prefix.
+    pub matches: String,
+    pub qos: u8,
+    pub no_local: bool,
+    pub retain_as_published: bool,
+    pub retain_handling: u8,
+    pub identifier: Option<u32>,
+    pub asked: Tick,
+    pub acked: Option<Tick>,
+    /// From here on it may be gone or replaced.
+    pub ending: Option<Tick>,
+    /// From here on it is gone or replaced.
+    pub ended: Option<Tick>,
+    /// `ending` because of another version of the same filter: without a gap.
+    pub replaced: bool,
+    /// The CONNECT of its session or of a later one got no answer: whether it exists is open.
+    pub doubtful: bool,
+}
+
+/// What one session got of one message.
+#[derive(Clone, Default, Debug)]
+pub struct Got {
+    /// Copies of its own, not the same one again.
+    pub live: u32,
+    pub retained: u32,
+    pub shared: u32,
+    pub last: Tick,
+}
+
+#[derive(Clone, Debug)]
+pub struct Session {
+    pub client: ClientIx,
+    pub began: Tick,
+    /// Milliseconds that it outlives its connection, least and most.
+    pub expiry_ms: (Millis, Millis),
+    /// When the connection may have ended at the earliest and has at the latest; none while it is up.
+    pub offline: Option<(Millis, Option<Millis>)>,
+    /// A CONNECT without answer may have begun another one in its place.
+    pub doubtful: bool,
+    pub over: bool,
+    /// Everything up to here was looked at.
+    pub checked: Tick,
+    pub got: BTreeMap<MsgId, Got>,
+    /// Position of the last one seen by publisher, topic, QoS published, QoS delivered.
+    pub order: BTreeMap<(ClientIx, String, u8, u8), usize>,
+    /// The newest message published with RETAIN, by topic and QoS delivered, since those overtake each other: tick, and
+    /// the message unless it is an anonymous clear.
+    pub last_retained: BTreeMap<(String, u8), (Tick, Option<MsgId>)>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Conn {
+    pub client: ClientIx,
+    pub asked: ConnectAsked,
+    pub at: Tick,
+    pub asked_at: Millis,
+    pub accepted: Option<Tick>,
+    pub session: Option<SessionIx>,
+    pub over: Option<(Over, Tick, Millis)>,
+    /// The broker closed its end.
+    pub closed: bool,
+}
+
+/// Which policies may take messages away in this run.
+#[derive(Copy, Clone, Default, PartialEq, Eq, Debug)]
+pub struct Drops {
+    /// Queues, memory and send buffers: each takes one message from one session.
+    pub messages: u64,
+    /// Retained messages that were not stored.
+    pub retained: u64,
+    /// Share groups without a member.
+    pub no_member: u64,
+    /// The policy ends sessions.
+    pub sessions: bool,
+}
+
+#[derive(Default, Debug)]
+pub struct Oracle {
+    pub now: Millis,
+    pub tick: Tick,
+    pub names: Vec<String>,
+    pub messages: Vec<Message>,
+    pub subscriptions: Vec<Subscription>,
+    pub sessions: Vec<Session>,
+    pub conns: Vec<Conn>,
+    /// The session that each client last had.
+    pub current: Vec<Option<SessionIx>>,
+    /// Copies in the order of sending, by publisher, topic and QoS.
+    pub sent_order: BTreeMap<(ClientIx, String, u8), Vec<MsgId>>,
+    /// What the retained store held when it was last looked at.
+    pub store: BTreeMap<String, MsgId>,
+    /// Until when `store` is exact.
+    pub store_tick: Tick,
+    pub shared: BTreeMap<(String, MsgId), Vec<group::Taken>>,
+    pub wills: Vec<will::Will>,
+    pub session_expiry_max_ms: Millis,
+    pub takeover_may_force: bool,
+    pub drops: Drops,
+    /// Messages that were missing and must be explained by drops.
+    pub missing: Vec<String>,
+    pub wrong: Vec<String>,
+    /// Facts that were checked, for the figures.
+    pub checks: u64,
+}
+
+/// Longer than any run.
+pub const FOREVER: Millis = Millis::MAX / 4;
+
+impl Oracle {
+    pub fn new(names: Vec<String>, session_expiry_max_s: u32) -> Oracle {
+        Oracle {
+            current: vec![None; names.len()],
+            names,
+            tick: 1,
+            session_expiry_max_ms: Millis::from(session_expiry_max_s) * 1000,
+            ..Oracle::default()
+        }
+    }
+
+    pub fn next(&mut self) -> Tick {
+        self.tick += 1;
+        self.tick
+    }
+
+    pub fn fail(&mut self, what: String) {
+        self.wrong.push(what);
+    }
+
+    pub fn check(&mut self, holds: bool, what: impl FnOnce(&Oracle) -> String) {
+        self.checks += 1;
+        if !holds {
+            let what = what(self);
+            self.wrong.push(what);
+        }
+    }
+
+    /// "m17 c2->a/b q1r".
+    pub fn name(&self, id: MsgId) -> String {
+        let m = &self.messages[id];
+        format!(
+            "m{id} {}{}->{} q{}{}{}",
+            self.names[m.by],
+            if m.will { " will" } else { "" },
+            m.topic,
+            m.qos,
+            if m.retain { "r" } else { "" },
+            if m.payload.is_empty() { " clear" } else { "" }
+        )
+    }
+
+    // Publishing.
+
+    /// A message leaves for the first time, or a will is laid down.
+    pub fn message(&mut self, message: Message) -> MsgId {
+        let id = self.messages.len();
+        if !message.will {
+            let key = (message.by, message.topic.clone(), message.qos);
+            self.sent_order.entry(key).or_default().push(id);
+        }
+        self.messages.push(message);
+        id
+    }
+
+    /// A QoS 1 message leaves again, as a copy of its own; a QoS 2 message does not become another one.
+    pub fn sent_again(&mut self, id: MsgId, conn: ConnIx) {
+        let tick = self.next();
+        let m = &mut self.messages[id];
+        (m.conn, m.again) = (conn, true);
+        if m.qos == 1 {
+            m.copies += 1;
+            m.sent = Some(tick);
+            m.sent_at = self.now;
+            let key = (m.by, m.topic.clone(), 1);
+            self.sent_order.entry(key).or_default().push(id);
+        }
+    }
+
+    fn certain(&mut self, id: MsgId) {
+        let (tick, now) = (self.next(), self.now);
+        let m = &mut self.messages[id];
+        if m.fate != Fate::Certain {
+            (m.fate, m.certain_at, m.certain_now) = (Fate::Certain, tick, now);
+        }
+    }
+
+    /// PUBACK or PUBREC.
+    pub fn taken(&mut self, id: MsgId, code: u8) {
+        if code < 0x80 {
+            self.certain(id);
+        } else {
+            self.messages[id].fate = Fate::Refused;
+        }
+        // 0x97 is a policy; nothing else is a reason to refuse what these clients publish.
+        self.check(code < 0x80 || code == 0x97, |o| format!("{} refused with {code:#x}", o.name(id)));
+    }
+
+    // Subscribing.
+
+    /// SUBSCRIBE leaves; the numbers of the versions that it begins.
+    pub fn subscribe(&mut self, session: SessionIx, filters: Vec<Subscription>) -> Vec<usize> {
+        let tick = self.next();
+        let mut begun = Vec::new();
+        for mut subscription in filters {
+            subscription.asked = tick;
+            for old in &mut self.subscriptions {
+                if old.session == session && old.filter == subscription.filter && old.ending.is_none() {
+                    old.ending = Some(tick);
+                    old.replaced = true;
+                }
+            }
+            begun.push(self.subscriptions.len());
+            self.subscriptions.push(subscription);
+        }
+        begun
+    }
+
+    pub fn suback(&mut self, begun: &[usize], codes: &[u8]) {
+        let tick = self.next();
+        if begun.len() != codes.len() {
+            return self.fail(format!("SUBACK with {} codes for {} filters", codes.len(), begun.len()));
+        }
+        for (&ix, &code) in begun.iter().zip(codes) {
+            let asked = self.subscriptions[ix].clone();
+            self.check(code == asked.qos || code == 0x97 || code == 0x80, |o| {
+                format!(
+                    "{} asked for {} at q{} and was answered {code:#x}",
+                    o.names[asked.client], asked.filter, asked.qos
+                )
+            });
+            for old in &mut self.subscriptions[..ix] {
+                if old.session == asked.session && old.filter == asked.filter && old.ended.is_none() {
+                    old.ended = Some(tick);
+                }
+            }
+            let s = &mut self.subscriptions[ix];
+            if code >= 0x80 {
+                (s.ending, s.ended) = (Some(tick), Some(tick));
+            } else {
+                s.acked = Some(tick);
+            }
+        }
+    }
+
+    /// UNSUBSCRIBE leaves.
+    pub fn unsubscribe(&mut self, session: SessionIx, filters: &[String]) {
+        let tick = self.next();
+        for s in &mut self.subscriptions {
+            if s.session == session && filters.contains(&s.filter) && s.ended.is_none() && s.asked < tick {
+                s.ending.get_or_insert(tick);
+                s.replaced = false;
+            }
+        }
+    }
+
+    pub fn unsuback(&mut self, session: SessionIx, asked: Tick, filters: &[String], codes: Option<&[u8]>) {
+        let tick = self.next();
+        if let Some(codes) = codes {
+            self.check(codes.len() == filters.len(), |_| "UNSUBACK with another number of codes".into());
+            self.check(codes.iter().all(|code| [0, 0x11].contains(code)), |_| {
+                format!("UNSUBACK {codes:02x?}")
+            });
+        }
+        for s in &mut self.subscriptions {
+            if s.session == session && filters.contains(&s.filter) && s.asked < asked {
+                s.ended.get_or_insert(tick);
+            }
+        }
+    }
+}
+
+/// Whether a Topic Filter matches a Topic Name, level by level.
+pub fn matches(filter: &str, topic: &str) -> bool {
+    if topic.starts_with('$') && filter.starts_with(['+', '#']) {
+        return false;
+    }
+    let filter: Vec<&str> = filter.split('/').collect();
+    let topic: Vec<&str> = topic.split('/').collect();
+    for (at, level) in filter.iter().enumerate() {
+        match *level {
+            "#" => return true,
+            "+" if at < topic.len() => {}
+            level if topic.get(at) == Some(&level) => {}
+            _ => return false,
+        }
+    }
+    filter.len() == topic.len()
+}
+
+/// Share Name and filter of a shared subscription, or the filter alone.
+pub fn split_share(filter: &str) -> (Option<String>, String) {
+    match filter.strip_prefix("$share/").and_then(|rest| rest.split_once('/')) {
+        Some((name, rest)) => (Some(name.to_string()), rest.to_string()),
+        None => (None, filter.to_string()),
+    }
+}
+
+#[test]
+fn matching_follows_the_table_of_the_standard() {
+    for (filter, topic, expected) in [
+        ("sport/#", "sport", true),
+        ("sport/#", "sport/a/b", true),
+        ("sport/#", "sports", false),
+        ("#", "$SYS/x", false),
+        ("sport/+", "sport/", true),
+        ("sport/+", "sport", false),
+        ("+/+", "/finance", true),
+        ("+", "/finance", false),
+        ("$SYS/#", "$SYS/x", true),
+        ("a/+/c", "a/b/c", true),
+        ("a/+/c", "a/b", false),
+    ] {
+        assert_eq!(matches(filter, topic), expected, "{filter} {topic}");
+    }
+    assert_eq!(split_share("$share/g/a/#"), (Some("g".into()), "a/#".into()));
+}

@@ -1,0 +1,260 @@
+//! One PUBLISH that a client got: whether it may have it, in this form, at this place in the order.
+
+use super::{ClientIx, ConnIx, Fate, Got, MsgId, Oracle, SessionIx, Subscription, Tick, matches};
+use crate::packet::{self, Properties, Publish};
+
+/// A PUBLISH as its receiver saw it, alias resolved.
+#[derive(Debug)]
+pub struct Delivery<'a> {
+    pub client: ClientIx,
+    pub conn: ConnIx,
+    pub session: SessionIx,
+    pub topic: &'a str,
+    pub publish: &'a Publish,
+    /// The client has it already: a QoS 2 repeat, which its packet identifier tells.
+    pub repeat: bool,
+}
+
+/// How it came to the receiver.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+enum Way {
+    Live,
+    Retained,
+    /// By the shared subscription with this index.
+    Shared(usize),
+}
+
+fn number_of(text: &[u8]) -> Option<MsgId> {
+    let digits = text.iter().rposition(|byte| !byte.is_ascii_digit()).map_or(0, |at| at + 1);
+    std::str::from_utf8(&text[digits..]).ok()?.parse().ok()
+}
+
+fn without(properties: &Properties, ids: &[u8]) -> Properties {
+    properties.iter().filter(|(id, _)| !ids.contains(id)).cloned().collect()
+}
+
+impl Oracle {
+    /// The message that it carries; `None` for an anonymous clear, or if there is none, which is wrong.
+    fn identify(&mut self, d: &Delivery<'_>) -> Option<MsgId> {
+        let p = d.publish;
+        let by_property = p.properties.iter().find_map(|(_, value)| match value {
+            packet::Value::Pair(name, value) if name == "m" => value.parse().ok(),
+            _ => None,
+        });
+        let id = if p.payload.is_empty() { by_property } else { number_of(&p.payload) };
+        match id {
+            Some(id) if id < self.messages.len() => {
+                let m = &self.messages[id];
+                let same = m.payload == p.payload && m.topic == d.topic;
+                let inner =
+                    [packet::SUBSCRIPTION_IDENTIFIER, packet::MESSAGE_EXPIRY_INTERVAL, packet::TOPIC_ALIAS];
+                let properties = without(&p.properties, &inner) == m.properties || p.properties.is_empty();
+                let who = &self.names[d.client];
+                let what = format!("{who} got {} changed: {} {:?}", self.name(id), d.topic, p);
+                self.check(same && properties, |_| what);
+                Some(id)
+            }
+            _ => {
+                let what =
+                    format!("{} got something nobody published: {} {p:?}", self.names[d.client], d.topic);
+                self.check(p.payload.is_empty() && by_property.is_none(), |_| what);
+                None
+            }
+        }
+    }
+
+    pub fn received(&mut self, d: &Delivery<'_>) -> Option<MsgId> {
+        let tick = self.next();
+        let id = self.identify(d);
+        let Some(id) = id else {
+            if d.publish.payload.is_empty() {
+                self.saw_retained(d, tick, None);
+            }
+            return None;
+        };
+        let m = self.messages[id].clone();
+        if m.will {
+            self.will_seen(id);
+        }
+        let text = format!(
+            "{} got {} at q{}{}",
+            self.names[d.client],
+            self.name(id),
+            d.publish.qos,
+            if d.publish.dup { " dup" } else { "" }
+        );
+        self.check(m.fate != Fate::Refused || m.will, |_| format!("{text}, which was refused"));
+        let way = self.way(d, id, &text);
+        let seen = self.sessions[d.session].got.get(&id).cloned().unwrap_or_default();
+        if d.repeat || (d.publish.dup && (seen.live + seen.retained + seen.shared) > 0) {
+            return Some(id); // the same delivery again
+        }
+        match way {
+            Some(Way::Live) => self.got_live(d, id, tick, &text),
+            Some(Way::Retained) => self.got(d, id, tick).retained += 1,
+            Some(Way::Shared(subscription)) => {
+                self.got(d, id, tick).shared += 1;
+                self.got_shared(d, id, subscription, tick);
+            }
+            None => {}
+        }
+        if m.retain && !matches!(way, Some(Way::Shared(_))) {
+            self.saw_retained(d, tick, Some(id));
+        }
+        Some(id)
+    }
+
+    fn got(&mut self, d: &Delivery<'_>, id: MsgId, tick: Tick) -> &mut Got {
+        let got = self.sessions[d.session].got.entry(id).or_default();
+        got.last = tick;
+        got
+    }
+
+    fn saw_retained(&mut self, d: &Delivery<'_>, tick: Tick, id: Option<MsgId>) {
+        let key = (d.topic.to_string(), d.publish.qos);
+        self.sessions[d.session].last_retained.insert(key, (tick, id));
+    }
+
+    /// Versions of subscriptions that may have led to it.
+    pub(super) fn possible(&self, d: &Delivery<'_>, id: MsgId) -> Vec<usize> {
+        let m = &self.messages[id];
+        let in_time = |s: &Subscription| s.ended.is_none_or(|ended| ended > m.earliest);
+        (0..self.subscriptions.len())
+            .filter(|&ix| {
+                let s = &self.subscriptions[ix];
+                s.session == d.session && matches(&s.matches, d.topic) && in_time(s)
+            })
+            .collect()
+    }
+
+    /// Why the client got it: checks QoS, RETAIN, identifiers against all subscriptions that may have led to it.
+    fn way(&mut self, d: &Delivery<'_>, id: MsgId, text: &str) -> Option<Way> {
+        let m = self.messages[id].clone();
+        let p = d.publish;
+        let possible = self.possible(d, id);
+        let identifiers: Vec<u32> = p
+            .properties
+            .iter()
+            .filter_map(|(id, value)| match value {
+                packet::Value::Number(number) if *id == packet::SUBSCRIPTION_IDENTIFIER => Some(*number),
+                _ => None,
+            })
+            .collect();
+        let subs = &self.subscriptions;
+        let of = |ix: &&usize| identifiers.contains(&subs[**ix].identifier.unwrap_or(0));
+        let shared: Vec<usize> =
+            possible.iter().filter(|&&ix| subs[ix].share.is_some()).filter(of).copied().collect();
+        if let Some(&ix) = shared.first() {
+            let levels: Vec<u8> = shared.iter().map(|&ix| m.qos.min(subs[ix].qos)).collect();
+            self.check(identifiers.len() == 1 && levels.contains(&p.qos), |_| {
+                format!("{text}, shared at one of {levels:?}, with identifiers {identifiers:?}")
+            });
+            return Some(Way::Shared(ix));
+        }
+        let ordinary: Vec<usize> = possible.into_iter().filter(|&ix| subs[ix].share.is_none()).collect();
+        let local = |s: &Subscription| s.no_local && m.by == d.client;
+        let routed = |s: &&Subscription| !local(s) && m.settled.is_none_or(|settled| s.asked < settled);
+        let open: Vec<&Subscription> = ordinary.iter().map(|&ix| &subs[ix]).filter(routed).collect();
+        // A reply to SUBSCRIBE stands for one subscription and does not know No Local.
+        // What an older version of the subscription asked for may come in the form of the newer one.
+        let asked_for = |s: &Subscription| {
+            ordinary.iter().any(|&ix| subs[ix].filter == s.filter && subs[ix].retain_handling < 2)
+        };
+        let reply = p.retain
+            && m.retain
+            && ordinary.iter().map(|&ix| &subs[ix]).any(|s| {
+                asked_for(s)
+                    && p.qos == m.qos.min(s.qos)
+                    && identifiers == s.identifier.into_iter().collect::<Vec<_>>()
+            });
+        let live = !open.is_empty() && {
+            let levels = open.iter().any(|s| p.qos == m.qos.min(s.qos));
+            let known = identifiers.iter().all(|id| open.iter().any(|s| s.identifier == Some(*id)));
+            let published_at = m.sent.unwrap_or(m.earliest);
+            let sure = |s: &&&Subscription| {
+                !s.doubtful
+                    && s.acked.is_some_and(|acked| acked < m.earliest)
+                    && s.ending.is_none()
+                    && self.sessions[s.session].began < published_at
+            };
+            let all = open.iter().filter(sure).all(|s| {
+                p.qos >= m.qos.min(s.qos) && s.identifier.is_none_or(|id| identifiers.contains(&id))
+            });
+            let retain = if p.retain {
+                m.retain && open.iter().any(|s| s.retain_as_published)
+            } else {
+                !m.retain || open.iter().any(|s| !s.retain_as_published)
+            };
+            levels && known && all && retain
+        };
+        let detail = || {
+            let list: Vec<String> = ordinary.iter().map(|&ix| format!("{:?}", subs[ix])).collect();
+            format!(
+                "{text} (retain {}, identifiers {identifiers:?}) by no subscription; possible: {list:#?}",
+                p.retain
+            )
+        };
+        let what = if live || reply { String::new() } else { detail() };
+        self.check(live || reply, |_| what);
+        self.check_expiry(d, id, text);
+        match (live, reply) {
+            (_, true) if p.retain => Some(Way::Retained),
+            (true, _) => Some(Way::Live),
+            _ => None,
+        }
+    }
+
+    fn check_expiry(&mut self, d: &Delivery<'_>, id: MsgId, text: &str) {
+        let m = self.messages[id].clone();
+        let left = packet::number(&d.publish.properties, packet::MESSAGE_EXPIRY_INTERVAL);
+        match (m.expiry_s, left) {
+            (Some(expiry), Some(left)) => {
+                self.check(left >= 1 && left <= expiry, |_| format!("{text} with {left} s left of {expiry}"));
+            }
+            (None, Some(left)) => self.fail(format!("{text} with an expiry of {left} s that nobody set")),
+            (Some(expiry), None) => {
+                let v5 = !d.publish.properties.is_empty();
+                self.check(!v5, |_| format!("{text} without its expiry of {expiry} s"));
+            }
+            (None, None) => {}
+        }
+        // A connection that began after the message was dead cannot have it, unless it was sent before.
+        if let Some(expiry) = m.expiry_s
+            && !d.publish.dup
+            && !m.will
+            && m.fate == Fate::Certain
+        {
+            let dead = m.sent_at + u64::from(expiry) * 1000;
+            let late = self.conns[d.conn].asked_at > dead && m.certain_now <= dead && m.copies == 1;
+            self.check(!late, |_| format!("{text} after it had expired at {dead}"));
+        }
+    }
+
+    /// Once per copy, and in the order of sending.
+    fn got_live(&mut self, d: &Delivery<'_>, id: MsgId, tick: Tick, text: &str) {
+        let m = self.messages[id].clone();
+        self.got(d, id, tick).live += 1;
+        let live = self.sessions[d.session].got[&id].live;
+        self.check(live <= m.copies, |_| format!("{text}: {live} times, sent {} times", m.copies));
+        if m.will {
+            return;
+        }
+        let key = (m.by, m.topic.clone(), m.qos);
+        let Some(order) = self.sent_order.get(&key) else { return };
+        let key = (m.by, m.topic.clone(), m.qos, d.publish.qos);
+        let last = self.sessions[d.session].order.get(&key).copied();
+        let from = last.map_or(0, |last| last + 1);
+        let position = order[from..].iter().position(|&other| other == id).map(|at| from + at);
+        let newest = last.map(|last| order[last]);
+        match position {
+            Some(position) => {
+                self.sessions[d.session].order.insert(key, position);
+            }
+            None => {
+                let after = newest.map(|newest| self.name(newest)).unwrap_or_default();
+                self.fail(format!("{text} out of order: after {after}"));
+            }
+        }
+        self.checks += 1;
+    }
+}

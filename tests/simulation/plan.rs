@@ -1,0 +1,433 @@
+//! What happens in a run, drawn from its seed before it begins: the broker's shape, the network's faults, the clients,
+//! and a list of steps. A step that makes no sense when its turn comes is skipped, so any subset of the steps is a run
+//! too; that is what shrinking needs.
+
+use ringmq::io::sim::{Faults, Rng};
+use ringmq::limits::{Limits, QueueFull};
+use ringmq::mesh::Bounds;
+use ringmq::shard::Options;
+
+use crate::packet::Version;
+
+pub type Client = usize;
+
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub seed: u64,
+    pub shards: u16,
+    pub mesh: Bounds,
+    pub memory: [u64; 5],
+    pub limits: Limits,
+    pub options: Options,
+    pub faults: Faults,
+    pub clients: Vec<ClientPlan>,
+    pub steps: Vec<Step>,
+    /// The shards are stopped in the middle of things instead of at rest.
+    pub stop_at_once: bool,
+    /// How many turns and reads happen between two steps, at most.
+    pub gap: usize,
+}
+
+#[derive(Clone, Debug)]
+pub struct ClientPlan {
+    pub version: Version,
+    /// In parts of ten thousand, per look: reads, writes, sends an acknowledgement.
+    pub reads: u32,
+    pub writes: u32,
+    pub acks: u32,
+}
+
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// Position in the whole plan, by which steps are named when a run is shrunk.
+    pub number: usize,
+    pub client: Client,
+    pub what: What,
+}
+
+#[derive(Clone, Debug)]
+pub struct ConnectPlan {
+    pub shard: u16,
+    pub clean: bool,
+    /// Seconds; `u32::MAX` for ever.
+    pub expiry_s: u32,
+    pub keep_alive_s: u16,
+    pub will: Option<WillPlan>,
+    pub receive_maximum: Option<u16>,
+    pub topic_alias_maximum: u16,
+    /// Sends on before CONNACK has come.
+    pub eager: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct WillPlan {
+    pub topic: usize,
+    pub qos: u8,
+    pub retain: bool,
+    pub delay_s: u32,
+}
+
+#[derive(Clone, Debug)]
+pub struct PublishPlan {
+    pub topic: usize,
+    pub qos: u8,
+    pub retain: bool,
+    pub clear: bool,
+    pub expiry_s: Option<u32>,
+    pub size: usize,
+    pub alias: bool,
+    pub property: bool,
+    pub count: usize,
+}
+
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Leave {
+    /// DISCONNECT, then close.
+    Disconnect,
+    DisconnectWithWill,
+    /// DISCONNECT with a new Session Expiry Interval in seconds.
+    DisconnectExpiry(u32),
+    Close,
+    Reset,
+    HalfClose,
+    Vanish,
+}
+
+/// What a client says before another connection takes its place.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Farewell {
+    Nothing,
+    Disconnect,
+    Close,
+    Reset,
+}
+
+#[derive(Clone, Debug)]
+pub enum What {
+    /// Connects if it is not connected.
+    Connect(ConnectPlan),
+    /// Connects through another shard although it is connected.
+    TakeOver(Farewell, ConnectPlan),
+    Subscribe {
+        filters: Vec<(usize, u8)>,
+        identifier: Option<u32>,
+    },
+    /// Joins a share group.
+    Share {
+        share: usize,
+        qos: u8,
+    },
+    Unsubscribe {
+        filters: Vec<usize>,
+        shares: Vec<usize>,
+    },
+    Publish(PublishPlan),
+    Ping,
+    Leave(Leave),
+    /// A packet that the standard forbids; the broker must close.
+    Offend(u8),
+    Jump {
+        ms: u64,
+    },
+    Rest,
+}
+
+pub const TOPICS: [&str; 9] = ["a", "a/b", "a/b/c", "b", "a//", "r/1", "r/2", "s/1", "s/2"];
+/// Topics that messages are retained on.
+pub const RETAINED: [usize; 3] = [5, 6, 1];
+pub const FILTERS: [&str; 11] = ["a", "a/b", "a/#", "+/b", "#", "+", "+/+/+", "r/1", "r/+", "b", "s/#"];
+pub const SHARES: [&str; 4] = ["$share/g/s/#", "$share/g/s/1", "$share/h/s/+", "$share/h/a/b"];
+/// From here on each shared subscription has an identifier of its own, by which its deliveries are told apart.
+pub const SHARED_IDENTIFIERS: u32 = 100;
+
+impl Plan {
+    pub fn draw(seed: u64) -> Plan {
+        let mut rng = Rng::new(seed);
+        let shards = *rng.pick(&[1, 2, 2, 3, 3, 4, 5, 6]);
+        let ample = rng.below(2) == 0;
+        let faults = if rng.below(6) == 0 { Faults::none() } else { Faults::draw(&mut rng) };
+        let limits = limits(&mut rng, ample);
+        let options = options(&mut rng);
+        let count = rng.between(2, 9);
+        let clients: Vec<ClientPlan> = (0..count).map(|_| client(&mut rng)).collect();
+        let taste = Taste::draw(&mut rng);
+        let length = *rng.pick(&[10, 30, 60, 100, 160]);
+        let mut steps: Vec<What> = Vec::new();
+        let mut owners: Vec<Client> = Vec::new();
+        // Everybody begins with a connection and most with subscriptions.
+        for (ix, plan) in clients.iter().enumerate() {
+            steps.push(What::Connect(taste.connect(&mut rng, shards, plan)));
+            owners.push(ix);
+            if rng.below(4) > 0 {
+                steps.push(taste.subscribe(&mut rng, plan));
+                owners.push(ix);
+            }
+        }
+        for _ in 0..length {
+            let ix = rng.below(count);
+            steps.push(taste.step(&mut rng, shards, &clients[ix]));
+            owners.push(ix);
+        }
+        let steps = steps.into_iter().zip(owners).enumerate();
+        let mesh = if ample { 1 << 26 } else { *rng.pick(&[1 << 14, 1 << 26]) };
+        Plan {
+            seed,
+            shards,
+            mesh: Bounds {
+                ring_slots: *rng.pick(&[1, 2, 3, 8, 256]),
+                spill_max: *rng.pick(&[1, 2, 8, 1024]),
+                bytes_max: *rng.pick(&[1, 2_000, 1 << 20]),
+            },
+            memory: [
+                1 << 24,
+                1 << 24,
+                if ample { 1 << 26 } else { *rng.pick(&[4096, 1 << 26]) },
+                1 << 24,
+                mesh,
+            ],
+            limits,
+            options,
+            faults,
+            clients,
+            steps: steps.map(|(number, (what, client))| Step { number, client, what }).collect(),
+            stop_at_once: rng.below(5) == 0,
+            gap: *rng.pick(&[2, 10, 40, 200]),
+        }
+    }
+
+    /// One line about the run's shape.
+    pub fn describe(&self) -> String {
+        format!(
+            "{} shards, {} clients, {} steps, rings of {} and spill of {}, queue of {} ({:?}), {} buffers of {} bytes, \
+             pipes of {} and {} bytes{}",
+            self.shards,
+            self.clients.len(),
+            self.steps.len(),
+            self.mesh.ring_slots,
+            self.mesh.spill_max,
+            self.limits.queue_messages_max,
+            self.limits.queue_full,
+            self.faults.buffers,
+            self.faults.buffer_bytes,
+            self.faults.to_shard_bytes,
+            self.faults.to_client_bytes,
+            if self.stop_at_once { ", stopped in the middle" } else { "" }
+        )
+    }
+}
+
+fn limits(rng: &mut Rng, ample: bool) -> Limits {
+    let mut limits = Limits {
+        receive_maximum: *rng.pick(&[1, 2, 5, 100]),
+        send_maximum: *rng.pick(&[1, 2, 5, 100]),
+        topic_alias_max: *rng.pick(&[0, 1, 3, 64]),
+        session_expiry_max_s: *rng.pick(&[20, 3600, 7 * 24 * 3600]),
+        packet_size_max: 16_384,
+        connect_packet_size_max: 4096,
+        ..Limits::default()
+    };
+    if !ample {
+        limits.queue_messages_max = *rng.pick(&[1, 2, 5, 1000]);
+        limits.queue_bytes_max = *rng.pick(&[600, 5_000, 1 << 20]);
+        limits.queue_full = *rng.pick(&[QueueFull::DropNewest, QueueFull::DropOldest, QueueFull::Disconnect]);
+        limits.send_buffer_bytes_max = *rng.pick(&[64, 1000, 1 << 20]);
+        limits.retained_messages_max = *rng.pick(&[1, 2, 1000]);
+    }
+    limits
+}
+
+fn options(rng: &mut Rng) -> Options {
+    Options {
+        sys_interval_ms: *rng.pick(&[0, 1000, 10_000]),
+        interest_linger_ms: *rng.pick(&[1, 50, 1000]),
+        relay_window: *rng.pick(&[1, 2, 256]),
+        inbox_budget: *rng.pick(&[1, 2, 7, 1024]),
+        route_cache_entries: *rng.pick(&[2, 16, 1024]),
+        hand_offs_max: *rng.pick(&[1, 2, 1024]),
+        paused_bytes_max: *rng.pick(&[64, 1024, 65_536]),
+        retained_batch: *rng.pick(&[1, 2, 64]),
+        retained_visits: *rng.pick(&[1, 3, 2048]),
+        ..Options::default()
+    }
+}
+
+fn client(rng: &mut Rng) -> ClientPlan {
+    ClientPlan {
+        version: *rng.pick(&[Version::V5, Version::V5, Version::V5, Version::V311, Version::V31]),
+        reads: *rng.pick(&[9_000, 9_000, 3_000, 300]),
+        writes: *rng.pick(&[9_000, 9_000, 2_000]),
+        acks: *rng.pick(&[10_000, 10_000, 5_000, 500, 0]),
+    }
+}
+
+/// What this run likes to do: weights that make rare things common in some runs.
+struct Taste {
+    weights: Vec<(usize, Kind)>,
+    few_topics: bool,
+    burst: usize,
+    sizes: &'static [usize; 3],
+}
+
+#[derive(Copy, Clone)]
+enum Kind {
+    Connect,
+    TakeOver,
+    Subscribe,
+    Share,
+    Unsubscribe,
+    Publish,
+    Ping,
+    Leave,
+    Offend,
+    Jump,
+    Rest,
+}
+
+impl Taste {
+    fn draw(rng: &mut Rng) -> Taste {
+        let mut weights = vec![
+            (12, Kind::Connect),
+            (*rng.pick(&[1, 4, 12]), Kind::TakeOver),
+            (*rng.pick(&[3, 8]), Kind::Subscribe),
+            (*rng.pick(&[0, 3, 8]), Kind::Share),
+            (*rng.pick(&[1, 4]), Kind::Unsubscribe),
+            (*rng.pick(&[20, 40, 80]), Kind::Publish),
+            (1, Kind::Ping),
+            (*rng.pick(&[1, 5, 10]), Kind::Leave),
+            (*rng.pick(&[0, 0, 1]), Kind::Offend),
+            (*rng.pick(&[0, 3, 6]), Kind::Jump),
+            (*rng.pick(&[1, 2, 5]), Kind::Rest),
+        ];
+        weights.retain(|(weight, _)| *weight > 0);
+        Taste {
+            weights,
+            few_topics: rng.below(3) == 0,
+            burst: *rng.pick(&[1, 3, 12]),
+            sizes: [&[0, 1, 20], &[0, 10, 200], &[30, 900, 1500]][rng.below(3)],
+        }
+    }
+
+    fn kind(&self, rng: &mut Rng) -> Kind {
+        let mut at = rng.below(self.weights.iter().map(|(weight, _)| weight).sum());
+        for (weight, kind) in &self.weights {
+            if at < *weight {
+                return *kind;
+            }
+            at -= weight;
+        }
+        Kind::Ping
+    }
+
+    fn step(&self, rng: &mut Rng, shards: u16, client: &ClientPlan) -> What {
+        let v5 = client.version.is_v5();
+        match self.kind(rng) {
+            Kind::Connect => What::Connect(self.connect(rng, shards, client)),
+            Kind::TakeOver => {
+                let farewells = [Farewell::Nothing, Farewell::Disconnect, Farewell::Close, Farewell::Reset];
+                What::TakeOver(*rng.pick(&farewells), self.connect(rng, shards, client))
+            }
+            Kind::Subscribe => self.subscribe(rng, client),
+            Kind::Share if v5 => What::Share { share: rng.below(SHARES.len()), qos: rng.below(3) as u8 },
+            Kind::Share | Kind::Ping => What::Ping,
+            Kind::Unsubscribe => What::Unsubscribe {
+                filters: some(rng, FILTERS.len(), 4),
+                shares: if v5 { some(rng, SHARES.len(), 2) } else { Vec::new() },
+            },
+            Kind::Publish => What::Publish(self.publish(rng, client)),
+            Kind::Leave => What::Leave(self.leave(rng, client)),
+            Kind::Offend => What::Offend(rng.below(6) as u8),
+            Kind::Jump => {
+                What::Jump { ms: *rng.pick(&[1, 20, 500, 3_000, 15_000, 61_000, 4_000_000, 700_000_000]) }
+            }
+            Kind::Rest => What::Rest,
+        }
+    }
+
+    fn connect(&self, rng: &mut Rng, shards: u16, client: &ClientPlan) -> ConnectPlan {
+        let v5 = client.version.is_v5();
+        let clean = client.version == Version::V31 || rng.below(4) == 0;
+        let expiry_s = match client.version {
+            Version::V5 => *rng.pick(&[0, 5, 60, 4000, u32::MAX]),
+            Version::V311 | Version::V31 if clean => 0,
+            Version::V311 | Version::V31 => u32::MAX,
+        };
+        let will = (rng.below(3) == 0).then(|| WillPlan {
+            topic: rng.below(TOPICS.len()),
+            qos: rng.below(3) as u8,
+            retain: rng.below(4) == 0,
+            delay_s: if v5 { *rng.pick(&[0, 0, 3, 50]) } else { 0 },
+        });
+        ConnectPlan {
+            shard: rng.below(usize::from(shards)) as u16,
+            clean,
+            expiry_s,
+            keep_alive_s: *rng.pick(&[0, 0, 0, 2, 30]),
+            will,
+            receive_maximum: if v5 { *rng.pick(&[None, Some(1), Some(2), Some(7)]) } else { None },
+            topic_alias_maximum: if v5 { *rng.pick(&[0, 1, 5]) } else { 0 },
+            eager: rng.below(3) == 0,
+        }
+    }
+
+    fn subscribe(&self, rng: &mut Rng, client: &ClientPlan) -> What {
+        let v5 = client.version.is_v5();
+        let filters = some(rng, FILTERS.len(), 3)
+            .into_iter()
+            .map(|filter| {
+                let mut options = rng.below(3) as u8;
+                if v5 {
+                    options |= if rng.below(5) == 0 { 4 } else { 0 };
+                    options |= if rng.below(3) == 0 { 8 } else { 0 };
+                    options |= *rng.pick(&[0, 0, 1, 2]) << 4;
+                }
+                (filter, options)
+            })
+            .collect();
+        let identifier = (v5 && rng.below(2) == 0).then(|| 1 + rng.below(90) as u32);
+        What::Subscribe { filters, identifier }
+    }
+
+    fn publish(&self, rng: &mut Rng, client: &ClientPlan) -> PublishPlan {
+        let v5 = client.version.is_v5();
+        let retain = rng.below(4) == 0;
+        let topic = if retain {
+            *rng.pick(&RETAINED)
+        } else if self.few_topics {
+            *rng.pick(&[1, 5, 7])
+        } else {
+            rng.below(TOPICS.len())
+        };
+        let clear = retain && v5 && rng.below(3) == 0;
+        PublishPlan {
+            topic,
+            qos: rng.below(3) as u8,
+            retain,
+            clear,
+            expiry_s: (v5 && !clear && rng.below(8) == 0).then(|| *rng.pick(&[1, 10, 100_000])),
+            size: *rng.pick(self.sizes),
+            alias: v5 && rng.below(3) == 0,
+            property: v5 && rng.below(4) == 0,
+            count: rng.between(1, self.burst),
+        }
+    }
+
+    fn leave(&self, rng: &mut Rng, client: &ClientPlan) -> Leave {
+        match rng.below(if client.version.is_v5() { 9 } else { 6 }) {
+            0 | 1 => Leave::Disconnect,
+            2 => Leave::Close,
+            3 => Leave::Reset,
+            4 => Leave::HalfClose,
+            5 => Leave::Vanish,
+            6 | 7 => Leave::DisconnectWithWill,
+            _ => Leave::DisconnectExpiry(*rng.pick(&[0, 5, 4000])),
+        }
+    }
+}
+
+/// Some of the numbers below `of`, at least one.
+fn some(rng: &mut Rng, of: usize, most: usize) -> Vec<usize> {
+    let mut found: Vec<usize> = (0..rng.between(1, most)).map(|_| rng.below(of)).collect();
+    found.sort_unstable();
+    found.dedup();
+    found
+}

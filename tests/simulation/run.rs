@@ -1,0 +1,460 @@
+//! One run: carries a plan out, brings it to rest again and again, and says what was wrong.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use ringmq::io::sim::{FaultCounts, Odds, Rng};
+use ringmq::limits::QueueFull;
+
+use crate::client::{Client, Env};
+use crate::cluster::Cluster;
+use crate::oracle::{ConnIx, Drops, Millis, MsgId, Oracle, SessionIx};
+use crate::packet::Version;
+use crate::plan::{ClientPlan, ConnectPlan, Leave, Plan, PublishPlan, TOPICS, What};
+use crate::trace::Trace;
+
+/// What became of a run.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    Fine,
+    /// A checker found something that must not be.
+    Wrong(String),
+    /// It did not come to rest.
+    Stuck(String),
+    /// A panic of the broker or of the harness.
+    Crash(String),
+}
+
+impl Verdict {
+    /// Failures are the same when their kind and the first words are.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Verdict::Fine => "fine",
+            Verdict::Wrong(_) => "wrong",
+            Verdict::Stuck(_) => "stuck",
+            Verdict::Crash(_) => "crash",
+        }
+    }
+
+    pub fn text(&self) -> &str {
+        match self {
+            Verdict::Fine => "",
+            Verdict::Wrong(text) | Verdict::Stuck(text) | Verdict::Crash(text) => text,
+        }
+    }
+}
+
+/// Figures of a run.
+#[derive(Clone, Default, Debug)]
+pub struct Figures {
+    pub simulated_ms: u64,
+    pub published: u64,
+    pub received: u64,
+    pub checks: u64,
+    pub turns: u64,
+    pub rests: u64,
+    pub faults: FaultCounts,
+    /// Sums of the broker's counters, in their order.
+    pub counters: Vec<u64>,
+}
+
+pub struct Outcome {
+    pub verdict: Verdict,
+    pub trace: Vec<String>,
+    pub hash: u64,
+    pub figures: Figures,
+}
+
+/// Rounds in which everybody acts once; far more than any run needs to come to rest.
+const ROUNDS_MAX: usize = 200_000;
+/// Longer than the broker lets a closing connection or a takeover wait.
+const REST_MS: Millis = 3_500;
+
+enum Failure {
+    Wrong,
+    Stuck(String),
+}
+
+type Result<T> = std::result::Result<T, Failure>;
+
+struct Run<'a> {
+    plan: &'a Plan,
+    rng: Rng,
+    cluster: Cluster,
+    clients: Vec<Client>,
+    /// Looks at the retained store.
+    watcher: usize,
+    oracle: Oracle,
+    trace: &'a mut Trace,
+    figures: &'a mut Figures,
+    resting: bool,
+    stopping: bool,
+}
+
+/// Carries a plan out. The trace is kept if `traced`.
+pub fn execute(plan: &Plan, trace: &mut Trace) -> Outcome {
+    let mut figures = Figures::default();
+    let result = catch_unwind(AssertUnwindSafe(|| Run::new(plan, trace, &mut figures).carry_out()));
+    let verdict = match result {
+        Ok(verdict) => verdict,
+        Err(panic) => {
+            let text = panic
+                .downcast_ref::<String>()
+                .cloned()
+                .or_else(|| panic.downcast_ref::<&str>().map(|text| text.to_string()))
+                .unwrap_or_default();
+            // A broken rule of the kernel boundary is found by an assertion of the fake, but it is no crash.
+            if text.starts_with("io rule") { Verdict::Wrong(text) } else { Verdict::Crash(text) }
+        }
+    };
+    Outcome { verdict, trace: std::mem::take(&mut trace.lines), hash: trace.hash, figures }
+}
+
+impl<'a> Run<'a> {
+    fn new(plan: &'a Plan, trace: &'a mut Trace, figures: &'a mut Figures) -> Run<'a> {
+        let mut rng = Rng::new(plan.seed ^ 0x5EED);
+        let mut names: Vec<String> = (0..plan.clients.len()).map(|ix| format!("c{ix}")).collect();
+        names.push("watcher".into());
+        let mut clients: Vec<Client> = plan
+            .clients
+            .iter()
+            .enumerate()
+            .map(|(ix, client)| Client::new(ix, client.clone(), rng.fork()))
+            .collect();
+        let watcher = clients.len();
+        let sober = ClientPlan { version: Version::V5, reads: 10_000, writes: 10_000, acks: 10_000 };
+        clients.push(Client::new(watcher, sober, rng.fork()));
+        clients[watcher].name = "watcher".into();
+        let mut oracle = Oracle::new(names, plan.limits.session_expiry_max_s);
+        oracle.now = 1_000;
+        oracle.drops.sessions = plan.limits.queue_full == QueueFull::Disconnect;
+        let cluster = Cluster::new(plan, &mut rng, oracle.now);
+        Run { plan, rng, cluster, clients, watcher, oracle, trace, figures, resting: false, stopping: false }
+    }
+
+    fn carry_out(mut self) -> Verdict {
+        let result = self.all();
+        self.figures.simulated_ms = self.oracle.now;
+        self.figures.published = self.oracle.messages.len() as u64;
+        self.figures.received = self.clients.iter().map(|client| client.received).sum();
+        self.figures.checks = self.oracle.checks;
+        self.figures.turns = self.cluster.sum(|c| &c.turns_total);
+        self.figures.faults = self.cluster.world.borrow().fault_counts();
+        self.figures.counters = self.cluster.counter_values();
+        match result {
+            Ok(()) => {
+                let found = self.cluster.end();
+                match found.first() {
+                    None => Verdict::Fine,
+                    Some(_) => Verdict::Wrong(found.join("\n")),
+                }
+            }
+            Err(Failure::Wrong) => Verdict::Wrong(self.oracle.wrong.join("\n")),
+            Err(Failure::Stuck(why)) => Verdict::Stuck(why),
+        }
+    }
+
+    fn all(&mut self) -> Result<()> {
+        for step in &self.plan.steps {
+            match &step.what {
+                What::Jump { ms } => {
+                    self.note(|| format!("-- {} ms pass", ms));
+                    self.advance(*ms);
+                }
+                What::Rest => self.rest_and_check()?,
+                what => self.with(step.client, |client, env| client.step(env, what)),
+            }
+            let gap = self.rng.below(self.plan.gap + 1);
+            self.work(gap)?;
+        }
+        if !self.plan.stop_at_once {
+            self.finish()?;
+        }
+        self.stop()
+    }
+
+    fn note(&mut self, text: impl FnOnce() -> String) {
+        self.trace.line(&self.oracle, text);
+    }
+
+    fn with<T>(&mut self, client: usize, act: impl FnOnce(&mut Client, &mut Env<'_>) -> T) -> T {
+        let mut world = self.cluster.world.borrow_mut();
+        let mut env = Env {
+            world: &mut world,
+            oracle: &mut self.oracle,
+            trace: self.trace,
+            limits: &self.plan.limits,
+            resting: self.resting,
+            stopping: self.stopping,
+        };
+        act(&mut self.clients[client], &mut env)
+    }
+
+    fn sound(&self) -> Result<()> {
+        if self.oracle.wrong.is_empty() { Ok(()) } else { Err(Failure::Wrong) }
+    }
+
+    fn advance(&mut self, ms: Millis) {
+        for client in 0..self.clients.len() {
+            self.with(client, |client, env| client.note_time(env));
+        }
+        self.oracle.now += ms;
+        for client in &mut self.clients {
+            client.time_moved(self.oracle.now);
+        }
+    }
+
+    /// So many things happen, in an order that the seed says.
+    fn work(&mut self, count: usize) -> Result<()> {
+        for _ in 0..count {
+            match self.rng.below(100) {
+                0..50 => {
+                    let at = self.rng.below(self.cluster.len());
+                    self.cluster.turn(at, self.oracle.now);
+                }
+                50..85 => {
+                    let client = self.rng.below(self.clients.len());
+                    self.with(client, |client, env| client.look(env));
+                }
+                85..98 => {
+                    let at = self.rng.below(self.cluster.len());
+                    self.cluster.world.borrow_mut().progress(at as u16);
+                }
+                _ => {
+                    let ms = self.rng.between(1, 5) as Millis;
+                    self.advance(ms);
+                }
+            }
+        }
+        self.sound()
+    }
+
+    /// Everybody acts once. True if anything happened.
+    fn round(&mut self) -> bool {
+        let mut happened = false;
+        let (shards, clients) = (self.cluster.len(), self.clients.len());
+        let first = self.rng.below(shards);
+        for at in (0..shards).map(|n| (first + n) % shards) {
+            self.cluster.world.borrow_mut().progress(at as u16);
+            happened |= self.cluster.turn(at, self.oracle.now);
+        }
+        let first = self.rng.below(clients);
+        for at in (0..clients).map(|n| (first + n) % clients) {
+            happened |= self.with(at, |client, env| client.look(env));
+        }
+        happened
+    }
+
+    /// Until nothing happens any more, and would not within [`REST_MS`].
+    fn rest(&mut self) -> Result<()> {
+        self.figures.rests += 1;
+        self.resting = true;
+        let reset = std::mem::take(&mut self.cluster.world.borrow_mut().faults.reset);
+        let horizon = self.oracle.now + REST_MS;
+        let mut rounds = 0;
+        loop {
+            let happened = self.round();
+            self.sound()?;
+            rounds += 1;
+            if rounds > ROUNDS_MAX {
+                return Err(Failure::Stuck(format!(
+                    "no rest after {rounds} rounds: {}",
+                    self.cluster.threads()
+                )));
+            }
+            if happened || !self.cluster.is_quiet(self.oracle.now) {
+                continue;
+            }
+            match self.cluster.next_deadline().filter(|at| *at <= horizon) {
+                Some(at) => self.advance(at - self.oracle.now),
+                None => break,
+            }
+        }
+        let waiting: Vec<String> = self.clients.iter().filter_map(Client::unsettled).collect();
+        if !waiting.is_empty() {
+            return Err(Failure::Stuck(format!("{}; {}", waiting.join(", "), self.cluster.threads())));
+        }
+        self.advance(0);
+        self.resting = false;
+        self.cluster.world.borrow_mut().faults.reset = reset;
+        Ok(())
+    }
+
+    fn drops(&self) -> Drops {
+        self.cluster.drops(self.plan.limits.queue_full == QueueFull::Disconnect)
+    }
+
+    fn connected(&self) -> Vec<(SessionIx, ConnIx)> {
+        self.clients.iter().filter_map(Client::up).collect()
+    }
+
+    fn rest_and_check(&mut self) -> Result<()> {
+        self.note(|| "-- rest".into());
+        self.rest()?;
+        for client in 0..self.clients.len() {
+            self.with(client, Client::settle);
+        }
+        self.oracle.takeover_may_force = self.cluster.sum(|c| &c.takeovers_forced_total) > 0;
+        let (connected, drops) = (self.connected(), self.drops());
+        self.oracle.at_rest(&connected, drops);
+        self.sound()?;
+        self.look_at_store(&connected)
+    }
+
+    /// A new subscriber of everything sees the retained store.
+    fn look_at_store(&mut self, connected: &[(SessionIx, ConnIx)]) -> Result<()> {
+        let watcher = self.watcher;
+        let plan = self.connection(0, true);
+        self.with(watcher, |client, env| client.connect(env, plan));
+        self.rest()?;
+        self.with(watcher, |client, env| client.subscribe(env, vec![("#".into(), 0)], None));
+        self.rest()?;
+        let Some((session, _)) = self.clients[watcher].up() else {
+            return Err(Failure::Stuck("the watcher is not connected".into()));
+        };
+        let seen: BTreeMap<String, MsgId> = self.oracle.sessions[session]
+            .last_retained
+            .iter()
+            .filter_map(|((topic, _), (_, id))| id.map(|id| (topic.clone(), id)))
+            .filter(|(_, id)| !self.oracle.messages[*id].payload.is_empty())
+            .collect();
+        self.oracle.store_at_rest(&seen, connected);
+        self.with(watcher, |client, env| client.leave(env, Leave::Disconnect));
+        self.rest()?;
+        self.sound()
+    }
+
+    fn connection(&mut self, expiry_s: u32, clean: bool) -> ConnectPlan {
+        ConnectPlan {
+            shard: self.rng.below(self.cluster.len()) as u16,
+            clean,
+            expiry_s,
+            keep_alive_s: 0,
+            will: None,
+            receive_maximum: None,
+            topic_alias_maximum: 0,
+            eager: false,
+        }
+    }
+
+    /// Everybody comes back for what is owed, then leaves for good; nothing may be left in the broker.
+    fn finish(&mut self) -> Result<()> {
+        self.rest_and_check()?;
+        self.note(|| "-- everybody comes back".into());
+        for client in 0..self.watcher {
+            if !self.clients[client].is_connected() {
+                let version = self.clients[client].version();
+                let plan = self
+                    .connection(if version == Version::V311 { u32::MAX } else { 0 }, version == Version::V31);
+                self.with(client, |client, env| client.connect(env, plan));
+            }
+        }
+        self.rest_and_check()?;
+        self.note(|| "-- everybody leaves".into());
+        self.cluster.world.borrow_mut().faults.reset = Odds::NEVER;
+        for clean in [false, true] {
+            for client in 0..self.watcher {
+                if clean {
+                    let plan = self.connection(0, true);
+                    self.with(client, |client, env| client.connect(env, plan));
+                }
+            }
+            self.rest()?;
+            for client in 0..self.watcher {
+                self.with(client, |client, env| client.leave(env, Leave::Disconnect));
+            }
+            self.rest()?;
+        }
+        self.clear_store()?;
+        self.advance(Millis::from(self.plan.limits.session_expiry_max_s) * 1000 + 3_600_000);
+        self.rest()?;
+        self.nothing_is_left();
+        self.sound()
+    }
+
+    fn clear_store(&mut self) -> Result<()> {
+        let watcher = self.watcher;
+        let plan = self.connection(0, true);
+        self.with(watcher, |client, env| client.connect(env, plan));
+        self.rest()?;
+        for topic in 0..TOPICS.len() {
+            let plan = PublishPlan {
+                topic,
+                qos: 1,
+                retain: true,
+                clear: true,
+                expiry_s: None,
+                size: 0,
+                alias: false,
+                property: true,
+                count: 1,
+            };
+            self.with(watcher, |client, env| client.step(env, &What::Publish(plan)));
+        }
+        self.rest()?;
+        self.with(watcher, |client, env| client.leave(env, Leave::Disconnect));
+        self.rest()
+    }
+
+    fn nothing_is_left(&mut self) {
+        let sys = self.plan.options.sys_interval_ms > 0;
+        for (at, live) in self.cluster.live().into_iter().enumerate() {
+            let retained = if sys { 0 } else { live.retained };
+            let left = [
+                live.connections,
+                live.sessions,
+                live.subscriptions,
+                retained,
+                live.buffers,
+                live.timers,
+                live.mesh,
+            ];
+            self.oracle.check(left.iter().all(|count| *count == 0), |_| {
+                format!("shard {at} keeps {live:?} although nobody is left")
+            });
+        }
+        let gauges = self.cluster.gauges_left();
+        self.oracle.check(gauges.is_empty(), |_| format!("gauges are not back at zero: {gauges:?}"));
+        let open = self.cluster.world.borrow().open_sockets();
+        self.oracle.check(open == 0, |_| format!("{open} sockets are open although nobody is left"));
+    }
+
+    /// All shards are told to stop, one after the other, while everything goes on.
+    fn stop(&mut self) -> Result<()> {
+        self.note(|| "-- stop".into());
+        self.stopping = true;
+        for at in 0..self.cluster.len() {
+            self.cluster.stop(at, self.oracle.now);
+            let gap = self.rng.below(self.plan.gap + 1);
+            self.work(gap)?;
+        }
+        self.resting = true;
+        self.cluster.world.borrow_mut().faults.reset = Odds::NEVER;
+        let mut rounds = 0;
+        let latest = self.oracle.now + 15_000;
+        while !self.cluster.is_stopped() {
+            let happened = self.round();
+            self.sound()?;
+            rounds += 1;
+            if rounds > ROUNDS_MAX || self.oracle.now > latest {
+                let why = format!(
+                    "happened {happened}, quiet {}, now {} {:?}",
+                    self.cluster.is_quiet(self.oracle.now),
+                    self.oracle.now,
+                    self.cluster.world.borrow().unquiet()
+                );
+                return Err(Failure::Stuck(format!(
+                    "the shards do not stop ({why}): {}",
+                    self.cluster.threads()
+                )));
+            }
+            if !happened && self.cluster.is_quiet(self.oracle.now) {
+                match self.cluster.next_deadline() {
+                    Some(at) if at > self.oracle.now && at < latest => self.advance(at - self.oracle.now),
+                    _ => self.advance(1_000),
+                }
+            }
+        }
+        self.sound()
+    }
+}
