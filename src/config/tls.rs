@@ -32,7 +32,7 @@ pub(super) struct TlsFlags {
     tls_client_cert: Option<ClientCertFlag>,
 
     /// What of a client's certificate is its user name
-    #[arg(long, value_enum, value_name = "WHAT", requires = "tls_client_ca", default_value_t = ClientUserFlag::CommonName)]
+    #[arg(long, value_enum, value_name = "WHAT", default_value_t = ClientUserFlag::CommonName)]
     tls_client_user: ClientUserFlag,
 }
 
