@@ -90,6 +90,37 @@ fn a_queue_has_its_limit_and_drops_are_counted() {
 }
 
 #[test]
+fn a_publisher_that_does_not_read_its_acknowledgements_is_bounded() {
+    let broker = Broker::start(2, &[]);
+    let before = broker.resident_bytes();
+    let mut flood = Client::fresh(&broker, V311);
+    let burst = Publish::new("nobody/listens", "x").qos(1, 7).bytes(V311).repeat(1000);
+    // Writes until the broker takes no more (or has closed), or so many that their answers alone would show.
+    const PACKETS_MAX: usize = 24_000_000;
+    flood.write_timeout(Duration::from_secs(2));
+    let writing = std::sync::atomic::AtomicBool::new(true);
+    let sent = std::thread::scope(|scope| {
+        let flood = scope.spawn(|| {
+            let mut sent = 0;
+            while sent < PACKETS_MAX && flood.try_send(&burst).is_ok() {
+                sent += 1000;
+            }
+            writing.store(false, std::sync::atomic::Ordering::Relaxed);
+            sent
+        });
+        let mut other = Client::fresh(&broker, V5);
+        while writing.load(std::sync::atomic::Ordering::Relaxed) {
+            let begin = Instant::now();
+            other.say("other/topic", "x", 1);
+            assert!(begin.elapsed() < ACK_MAX, "another client waited {:?}", begin.elapsed());
+        }
+        flood.join().expect("no panic")
+    });
+    let grown = broker.resident_bytes().saturating_sub(before);
+    assert!(grown < 48 << 20, "{} MB more after {sent} packets", grown >> 20);
+}
+
+#[test]
 fn a_slow_subscriber_with_a_full_window_takes_up_where_it_left() {
     let broker = Broker::start(4, &[]);
     let topic = name("t");

@@ -159,3 +159,17 @@ fn the_address_is_free_after_a_stop() {
         broker = Broker::start_with(&["--listen", &address, "--shards", "2", "--no-pin"], 1);
     }
 }
+
+#[test]
+fn a_supervisor_may_start_it_again_at_once_after_it_was_killed() {
+    let mut broker = Broker::start(2, &[]);
+    let address = broker.address().to_string();
+    for _ in 0..5 {
+        let client = Client::fresh(&broker, V5);
+        broker.process().signal("KILL");
+        broker.process().exit_within(STOP_MAX).expect("killed");
+        drop(client);
+        broker = Broker::start_with(&["--listen", &address, "--shards", "2", "--no-pin"], 1);
+        Client::fresh(&broker, V5).ping();
+    }
+}
