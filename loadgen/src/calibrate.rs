@@ -91,7 +91,7 @@ pub fn calibrate(
     let floor = run(Peer::Reflect, "p2p --pairs 1 --rate 1000", core, seconds, interrupted)?;
     let (cpu, kernel) = machine();
     let rate = |(spec, outcome): &(Spec, Outcome)| Figures::of(spec, outcome).rate;
-    let busy = |(_, outcome): &(Spec, Outcome)| outcome.cores.first().map_or(0.0, |core| core.busy);
+    let busy = |(_, outcome): &(Spec, Outcome)| outcome.cores.first().map_or(0.0, engine::CoreUse::busy);
     Ok(Calibration {
         cpu,
         kernel,

@@ -92,7 +92,7 @@ fn run(args: &RunArgs, interrupted: &AtomicBool) -> Result<u8, Stop> {
 fn reports(args: &RunArgs, spec: &Spec, outcome: &Outcome, verdict: &Verdict) -> Result<(), Stop> {
     let place = Environment::here();
     if args.json.as_deref() != Some(Path::new("-")) {
-        print!("{}", report::text::render(spec, outcome, verdict));
+        print!("{}", report::text::render(spec, outcome, verdict, &place));
     }
     if let Some(path) = &args.json {
         write(path, &format!("{:#}\n", report::json::render(spec, outcome, verdict, &place)))?;

@@ -106,11 +106,11 @@ fn worth(spec: &Spec, outcome: &Outcome) -> (Worth, Vec<String>) {
     if outcome.measured_s <= 0.0 || nothing {
         return (Worth::Nothing, reasons);
     }
-    for core in outcome.cores.iter().filter(|core| core.busy > BUSY_MAX) {
+    for core in outcome.cores.iter().filter(|core| core.busy() > BUSY_MAX) {
         reasons.push(format!(
             "the generator's CPU {} was {:.0} % busy (limit {:.0} %): give it more with --cores",
             core.cpu,
-            100.0 * core.busy,
+            100.0 * core.busy(),
             100.0 * BUSY_MAX
         ));
     }
@@ -147,4 +147,85 @@ fn faults(outcome: &Outcome) -> Vec<String> {
         .filter(|(n, _)| *n > 0)
         .map(|(n, what)| format!("{} {what}", crate::report::count(*n)))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli;
+    use crate::engine::CoreUse;
+    use crate::failure::Failure;
+    use crate::threshold::Bound;
+
+    fn spec(line: &str) -> Spec {
+        let words = std::iter::once("loadgen").chain(line.split_whitespace());
+        cli::parse(words.map(Into::into)).unwrap().run.spec().unwrap()
+    }
+
+    /// A run that went well: 1,000 messages of 10 ms in a second, sent 10 µs late by a core that is half busy.
+    fn outcome() -> Outcome {
+        let mut outcome = Outcome { measured_s: 1.0, ..Outcome::default() };
+        outcome.totals.delivered = 1000;
+        outcome.totals.latency.record_n(10_000_000, 1000).unwrap();
+        outcome.totals.lateness.record_n(10_000, 1000).unwrap();
+        outcome.cores.push(CoreUse { cpu: 0, workers: 1, connections: 2, ran: 0.5, wanted: 0.5 });
+        outcome
+    }
+
+    fn judged(line: &str, outcome: &Outcome) -> (Worth, u8) {
+        let verdict = judge(&spec(line), outcome, &[]);
+        (verdict.worth, verdict.exit)
+    }
+
+    #[test]
+    fn a_generator_that_keeps_up_is_valid() {
+        assert_eq!(judged("p2p", &outcome()), (Worth::Valid, 0));
+        assert_eq!(judged("p2p --rate 1000", &outcome()), (Worth::Valid, 0));
+    }
+
+    #[test]
+    fn a_busy_generator_bounds_a_closed_loop_and_voids_an_open_one() {
+        let mut busy = outcome();
+        busy.cores[0].wanted = 0.91;
+        assert_eq!(judged("p2p", &busy), (Worth::GeneratorBound, 0));
+        assert_eq!(judged("p2p --rate 1000", &busy), (Worth::Invalid, 4));
+        // Workers that share a CPU are busy together.
+        let mut shared = outcome();
+        shared.cores[0].ran = 0.95;
+        assert_eq!(judged("p2p --rate 1000", &shared), (Worth::Invalid, 4));
+        let verdict = judge(&spec("p2p"), &shared, &[Threshold::parse(Bound::Max, "p99=1s").unwrap()]);
+        assert_eq!((verdict.exit, verdict.broken.len()), (1, 1), "a void latency holds no threshold");
+        let rate = judge(&spec("p2p"), &shared, &[Threshold::parse(Bound::Min, "rate=900").unwrap()]);
+        assert_eq!(rate.exit, 0, "a lower bound that is high enough holds one");
+    }
+
+    #[test]
+    fn a_late_generator_voids_an_open_loop() {
+        let mut late = outcome();
+        late.totals.lateness.record_n(2_100_000, 50).unwrap();
+        assert_eq!(judged("p2p --rate 1000", &late), (Worth::Invalid, 4));
+        assert_eq!(judged("p2p", &late), (Worth::Valid, 0), "a closed loop has no schedule");
+    }
+
+    #[test]
+    fn the_gravest_trouble_decides_the_exit_code() {
+        let mut outcome = outcome();
+        let threshold = [Threshold::parse(Bound::Max, "p99=1ms").unwrap()];
+        let code = |outcome: &Outcome| judge(&spec("p2p --rate 1000"), outcome, &threshold).exit;
+        assert_eq!(code(&outcome), 1);
+        outcome.cores[0].wanted = 1.0;
+        assert_eq!(code(&outcome), 4);
+        outcome.totals.faults.lost = 1;
+        assert_eq!(code(&outcome), 3);
+        outcome.failures.push(Failure::Ports);
+        outcome.failures_total = 1;
+        assert_eq!(code(&outcome), 5);
+    }
+
+    #[test]
+    fn a_run_in_which_nothing_happened_is_worth_nothing() {
+        assert_eq!(judged("p2p", &Outcome::default()), (Worth::Nothing, 4));
+        let interrupted = Outcome { interrupted: true, ..Outcome::default() };
+        assert_eq!(judged("p2p", &interrupted), (Worth::Nothing, 0));
+    }
 }

@@ -122,6 +122,21 @@ fn faults_are_seen_by_every_subscriber_of_a_fan_out() {
 }
 
 #[test]
+fn workers_hand_credits_to_one_another() {
+    // Two workers on one CPU: every second publisher lives away from the only subscriber.
+    let cpus = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = cpus.lines().find(|line| line.starts_with("Cpus_allowed_list:")).unwrap();
+    let last = line.rsplit([',', '-', '\t']).next().unwrap();
+    let peer = Peer::honest();
+    let work = format!("fan-in --publishers 6 --window 4 --duration 500ms --warmup 0 --cores {last},{last}");
+    let run = run(peer.port, &work);
+    assert_eq!(run.json()["generator"][0]["workers"], 2);
+    assert_eq!((run.number("faults.lost"), run.number("messages.written_off")), (0.0, 0.0));
+    // Without credits each publisher would stop after its window of 4.
+    assert!(run.number("messages.sent") > 200.0, "{}", run.stdout);
+}
+
+#[test]
 fn a_share_group_as_a_whole_gets_every_message_once() {
     let honest = Peer::honest();
     let work = "shared --groups 2 --subscribers 6 --publishers 5 --rate 500 --duration 1 --warmup 0 --no-spin --drain 1";

@@ -167,3 +167,46 @@ impl Control {
         mail.load(Ordering::Relaxed) && mail.swap(false, Ordering::SeqCst)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicUsize;
+    use std::time::Duration;
+
+    /// Mail that is left while its reader falls asleep always wakes it: a lost bell would cost a whole second here.
+    #[test]
+    fn no_bell_is_lost() {
+        let args = crate::cli::parse(["loadgen", "p2p", "--pairs", "1"].map(Into::into)).unwrap().run;
+        let control = Control::new(&args.spec().unwrap());
+        control.set_bell(0, 0);
+        const ROUNDS: u64 = 100_000;
+        let slept_long = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let mut seen = 0;
+                while seen < ROUNDS {
+                    if control.may_sleep(0) {
+                        let begin = Instant::now();
+                        std::thread::park_timeout(Duration::from_secs(1));
+                        if begin.elapsed() >= Duration::from_secs(1) {
+                            slept_long.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
+                    control.awake(0);
+                    if control.take_mail(0) {
+                        seen += control.credits[0].swap(0, Ordering::AcqRel);
+                    }
+                }
+            });
+            for _ in 0..ROUNDS {
+                control.credits[0].fetch_add(1, Ordering::AcqRel);
+                if control.leave_mail(0).is_some() {
+                    reader.thread().unpark();
+                }
+            }
+        });
+        // One may be this machine's doing, a lost bell would show again and again.
+        assert!(slept_long.load(Ordering::Relaxed) <= 1);
+    }
+}

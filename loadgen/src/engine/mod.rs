@@ -59,16 +59,27 @@ pub struct Cost {
     pub threads: usize,
 }
 
-/// What a worker's core was worth.
+/// What became of one of the generator's CPUs in the measured time.
 #[derive(Clone, Debug)]
 pub struct CoreUse {
-    pub worker: u32,
     pub cpu: usize,
-    pub busy: f64,
+    pub workers: u32,
     pub connections: u32,
+    /// Share in which its workers ran.
+    pub ran: f64,
+    /// The largest share in which one of them ran, or was ready to and had to wait.
+    pub wanted: f64,
+}
+
+impl CoreUse {
+    /// How busy the CPU was for our purposes: workers that wait for one another, or for other programs, are late.
+    pub fn busy(&self) -> f64 {
+        self.ran.max(self.wanted)
+    }
 }
 
 /// Everything that a run brought to light.
+#[derive(Default)]
 pub struct Outcome {
     pub totals: Totals,
     pub seconds: Vec<Second>,
@@ -169,18 +180,7 @@ impl<'a> Coordinator<'a> {
             seconds: BTreeMap::new(),
             shown: 0,
             up: 0,
-            outcome: Outcome {
-                totals: Totals::new(),
-                seconds: Vec::new(),
-                cores: Vec::new(),
-                cost: None,
-                failures: Vec::new(),
-                failures_total: 0,
-                connect_s: 0.0,
-                connections: 0,
-                measured_s: 0.0,
-                interrupted: false,
-            },
+            outcome: Outcome::default(),
             from_ns: if spec.focus == Focus::Connects { 0 } else { u64::MAX },
             to_ns: u64::MAX,
         }
@@ -327,12 +327,22 @@ impl<'a> Coordinator<'a> {
             Ok(report) => {
                 self.outcome.totals.add(&report.totals);
                 self.outcome.connections += report.connections;
-                self.outcome.cores.push(CoreUse {
-                    worker: report.index,
-                    cpu: report.cpu,
-                    busy: report.busy,
-                    connections: report.connections,
-                });
+                let cores = &mut self.outcome.cores;
+                if !cores.iter().any(|core| core.cpu == report.cpu) {
+                    cores.push(CoreUse {
+                        cpu: report.cpu,
+                        workers: 0,
+                        connections: 0,
+                        ran: 0.0,
+                        wanted: 0.0,
+                    });
+                }
+                for core in cores.iter_mut().filter(|core| core.cpu == report.cpu) {
+                    core.workers += 1;
+                    core.connections += report.connections;
+                    core.ran += report.load.ran;
+                    core.wanted = core.wanted.max(report.load.ran + report.load.waited);
+                }
             }
             Err(failure) => self.note(failure),
         }

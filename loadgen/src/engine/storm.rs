@@ -3,7 +3,7 @@
 use super::conn::Phase;
 use super::plan::Role;
 use super::turn::machine;
-use super::worker::{Event, Worker};
+use super::worker::{Event, Worker, WorkerLoad};
 use crate::failure::Failure;
 use crate::procfs::ThreadUsage;
 use crate::wire::{Version, encode};
@@ -29,8 +29,8 @@ pub struct Storm {
     reopened: usize,
     underway: usize,
     usage: ThreadUsage,
-    /// CPU time of this thread in all storms, waiting for the CPU included.
-    pub worked_ns: u64,
+    /// CPU time of this thread in all storms.
+    spent: ThreadUsage,
 }
 
 impl Storm {
@@ -45,8 +45,14 @@ impl Storm {
             reopened: 0,
             underway: 0,
             usage: ThreadUsage::default(),
-            worked_ns: 0,
+            spent: ThreadUsage::default(),
         }
+    }
+
+    /// How busy the thread was while storms went on, `storm_ns` in all.
+    pub fn load(&self, storm_ns: u64) -> WorkerLoad {
+        let wall = storm_ns.max(1) as f64;
+        WorkerLoad { ran: self.spent.ran_ns as f64 / wall, waited: self.spent.waited_ns as f64 / wall }
     }
 
     /// A client is ready again, or failed for good.
@@ -68,7 +74,8 @@ impl Worker<'_> {
             self.traffic.meter.totals.storm_ns += now - storm.began_ns;
             storm.began_ns = 0;
             let usage = ThreadUsage::now();
-            storm.worked_ns += usage.ran_ns - storm.usage.ran_ns + usage.waited_ns - storm.usage.waited_ns;
+            storm.spent.ran_ns += usage.ran_ns - storm.usage.ran_ns;
+            storm.spent.waited_ns += usage.waited_ns - storm.usage.waited_ns;
             // A broker that took long gets a pause all the same.
             storm.next_ns = (storm.next_ns + storm.every_ns).max(now + storm.every_ns / 4);
         }

@@ -49,9 +49,17 @@ pub struct WorkerReport {
     pub index: u32,
     pub cpu: usize,
     pub totals: Totals,
-    /// Share of the measured time in which the thread worked, or was ready to and had to wait for its CPU.
-    pub busy: f64,
+    pub load: WorkerLoad,
     pub connections: u32,
+}
+
+/// What a worker's thread did with the measured time, as shares of it.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct WorkerLoad {
+    /// It worked.
+    pub ran: f64,
+    /// It was ready to, and had to wait for its CPU.
+    pub waited: f64,
 }
 
 /// See the top of the file.
@@ -77,7 +85,7 @@ pub struct Worker<'a> {
     pub(super) storm: Option<Storm>,
     /// Sessions are being removed: connect only to end them.
     pub(super) forgetting: bool,
-    busy: f64,
+    load: WorkerLoad,
 }
 
 impl<'a> Worker<'a> {
@@ -136,7 +144,7 @@ impl<'a> Worker<'a> {
             slow,
             storm: None,
             forgetting: false,
-            busy: 0.0,
+            load: WorkerLoad::default(),
         })
     }
 
@@ -151,7 +159,7 @@ impl<'a> Worker<'a> {
         let _ = self.events.send(Event::Interval(self.traffic.meter.finish()));
         let totals = std::mem::take(&mut self.traffic.meter.totals);
         let connections = (self.links.ever_up) as u32;
-        Ok(WorkerReport { index: self.index, cpu: self.cpu, totals, busy: self.busy, connections })
+        Ok(WorkerReport { index: self.index, cpu: self.cpu, totals, load: self.load, connections })
     }
 
     fn stages(&mut self) -> Result<(), Failure> {
@@ -258,7 +266,7 @@ impl<'a> Worker<'a> {
         }
         let now = self.now();
         if tolerant {
-            self.busy = usage.finish(now, self.spun_ns);
+            self.load = usage.finish(now, self.spun_ns);
             self.traffic.meter.last(now);
         }
         Ok(())
@@ -353,10 +361,10 @@ impl<'a> Worker<'a> {
             }
             self.turn(until)?;
         }
-        self.busy = match (self.spec.focus, &self.storm) {
-            (Focus::Connects, _) => self.busy,
+        self.load = match (self.spec.focus, &self.storm) {
+            (Focus::Connects, _) => self.load,
             // Between storms there is nothing to be busy with.
-            (_, Some(storm)) => storm.worked_ns as f64 / self.traffic.meter.totals.storm_ns.max(1) as f64,
+            (_, Some(storm)) => storm.load(self.traffic.meter.totals.storm_ns),
             (_, None) => usage.finish(self.now(), self.spun_ns),
         };
         self.spinning = false;
@@ -393,7 +401,7 @@ impl<'a> Worker<'a> {
         self.turn_while(|worker| {
             worker.traffic.meter.totals.unique_all < expected && !worker.control.stopped()
         })?;
-        self.busy = usage.finish(self.now(), self.spun_ns);
+        self.load = usage.finish(self.now(), self.spun_ns);
         Ok(())
     }
 
@@ -463,11 +471,10 @@ impl Busy {
         }
     }
 
-    fn finish(&mut self, now: u64, spun_ns: u64) -> f64 {
-        let Some((began, before, spun_before)) = self.began.take() else { return 0.0 };
-        let after = ThreadUsage::now();
+    fn finish(&mut self, now: u64, spun_ns: u64) -> WorkerLoad {
+        let Some((began, before, spun_before)) = self.began.take() else { return WorkerLoad::default() };
+        let (after, wall) = (ThreadUsage::now(), (now - began).max(1) as f64);
         let ran = (after.ran_ns - before.ran_ns).saturating_sub(spun_ns - spun_before);
-        let waited = after.waited_ns - before.waited_ns;
-        (ran + waited) as f64 / (now - began).max(1) as f64
+        WorkerLoad { ran: ran as f64 / wall, waited: (after.waited_ns - before.waited_ns) as f64 / wall }
     }
 }

@@ -223,7 +223,7 @@ pub fn render(spec: &Spec, outcome: &Outcome, verdict: &Verdict, place: &Environ
     let _ = write!(
         body,
         "<h2>The report in full</h2><div class=\"card\"><pre>{}</pre></div>",
-        escape(&text::render(spec, outcome, verdict))
+        escape(&text::render(spec, outcome, verdict, place))
     );
     body.push_str(&environment(place));
     page(&format!("loadgen: {}", spec.scenario), &body)

@@ -42,7 +42,7 @@ pub fn render(spec: &Spec, outcome: &Outcome, verdict: &Verdict, place: &Environ
     let cores: Vec<Value> = outcome
         .cores
         .iter()
-        .map(|c| json!({"worker": c.worker, "cpu": c.cpu, "busy": c.busy, "connections": c.connections}))
+        .map(|c| json!({"cpu": c.cpu, "workers": c.workers, "busy": c.busy(), "ran": c.ran, "connections": c.connections}))
         .collect();
     let failures: Vec<String> = outcome.failures.iter().map(ToString::to_string).collect();
     json!({

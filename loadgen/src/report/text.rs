@@ -6,6 +6,7 @@ use hdrhistogram::Histogram;
 
 use super::{Figures, QUANTILES, bytes, count, headline, time};
 use crate::engine::Outcome;
+use crate::environment::Environment;
 use crate::spec::{Focus, Load, Pattern, Spec};
 use crate::verdict::{Verdict, Worth};
 
@@ -22,7 +23,7 @@ fn row(out: &mut String, name: &str, histogram: &Histogram<u64>) {
 }
 
 /// The whole report, several lines.
-pub fn render(spec: &Spec, outcome: &Outcome, verdict: &Verdict) -> String {
+pub fn render(spec: &Spec, outcome: &Outcome, verdict: &Verdict, place: &Environment) -> String {
     let mut out = String::new();
     let figures = Figures::of(spec, outcome);
     let _ = writeln!(out, "{}", headline(spec));
@@ -46,9 +47,12 @@ pub fn render(spec: &Spec, outcome: &Outcome, verdict: &Verdict) -> String {
     let cores: Vec<String> = outcome
         .cores
         .iter()
-        .map(|core| format!("CPU {} {:.0} % busy", core.cpu, 100.0 * core.busy))
+        .map(|core| format!("CPU {} {:.0} % busy", core.cpu, 100.0 * core.busy()))
         .collect();
     let _ = writeln!(out, "  generator     {}", cores.join(", "));
+    if let Some(calibration) = &place.calibration {
+        let _ = writeln!(out, "  its ceiling   {}", calibration.text());
+    }
     ending(&mut out, spec, outcome, verdict);
     out
 }
@@ -98,7 +102,8 @@ fn rates(out: &mut String, spec: &Spec, outcome: &Outcome, verdict: &Verdict, fi
 
 fn latency_table(out: &mut String, spec: &Spec, outcome: &Outcome, verdict: &Verdict, figures: &Figures<'_>) {
     let totals = &outcome.totals;
-    if figures.latency.is_empty() && totals.latency.is_empty() {
+    let idle = spec.focus == Focus::Idle;
+    if figures.latency.is_empty() && totals.latency.is_empty() && !(idle && totals.connected > 0) {
         return;
     }
     out.push('\n');
@@ -110,6 +115,7 @@ fn latency_table(out: &mut String, spec: &Spec, outcome: &Outcome, verdict: &Ver
             row(out, "since the cut", figures.latency);
             row(out, "since its connect", figures.uncorrected);
         }
+        Focus::Idle => row(out, "connect to ready", &totals.connects_uncorrected),
         Focus::Connects if !spec.is_open() => row(out, "since its connect", figures.uncorrected),
         Focus::Retained => row(out, "since SUBSCRIBE", figures.latency),
         _ if spec.is_open() => {
