@@ -56,6 +56,7 @@ use crate::limits::Limits;
 use crate::memory::{Arena, Budget, Class, Key, Pool, ShardId};
 use crate::mesh::{Bell, Links};
 use crate::metrics::Counters;
+use crate::session::Spares;
 use crate::timer::Timers;
 use crate::topic::{FilterKey, HashKeys, Retained, Router};
 use crate::transport::Acceptor;
@@ -213,6 +214,8 @@ struct Core {
     dirty: Vec<Key>,
     /// Send buffers for reuse.
     spare_buffers: Vec<Vec<u8>>,
+    /// Memory of sessions, likewise.
+    spares: Spares,
     scratch: deliver::Scratch,
     interest: interest::Interest,
     waits: waits::Waits,
@@ -341,6 +344,7 @@ impl Core {
             timers,
             dirty: Vec::new(),
             spare_buffers: Vec::new(),
+            spares: Spares::default(),
             scratch: deliver::Scratch::default(),
             cursor_work: VecDeque::new(),
             hand_offs: VecDeque::new(),
