@@ -5,7 +5,9 @@ use std::sync::Arc;
 use ringmq::clock::NEVER;
 use ringmq::limits::Limits;
 use ringmq::memory::{Budget, CLASSES, MessageView, Outbox, Pool};
-use ringmq::session::{Acked, Cx, Delivered, Drops, Fanout, Grant, Link, Retain, Session, Variants, Wire};
+use ringmq::session::{
+    Acked, Cx, Delivered, Drops, Fanout, Grant, Link, Retain, Session, Spares, Variants, Wire,
+};
 use ringmq::wire::{Qos, Version};
 
 use crate::{Prepared, Scale};
@@ -37,6 +39,7 @@ fn prepare(qos: Qos) -> Prepared {
         })
         .collect();
     let mut variants = Variants::new();
+    let mut spares = Spares::default();
     let mut packet_id = 0u16;
     Prepared::new(SESSIONS, move |meter| {
         let message = MessageView {
@@ -51,7 +54,8 @@ fn prepare(qos: Qos) -> Prepared {
         packet_id = packet_id.wrapping_add(1).max(1);
         meter.measure(|| {
             let mut drops = Drops::default();
-            let mut cx = Cx { now: 1, limits: &limits, budget: &mut budget, drops: &mut drops };
+            let mut cx =
+                Cx { now: 1, limits: &limits, budget: &mut budget, drops: &mut drops, spares: &mut spares };
             let mut fanout = Fanout::new(message, &mut variants);
             let grant = Grant { qos, retain: Retain::Clear, identifiers: &[], share: None };
             for Receiver { session, link, outbox } in &mut receivers {

@@ -11,6 +11,8 @@
 //! - One send per client and turn, one in flight.
 //! - Output of a client is bounded by [`OUT_BYTES_MAX`]; beyond it the run is worth nothing, and the client is closed.
 
+use std::collections::HashMap;
+
 use ringmq::io::{
     Completion, Driver, Io, ListenerId, ReceiveEnd, ReceiveMode, Shutdown, Socket, Token, Wait,
 };
@@ -58,7 +60,7 @@ struct Client {
     passing: usize,
     outbox: Outbox,
     targets: Targets,
-    filters: Vec<String>,
+    subscribed: bool,
 }
 
 /// The forwarder over a kernel boundary.
@@ -76,6 +78,11 @@ struct Hub {
     spare: Vec<Vec<u8>>,
     /// What the client whose packets are being cut is answered.
     replies: Vec<u8>,
+    /// Who subscribed to filters without wildcards, so that pairing a thousand publishers is no cost that shows.
+    exact: HashMap<String, Vec<Key>>,
+    wild: Vec<(String, Key)>,
+    /// Somebody has targets, which a new subscription would change.
+    paired: bool,
 }
 
 /// The fixed header in front of `input`: where the body begins and where the packet ends.
@@ -192,6 +199,9 @@ impl<I: Io> Forwarder<I> {
         if client.closing {
             if !client.receive_armed && !client.send_in_flight {
                 if let Some(client) = self.hub.clients.remove(key) {
+                    if client.subscribed {
+                        self.hub.forget(key);
+                    }
                     self.io.close(client.socket);
                 }
             } else {
@@ -235,7 +245,7 @@ impl Hub {
             passing: 0,
             outbox: Outbox::default(),
             targets: Targets::Unknown,
-            filters: Vec::new(),
+            subscribed: false,
         });
         self.mark(key);
     }
@@ -360,17 +370,15 @@ impl Hub {
     /// Finds, once, who subscribed to what a client publishes.
     fn pair(&mut self, publisher: Key, publish: &[u8]) {
         let Some(topic) = topic_of(publish) else { return self.close(publisher) };
-        let matches = |client: &Client| client.filters.iter().any(|filter| topic::matches(filter, topic));
-        let all: Vec<Key> =
-            self.clients.iter().filter(|(_, client)| matches(client)).map(|(key, _)| key).collect();
+        let exact = self.exact.get(topic).into_iter().flatten();
+        let wild = self.wild.iter().filter(|(filter, _)| topic::matches(filter, topic)).map(|(_, key)| key);
+        let all: Vec<Key> = exact.chain(wild).copied().filter(|key| self.clients.contains(*key)).collect();
+        // With wildcards somebody else may publish to it too.
         let exclusive = match all[..] {
-            [only] => self
-                .clients
-                .get(only)
-                .is_some_and(|client| !client.filters.iter().any(|filter| filter.contains(['+', '#'])))
-                .then_some(only),
+            [only] => (!self.wild.iter().any(|(_, key)| *key == only)).then_some(only),
             _ => None,
         };
+        self.paired = true;
         if let Some(client) = self.clients.get_mut(publisher) {
             client.targets = exclusive.map_or(Targets::Several(all), Targets::Exclusive);
         }
@@ -390,6 +398,7 @@ impl Hub {
                 let Some((packet_id, filters)) = subscribe(body, client.has_properties) else {
                     return self.close(key);
                 };
+                client.subscribed = true;
                 let [high, low] = packet_id.to_be_bytes();
                 let properties: &[u8] = if client.has_properties { &[0] } else { &[] };
                 // A generator asks for a few filters, so one byte of length is enough.
@@ -400,11 +409,19 @@ impl Hub {
                 replies.extend_from_slice(&[0x90, len as u8, high, low]);
                 replies.extend_from_slice(properties);
                 replies.extend(filters.iter().map(|(_, level)| level));
-                client.filters.extend(filters.into_iter().map(|(filter, _)| filter));
-                let all: Vec<Key> = self.clients.iter().map(|(key, _)| key).collect();
-                for key in all {
-                    if let Some(client) = self.clients.get_mut(key) {
-                        client.targets = Targets::Unknown;
+                for (filter, _) in filters {
+                    if filter.contains(['+', '#']) {
+                        self.wild.push((filter, key));
+                    } else {
+                        self.exact.entry(filter).or_default().push(key);
+                    }
+                }
+                if std::mem::take(&mut self.paired) {
+                    let all: Vec<Key> = self.clients.iter().map(|(key, _)| key).collect();
+                    for key in all {
+                        if let Some(client) = self.clients.get_mut(key) {
+                            client.targets = Targets::Unknown;
+                        }
                     }
                 }
             }
@@ -418,6 +435,15 @@ impl Hub {
             // What subscribers say of QoS 1 and 2 concerns nobody here.
             _ => {}
         }
+    }
+
+    /// A subscriber is gone. Filters of a run bear its name, so most entries end with it.
+    fn forget(&mut self, key: Key) {
+        self.wild.retain(|(_, subscriber)| *subscriber != key);
+        self.exact.retain(|_, subscribers| {
+            subscribers.retain(|subscriber| *subscriber != key);
+            !subscribers.is_empty()
+        });
     }
 
     fn close(&mut self, key: Key) {

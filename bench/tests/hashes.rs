@@ -5,7 +5,29 @@ use bench::{Meter, OPERATIONS, Scale};
 
 const STEPS: usize = 3;
 
-const RECORDED: &[(&str, u64)] = &[];
+const RECORDED: &[(&str, u64)] = &[
+    ("decode/publish", 0x4C08DC66B6EC0745),
+    ("decode/publish-properties", 0xF348C8C8D1C70CE1),
+    ("decode/puback", 0xBE1CCAAC039207F3),
+    ("encode/publish", 0x2F1CAFE4A97C422B),
+    ("encode/puback", 0x86E294EAF77A73DE),
+    ("match/1-cached", 0x97A9120CF629819F),
+    ("match/1-cold", 0x97A9120CF629819F),
+    ("match/1000-cached", 0xBE1CCAAC039207F3),
+    ("match/1000-cold", 0xBE1CCAAC039207F3),
+    ("match/1000000-cached", 0x8C6FA1B83DD65C0B),
+    ("match/1000000-cold", 0x8C6FA1B83DD65C0B),
+    ("fanout/qos0", 0xEAD0DB73B36E08D1),
+    ("fanout/qos1", 0x7B99F0A69AF2B565),
+    ("mesh/ring", 0x6C3A9135D18269B7),
+    ("turn/p2p-qos0", 0x95B224952D5D81ED),
+    ("turn/p2p-qos1", 0x9C36F6482EA94355),
+    ("turn/p2p-qos2", 0x839F7B6301A20D6D),
+    ("turn/p2p-16k", 0xC865F610DD72385D),
+    ("turn/fan-out", 0x39ED1905A79A8725),
+    ("turn/fan-in", 0x0D875700B3974AEE),
+    ("turn/single", 0xB7C66C9614B38E41),
+];
 
 #[test]
 fn every_operation_does_what_it_did() {

@@ -21,6 +21,32 @@ pub(super) struct Egress {
     queue: Queue,
 }
 
+/// Memory of sessions that have nothing to hold any more, for those that begin to: a client that acknowledges everything
+/// before its next message comes would need new memory for each. Belongs to a shard; bounded in number and size.
+#[derive(Debug, Default)]
+pub struct Spares(#[allow(clippy::vec_box)] Vec<Box<Egress>>);
+
+impl Spares {
+    /// With [`Spares::SLOTS_MAX`] they take 1.5 MiB at most.
+    const LEN_MAX: usize = 256;
+    /// Places of a table that is kept.
+    const SLOTS_MAX: usize = 64;
+
+    fn take(&mut self) -> Box<Egress> {
+        self.0.pop().unwrap_or_default()
+    }
+
+    fn keep(&mut self, egress: Box<Egress>) {
+        debug_assert!(egress.flight.is_empty() && egress.queue.is_empty());
+        if self.0.len() < Self::LEN_MAX && egress.flight.slots_len() <= Self::SLOTS_MAX {
+            self.0.push(egress);
+        }
+    }
+}
+
+// Beside the places there is the box itself, and the queue's spare memory.
+const _: () = assert!(Spares::LEN_MAX * (Spares::SLOTS_MAX * size_of::<Option<Slot>>() + 2048) <= 3 << 19);
+
 impl Session {
     /// A new session without any state.
     pub fn new() -> Session {
@@ -43,9 +69,9 @@ impl Session {
             (Qos::AtMostOnce, None) => Delivered::Dropped(DropReason::Offline),
             (Qos::AtMostOnce, Some(mut wire)) => deliver_at_most_once(&mut wire, fanout, grant, cx),
             (Qos::AtLeastOnce | Qos::ExactlyOnce, wire) => {
-                let egress = self.egress.get_or_insert_default();
+                let egress = self.egress.get_or_insert_with(|| cx.spares.take());
                 let delivered = egress.deliver(wire, fanout, grant, &mut self.packet_id_next, cx);
-                self.trim();
+                self.trim(cx);
                 delivered
             }
         }
@@ -100,7 +126,7 @@ impl Session {
                 pumped.more =
                     egress.send_queue(&mut wire, &mut self.packet_id_next, &mut pumped.published, cx);
             }
-            self.trim();
+            self.trim(cx);
         }
         pumped
     }
@@ -128,7 +154,7 @@ impl Session {
     pub fn take_unsent_shared(&mut self, cx: &mut Cx<'_>, out: &mut Vec<Orphan>) {
         let Some(egress) = &mut self.egress else { return };
         egress.queue.take_if(cx, |kept| kept.share.is_some(), |kept| out.extend(orphan(kept)));
-        self.trim();
+        self.trim(cx);
     }
 
     /// Takes the messages of shared subscriptions that were sent at QoS 1 and not acknowledged; call it when the session
@@ -147,7 +173,7 @@ impl Session {
                 out.extend(slot.kept.and_then(orphan));
             }
         }
-        self.trim();
+        self.trim(cx);
     }
 
     /// Deletes messages of the chosen topics that wait for their first sending, or at QoS 1 for being resent; returns
@@ -177,7 +203,7 @@ impl Session {
     pub fn delete_expired(&mut self, cx: &mut Cx<'_>) {
         if let Some(egress) = &mut self.egress {
             egress.queue.delete_expired(cx);
-            self.trim();
+            self.trim(cx);
         }
     }
 
@@ -241,14 +267,16 @@ impl Session {
                 link.give_send_quota();
             }
         }
-        self.trim();
+        self.trim(cx);
         Acked::Completed
     }
 
     /// Gives the memory back when there is nothing in it.
-    fn trim(&mut self) {
-        if self.egress.as_ref().is_some_and(|egress| egress.flight.is_empty() && egress.queue.is_empty()) {
-            self.egress = None;
+    fn trim(&mut self, cx: &mut Cx<'_>) {
+        if self.egress.as_ref().is_some_and(|egress| egress.flight.is_empty() && egress.queue.is_empty())
+            && let Some(egress) = self.egress.take()
+        {
+            cx.spares.keep(egress);
         }
     }
 }

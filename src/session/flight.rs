@@ -72,6 +72,11 @@ impl Flight {
         self.len == 0
     }
 
+    /// Places of the table.
+    pub(super) fn slots_len(&self) -> usize {
+        self.slots.len()
+    }
+
     pub(super) fn get(&self, packet_id: u16) -> Option<&Slot> {
         let slot = self.slots.get(self.index(packet_id))?.as_ref()?;
         (slot.packet_id == packet_id).then_some(slot)

@@ -48,6 +48,8 @@ pub use alias::ResolvedTopic;
 pub use fanout::{Fanout, Variants};
 pub use link::Link;
 
+pub use egress::Spares;
+
 use egress::Egress;
 use ingress::PacketIds;
 
@@ -87,6 +89,7 @@ pub struct Cx<'a> {
     /// Counts the messages that were kept and are deleted without having been sent. A message that
     /// [`Session::deliver`] drops at once is named by what it returns, and not counted here.
     pub drops: &'a mut Drops,
+    pub spares: &'a mut Spares,
 }
 
 /// Messages that were deleted while they waited in a session, by reason.

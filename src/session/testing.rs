@@ -165,6 +165,7 @@ pub(super) struct Bench {
     pub(super) limits: Limits,
     pub(super) budget: Budget,
     pub(super) drops: Drops,
+    spares: Spares,
     pub(super) now: Millis,
     pub(super) send_room: usize,
     pub(super) variants: Variants,
@@ -216,6 +217,7 @@ impl Bench {
             limits,
             budget: Budget::new(Pool::new([memory; 5])),
             drops: Drops::default(),
+            spares: Spares::default(),
             now: 1_000_000,
             variants: Variants::new(),
         }
@@ -252,16 +254,16 @@ impl Bench {
     }
 
     pub(super) fn deliver_to_one(&mut self, fanout: &mut Fanout<'_>, grant: Grant<'_>) -> Delivered {
-        let Bench { session, link, outbox, limits, budget, drops, now, send_room, .. } = self;
+        let Bench { session, link, outbox, limits, budget, drops, spares, now, send_room, .. } = self;
         let wire = link.as_mut().map(|link| Wire { link, outbox, send_room: *send_room });
-        session.deliver(wire, fanout, &grant, &mut Cx { now: *now, limits, budget, drops })
+        session.deliver(wire, fanout, &grant, &mut Cx { now: *now, limits, budget, drops, spares })
     }
 
     #[track_caller]
     pub(super) fn pump(&mut self) -> Pumped {
-        let Bench { session, link, outbox, limits, budget, drops, now, send_room, .. } = self;
+        let Bench { session, link, outbox, limits, budget, drops, spares, now, send_room, .. } = self;
         let wire = Wire { link: link.as_mut().unwrap(), outbox, send_room: *send_room };
-        session.pump(wire, &mut Cx { now: *now, limits, budget, drops })
+        session.pump(wire, &mut Cx { now: *now, limits, budget, drops, spares })
     }
 
     /// Calls `act` with what acknowledgements need.
@@ -269,8 +271,8 @@ impl Bench {
         &mut self,
         act: impl FnOnce(&mut Session, Option<&mut Link>, &mut Cx<'_>) -> T,
     ) -> T {
-        let Bench { session, link, limits, budget, drops, now, .. } = self;
-        act(session, link.as_mut(), &mut Cx { now: *now, limits, budget, drops })
+        let Bench { session, link, limits, budget, drops, spares, now, .. } = self;
+        act(session, link.as_mut(), &mut Cx { now: *now, limits, budget, drops, spares })
     }
 
     #[track_caller]

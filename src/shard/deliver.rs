@@ -120,7 +120,13 @@ impl Core {
             cursors.saw_live(topic::fingerprint(&self.keys, message.topic), message.topic);
         }
         let mut drops = Drops::default();
-        let mut cx = Cx { now, limits: &self.limits, budget: &mut self.budget, drops: &mut drops };
+        let mut cx = Cx {
+            now,
+            limits: &self.limits,
+            budget: &mut self.budget,
+            drops: &mut drops,
+            spares: &mut self.spares,
+        };
         let delivered = match slot
             .connection
             .and_then(|key| Self::wire(&mut self.connections, &mut self.spare_buffers, &cx, key))
@@ -248,7 +254,13 @@ impl Core {
         let live = self.connections.get_mut(key)?.live_mut()?;
         let slot = self.sessions.get_mut(live.session)?;
         let mut drops = Drops::default();
-        let mut cx = Cx { now: self.now, limits: &self.limits, budget: &mut self.budget, drops: &mut drops };
+        let mut cx = Cx {
+            now: self.now,
+            limits: &self.limits,
+            budget: &mut self.budget,
+            drops: &mut drops,
+            spares: &mut self.spares,
+        };
         let result = f(&mut slot.session, &mut live.link, &mut cx);
         self.count_drops(drops);
         Some(result)
@@ -263,7 +275,13 @@ impl Core {
         let Some(slot) = self.sessions.get_mut(session) else { return };
         let has_cursors = slot.cursors.is_some();
         let mut drops = Drops::default();
-        let mut cx = Cx { now: self.now, limits: &self.limits, budget: &mut self.budget, drops: &mut drops };
+        let mut cx = Cx {
+            now: self.now,
+            limits: &self.limits,
+            budget: &mut self.budget,
+            drops: &mut drops,
+            spares: &mut self.spares,
+        };
         if slot.session.is_waiting()
             && let Some(wire) = Self::wire(&mut self.connections, &mut self.spare_buffers, &cx, key)
         {

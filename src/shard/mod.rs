@@ -61,6 +61,7 @@ use crate::limits::Limits;
 use crate::memory::{Arena, Budget, Class, Key, Pool, ShardId};
 use crate::mesh::{Bell, Links};
 use crate::metrics::Counters;
+use crate::session::Spares;
 use crate::timer::Timers;
 use crate::topic::{FilterKey, HashKeys, Retained, Router};
 use crate::transport::Acceptor;
@@ -221,6 +222,8 @@ struct Core {
     dirty: Vec<Key>,
     /// Send buffers for reuse.
     spare_buffers: Vec<Vec<u8>>,
+    /// Memory of sessions, likewise.
+    spares: Spares,
     scratch: deliver::Scratch,
     interest: interest::Interest,
     waits: waits::Waits,
@@ -356,6 +359,7 @@ impl Core {
             timers,
             dirty: Vec::new(),
             spare_buffers: Vec::new(),
+            spares: Spares::default(),
             scratch: deliver::Scratch::default(),
             overflowed: Vec::new(),
             cursor_work: VecDeque::new(),

@@ -245,7 +245,13 @@ impl Core {
     ) -> Vec<(Option<Key>, Message)> {
         let Some(slot) = self.sessions.get_mut(session) else { return Vec::new() };
         let mut drops = Drops::default();
-        let mut cx = Cx { now: self.now, limits: &self.limits, budget: &mut self.budget, drops: &mut drops };
+        let mut cx = Cx {
+            now: self.now,
+            limits: &self.limits,
+            budget: &mut self.budget,
+            drops: &mut drops,
+            spares: &mut self.spares,
+        };
         let mut orphans = Vec::new();
         take(&mut slot.session, &mut cx, &mut orphans);
         self.count_drops(drops);
