@@ -195,7 +195,7 @@ impl Session {
         for packet_id in leaving {
             egress.give_up(packet_id, cx);
         }
-        self.trim();
+        self.trim(cx);
         count
     }
 

@@ -85,7 +85,13 @@ impl Core {
         let who = Who { user: slot.user.as_deref(), client_id: &slot.client_id };
         let Some(may) = self.access.permissions(&mut slot.rights, who) else { return };
         let mut drops = Drops::default();
-        let mut cx = Cx { now: self.now, limits: &self.limits, budget: &mut self.budget, drops: &mut drops };
+        let mut cx = Cx {
+            now: self.now,
+            limits: &self.limits,
+            budget: &mut self.budget,
+            drops: &mut drops,
+            spares: &mut self.spares,
+        };
         let forgotten = slot.session.forget(&mut cx, |topic| !may.may_receive(topic));
         self.counters().dropped_denied_total.add(forgotten);
     }
