@@ -19,6 +19,10 @@ use socket2::{Domain, Protocol, Socket, Type};
 /// Connections that wait in one listening socket to be accepted; the kernel caps it at `net.core.somaxconn`.
 pub const BACKLOG: i32 = 4096;
 
+/// Looks at a taken address before it is believed, and the time between two.
+const PROBES: u32 = 20;
+const PROBE_PAUSE: Duration = Duration::from_millis(25);
+
 /// The listening sockets of all shards, and the locks that keep others away from their addresses.
 #[derive(Debug)]
 pub struct Listening {
@@ -145,10 +149,22 @@ fn lock(address: SocketAddr) -> Result<UnixDatagram, ListenError> {
 
 /// Fails if anyone listens on the address. Without SO_REUSEPORT the kernel says so; SO_REUSEADDR keeps connections that
 /// linger from an earlier run out of it.
+///
+/// The kernel gives a killed process's listening sockets back a little later than the process ends, so a taken address is
+/// looked at again for a moment: a restart must not fail because it came at once.
 fn probe(address: SocketAddr) -> io::Result<()> {
-    let socket = socket(address)?;
-    socket.bind(&address.into())?;
-    socket.listen(1)
+    let mut looks = 0;
+    loop {
+        let socket = socket(address)?;
+        let looked = socket.bind(&address.into()).and_then(|()| socket.listen(1));
+        looks += 1;
+        match looked {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && looks < PROBES => {
+                std::thread::sleep(PROBE_PAUSE);
+            }
+            other => return other,
+        }
+    }
 }
 
 fn bind(address: SocketAddr) -> io::Result<Socket> {

@@ -205,6 +205,12 @@ impl Connection {
         !self.receive_armed && !self.cancel_in_flight && !self.send_in_flight
     }
 
+    /// Replies alone have filled the send buffer over again: what is delivered stops at its limit, what answers the
+    /// client's own packets cannot.
+    pub fn is_clogged(&self, max: u32) -> bool {
+        self.outbox.len() + self.in_flight_bytes > 2 * max as usize
+    }
+
     /// Bytes that may still be staged before the send buffer is full.
     pub fn send_room(&self, max: u32) -> usize {
         if self.starved {

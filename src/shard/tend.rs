@@ -228,6 +228,14 @@ impl Core {
                     Need::Nothing
                 }
             }
+            // It does not read what it is answered: then it is not read either, until it does.
+            Phase::Live(_) if connection.is_clogged(self.limits.send_buffer_bytes_max) => {
+                if connection.receive_armed && !connection.cancel_in_flight {
+                    Need::Cancel
+                } else {
+                    Need::Nothing
+                }
+            }
             Phase::Live(_) if idle && !connection.eof => Need::Receive(ReceiveMode::Many),
             Phase::Opening
             | Phase::Verifying { .. }
@@ -301,7 +309,8 @@ impl Core {
             && live.idle_max_ms > 0
         {
             // [MQTT-3.1.2-22]; 3.1.1: [311:MQTT-3.1.2-24]. A paused connection is not read, so its silence is ours.
-            let since = if live.blocked.is_some() { now } else { live.last_packet_at };
+            let unread = live.blocked.is_some() || connection.is_clogged(self.limits.send_buffer_bytes_max);
+            let since = if unread { now } else { live.last_packet_at };
             connection.deadline = since + Millis::from(live.idle_max_ms);
         }
         let deadline = connection.deadline;

@@ -53,6 +53,7 @@ impl Cluster {
                 counters: counters.clone(),
                 listeners: vec![ListenerKind::Plain],
                 stopping: stopping.clone(),
+                access: ringmq::access::Access::default(),
                 options: plan.options.clone(),
             };
             Node {
