@@ -34,8 +34,9 @@ pub struct Calibration {
     /// Latency of 1,000 messages a second through the peer, in nanoseconds.
     pub floor_p50_ns: u64,
     pub floor_p99_ns: u64,
-    /// How busy the core was in each of the three.
-    pub busy: [f64; 3],
+    /// The first two as if the core had had nothing else to do: messages for each second of its CPU time.
+    pub swallow_per_cpu_s: f64,
+    pub reflect_per_cpu_s: f64,
 }
 
 fn path() -> Option<PathBuf> {
@@ -91,7 +92,9 @@ pub fn calibrate(
     let floor = run(Peer::Reflect, "p2p --pairs 1 --rate 1000", core, seconds, interrupted)?;
     let (cpu, kernel) = machine();
     let rate = |(spec, outcome): &(Spec, Outcome)| Figures::of(spec, outcome).rate;
-    let busy = |(_, outcome): &(Spec, Outcome)| outcome.cores.first().map_or(0.0, engine::CoreUse::busy);
+    let per_cpu_s = |(spec, outcome): &(Spec, Outcome)| {
+        Figures::of(spec, outcome).rate / outcome.cores.iter().map(|core| core.ran).sum::<f64>().max(0.01)
+    };
     Ok(Calibration {
         cpu,
         kernel,
@@ -99,7 +102,8 @@ pub fn calibrate(
         reflect_rate: rate(&reflect),
         floor_p50_ns: floor.1.totals.latency.value_at_quantile(0.5),
         floor_p99_ns: floor.1.totals.latency.value_at_quantile(0.99),
-        busy: [busy(&swallow), busy(&reflect), busy(&floor)],
+        swallow_per_cpu_s: per_cpu_s(&swallow),
+        reflect_per_cpu_s: per_cpu_s(&reflect),
     })
 }
 

@@ -13,7 +13,7 @@ use crate::cli::{Refusal, RunArgs};
 use crate::engine::{self, meter};
 use crate::environment::Environment;
 use crate::report::chart::escape;
-use crate::report::{Figures, count, headline, html, time};
+use crate::report::{DISTURBED_MIN, Figures, count, headline, html, time};
 use crate::verdict::{self, Worth};
 
 /// A broker under comparison: `name=host:port[,pid…]`.
@@ -48,6 +48,8 @@ pub struct Round {
     pub p99_ns: Option<u64>,
     pub cpu_ns: Option<f64>,
     pub memory: Option<u64>,
+    /// Share of the time in which the broker was ready to run and had no CPU.
+    pub waited: Option<f64>,
     pub verdict: String,
     pub worth: Worth,
     pub faults: u64,
@@ -103,6 +105,7 @@ pub fn compare(
                 p99_ns: latency.then(|| figures.latency.value_at_quantile(0.99)),
                 cpu_ns: figures.cpu_ns_each,
                 memory: outcome.cost.map(|cost| cost.memory_peak),
+                waited: outcome.cost.map(|cost| cost.waited_ns as f64 / cost.wall_ns.max(1) as f64),
                 verdict: verdict.name().into(),
                 worth: verdict.worth,
                 faults: f.lost + f.duplicated + f.disordered + f.corrupted + f.stray,
@@ -231,9 +234,14 @@ impl Comparison {
         for series in &self.series {
             let verdicts: Vec<&str> = series.rounds.iter().map(|r| r.verdict.as_str()).collect();
             let faults: u64 = series.rounds.iter().map(|r| r.faults).sum();
+            let waited = Spread::of(series.rounds.iter().filter_map(|r| r.waited));
+            let disturbed = match waited.filter(|w| w.median > DISTURBED_MIN) {
+                Some(w) => format!("; DISTURBED: without a CPU {:.0} % of the time", 100.0 * w.median),
+                None => String::new(),
+            };
             let _ = writeln!(
                 out,
-                "  {:<20}  {} lost, duplicated, disordered or corrupted; {}",
+                "  {:<20}  {} lost, duplicated, disordered or corrupted; {}{disturbed}",
                 series.contender.name,
                 count(faults),
                 verdicts.join(", ")
@@ -252,7 +260,7 @@ impl Comparison {
                     .iter()
                     .map(|r| {
                         json!({"rate": r.rate, "p50_ns": r.p50_ns, "p99_ns": r.p99_ns, "cpu_ns_each": r.cpu_ns,
-                               "memory": r.memory, "worth": r.verdict, "faults": r.faults, "exit": r.exit})
+                               "memory": r.memory, "waited": r.waited, "worth": r.verdict, "faults": r.faults, "exit": r.exit})
                     })
                     .collect();
                 json!({"name": s.contender.name, "target": format!("{}:{}", s.contender.host, s.contender.port),
@@ -342,6 +350,7 @@ mod tests {
             p99_ns: None,
             cpu_ns: None,
             memory: None,
+            waited: None,
             verdict: "VALID".into(),
             worth: Worth::Valid,
             faults: 0,

@@ -137,13 +137,12 @@ fn measure_self(
         println!("{}", text.map_err(|e| Stop(exit::USAGE, e.to_string()))?);
     } else {
         println!("{}, Linux {}", found.cpu, found.kernel);
-        println!("  sent by one core               {:>14} msg/s", count(found.swallow_rate as u64));
-        println!("  sent and received by one core  {:>14} msg/s", count(found.reflect_rate as u64));
-        println!(
-            "    (64 bytes, QoS 0, window 256; core {:.0} % and {:.0} % busy)",
-            100.0 * found.busy[0],
-            100.0 * found.busy[1]
-        );
+        println!("  one core, 64 bytes, QoS 0, window 256:   msg/s   msg per second of its CPU time");
+        let row = |name, rate, per_cpu_s| {
+            println!("    {name:<24}{:>18}{:>18}", count(rate as u64), count(per_cpu_s as u64));
+        };
+        row("sent", found.swallow_rate, found.swallow_per_cpu_s);
+        row("sent and received", found.reflect_rate, found.reflect_per_cpu_s);
         println!(
             "  latency floor at 1,000 msg/s   p50 {}, p99 {}",
             time(found.floor_p50_ns),

@@ -29,6 +29,8 @@ const CQ_ENTRIES: u32 = 32_768;
 const BUFFERS_INCREMENTAL: (u16, usize) = (64, 64 * 1024);
 /// Receive buffers where the kernel (before 6.12) gives each receive a whole one.
 const BUFFERS_PLAIN: (u16, usize) = (2048, 8 * 1024);
+/// Completions after which a gathering wait ends early.
+const GATHER_MAX: usize = 256;
 const BUFFER_GROUP: u16 = 0;
 const PAGE: usize = 4096;
 /// `IOU_PBUF_RING_INC` of linux/io_uring.h.
@@ -217,10 +219,18 @@ impl Ring {
     }
 
     /// Hands everything to the kernel and waits for a completion, no longer than `timeout`.
-    pub fn wait(&mut self, timeout: Duration) -> io::Result<()> {
+    ///
+    /// With `gather` it first waits for many completions at once, but not longer than that: fewer, larger batches.
+    /// Kernels before 6.12 cannot, and do not.
+    pub fn wait(&mut self, timeout: Duration, gather: Option<Duration>) -> io::Result<()> {
         let time = types::Timespec::from(timeout);
-        let args = types::SubmitArgs::new().timespec(&time);
-        let result = self.ring.submitter().submit_with_args(1, &args).map(drop);
+        let mut args = types::SubmitArgs::new().timespec(&time);
+        let mut wanted = 1;
+        if let Some(gather) = gather.filter(|_| self.ring.params().is_feature_min_timeout()) {
+            args = args.min_wait_usec(gather.as_micros() as u32);
+            wanted = GATHER_MAX;
+        }
+        let result = self.ring.submitter().submit_with_args(wanted, &args).map(drop);
         self.reap();
         harmless(result)
     }
@@ -448,7 +458,7 @@ mod tests {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         ring.adopt(1, socket.into()).unwrap();
         ring.connect(1, 0).unwrap();
-        ring.wait(Duration::from_secs(5)).unwrap();
+        ring.wait(Duration::from_secs(5), None).unwrap();
         let Some(Completion::Connected { slot: 1, result: Ok(()) }) = ring.take().unwrap() else { panic!() };
         (ring, listener.accept().unwrap().0)
     }
@@ -457,7 +467,7 @@ mod tests {
     fn collect(ring: &mut Ring, total: usize) -> Vec<u8> {
         let mut got = Vec::new();
         while got.len() < total {
-            ring.wait(Duration::from_secs(5)).unwrap();
+            ring.wait(Duration::from_secs(5), None).unwrap();
             while let Some(completion) = ring.take().unwrap() {
                 match completion {
                     Completion::Received { slot, bytes, armed } => {
@@ -499,7 +509,7 @@ mod tests {
             peer.read_exact(&mut got).map(|()| got)
         });
         loop {
-            ring.wait(Duration::from_secs(5)).unwrap();
+            ring.wait(Duration::from_secs(5), None).unwrap();
             if let Some(completion) = ring.take().unwrap() {
                 let Completion::Sent { slot: 1, buffer, result: Ok(()) } = completion else { panic!() };
                 assert!(buffer.is_empty());
@@ -520,7 +530,7 @@ mod tests {
             other.submit().unwrap();
         });
         let begin = std::time::Instant::now();
-        ring.wait(Duration::from_secs(5)).unwrap();
+        ring.wait(Duration::from_secs(5), None).unwrap();
         assert!(matches!(ring.take().unwrap(), Some(Completion::Woken)));
         assert!(begin.elapsed() < Duration::from_secs(4));
         ringer.join().unwrap();
@@ -531,10 +541,10 @@ mod tests {
         let (mut ring, _peer) = pair();
         ring.receive(1).unwrap();
         ring.shutdown(1).unwrap();
-        ring.wait(Duration::from_secs(5)).unwrap();
+        ring.wait(Duration::from_secs(5), None).unwrap();
         assert!(matches!(ring.take().unwrap(), Some(Completion::ReceiveEnded { slot: 1, result: Ok(()) })));
         ring.close(1).unwrap();
-        ring.wait(Duration::from_secs(5)).unwrap();
+        ring.wait(Duration::from_secs(5), None).unwrap();
         assert!(matches!(ring.take().unwrap(), Some(Completion::Closed { slot: 1 })));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::payload::{HEADER_LEN, STREAMS_MAX, Sizes};
 use crate::schedule::Schedule;
@@ -134,6 +135,8 @@ pub struct Spec {
     pub cores: Vec<usize>,
     pub workers: u32,
     pub waiting: Waiting,
+    /// Closed loop: how long a busy worker waits for more completions, so that batches grow.
+    pub gather: Option<Duration>,
     /// Connections a second, all workers together; infinite for as fast as possible.
     pub connect_rate: f64,
     pub connect_timeout_s: f64,
@@ -202,7 +205,7 @@ impl Spec {
         }
         if !self.template.distinguishes(self.publishers, self.topics_per_publisher) {
             return Err(
-                "the topic template gives two streams one name: use {pub}, and {n} with --topics".into()
+                "the topic template gives two streams one name: use {pub}, and {k} with --topics".into()
             );
         }
         if self.slow > 0 && (self.pattern != Pattern::All || self.slow >= self.subscribers) {
@@ -219,6 +222,9 @@ impl Spec {
         }
         if self.topic_alias_maximum > 0 && self.version == Version::V311 {
             return Err("topic aliases need MQTT 5".into());
+        }
+        if self.gather.is_some() && self.is_open() {
+            return Err("--gather would make an open loop late on purpose: it is for closed loops".into());
         }
         if matches!(self.load, Load::Closed { window: 0 }) {
             return Err("a window of 0 lets no message out".into());

@@ -1,6 +1,6 @@
 //! Topic names from a template, and the filters that match them.
 //!
-//! Placeholders: `{pub}` the publisher's number, `{n}` the number of the topic within the publisher, `{run}` the id of
+//! Placeholders: `{pub}` the publisher's number, `{k}` the number of the topic within the publisher, `{run}` the id of
 //! the run. Every topic lies under `loadgen/RUNID/`, so that a run meets no message of anyone else.
 
 /// A checked template.
@@ -21,9 +21,9 @@ impl Template {
             let end =
                 rest[at..].find('}').ok_or(format!("'{{' without '}}' in the topic template '{text}'"))?;
             let name = &rest[at + 1..at + end];
-            if !["pub", "n", "run"].contains(&name) {
+            if !["pub", "k", "run"].contains(&name) {
                 return Err(format!(
-                    "unknown placeholder {{{name}}} in the topic template: use {{pub}}, {{n}}, {{run}}"
+                    "unknown placeholder {{{name}}} in the topic template: use {{pub}}, {{k}}, {{run}}"
                 ));
             }
             rest = &rest[at + end + 1..];
@@ -43,14 +43,14 @@ impl Template {
 
     /// The topic of a publisher's `n`th stream.
     pub fn name(&self, publisher: u32, n: u32) -> String {
-        let topic = self.text.replace("{pub}", &publisher.to_string()).replace("{n}", &n.to_string());
+        let topic = self.text.replace("{pub}", &publisher.to_string()).replace("{k}", &n.to_string());
         format!("{}{topic}", self.prefix)
     }
 
     /// A filter that matches the topics of every publisher (`None`) or of one.
     pub fn filter(&self, publisher: Option<u32>) -> String {
         let level = |level: &str| {
-            if level.contains("{n}") || (publisher.is_none() && level.contains("{pub}")) {
+            if level.contains("{k}") || (publisher.is_none() && level.contains("{pub}")) {
                 return "+".into();
             }
             match publisher {
@@ -64,7 +64,7 @@ impl Template {
 
     /// Whether publishers, and topics of one publisher, get names of their own.
     pub fn distinguishes(&self, publishers: u32, topics: u32) -> bool {
-        (publishers <= 1 || self.text.contains("{pub}")) && (topics <= 1 || self.text.contains("{n}"))
+        (publishers <= 1 || self.text.contains("{pub}")) && (topics <= 1 || self.text.contains("{k}"))
     }
 }
 
@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn names_and_filters() {
-        let t = Template::new("site/{pub}/x{n}/{run}", "r1").unwrap();
+        let t = Template::new("site/{pub}/x{k}/{run}", "r1").unwrap();
         assert_eq!(t.name(7, 2), "loadgen/r1/site/7/x2/r1");
         assert_eq!(t.filter(Some(7)), "loadgen/r1/site/7/+/r1");
         assert_eq!(t.filter(None), "loadgen/r1/site/+/+/r1");

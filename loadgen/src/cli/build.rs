@@ -2,7 +2,7 @@
 
 use std::net::ToSocketAddrs;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls::pki_types::ServerName;
 
@@ -61,7 +61,7 @@ impl RunArgs {
         let random = mix(now ^ u64::from(std::process::id()) << 32);
         let run_id = format!("{:08x}", random >> 32);
         let default =
-            if shape.topics == 1 { shape.topic.to_string() } else { format!("{}/{{n}}", shape.topic) };
+            if shape.topics == 1 { shape.topic.to_string() } else { format!("{}/{{k}}", shape.topic) };
         let template = Template::new(self.topic.as_deref().unwrap_or(&default), &run_id)?;
         let allowed = sys::cpus_allowed().map_err(|e| format!("cannot read the CPU affinity: {e}"))?;
         let cores = match &self.cores {
@@ -119,6 +119,7 @@ impl RunArgs {
             workers: cores.len().max(needed) as u32,
             cores,
             waiting: if spin { Waiting::Spin } else { Waiting::Sleep },
+            gather: self.gather.map(Duration::from_secs_f64),
             connect_rate: self.connect_rate.unwrap_or(connect_rate),
             connect_timeout_s: self.connect_timeout,
             storm_every_s: self.storm_every,

@@ -173,7 +173,7 @@ pub struct RunArgs {
     /// Topics of each publisher, used in turn
     #[arg(long, help_heading = "Work")]
     pub topics: Option<u32>,
-    /// Topic template below loadgen/RUNID/, with {pub} for the publisher's number and {n} for the topic's
+    /// Topic template below loadgen/RUNID/, with {pub} for the publisher's number and {k} for the topic's
     #[arg(long, help_heading = "Work")]
     pub topic: Option<String>,
     /// QoS of messages and subscriptions
@@ -238,6 +238,9 @@ pub struct RunArgs {
     /// Sleep between messages of an open loop instead of looking for work all the time
     #[arg(long, help_heading = "Generator")]
     pub no_spin: bool,
+    /// Closed loop: wait up to so long for more completions (50us), for larger batches at less CPU time each
+    #[arg(long, value_parser = values::short, help_heading = "Generator")]
+    pub gather: Option<f64>,
     /// Seed of payloads, sizes and random gaps
     #[arg(long, help_heading = "Generator")]
     pub seed: Option<u64>,
@@ -392,6 +395,7 @@ mod tests {
             ("loadgen fan-out --no-check", "--rate"),
             ("loadgen p2p --window 0", "window"),
             ("loadgen p2p --cores 999", "CPU"),
+            ("loadgen p2p --rate 5 --gather 50us", "--gather"),
             ("loadgen p2p --cafile /nowhere.pem", "nowhere"),
         ] {
             let Err(Refusal::Usage(what)) = read(line).unwrap().spec() else { panic!("{line} was accepted") };

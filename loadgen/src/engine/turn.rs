@@ -32,9 +32,12 @@ impl Worker<'_> {
     pub(super) fn turn(&mut self, until: u64) -> Result<(), Failure> {
         self.flush()?;
         self.wait(until).map_err(machine)?;
+        let mut handled = 0;
         while let Some(completion) = self.ring.take().map_err(machine)? {
             self.handle(completion).map_err(machine)?;
+            handled += 1;
         }
+        self.busy_turn = handled > 1;
         let now = self.now();
         if self.control.take_mail(self.index) {
             self.traffic.collect_credits();
@@ -97,7 +100,9 @@ impl Worker<'_> {
             return self.ring.submit();
         }
         if !self.spinning {
-            let result = self.ring.wait(Duration::from_nanos(until - now));
+            // A lone message must not wait for company: only a busy turn makes the next one gather.
+            let gather = self.spec.gather.filter(|_| self.busy_turn);
+            let result = self.ring.wait(Duration::from_nanos(until - now), gather);
             self.control.awake(self.index);
             return result;
         }

@@ -79,6 +79,8 @@ pub struct Worker<'a> {
     /// Time spent looking for work without finding any.
     pub(super) spun_ns: u64,
     pub(super) spinning: bool,
+    /// The last turn had more than one completion.
+    pub(super) busy_turn: bool,
     pub(super) swept: usize,
     pub(super) next_sweep_ns: u64,
     pub(super) slow: SlowReaders,
@@ -139,6 +141,7 @@ impl<'a> Worker<'a> {
             plain: Vec::new(),
             spun_ns: 0,
             spinning: false,
+            busy_turn: false,
             swept: 0,
             next_sweep_ns: 0,
             slow,

@@ -15,6 +15,9 @@ use crate::spec::{Focus, Load, Pattern, Spec};
 pub const QUANTILES: [(&str, f64); 6] =
     [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999), ("max", 1.0)];
 
+/// A broker that waits longer for its CPU than this share of the time was not alone on it.
+pub const DISTURBED_MIN: f64 = 0.05;
+
 /// Figures that are worked out from counts, with what the run is about in front.
 pub struct Figures<'a> {
     /// Messages a second that were due, open loop only.
@@ -141,7 +144,10 @@ fn load(spec: &Spec) -> String {
         (Focus::Retained, _) => {
             format!("{} retained messages, fetched by all at once", count(spec.streams().into()))
         }
-        (_, Load::Closed { window }) => format!("closed loop, window {window}"),
+        (_, Load::Closed { window }) => match spec.gather {
+            None => format!("closed loop, window {window}"),
+            Some(time) => format!("closed loop, window {window}, gathering {} µs", time.as_micros()),
+        },
         (_, Load::Open { schedule }) => {
             let kind = match schedule.arrivals {
                 crate::schedule::Arrivals::Constant => "constant",

@@ -4,14 +4,11 @@ use std::fmt::Write;
 
 use hdrhistogram::Histogram;
 
-use super::{Figures, QUANTILES, bytes, count, headline, time};
+use super::{DISTURBED_MIN, Figures, QUANTILES, bytes, count, headline, time};
 use crate::engine::Outcome;
 use crate::environment::Environment;
 use crate::spec::{Focus, Load, Pattern, Spec};
 use crate::verdict::{Verdict, Worth};
-
-/// A broker that waits longer for its CPU than this share of the time was not alone on it.
-const DISTURBED_MIN: f64 = 0.05;
 
 fn row(out: &mut String, name: &str, histogram: &Histogram<u64>) {
     let cells: Vec<String> = QUANTILES
