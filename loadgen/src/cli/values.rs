@@ -16,7 +16,7 @@ pub fn version(text: &str) -> Result<Version, String> {
 /// A time of at most a millisecond, in seconds.
 pub fn short(text: &str) -> Result<f64, String> {
     let micros = text.strip_suffix("us").and_then(|n| n.parse::<u32>().ok());
-    micros.filter(|n| (1..=1000).contains(n)).map(|n| f64::from(n) * 1e-6).ok_or("use 1us to 1000us".into())
+    micros.filter(|n| (1..=1000).contains(n)).map(|n| f64::from(n) / 1e6).ok_or("use 1us to 1000us".into())
 }
 
 /// Seconds, or a number with `ms`, `s` or `m`.
@@ -93,7 +93,7 @@ mod tests {
         assert_eq!(rate("20k").unwrap(), 20_000.0);
         assert_eq!(cpus("1,3-5").unwrap(), [1, 3, 4, 5]);
         assert_eq!(addresses("127.0.0.2-127.0.0.4,::1").unwrap().len(), 4);
-        assert_eq!(short("50us").unwrap(), 50e-6);
+        assert_eq!(short("50us").unwrap(), 0.00005);
         assert!(short("50").is_err() && short("2000us").is_err() && short("0us").is_err());
         assert!(seconds("x").is_err() && seconds("-1").is_err());
         assert!(rate("0").is_err() && rate("NaN").is_err());
