@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use ringmq::access::Access;
 use ringmq::io::sim::{Rng, SimIo, World};
 use ringmq::memory::Pool;
 use ringmq::mesh;
@@ -53,7 +54,7 @@ impl Cluster {
                 counters: counters.clone(),
                 listeners: vec![ListenerKind::Plain],
                 stopping: stopping.clone(),
-                access: ringmq::access::Access::default(),
+                access: Access::default(),
                 options: plan.options.clone(),
             };
             Node {

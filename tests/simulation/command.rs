@@ -43,6 +43,8 @@ struct Options {
     minutes: Option<f64>,
     from: Option<u64>,
     jobs: Option<usize>,
+    /// Only the seed and what was found.
+    brief: bool,
 }
 
 fn parse(text: &str) -> Option<Options> {
@@ -51,6 +53,7 @@ fn parse(text: &str) -> Option<Options> {
     while let Some(word) = words.next() {
         match word {
             "--calm" => options.cut.calm = true,
+            "--brief" => options.brief = true,
             "--seed" => options.seed = Some(words.next()?.parse().ok()?),
             "--steps" => options.cut.steps = Some(Cut::parse_steps(words.next()?)?),
             "--runs" => options.runs = Some(words.next()?.parse().ok()?),
@@ -133,8 +136,19 @@ fn many(options: &Options) -> i32 {
         }
     });
     let (runs, figures) = sum.into_inner().unwrap_or_default();
+    let failed = failed.into_inner().ok().flatten();
+    if options.brief {
+        return match failed {
+            None => 0,
+            Some((seed, verdict)) => {
+                let what = verdict.text().lines().next().unwrap_or_default();
+                println!("after {} runs: {}: {what}", seed - from + 1, verdict.kind());
+                verdict.exit_code()
+            }
+        };
+    }
     print_figures(runs, &figures, started.elapsed().as_secs_f64(), cpu_seconds() - cpu);
-    match failed.into_inner().ok().flatten() {
+    match failed {
         None => 0,
         Some((seed, verdict)) => report(seed, &verdict),
     }

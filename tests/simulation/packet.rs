@@ -25,8 +25,6 @@ pub const SUBSCRIPTION_IDENTIFIER: u8 = 0x0B;
 pub const WILL_DELAY_INTERVAL: u8 = 0x18;
 pub const USER_PROPERTY: u8 = 0x26;
 pub const CONTENT_TYPE: u8 = 0x03;
-pub const SERVER_KEEP_ALIVE: u8 = 0x13;
-pub const ASSIGNED_CLIENT_IDENTIFIER: u8 = 0x12;
 
 /// A property's value.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -55,6 +55,7 @@ pub struct ConnectPlan {
     pub will: Option<WillPlan>,
     pub receive_maximum: Option<u16>,
     pub topic_alias_maximum: u16,
+    pub packet_size_maximum: Option<u32>,
     /// Sends on before CONNACK has come.
     pub eager: bool,
 }
@@ -365,6 +366,7 @@ impl Taste {
             will,
             receive_maximum: if v5 { *rng.pick(&[None, Some(1), Some(2), Some(7)]) } else { None },
             topic_alias_maximum: if v5 { *rng.pick(&[0, 1, 5]) } else { 0 },
+            packet_size_maximum: if v5 && rng.below(10) == 0 { Some(*rng.pick(&[60, 500])) } else { None },
             eager: rng.below(3) == 0,
         }
     }

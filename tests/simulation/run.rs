@@ -333,6 +333,7 @@ impl<'a> Run<'a> {
             will: None,
             receive_maximum: None,
             topic_alias_maximum: 0,
+            packet_size_maximum: None,
             eager: false,
         }
     }

@@ -24,6 +24,9 @@ impl Client {
             if let Some(maximum) = plan.receive_maximum {
                 properties.push((packet::RECEIVE_MAXIMUM, Value::Number(u32::from(maximum))));
             }
+            if let Some(maximum) = plan.packet_size_maximum {
+                properties.push((packet::MAXIMUM_PACKET_SIZE, Value::Number(maximum)));
+            }
             if plan.topic_alias_maximum > 0 {
                 let maximum = Value::Number(u32::from(plan.topic_alias_maximum));
                 properties.push((packet::TOPIC_ALIAS_MAXIMUM, maximum));
@@ -325,7 +328,7 @@ impl Client {
         env.trace.line(env.oracle, || format!("{} abandons its connection: {farewell:?}", self.name));
         let overdue = conn.is_overdue(env.oracle.now);
         let over = match farewell {
-            Farewell::Nothing => Over::TakenOver,
+            Farewell::Nothing => Over::Replaced,
             Farewell::Close => {
                 env.world.close(conn.endpoint);
                 Over::Lost

@@ -184,6 +184,10 @@ impl Client {
                 Ok(None) => return,
                 Ok(Some((incoming, count))) => {
                     conn.input.drain(..count);
+                    let most = conn.plan.packet_size_maximum.map_or(usize::MAX, |most| most as usize);
+                    env.oracle.check(count <= most, |_| {
+                        format!("{} got a packet of {count} bytes, its limit is {most}", self.name)
+                    });
                     self.incoming(env, incoming);
                 }
                 Err(why) => {

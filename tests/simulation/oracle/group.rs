@@ -1,21 +1,19 @@
 //! Shared subscriptions: each message goes to one member of each group.
 
 use super::receive::Delivery;
-use super::{ConnIx, Fate, MsgId, Oracle, SessionIx, Tick, matches};
+use super::{ConnIx, Fate, MsgId, Oracle, SessionIx, matches};
 
 /// A delivery of a group's message to one member.
 #[derive(Clone, Debug)]
 pub struct Taken {
-    pub session: SessionIx,
     pub conn: ConnIx,
     pub qos: u8,
-    pub at: Tick,
 }
 
 impl Oracle {
-    pub(super) fn got_shared(&mut self, d: &Delivery<'_>, id: MsgId, subscription: usize, at: Tick) {
+    pub(super) fn got_shared(&mut self, d: &Delivery<'_>, id: MsgId, subscription: usize) {
         let group = self.subscriptions[subscription].filter.clone();
-        let taken = Taken { session: d.session, conn: d.conn, qos: d.publish.qos, at };
+        let taken = Taken { conn: d.conn, qos: d.publish.qos };
         self.shared.entry((group, id)).or_default().push(taken);
     }
 

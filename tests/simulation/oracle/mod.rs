@@ -68,12 +68,6 @@ pub struct Message {
     pub again: bool,
 }
 
-impl Message {
-    pub fn clears(&self) -> bool {
-        self.retain && self.payload.is_empty()
-    }
-}
-
 /// One version of a subscription; SUBSCRIBE for the same filter begins another one.
 #[derive(Clone, Debug)]
 pub struct Subscription {

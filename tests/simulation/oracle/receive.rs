@@ -94,7 +94,7 @@ impl Oracle {
             Some(Way::Retained) => self.got(d, id, tick).retained += 1,
             Some(Way::Shared(subscription)) => {
                 self.got(d, id, tick).shared += 1;
-                self.got_shared(d, id, subscription, tick);
+                self.got_shared(d, id, subscription);
             }
             None => {}
         }

@@ -44,7 +44,8 @@ impl Oracle {
             }
             self.checks += 1;
             let got = self.sessions[session].got.get(&id).is_some_and(|got| got.live + got.retained > 0);
-            if !got && !(m.payload.is_empty() && self.saw_clear(session, id, sent)) {
+            let cleared = m.payload.is_empty() && self.saw_clear(session, id, sent);
+            if !got && !cleared {
                 let what = format!("{} (at q{qos}) never reached {}", self.name(id), self.names[client]);
                 self.missing.push(what);
             }

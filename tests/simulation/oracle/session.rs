@@ -24,7 +24,7 @@ pub enum Over {
     /// A DISCONNECT may or may not have counted, or the broker ended it.
     Unclear,
     /// Another connection of the same client took its place.
-    TakenOver,
+    Replaced,
 }
 
 impl Oracle {

@@ -57,7 +57,7 @@ impl Oracle {
         will.duty = match how {
             _ if !accepted => Duty::May,
             Over::Clean => Duty::Never,
-            Over::WithWill | Over::Lost | Over::TakenOver => Duty::Must,
+            Over::WithWill | Over::Lost | Over::Replaced => Duty::Must,
             Over::Unclear => Duty::May,
         };
     }
