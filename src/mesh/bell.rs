@@ -45,7 +45,9 @@ impl Bell {
             word.fetch_or(bit, Ordering::Relaxed);
         }
         fence(Ordering::SeqCst);
-        self.sleeping.load(Ordering::Relaxed) && self.sleeping.swap(false, Ordering::Relaxed)
+        // One of several writers wakes. Not a swap: a late one would write a `false` that nobody asked for.
+        self.sleeping.load(Ordering::Relaxed)
+            && self.sleeping.compare_exchange(true, false, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// Called by the shard itself before it waits. False: there is work, do not wait.

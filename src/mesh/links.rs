@@ -2,27 +2,15 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
 use rtrb::{Consumer, Producer, RingBuffer};
 
 use super::bell::Bell;
+use super::progress::Progress;
 use crate::memory::{ShardId, ShardSet};
-
-/// Registers of each FIFO.
-pub const REGISTERS: usize = 3;
 
 /// The register that counts items dequeued and acted upon.
 pub const CONSUMED: usize = 0;
-
-/// Written by the reader of a FIFO, read by its writer.
-#[derive(Debug, Default)]
-#[repr(align(128))]
-struct Progress {
-    registers: [AtomicU64; REGISTERS],
-    /// The writer wants its bell rung when a register has grown.
-    awaited: AtomicBool,
-}
 
 #[derive(Debug)]
 struct Outgoing<T> {
@@ -123,7 +111,7 @@ impl<T> Outgoing<T> {
     /// Forgets the sizes of what was consumed. (A control item passes spilled ones, so that the sum may be off by as much
     /// as they are large until they are consumed as well.)
     fn settle(&mut self) {
-        let consumed = self.progress.registers[CONSUMED].load(Ordering::Acquire);
+        let consumed = self.progress.get(CONSUMED);
         while self.settled < consumed {
             self.settled += 1;
             self.bytes -= self.sizes.pop_front().unwrap_or(0) as usize;
@@ -210,22 +198,19 @@ impl<T> Links<T> {
 
     /// What `to` published about the FIFO from here to there.
     pub fn register(&self, to: ShardId, register: usize) -> u64 {
-        self.out_ref(to).progress.registers[register].load(Ordering::Acquire)
+        self.out_ref(to).progress.get(register)
     }
 
     /// Publishes progress about the FIFO from `from` to here; a register only grows.
     pub fn set_register(&mut self, from: ShardId, register: usize, value: u64) {
         let incoming = self.incoming[usize::from(from)].as_ref().expect("a shard has no link to itself");
-        debug_assert!(value >= incoming.progress.registers[register].load(Ordering::Relaxed));
-        incoming.progress.registers[register].store(value, Ordering::Release);
+        incoming.progress.set(register, value);
         self.progressed.insert(from);
     }
 
     /// Asks `to` to ring here when one of its registers has grown.
     pub fn await_progress(&self, to: ShardId) {
-        let progress = &self.out_ref(to).progress;
-        progress.awaited.store(true, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
+        self.out_ref(to).progress.wait();
     }
 
     /// Moves spilled items into the rings, publishes the tails, and rings bells. Returns the shards that must be woken.
@@ -261,11 +246,7 @@ impl<T> Links<T> {
         }
         for from in std::mem::take(&mut self.progressed).iter() {
             let incoming = self.incoming[usize::from(from)].as_ref().expect("a shard has no link to itself");
-            fence(Ordering::SeqCst);
-            if incoming.progress.awaited.load(Ordering::Relaxed)
-                && incoming.progress.awaited.swap(false, Ordering::Relaxed)
-                && self.bells[usize::from(from)].ring(self.here)
-            {
+            if incoming.progress.is_awaited() && self.bells[usize::from(from)].ring(self.here) {
                 wake.insert(from);
             }
         }

@@ -8,10 +8,12 @@
 //! The reader publishes *registers*: numbers that only grow and that the writer may read at any time. Register
 //! [`CONSUMED`] counts the items that were dequeued **and acted upon**; the others belong to the user.
 //!
-//! The doorbell: `bell`.
+//! The doorbell: `bell`; the registers: `progress`. `tests/loom` explores every interleaving of both.
 
 mod bell;
 mod links;
+mod progress;
 
 pub use bell::Bell;
-pub use links::{Bounds, CONSUMED, Links, REGISTERS, build};
+pub use links::{Bounds, CONSUMED, Links, build};
+pub use progress::REGISTERS;

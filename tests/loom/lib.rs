@@ -1,0 +1,166 @@
+//! Every interleaving of what shards tell each other beside the rings' contents: the doorbell with its inbox bits, and
+//! the registers that a writer waits for. The very files of `src/mesh` are compiled here, over `loom`'s atomics.
+//!
+//! Each test says what must hold under all interleavings and all reorderings that the memory model allows; with the
+//! fences removed it must fail, or the fences would be there for nothing.
+#![cfg(test)]
+
+extern crate self as loom;
+
+/// What the sources under test find as `loom::sync`.
+pub mod sync {
+    pub mod atomic {
+        use std::sync::atomic::AtomicBool as Switch;
+
+        pub use explorer::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+        /// Whether [`fence`] does nothing.
+        pub static REMOVED: Switch = Switch::new(false);
+
+        pub fn fence(order: Ordering) {
+            if !REMOVED.load(Ordering::Relaxed) {
+                explorer::sync::atomic::fence(order);
+            }
+        }
+    }
+}
+
+#[path = "../../src/mesh/bell.rs"]
+mod bell;
+#[path = "../../src/mesh/progress.rs"]
+mod progress;
+#[path = "../../src/memory/shards.rs"]
+mod shards;
+
+mod memory {
+    pub use crate::shards::{ShardId, ShardSet};
+}
+
+use std::panic::catch_unwind;
+
+use explorer::sync::{Arc, Condvar, Mutex};
+use explorer::thread;
+
+use crate::bell::Bell;
+use crate::progress::Progress;
+use crate::sync::atomic::{AtomicU64, Ordering, REMOVED};
+
+/// Explores with the fences, which must pass, and without them, which must fail. `preemptions` bounds how often a thread
+/// is interrupted where it could go on: with three threads all interleavings are too many.
+fn holds_because_of_the_fences(preemptions: Option<usize>, model: fn()) {
+    /// The switch is one for all tests.
+    static TURN: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let mut explorer = explorer::model::Builder::new();
+    explorer.preemption_bound = preemptions;
+    REMOVED.store(false, Ordering::Relaxed);
+    explorer.check(model);
+    REMOVED.store(true, Ordering::Relaxed);
+    let without = catch_unwind(|| explorer.check(model));
+    REMOVED.store(false, Ordering::Relaxed);
+    assert!(without.is_err(), "it holds without the fences too: the model shows nothing");
+}
+
+/// The kernel's part: a wake that comes before the wait ends it at once.
+#[derive(Default)]
+struct Kernel {
+    woken: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Kernel {
+    fn wake(&self) {
+        *self.woken.lock().expect("nobody panics here") = true;
+        self.changed.notify_one();
+    }
+
+    /// A wake that is lost leaves the waiter here for ever, which the explorer reports as a deadlock.
+    fn wait(&self) {
+        let mut woken = self.woken.lock().expect("nobody panics here");
+        while !*woken {
+            woken = self.changed.wait(woken).expect("nobody panics here");
+        }
+        *woken = false;
+    }
+}
+
+/// What a writer of a ring does in a turn: its tail, then the bell.
+fn publish(ring: &AtomicU64, bell: &Bell, from: u16, kernel: &Kernel) {
+    ring.store(1, Ordering::Release);
+    if bell.ring(from) {
+        kernel.wake();
+    }
+}
+
+/// What the driver of a shard does until it has seen the items of all rings.
+fn read_all(rings: &[Arc<AtomicU64>], bell: &Bell, kernel: &Kernel) {
+    let mut seen = vec![false; rings.len()];
+    loop {
+        for from in bell.take().iter() {
+            seen[usize::from(from)] |= rings[usize::from(from)].load(Ordering::Acquire) == 1;
+        }
+        if seen.iter().all(|seen| *seen) {
+            return;
+        }
+        if bell.sleep() {
+            kernel.wait();
+            bell.awake();
+        }
+    }
+}
+
+#[test]
+fn an_item_is_seen_whenever_it_is_published() {
+    holds_because_of_the_fences(None, || {
+        let (bell, ring) = (Arc::new(Bell::default()), Arc::new(AtomicU64::new(0)));
+        let kernel = Arc::new(Kernel::default());
+        let writer = {
+            let (bell, ring, kernel) = (bell.clone(), ring.clone(), kernel.clone());
+            thread::spawn(move || publish(&ring, &bell, 0, &kernel))
+        };
+        read_all(&[ring], &bell, &kernel);
+        writer.join().expect("the writer ends");
+    });
+}
+
+#[test]
+fn two_writers_do_not_hide_each_other() {
+    holds_because_of_the_fences(Some(3), || {
+        let (bell, kernel) = (Arc::new(Bell::default()), Arc::new(Kernel::default()));
+        let rings = [Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0))];
+        let writers: Vec<_> = rings
+            .iter()
+            .enumerate()
+            .map(|(from, ring)| {
+                let (bell, ring, kernel) = (bell.clone(), ring.clone(), kernel.clone());
+                thread::spawn(move || publish(&ring, &bell, from as u16, &kernel))
+            })
+            .collect();
+        read_all(&rings, &bell, &kernel);
+        for writer in writers {
+            writer.join().expect("the writers end");
+        }
+    });
+}
+
+#[test]
+fn a_writer_that_waits_for_progress_is_rung() {
+    holds_because_of_the_fences(None, || {
+        let (progress, kernel) = (Arc::new(Progress::default()), Arc::new(Kernel::default()));
+        let reader = {
+            let (progress, kernel) = (progress.clone(), kernel.clone());
+            thread::spawn(move || {
+                progress.set(0, 1);
+                if progress.is_awaited() {
+                    kernel.wake();
+                }
+            })
+        };
+        progress.wait();
+        if progress.get(0) == 0 {
+            kernel.wait();
+            assert_eq!(progress.get(0), 1, "rung before there was progress");
+        }
+        reader.join().expect("the reader ends");
+    });
+}
