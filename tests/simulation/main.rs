@@ -27,10 +27,7 @@ use trace::Trace;
 #[test]
 fn a_fixed_set_of_seeds() {
     if let Ok(text) = std::env::var(command::VARIABLE) {
-        if std::env::var_os("RUST_BACKTRACE").is_none() {
-            // The verdict tells what a panic said.
-            std::panic::set_hook(Box::new(|_| {}));
-        }
+        run::keep_panics();
         std::process::exit(command::command(&text));
     }
     assert_eq!(command::command("--runs 300 --from 0"), 0, "the lines above replay it");

@@ -1,5 +1,6 @@
 //! One run: carries a plan out, brings it to rest again and again, and says what was wrong.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -67,6 +68,25 @@ pub struct Outcome {
 
 /// Rounds in which everybody acts once; far more than any run needs to come to rest.
 const ROUNDS_MAX: usize = 200_000;
+thread_local! {
+    /// Where the last panic of this thread was, for the verdict.
+    static PANICKED_AT: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// From now on panics say nothing by themselves; the verdict of their run does, with a backtrace if `RUST_BACKTRACE` asks
+/// for one.
+pub fn keep_panics() {
+    std::panic::set_hook(Box::new(|info| {
+        let place = info.location().map(|at| format!("at {}:{}", at.file(), at.line())).unwrap_or_default();
+        let backtrace = std::backtrace::Backtrace::capture();
+        let text = match backtrace.status() {
+            std::backtrace::BacktraceStatus::Captured => format!("{place}\n{backtrace}"),
+            _ => place,
+        };
+        PANICKED_AT.with(|at| *at.borrow_mut() = text);
+    }));
+}
+
 /// Longer than the broker lets a closing connection or a takeover wait.
 const REST_MS: Millis = 3_500;
 
@@ -103,8 +123,13 @@ pub fn execute(plan: &Plan, trace: &mut Trace) -> Outcome {
                 .cloned()
                 .or_else(|| panic.downcast_ref::<&str>().map(|text| text.to_string()))
                 .unwrap_or_default();
+            let at = PANICKED_AT.with(|at| std::mem::take(&mut *at.borrow_mut()));
             // A broken rule of the kernel boundary is found by an assertion of the fake, but it is no crash.
-            if text.starts_with("io rule") { Verdict::Wrong(text) } else { Verdict::Crash(text) }
+            if text.starts_with("io rule") {
+                Verdict::Wrong(text)
+            } else {
+                Verdict::Crash(format!("{text}\n{at}"))
+            }
         }
     };
     Outcome { verdict, trace: std::mem::take(&mut trace.lines), hash: trace.hash, figures }
