@@ -59,6 +59,9 @@ pub fn search(
             search.trials.push(trial);
             trial = try_rate(args, rate, interrupted)?;
         }
+        if trial.outcome.interrupted {
+            break;
+        }
         show(&trial);
         let (held, worth, exit) = (trial.why.is_none(), trial.verdict.worth, trial.verdict.exit);
         search.trials.push(trial);

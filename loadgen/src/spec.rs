@@ -223,6 +223,9 @@ impl Spec {
         if self.topic_alias_maximum > 0 && self.version == Version::V311 {
             return Err("topic aliases need MQTT 5".into());
         }
+        if self.version == Version::V311 && self.password.is_some() && self.user.is_none() {
+            return Err("MQTT 3.1.1 has no password without a user name: give -u too".into());
+        }
         if self.gather.is_some() && self.is_open() {
             return Err("--gather would make an open loop late on purpose: it is for closed loops".into());
         }

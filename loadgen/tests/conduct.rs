@@ -106,6 +106,23 @@ fn a_broker_that_closes_is_named_with_its_reason() {
 }
 
 #[test]
+fn a_run_ends_soon_after_the_broker_is_gone() {
+    let peer = Peer::scripted(|i| if i == 20 { Fate::Close } else { Fate::Deliver });
+    let begin = std::time::Instant::now();
+    // The only publisher is closed, and then the subscriber with the whole peer.
+    let child =
+        start(&format!("p2p --pairs 1 --rate 100 --duration 40 --warmup 0 --port {} --json -", peer.port));
+    while peer.published.load(std::sync::atomic::Ordering::Relaxed) < 21 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    peer.close_all();
+    let run = finish(child);
+    assert_eq!(run.exit, 5);
+    assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
+    assert_eq!(run.number("messages.unique"), 20.0);
+}
+
+#[test]
 fn an_interrupted_run_reports_what_it_has_and_cleans_up() {
     let peer = Peer::honest();
     let work =

@@ -1,6 +1,6 @@
 //! From options to a [`Spec`]: every gap filled, the whole checked.
 
-use std::net::ToSocketAddrs;
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -20,6 +20,8 @@ use crate::transport::{self, client_config};
 const CONNECTIONS_PER_WORKER: u64 = 19_000;
 /// Descriptors that are not connections.
 const DESCRIPTORS_SPARE: u64 = 64;
+/// How long an address of a name with several may take to answer.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 const WINDOW: u32 = 32;
 const CONNECT_RATE: f64 = 5000.0;
 
@@ -190,8 +192,11 @@ impl RunArgs {
         let target = spec.target.name.clone();
         let found = (self.host.as_str(), self.port).to_socket_addrs();
         let found = found.map_err(|e| Failure::Unresolved { target: target.clone(), why: e.to_string() })?;
-        // One address: a name that stands for several families would split a run between them.
-        spec.target.addresses = found.take(1).collect();
+        let found: Vec<SocketAddr> = found.collect();
+        // One address, the first that answers: several would split a run between hosts or families.
+        let answers = |address: &&SocketAddr| TcpStream::connect_timeout(address, PROBE_TIMEOUT).is_ok();
+        let chosen = if found.len() > 1 { found.iter().find(answers) } else { None };
+        spec.target.addresses = chosen.or(found.first()).copied().into_iter().collect();
         if spec.target.addresses.is_empty() {
             return Err(Failure::Unresolved { target, why: "no address found".into() });
         }

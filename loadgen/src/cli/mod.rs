@@ -394,6 +394,7 @@ mod tests {
             ("loadgen reconnect-storm --subscribers 3 --publishers 1", "--persistent"),
             ("loadgen fan-out --no-check", "--rate"),
             ("loadgen p2p --window 0", "window"),
+            ("loadgen p2p -V 3.1.1 -P secret", "-u"),
             ("loadgen p2p --cores 999", "CPU"),
             ("loadgen p2p --rate 5 --gather 50us", "--gather"),
             ("loadgen p2p --cafile /nowhere.pem", "nowhere"),

@@ -196,7 +196,7 @@ impl<'a> Traffic<'a> {
         }
     }
 
-    /// Grows whenever a copy arrives or a message is acknowledged.
+    /// Grows whenever a copy arrives, a message is acknowledged, or the kernel takes bytes of a publisher.
     pub fn progress(&self) -> u64 {
         self.progress
     }
@@ -341,7 +341,6 @@ impl<'a> Traffic<'a> {
     pub fn handle_acked(&mut self, local: u32, packet_id: u16, what: Awaiting, now_ns: u64) {
         let publisher = &mut self.publishers[local as usize];
         if let Some(sent_ns) = publisher.ids.done(packet_id, what) {
-            self.progress += 1;
             self.meter.acked(sent_ns, now_ns);
             self.unblock(local, now_ns);
         }
@@ -350,6 +349,7 @@ impl<'a> Traffic<'a> {
     /// The kernel or the broker may take more from this publisher now.
     #[inline]
     pub fn unblock(&mut self, local: u32, now_ns: u64) {
+        self.progress += 1;
         let publisher = &mut self.publishers[local as usize];
         if publisher.blocked {
             publisher.blocked = false;

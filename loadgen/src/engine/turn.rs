@@ -9,6 +9,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::conn::{Phase, feed};
+use super::control::Stage;
 use super::dispatch::{Dispatch, Links};
 use super::plan::{self, Role};
 use super::slow;
@@ -307,6 +308,11 @@ impl Worker<'_> {
         match phase {
             Phase::Leaving | Phase::Closed => {}
             _ if self.forgetting => {}
+            Phase::Up if self.control.stage() == Stage::Connect => {
+                self.links.up -= 1;
+                self.links.failed += 1;
+                self.links.failures.push(failure);
+            }
             Phase::Up => {
                 self.links.up -= 1;
                 let _ = self.events.send(Event::Trouble(failure));

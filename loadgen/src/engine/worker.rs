@@ -187,6 +187,11 @@ impl<'a> Worker<'a> {
         self.control.clock.now()
     }
 
+    /// Whether the broker has closed every connection of this worker: nothing will come any more.
+    fn is_cut_off(&self) -> bool {
+        self.links.up == 0 && self.storm.is_none() && !self.conns.is_empty()
+    }
+
     /// Serves connections until the coordinator has entered a stage; false if the run is over instead.
     fn reach(&mut self, stage: Stage) -> Result<bool, Failure> {
         while self.control.stage() < stage {
@@ -200,7 +205,7 @@ impl<'a> Worker<'a> {
     pub(super) fn turn_while(&mut self, more: impl Fn(&Self) -> bool) -> Result<(), Failure> {
         let patience = (self.spec.drain_s * SECOND_NS) as u64;
         let (mut progress, mut moved_at) = (self.traffic.progress(), self.now());
-        while more(self) && self.control.stage() < Stage::End {
+        while more(self) && self.control.stage() < Stage::End && !self.is_cut_off() {
             let now = self.now();
             if self.traffic.progress() != progress {
                 (progress, moved_at) = (self.traffic.progress(), now);
@@ -252,7 +257,7 @@ impl<'a> Worker<'a> {
                 }
                 let _ = self.events.send(Event::Trouble(failure));
             }
-            if self.links.up != last_up {
+            if self.links.up > last_up {
                 let _ = self.events.send(Event::Connected(self.links.up - last_up));
                 last_up = self.links.up;
             }
@@ -345,6 +350,7 @@ impl<'a> Worker<'a> {
             // What was due before the end is sent, if a little late; the verdict knows of it.
             let behind = pacer.as_ref().and_then(Pacer::due_ns).is_some_and(|due| start + due < to);
             if self.control.stopped()
+                || self.is_cut_off()
                 || (now >= to && !stormy && !behind)
                 || (now >= to + STRAGGLE_NS && !stormy)
             {
@@ -371,7 +377,7 @@ impl<'a> Worker<'a> {
             (_, None) => usage.finish(self.now(), self.spun_ns),
         };
         self.spinning = false;
-        if let Some(pacer) = pacer.filter(|_| !self.control.stopped()) {
+        if let Some(pacer) = pacer.filter(|_| !self.control.stopped() && !self.is_cut_off()) {
             self.traffic.give_up(pacer, start, to);
         }
         self.traffic.stop();

@@ -136,6 +136,13 @@ impl Peer {
         peer
     }
 
+    /// Closes the connection of every subscriber.
+    pub fn close_all(&self) {
+        for subscriber in &self.shared.lock().unwrap().subscribers {
+            let _ = subscriber.stream.lock().unwrap().shutdown(Shutdown::Both);
+        }
+    }
+
     /// Topics that still hold a retained message.
     pub fn retained(&self) -> usize {
         self.shared.lock().unwrap().retained.len()
