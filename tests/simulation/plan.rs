@@ -2,7 +2,7 @@
 //! and a list of steps. A step that makes no sense when its turn comes is skipped, so any subset of the steps is a run
 //! too; that is what shrinking needs.
 
-use ringmq::io::sim::{Faults, Rng};
+use ringmq::io::sim::{Faults, Odds, Rng};
 use ringmq::limits::{Limits, QueueFull};
 use ringmq::mesh::Bounds;
 use ringmq::shard::Options;
@@ -26,6 +26,8 @@ pub struct Plan {
     pub stop_at_once: bool,
     /// How many turns and reads happen between two steps, at most.
     pub gap: usize,
+    /// Per SUBACK: at once somebody else publishes to one of its filters.
+    pub chorus: Odds,
 }
 
 #[derive(Clone, Debug)]
@@ -195,6 +197,7 @@ impl Plan {
             steps: steps.map(|(number, (what, client))| Step { number, client, what }).collect(),
             stop_at_once: rng.below(5) == 0,
             gap: *rng.pick(&[2, 10, 40, 200]),
+            chorus: rng.odds(9_000),
         }
     }
 
