@@ -343,7 +343,7 @@ impl Core {
             idle_max_ms: u32::from(keep_alive_s) * 1500,
             last_packet_at: self.now,
             client_hash,
-            mode: Mode::Direct,
+            mode: Mode::New,
             touched: ShardSet::EMPTY,
             blocked: None,
             taken_over: false,

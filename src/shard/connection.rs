@@ -95,6 +95,8 @@ pub(super) struct Live {
 /// How a connection publishes at the moment; see `publish`.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub(super) enum Mode {
+    /// It has not published yet; a former connection of its client may have, in either mode.
+    New,
     Direct,
     Owner,
 }

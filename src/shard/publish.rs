@@ -7,7 +7,8 @@
 //! stores it and fans it out, so that store, live stream and the cursors of subscribers share one FIFO per subscriber
 //! shard. Each way keeps the order, but a message that goes one way could pass one that went the other; therefore a
 //! connection uses one way at a time, and before it switches it is not parsed until everything that it sent the other
-//! way was consumed by all its targets.
+//! way was consumed by all its targets. Its first PUBLISH counts as a switch, since its client may have published on
+//! another connection just before.
 //!
 //! QoS 2 is routed when its PUBLISH comes, and its identifier remembered until PUBREL. // 3.1.1: [U311-4.3.3-2]
 //!
@@ -193,6 +194,7 @@ impl Core {
             return Ok(());
         }
         let fence = match live.mode {
+            Mode::New => Fence::everything(&self.links, &self.waits),
             Mode::Direct => Fence::consumed(live.touched, &self.links),
             Mode::Owner => self.waits.relayed(live.touched),
         };

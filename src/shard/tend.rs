@@ -12,6 +12,10 @@ use super::{Core, Listener, Shard, Timer};
 const SPARE_BUFFERS_MAX: usize = 1024;
 const SPARE_BUFFER_BYTES_MAX: usize = 64 * 1024;
 
+/// Bytes read from a connection that is taken over: more than a kernel keeps for one socket (6 MiB by default), so that
+/// only a client that goes on sending meets this bound.
+const LAST_READ_MAX: usize = 16 << 20;
+
 /// What a live connection needs, decided without touching `Io`.
 enum Need {
     Nothing,
@@ -108,10 +112,10 @@ impl<I: Io> Shard<I> {
     }
 
     /// Takes what the kernel already has for a connection that is being taken over, so that a DISCONNECT which was
-    /// sent before the new CONNECT never turns into a will. Bounded by one packet of the largest size.
+    /// sent before the new CONNECT never turns into a will. Bounded by [`LAST_READ_MAX`].
     fn last_read(&mut self, key: Key) {
         let core = &mut self.core;
-        let max = core.limits.packet_size_max as usize;
+        let max = LAST_READ_MAX;
         let Some(connection) = core.connections.get_mut(key) else { return };
         let mut bytes = std::mem::take(&mut connection.partial);
         if connection.secure.is_some() {

@@ -2,7 +2,7 @@
 //! and a list of steps. A step that makes no sense when its turn comes is skipped, so any subset of the steps is a run
 //! too; that is what shrinking needs.
 
-use ringmq::io::sim::{Faults, Rng};
+use ringmq::io::sim::{Faults, Odds, Rng};
 use ringmq::limits::{Limits, QueueFull};
 use ringmq::mesh::Bounds;
 use ringmq::shard::Options;
@@ -26,6 +26,8 @@ pub struct Plan {
     pub stop_at_once: bool,
     /// How many turns and reads happen between two steps, at most.
     pub gap: usize,
+    /// Per SUBACK: at once somebody else publishes to one of its filters.
+    pub chorus: Odds,
 }
 
 #[derive(Clone, Debug)]
@@ -137,6 +139,8 @@ pub const TOPICS: [&str; 9] = ["a", "a/b", "a/b/c", "b", "a//", "r/1", "r/2", "s
 /// Topics that messages are retained on.
 pub const RETAINED: [usize; 3] = [5, 6, 1];
 pub const FILTERS: [&str; 11] = ["a", "a/b", "a/#", "+/b", "#", "+", "+/+/+", "r/1", "r/+", "b", "s/#"];
+/// The filters of a crowded run.
+const CROWDED: [usize; 3] = [1, 7, 8];
 pub const SHARES: [&str; 4] = ["$share/g/s/#", "$share/g/s/1", "$share/h/s/+", "$share/h/a/b"];
 /// From here on each shared subscription has an identifier of its own, by which its deliveries are told apart.
 pub const SHARED_IDENTIFIERS: u32 = 100;
@@ -193,6 +197,7 @@ impl Plan {
             steps: steps.map(|(number, (what, client))| Step { number, client, what }).collect(),
             stop_at_once: rng.below(5) == 0,
             gap: *rng.pick(&[2, 10, 40, 200]),
+            chorus: rng.odds(9_000),
         }
     }
 
@@ -264,7 +269,8 @@ fn client(rng: &mut Rng) -> ClientPlan {
 /// What this run likes to do: weights that make rare things common in some runs.
 struct Taste {
     weights: Vec<(usize, Kind)>,
-    few_topics: bool,
+    /// Everybody meets on a few topics and filters, which come and go.
+    crowded: bool,
     burst: usize,
     sizes: &'static [usize; 3],
 }
@@ -291,7 +297,7 @@ impl Taste {
             (*rng.pick(&[1, 4, 12]), Kind::TakeOver),
             (*rng.pick(&[3, 8]), Kind::Subscribe),
             (*rng.pick(&[0, 3, 8]), Kind::Share),
-            (*rng.pick(&[1, 4]), Kind::Unsubscribe),
+            (*rng.pick(&[1, 4, 8]), Kind::Unsubscribe),
             (*rng.pick(&[20, 40, 80]), Kind::Publish),
             (1, Kind::Ping),
             (*rng.pick(&[1, 5, 10]), Kind::Leave),
@@ -302,7 +308,7 @@ impl Taste {
         weights.retain(|(weight, _)| *weight > 0);
         Taste {
             weights,
-            few_topics: rng.below(3) == 0,
+            crowded: rng.below(3) == 0,
             burst: *rng.pick(&[1, 3, 12]),
             sizes: [&[0, 1, 20], &[0, 10, 200], &[30, 900, 1500]][rng.below(3)],
         }
@@ -324,14 +330,20 @@ impl Taste {
         match self.kind(rng) {
             Kind::Connect => What::Connect(self.connect(rng, shards, client)),
             Kind::TakeOver => {
-                let farewells = [Farewell::Nothing, Farewell::Disconnect, Farewell::Close, Farewell::Reset];
+                let farewells = [
+                    Farewell::Nothing,
+                    Farewell::Disconnect,
+                    Farewell::Disconnect,
+                    Farewell::Close,
+                    Farewell::Reset,
+                ];
                 What::TakeOver(*rng.pick(&farewells), self.connect(rng, shards, client))
             }
             Kind::Subscribe => self.subscribe(rng, client),
             Kind::Share if v5 => What::Share { share: rng.below(SHARES.len()), qos: rng.below(3) as u8 },
             Kind::Share | Kind::Ping => What::Ping,
             Kind::Unsubscribe => What::Unsubscribe {
-                filters: some(rng, FILTERS.len(), 4),
+                filters: self.filters(rng, 4),
                 shares: if v5 { some(rng, SHARES.len(), 2) } else { Vec::new() },
             },
             Kind::Publish => What::Publish(self.publish(rng, client)),
@@ -373,7 +385,8 @@ impl Taste {
 
     fn subscribe(&self, rng: &mut Rng, client: &ClientPlan) -> What {
         let v5 = client.version.is_v5();
-        let filters = some(rng, FILTERS.len(), 3)
+        let filters = self
+            .filters(rng, 3)
             .into_iter()
             .map(|filter| {
                 let mut options = rng.below(3) as u8;
@@ -389,12 +402,20 @@ impl Taste {
         What::Subscribe { filters, identifier }
     }
 
+    fn filters(&self, rng: &mut Rng, most: usize) -> Vec<usize> {
+        if self.crowded {
+            some(rng, CROWDED.len(), most.min(2)).into_iter().map(|at| CROWDED[at]).collect()
+        } else {
+            some(rng, FILTERS.len(), most)
+        }
+    }
+
     fn publish(&self, rng: &mut Rng, client: &ClientPlan) -> PublishPlan {
         let v5 = client.version.is_v5();
         let retain = rng.below(4) == 0;
         let topic = if retain {
             *rng.pick(&RETAINED)
-        } else if self.few_topics {
+        } else if self.crowded {
             *rng.pick(&[1, 5, 7])
         } else {
             rng.below(TOPICS.len())

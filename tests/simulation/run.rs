@@ -9,7 +9,7 @@ use ringmq::limits::QueueFull;
 
 use crate::client::{Client, Env};
 use crate::cluster::Cluster;
-use crate::oracle::{ConnIx, Drops, Millis, MsgId, Oracle, SessionIx};
+use crate::oracle::{ConnIx, Drops, Millis, MsgId, Oracle, SessionIx, matches};
 use crate::packet::Version;
 use crate::plan::{ClientPlan, ConnectPlan, Leave, Plan, PublishPlan, TOPICS, What};
 use crate::trace::Trace;
@@ -240,6 +240,7 @@ impl<'a> Run<'a> {
                 50..85 => {
                     let client = self.rng.below(self.clients.len());
                     self.with(client, |client, env| client.look(env));
+                    self.join_in(client);
                 }
                 85..98 => {
                     let at = self.rng.below(self.cluster.len());
@@ -254,6 +255,38 @@ impl<'a> Run<'a> {
         self.sound()
     }
 
+    /// Somebody publishes to what a client was just told that it is subscribed to: the narrowest case of what a SUBACK
+    /// promises.
+    fn join_in(&mut self, client: usize) {
+        for subscription in self.clients[client].take_acknowledged() {
+            if client == self.watcher || self.stopping {
+                continue;
+            }
+            let filter = self.oracle.subscriptions[subscription].matches.clone();
+            let topics: Vec<usize> =
+                (0..TOPICS.len()).filter(|&topic| matches(&filter, TOPICS[topic])).collect();
+            if topics.is_empty() || !self.rng.happens(self.plan.chorus) {
+                continue;
+            }
+            let publisher = self.rng.below(self.watcher);
+            let plan = PublishPlan {
+                topic: *self.rng.pick(&topics),
+                qos: self.rng.below(2) as u8,
+                retain: self.rng.below(4) == 0,
+                clear: false,
+                expiry_s: None,
+                size: 0,
+                alias: false,
+                property: false,
+                count: 1,
+            };
+            self.with(publisher, |client, env| {
+                client.step(env, &What::Publish(plan));
+                client.look(env)
+            });
+        }
+    }
+
     /// Everybody acts once. True if anything happened.
     fn round(&mut self) -> bool {
         let mut happened = false;
@@ -266,6 +299,7 @@ impl<'a> Run<'a> {
         let first = self.rng.below(clients);
         for at in (0..clients).map(|n| (first + n) % clients) {
             happened |= self.with(at, |client, env| client.look(env));
+            self.join_in(at);
         }
         happened
     }

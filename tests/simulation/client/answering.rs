@@ -21,6 +21,7 @@ impl Client {
                 match at.and_then(|at| conn.requests.remove(at)) {
                     Some(Request::Subscribe { packet_id: of, begun }) if of == packet_id => {
                         env.oracle.suback(&begun, &codes);
+                        self.acknowledged.extend(begun);
                         env.trace.line(env.oracle, || format!("{} got SUBACK {codes:02x?}", self.name));
                     }
                     other => env

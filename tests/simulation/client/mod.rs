@@ -119,6 +119,8 @@ pub struct Client {
     /// A CONNECT without answer, until the broker closed its connection.
     unanswered: Option<(ConnIx, Endpoint)>,
     packet_id: u16,
+    /// Subscriptions that a SUBACK just named.
+    acknowledged: Vec<usize>,
     /// Number of PUBLISH packets that came.
     pub received: u64,
 }
@@ -138,6 +140,7 @@ impl Client {
             must_clean: false,
             unanswered: None,
             packet_id: 0,
+            acknowledged: Vec::new(),
             received: 0,
         }
     }
@@ -151,6 +154,11 @@ impl Client {
         let conn = self.conn.as_ref()?;
         (conn.accepted && !conn.half_closed && !conn.offended && conn.farewell.is_none())
             .then_some((conn.session, conn.ix))
+    }
+
+    /// Subscriptions that were acknowledged since this was last asked.
+    pub fn take_acknowledged(&mut self) -> Vec<usize> {
+        std::mem::take(&mut self.acknowledged)
     }
 
     pub fn is_connected(&self) -> bool {
