@@ -135,7 +135,10 @@ impl Core {
             None => slot.session.deliver(None, fanout, grant, &mut cx),
         };
         let connection = slot.connection;
-        self.count_drops(drops);
+        if drops != Drops::default() {
+            self.count_drops(drops);
+            self.note_drops(session, drops);
+        }
         if delivered != Delivered::Sent {
             self.reclaim(connection);
         }
@@ -185,9 +188,13 @@ impl Core {
                 }
             }
             Delivered::Queued | Delivered::QueuedDroppingOldest => {}
-            Delivered::Dropped(reason) => self.count_drop(reason, 1),
+            Delivered::Dropped(reason) => {
+                self.count_drop(reason, 1);
+                self.note_drop(session, reason);
+            }
             Delivered::Disconnect => {
                 self.count_drop(DropReason::QueueFull, 1);
+                self.note_drop(session, DropReason::QueueFull);
                 self.overflowed(session);
             }
         }
@@ -291,6 +298,7 @@ impl Core {
             counters.publish_sent_total.add(pumped.published.into());
             counters.packets_sent_total.add(packets.into());
             self.count_drops(drops);
+            self.note_drops(session, drops);
             if packets > 0 {
                 self.mark_dirty(key);
             } else {

@@ -27,6 +27,7 @@
 //! | `inbox` | parcels of other shards |
 //! | `waits` | everything that waits for other shards: paused connections, held wills, relays |
 //! | `journal` | what is written to the log |
+//! | `losses` | which client missed what, once per period |
 //! | `stop` | draining |
 //! | `sys` | `$SYS` |
 
@@ -38,6 +39,7 @@ mod ingress;
 mod interest;
 mod journal;
 mod login;
+mod losses;
 mod parcel;
 mod publish;
 mod reap;
@@ -238,6 +240,7 @@ struct Core {
     handshakes: secure::Handshakes,
     stop: stop::Stop,
     sys: sys::Sys,
+    losses: losses::Losses,
 }
 
 /// Whether a listening socket accepts.
@@ -369,6 +372,7 @@ impl Core {
             handshakes: secure::Handshakes::default(),
             stop: stop::Stop::new(stopping),
             sys: sys::Sys::new(now),
+            losses: losses::Losses::default(),
         }
     }
 
