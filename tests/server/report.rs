@@ -170,6 +170,92 @@ fn a_flood_of_events_is_cut_and_counted() {
     assert!(!line.contains("suppressed=0"), "{line}");
 }
 
+/// The topics that exporters for mosquitto read, below `$SYS/broker/`.
+const EXPORTED: [&str; 32] = [
+    "bytes/received",
+    "bytes/sent",
+    "clients/active",
+    "clients/connected",
+    "clients/disconnected",
+    "clients/expired",
+    "clients/inactive",
+    "clients/maximum",
+    "clients/total",
+    "load/bytes/received/1min",
+    "load/bytes/sent/5min",
+    "load/connections/15min",
+    "load/messages/received/1min",
+    "load/messages/sent/1min",
+    "load/publish/received/5min",
+    "load/publish/sent/15min",
+    "load/sockets/1min",
+    "messages/received",
+    "messages/sent",
+    "messages/stored",
+    "publish/bytes/received",
+    "publish/bytes/sent",
+    "publish/messages/dropped",
+    "publish/messages/received",
+    "publish/messages/sent",
+    "retained messages/count",
+    "shared_subscriptions/count",
+    "store/messages/bytes",
+    "store/messages/count",
+    "subscriptions/count",
+    "uptime",
+    "version",
+];
+
+#[test]
+fn exporters_find_their_topics_in_their_formats() {
+    for shards in [1u16, 4] {
+        let broker = Broker::start(shards, &["--sys-interval", "1"]);
+        let mut publisher = Client::fresh(&broker, V5);
+        publisher.subscribe("t/#", 1);
+        for number in 0..7 {
+            publisher.send_publish(&Publish::new("t/x", "four").qos(0, 0));
+            assert_eq!(publisher.expect_publish().text(), "four", "{number}");
+        }
+        // A newcomer gets all of it, since it is retained; and the values of the next interval.
+        let mut client = Client::fresh(&broker, V311);
+        client.subscribe("$SYS/#", 0);
+        let mut values = std::collections::BTreeMap::new();
+        let ends = Instant::now() + Duration::from_secs(3);
+        while Instant::now() < ends {
+            if let Event::Packet(Packet::Publish(publish)) = client.next(Duration::from_millis(100)) {
+                let topic =
+                    publish.topic.strip_prefix("$SYS/broker/").expect("below $SYS/broker").to_string();
+                values.insert(topic, publish.text());
+            }
+        }
+        for topic in EXPORTED {
+            let value = values.get(topic).unwrap_or_else(|| panic!("no {topic} in {values:?}"));
+            let fits = match topic {
+                "version" => value.starts_with("ringmq version "),
+                "uptime" => value.strip_suffix(" seconds").is_some_and(|n| n.parse::<u64>().is_ok()),
+                _ if topic.starts_with("load/") => {
+                    value.split_once('.').is_some_and(|(_, digits)| digits.len() == 2)
+                        && value.parse::<f64>().is_ok()
+                }
+                _ => value.parse::<u64>().is_ok(),
+            };
+            assert!(fits, "{topic}: {value:?}");
+        }
+        let number = |topic: &str| values[topic].parse::<u64>().expect("a number");
+        assert_eq!(number("clients/connected"), 2);
+        assert_eq!(number("publish/messages/received"), 7);
+        assert_eq!(number("publish/bytes/received"), 28);
+        assert_eq!(number("subscriptions/count"), 2);
+        // The same by shard, which adds up.
+        for (sum, each) in
+            [("clients/connected", "clients_connected"), ("subscriptions/count", "subscriptions")]
+        {
+            let all: u64 = (0..shards).map(|shard| number(&format!("shard/{shard}/{each}"))).sum();
+            assert_eq!(all, number(sum), "{each}");
+        }
+    }
+}
+
 #[test]
 fn the_sessions_that_hold_the_most_are_shown() {
     for shards in [1, 4] {
