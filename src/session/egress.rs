@@ -288,12 +288,10 @@ fn deliver_at_most_once(
     grant: &Grant<'_>,
     cx: &Cx<'_>,
 ) -> Delivered {
-    let message = fanout.message;
-    let form = (grant.qos, grant.retain, grant.identifiers);
-    let packet = Packet::new(wire.link, &message, form, 0, Sending::First, cx.now);
-    match packet.fit(wire, cx.limits) {
+    let form = fanout.form(wire.link, grant, 0, cx.now);
+    match fit(form.size(), wire, cx.limits) {
         Fit::Fits => {
-            fanout.write(&packet, wire);
+            fanout.write(&form, 0, wire);
             Delivered::Sent
         }
         Fit::TooLarge => Delivered::Dropped(DropReason::PacketTooLarge),
@@ -320,15 +318,13 @@ impl Egress {
             && self.may_publish(wire.link, cx)
         {
             self.flight.find_vacant(packet_id);
-            let message = fanout.message;
-            let form = (grant.qos, grant.retain, grant.identifiers);
-            let packet = Packet::new(wire.link, &message, form, *packet_id, Sending::First, cx.now);
-            match packet.fit(&wire, cx.limits) {
+            let form = fanout.form(wire.link, grant, *packet_id, cx.now);
+            match fit(form.size(), &wire, cx.limits) {
                 Fit::Fits => {
                     if !cx.budget.charge(Class::Queue, cost) {
                         return refuse(DropReason::Memory, cx);
                     }
-                    fanout.write(&packet, &mut wire);
+                    fanout.write(&form, *packet_id, &mut wire);
                     let kept = Kept::new(fanout.shared().clone(), grant);
                     self.begin(packet_id, kept, wire.link);
                     return Delivered::Sent;

@@ -45,7 +45,7 @@ use crate::memory::{Budget, Key, Message, Outbox};
 use crate::wire::Qos;
 
 pub use alias::ResolvedTopic;
-pub use fanout::{Fanout, Variants};
+pub use fanout::{Fanout, Variants, Verbatim};
 pub use link::Link;
 
 pub use egress::Spares;

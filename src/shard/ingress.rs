@@ -7,7 +7,8 @@ use crate::wire::{
 };
 
 use super::Core;
-use super::connection::{Closing, End, Phase};
+use super::connection::{Closing, End, Known, Phase};
+use super::publish::Publisher;
 use super::waits::Blocked;
 
 /// Whether a saturated shard may hold a packet back.
@@ -100,6 +101,24 @@ impl Core {
     }
 
     fn consume(&mut self, key: Key, input: &[u8], pressure: Pressure) -> (usize, Stop) {
+        let mut known = match self.connections.get_mut(key).and_then(|connection| connection.live_mut()) {
+            Some(live) => live.known.take(),
+            None => None,
+        };
+        let consumed = self.consume_packets(key, input, &mut known, pressure);
+        if let Some(live) = self.connections.get_mut(key).and_then(|connection| connection.live_mut()) {
+            live.known = known;
+        }
+        consumed
+    }
+
+    fn consume_packets(
+        &mut self,
+        key: Key,
+        input: &[u8],
+        known: &mut Option<Known>,
+        pressure: Pressure,
+    ) -> (usize, Stop) {
         let mut used = 0;
         loop {
             let now = self.now;
@@ -118,8 +137,19 @@ impl Core {
                     }
                 };
             live.last_packet_at = now;
-            match self.handle_frame(key, version, &frame, pressure) {
-                Ok(Handled::Done) => used += frame.len,
+            let handled = if frame.is_publish() {
+                let (session, client_hash) = (live.session, live.client_hash);
+                let from = Publisher { connection: key, session, version, client_hash };
+                let packet = &input[used..used + frame.len];
+                self.handle_publish_packet(from, (&frame, packet), known, pressure)
+            } else {
+                self.handle_frame(key, version, &frame).map(|()| Handled::Done)
+            };
+            match handled {
+                Ok(Handled::Done) => {
+                    used += frame.len;
+                    self.counters().packets_received_total.add(1);
+                }
                 Ok(Handled::Blocked(blocked)) => {
                     self.pause(key, blocked);
                     return (used, Stop::Blocked);
@@ -139,23 +169,9 @@ impl Core {
         self.end(key, End::Refused(error.reason(), error.detail()));
     }
 
-    fn handle_frame(
-        &mut self,
-        key: Key,
-        version: Version,
-        frame: &Frame<'_>,
-        pressure: Pressure,
-    ) -> Result<Handled, DecodeError> {
-        let packet = wire::decode(version, frame, &self.decode_limits)?;
-        if let Packet::Publish(publish) = packet {
-            let handled = self.handle_publish(key, &publish, pressure)?;
-            if matches!(handled, Handled::Done) {
-                self.counters().packets_received_total.add(1);
-            }
-            return Ok(handled);
-        }
-        self.counters().packets_received_total.add(1);
-        match packet {
+    /// A packet other than PUBLISH.
+    fn handle_frame(&mut self, key: Key, version: Version, frame: &Frame<'_>) -> Result<(), DecodeError> {
+        match wire::decode(version, frame, &self.decode_limits)? {
             Packet::Publish(_) => {}
             Packet::PubAck(ack) => self.handle_puback(key, ack),
             Packet::PubRec(ack) => self.handle_pubrec(key, ack),
@@ -174,7 +190,7 @@ impl Core {
                 return Err(DecodeError::ProtocolError("AUTH without an Authentication Method"));
             }
         }
-        Ok(Handled::Done)
+        Ok(())
     }
 
     /// Stages a packet for the client.

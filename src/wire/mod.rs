@@ -37,7 +37,7 @@ pub use encode::{
     encode_suback, encode_unsuback, suback_packet_size, unsuback_packet_size,
 };
 pub use frame::{Frame, LengthForm, NextFrame, PACKET_SIZE_MAX, next_frame};
-pub use packet::{Ack, Auth, Disconnect, Packet, decode};
+pub use packet::{Ack, Auth, Disconnect, Packet, decode, decode_publish};
 pub use properties::Properties;
 pub use publish::Publish;
 pub use reason::{DecodeError, Reason};
