@@ -135,7 +135,7 @@ impl<'a> Fanout<'a> {
     }
 
     #[inline]
-    fn verbatim(&self, link: &Link, grant: &Grant<'_>) -> Option<Verbatim<'a>> {
+    pub(super) fn verbatim(&self, link: &Link, grant: &Grant<'_>) -> Option<Verbatim<'a>> {
         let verbatim = self.verbatim?;
         let same = (verbatim.version == Version::V5) == (link.version == Version::V5)
             && grant.qos == self.message.qos

@@ -1,5 +1,6 @@
 //! One message to the subscriptions of this shard, and what becomes of it at each.
 
+use crate::limits::Limits;
 use crate::memory::{Key, Message, MessageView};
 use crate::session::{
     Cx, Delivered, DropReason, Drops, Fanout, Grant, Link, Retain, Session, Variants, Wire,
@@ -21,9 +22,9 @@ pub(super) struct Scratch {
 
 /// What one session gets: its matching subscriptions, merged.
 #[derive(Copy, Clone)]
-struct Merged {
-    qos: Qos,
-    retain: Retain,
+pub(super) struct Merged {
+    pub qos: Qos,
+    pub retain: Retain,
 }
 
 impl Core {
@@ -98,7 +99,7 @@ impl Core {
 
     /// What one subscription gives its session of `message`; nothing to a publisher that asked for No Local.
     #[inline]
-    fn grant(&self, subscription: &Subscription, message: &MessageView<'_>) -> Option<Merged> {
+    pub(super) fn grant(&self, subscription: &Subscription, message: &MessageView<'_>) -> Option<Merged> {
         let options = subscription.options;
         if options.no_local
             && self
@@ -162,7 +163,7 @@ impl Core {
         let connection = slot.connection.and_then(|key| Some((key, self.connections.get_mut(key)?)));
         let delivered = match connection {
             Some((key, connection)) => {
-                let wire = Self::wire(connection, &mut self.spare_buffers, &cx);
+                let wire = Self::wire(connection, &mut self.spare_buffers, &self.limits);
                 let delivered = slot.session.deliver(wire, fanout, grant, &mut cx);
                 match delivered {
                     Delivered::Sent if !connection.dirty => {
@@ -189,13 +190,13 @@ impl Core {
 
     /// Where a live connection is written to.
     #[inline]
-    fn wire<'a>(
+    pub(super) fn wire<'a>(
         connection: &'a mut Connection,
         spare_buffers: &mut Vec<Vec<u8>>,
-        cx: &Cx<'_>,
+        limits: &Limits,
     ) -> Option<Wire<'a>> {
         connection.outbox.provide(spare_buffers);
-        let send_room = connection.send_room(cx.limits.send_buffer_bytes_max);
+        let send_room = connection.send_room(limits.send_buffer_bytes_max);
         let Connection { phase, outbox, .. } = connection;
         match phase {
             super::connection::Phase::Live(live) => Some(Wire { link: &mut live.link, outbox, send_room }),
@@ -320,7 +321,7 @@ impl Core {
         };
         if slot.session.is_waiting()
             && let Some(connection) = self.connections.get_mut(key)
-            && let Some(wire) = Self::wire(connection, &mut self.spare_buffers, &cx)
+            && let Some(wire) = Self::wire(connection, &mut self.spare_buffers, &self.limits)
         {
             let pumped = slot.session.pump(wire, &mut cx);
             let packets = pumped.published + pumped.released;

@@ -140,17 +140,16 @@ impl Core {
             let handled = if frame.is_publish() {
                 let (session, client_hash) = (live.session, live.client_hash);
                 let from = Publisher { connection: key, session, version, client_hash };
-                let packet = &input[used..used + frame.len];
-                self.handle_publish_packet(from, (&frame, packet), known, pressure)
+                self.handle_publish_packet(from, &frame, &input[used..], known, pressure)
             } else {
-                self.handle_frame(key, version, &frame).map(|()| Handled::Done)
+                self.handle_frame(key, version, &frame).map(|()| (Handled::Done, frame.len))
             };
             match handled {
-                Ok(Handled::Done) => {
-                    used += frame.len;
+                Ok((Handled::Done, len)) => {
+                    used += len;
                     self.counters().packets_received_total.add(1);
                 }
-                Ok(Handled::Blocked(blocked)) => {
+                Ok((Handled::Blocked(blocked), _)) => {
                     self.pause(key, blocked);
                     return (used, Stop::Blocked);
                 }

@@ -21,7 +21,7 @@ use crate::clock::{NEVER, after_s};
 use crate::memory::{Key, MessageView, Outbox, ShardSet};
 use crate::session::{Fanout, Ingress, Verbatim};
 use crate::topic::{self, Route};
-use crate::wire::{self, AckKind, DecodeError, Frame, Publish, Qos, Reason, Version};
+use crate::wire::{self, AckKind, DecodeError, Frame, Publish, Qos, Reason, Repeat, Version};
 
 use super::Core;
 use super::connection::{Known, Mode};
@@ -48,28 +48,42 @@ pub(super) struct Publisher {
 }
 
 /// Subscriptions of a route that a connection may hold on to; with more, asking for it anew is not what a message costs.
-const KNOWN_MAX: usize = 64;
+const KNOWN_MAX: usize = 256;
 
 impl Core {
-    /// A PUBLISH packet, and the topic that its connection is known to publish to, which is kept up to date.
+    /// The PUBLISH packet at the front of `input`, what repeats it behind it, and the topic that its connection is known
+    /// to publish to, which is kept up to date. Tells how many bytes of `input` were used.
     pub(super) fn handle_publish_packet(
         &mut self,
         from: Publisher,
-        (frame, packet): (&Frame<'_>, &[u8]),
+        frame: &Frame<'_>,
+        input: &[u8],
         known: &mut Option<Known>,
         pressure: Pressure,
-    ) -> Result<Handled, DecodeError> {
+    ) -> Result<(Handled, usize), DecodeError> {
+        let (packet, rest) = input.split_at(frame.len);
         let held = known.take();
         let held_topic = held.as_ref().map_or("", |known| &*known.route.topic);
         let publish = wire::decode_publish(from.version, frame, &self.decode_limits, held_topic)?;
         let verbatim = verbatim(from.version, frame, packet, &publish);
         let mut fresh = None;
         let handled = self.handle_publish(from, &publish, verbatim, (held.as_ref(), &mut fresh), pressure)?;
-        *known = match fresh {
-            Some(route) => Some(Known { route, epoch: self.router.routes_epoch() }),
-            None => held,
+        if matches!(handled, Handled::Blocked(_)) {
+            *known = held;
+            return Ok((handled, 0));
+        }
+        let repeat = match rest.is_empty() {
+            true => None,
+            false => Repeat::of(from.version, frame, packet, &publish),
         };
-        Ok(handled)
+        let fresh = fresh.map(|route| Known { route, epoch: self.router.routes_epoch() });
+        let repeated = match &repeat {
+            Some(repeat) => self.handle_run(from, repeat, fresh.as_ref().or(held.as_ref()), rest),
+            None => 0,
+        };
+        let small = |known: &Known| known.route.local.len() + known.route.groups.len() <= KNOWN_MAX;
+        *known = fresh.filter(small).or(held);
+        Ok((handled, packet.len() + repeated))
     }
 
     /// Whatever can fail is looked at before the acknowledgement. // [U5-4.3-4] [MQTT-4.3.3-13] [MQTT-4.5.0-1]
@@ -191,9 +205,7 @@ impl Core {
         }
         let route = self.router.route(view.topic);
         let done = self.route_along(&route, view, verbatim);
-        if route.local.len() + route.groups.len() <= KNOWN_MAX {
-            *fresh = Some(route);
-        }
+        *fresh = Some(route);
         done
     }
 

@@ -22,6 +22,7 @@ mod properties;
 mod publish;
 mod read;
 mod reason;
+mod repeat;
 mod subscribe;
 mod text;
 
@@ -41,6 +42,7 @@ pub use packet::{Ack, Auth, Disconnect, Packet, decode, decode_publish};
 pub use properties::Properties;
 pub use publish::Publish;
 pub use reason::{DecodeError, Reason};
+pub use repeat::Repeat;
 pub use subscribe::{
     RetainHandling, Subscribe, SubscribeEntry, SubscribeFilters, Unsubscribe, UnsubscribeFilters,
 };
