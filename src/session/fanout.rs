@@ -12,7 +12,7 @@ use std::ops::Range;
 use super::packet::{Packet, Sending};
 use super::{Grant, Link, Retain, Wire};
 use crate::clock::Millis;
-use crate::memory::{Message, MessageView, Outbox};
+use crate::memory::{Message, MessageView, Outbox, SpareMessages};
 use crate::wire::{PublishHead, Qos, Version};
 
 /// One message and what its deliveries have in common.
@@ -25,6 +25,8 @@ pub struct Fanout<'a> {
     variants: &'a mut Variants,
     /// Whether a packet was written already.
     begun: bool,
+    /// Whether nobody wants the message after the next delivery.
+    last: bool,
 }
 
 /// The packet that a message came in. Only for one whose properties are all forwarded, in the shortest form, with the
@@ -111,14 +113,25 @@ impl<'a> Fanout<'a> {
     ) -> Fanout<'a> {
         debug_assert!(verbatim.is_none() || message.payload.len() < Outbox::SPLICE_MIN);
         variants.clear();
-        Fanout { message, shared: None, verbatim, variants, begun: false }
+        Fanout { message, shared: None, verbatim, variants, begun: false, last: false }
     }
 
     /// Of a message that is kept already; no second copy is made of it.
     pub fn of_shared(message: &'a Message, variants: &'a mut Variants) -> Fanout<'a> {
         variants.clear();
         let (message, shared) = (message.view(), Some(message.clone()));
-        Fanout { message, shared, verbatim: None, variants, begun: false }
+        Fanout { message, shared, verbatim: None, variants, begun: false, last: false }
+    }
+
+    /// The next delivery is the last one: its session may have the message for itself.
+    pub fn comes_to_its_end(&mut self) {
+        self.last = true;
+    }
+
+    /// The message for one session to keep.
+    pub(super) fn keep(&mut self, spares: &mut SpareMessages) -> Message {
+        let shared = self.shared.take().unwrap_or_else(|| spares.make(&self.message));
+        if self.last { shared } else { self.shared.insert(shared).clone() }
     }
 
     /// What `link` is sent under `grant`, for the first time.

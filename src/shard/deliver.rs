@@ -47,11 +47,15 @@ impl Core {
     /// No session has two of the subscriptions. Returns whether anybody was there, and how many keys were stale.
     fn deliver_each(&mut self, route: &Route, fanout: &mut Fanout<'_>) -> (bool, usize) {
         let mut dead = 0;
-        for key in &route.local {
+        let only = route.groups.is_empty() && route.remote.is_empty();
+        for (at, key) in route.local.iter().enumerate() {
             let Some(subscription) = self.router.subscription(*key) else {
                 dead += 1;
                 continue;
             };
+            if only && at + 1 == route.local.len() {
+                fanout.comes_to_its_end();
+            }
             let (session, identifier) = (subscription.session, [subscription.identifier]);
             if let Some(Merged { qos, retain }) = self.grant(subscription, &fanout.message) {
                 let identifiers: &[u32] = if identifier == [0] { &[] } else { &identifier };
@@ -279,6 +283,28 @@ impl Core {
                 None if !slot.waiting.is_empty() => slot.ends_at = self.now,
                 None => self.end_session(session),
             }
+        }
+    }
+
+    /// Runs `f`, which frees quota, on the session of a live connection; then what waited for it goes on.
+    pub(super) fn acknowledged(&mut self, key: Key, f: impl FnOnce(&mut Session, &mut Link, &mut Cx<'_>)) {
+        let Some(live) = self.connections.get_mut(key).and_then(|connection| connection.live_mut()) else {
+            return;
+        };
+        let Some(slot) = self.sessions.get_mut(live.session) else { return };
+        let mut drops = Drops::default();
+        let mut cx = Cx {
+            now: self.now,
+            limits: &self.limits,
+            budget: &mut self.budget,
+            drops: &mut drops,
+            spares: &mut self.spares,
+        };
+        f(&mut slot.session, &mut live.link, &mut cx);
+        let waits = slot.session.is_waiting() || slot.cursors.is_some();
+        self.count_drops(drops);
+        if waits {
+            self.room_made(key);
         }
     }
 

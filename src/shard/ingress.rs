@@ -127,6 +127,12 @@ impl Core {
                 return (input.len(), Stop::Over);
             };
             let version = live.link.version;
+            if let Some(acks) = wire::PlainAcks::of(&input[used..]) {
+                live.last_packet_at = now;
+                used += acks.bytes_len();
+                self.handle_acks(key, acks);
+                continue;
+            }
             let frame =
                 match wire::next_frame(&input[used..], self.limits.packet_size_max, version.length_form()) {
                     Ok(NextFrame::Frame(frame)) => frame,
@@ -207,15 +213,41 @@ impl Core {
             out.truncate(start); // [MQTT-3.1.2-24] [MQTT-3.1.2-25]
             return;
         }
-        self.counters().packets_sent_total.add(1);
-        self.mark_dirty(key);
+        self.counters[usize::from(self.id)].packets_sent_total.add(1);
+        if !connection.dirty {
+            connection.dirty = true;
+            self.dirty.push(key);
+        }
+    }
+
+    /// Acknowledgements that say no more than success.
+    fn handle_acks(&mut self, key: Key, acks: wire::PlainAcks<'_>) {
+        self.counters().packets_received_total.add(acks.count() as u64);
+        let ack = |packet_id| wire::Ack { packet_id, reason: Reason::SUCCESS };
+        match acks.kind() {
+            AckKind::PubAck => self.acknowledged(key, |session, link, cx| {
+                for packet_id in acks.packet_ids() {
+                    let _ = session.handle_puback(link, packet_id, cx);
+                }
+            }),
+            AckKind::PubComp => self.acknowledged(key, |session, link, cx| {
+                for packet_id in acks.packet_ids() {
+                    let _ = session.handle_pubcomp(link, packet_id, cx);
+                }
+            }),
+            AckKind::PubRec => {
+                acks.packet_ids().for_each(|packet_id| self.handle_pubrec(key, ack(packet_id)))
+            }
+            AckKind::PubRel => {
+                acks.packet_ids().for_each(|packet_id| self.handle_pubrel(key, ack(packet_id)))
+            }
+        }
     }
 
     fn handle_puback(&mut self, key: Key, ack: wire::Ack) {
-        self.with_session(key, |session, link, cx| {
+        self.acknowledged(key, |session, link, cx| {
             let _ = session.handle_puback(link, ack.packet_id, cx);
         });
-        self.room_made(key);
     }
 
     fn handle_pubrec(&mut self, key: Key, ack: wire::Ack) {
@@ -245,10 +277,9 @@ impl Core {
     }
 
     fn handle_pubcomp(&mut self, key: Key, ack: wire::Ack) {
-        self.with_session(key, |session, link, cx| {
+        self.acknowledged(key, |session, link, cx| {
             let _ = session.handle_pubcomp(link, ack.packet_id, cx);
         });
-        self.room_made(key);
     }
 
     /// [MQTT-3.8.4-1] [MQTT-3.8.4-5] [MQTT-3.8.4-6]

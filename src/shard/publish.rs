@@ -19,7 +19,7 @@ use std::rc::Rc;
 
 use crate::clock::{NEVER, after_s};
 use crate::memory::{Key, MessageView, Outbox, ShardSet};
-use crate::session::{Fanout, Ingress, Verbatim};
+use crate::session::{Fanout, Ingress, Session, Verbatim};
 use crate::topic::{self, Route};
 use crate::wire::{self, AckKind, DecodeError, Frame, Publish, Qos, Reason, Repeat, Version};
 
@@ -240,9 +240,9 @@ impl Core {
             Qos::AtLeastOnce => AckKind::PubAck,
             Qos::ExactlyOnce => AckKind::PubRec,
         };
-        self.with_session(key, |session, link, _| {
-            session.acknowledge_publish(link, publish.qos);
-        });
+        if let Some(live) = self.connections.get_mut(key).and_then(|connection| connection.live_mut()) {
+            Session::acknowledge_publish(&mut live.link, publish.qos);
+        }
         self.stage(key, |out| wire::encode_ack(out, version, kind, publish.packet_id, reason));
     }
 

@@ -13,6 +13,7 @@
 //! - No input panics. A fault is an error that knows its reason code; a 3.x caller just closes.
 //! - Cost is linear in the packet, and [`DecodeLimits`] stop floods of small fields.
 
+mod acks;
 mod connack;
 mod connect;
 mod encode;
@@ -31,6 +32,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use acks::PlainAcks;
 pub use connack::{ConnAck, ConnAckEncoded, encode_connack};
 pub use connect::{Connect, ConnectError, Will, decode_connect};
 pub use encode::{
