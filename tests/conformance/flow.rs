@@ -125,6 +125,34 @@ fn mqtt_3_3_4_10_mqtt_4_9_0_3_everything_else_flows_while_quota_is_0() {
 }
 
 #[test]
+fn mqtt_3_3_4_10_mqtt_4_9_0_3_a_release_that_is_owed_comes_although_quota_is_0() {
+    each(|b| {
+        let topic = name("t");
+        let connect = Connect::new(V5, name("c")).persistent().with(Property::ReceiveMaximum(1));
+        let wide = Connect { properties: connect.properties[..1].to_vec(), ..connect.clone() };
+        let mut client = Client::accepted(b, &wide);
+        client.subscribe(&topic, 2);
+        let mut publisher = Client::fresh(b, V5);
+        publisher.say(&topic, "received", 2);
+        publisher.say(&topic, "sent", 1);
+        let [received, sent] = [(); 2].map(|()| client.expect_publish().packet_id);
+        client.ack(PUBREC, received);
+        client.expect_ack(PUBREL, received);
+        client.cut();
+        // The message takes the whole quota of the new connection, and the release comes all the same.
+        let mut client = Client::accepted(b, &connect);
+        let mut again = [(); 2].map(|()| match client.expect_packet() {
+            Packet::Publish(publish) => (publish.packet_id, "PUBLISH"),
+            Packet::Pubrel(ack) => (ack.packet_id, "PUBREL"),
+            other => panic!("{other:?}"),
+        });
+        again.sort_by_key(|(_, packet)| *packet);
+        assert_eq!(again, [(sent, "PUBLISH"), (received, "PUBREL")]);
+        client.expect_quiet();
+    });
+}
+
+#[test]
 fn u5_4_9_2_quota_is_whole_again_on_each_connection() {
     each(|b| {
         let topic = name("t");

@@ -64,7 +64,7 @@ fn payload(rng: &mut Rng) -> Vec<u8> {
 pub fn any(rng: &mut Rng, version: Version) -> Vec<u8> {
     let id = 1 + rng.below(12) as u16;
     let v5 = version == Version::V5;
-    match rng.below(20) {
+    match rng.below(23) {
         0..=6 => {
             let qos = rng.below(3) as u8;
             let topic = if v5 && rng.below(6) == 0 { "" } else { *rng.pick(&TOPICS) };
@@ -103,6 +103,17 @@ pub fn any(rng: &mut Rng, version: Version) -> Vec<u8> {
         17 if rng.below(3) > 0 => encode::PINGREQ.to_vec(),
         17 => encode::DISCONNECT.to_vec(),
         18 => connect(rng, version),
+        // What repeats itself takes short ways through a broker.
+        19 | 20 => {
+            let topic = *rng.pick(&TOPICS);
+            let lengths = [1 + rng.below(20), 1 + rng.below(200)];
+            let payloads = (0..rng.between(2, 9)).map(|_| vec![b'y'; *rng.pick(&lengths)]);
+            payloads.flat_map(|payload| Publish::new(topic, payload).bytes(version)).collect()
+        }
+        21 => {
+            let first = *rng.pick(&[PUBACK, PUBREC, PUBREL, PUBCOMP]);
+            (1..rng.between(2, 9) as u16).flat_map(|id| encode::ack(first, id)).collect()
+        }
         _ => {
             let mut all = every();
             let property = all.swap_remove(rng.below(all.len()));

@@ -8,6 +8,7 @@ mod independent;
 mod properties;
 mod publish;
 mod robust;
+mod shortcuts;
 mod subscribe;
 
 use super::testing::frame;
