@@ -18,6 +18,7 @@ pub(super) struct Scratch {
     pub variants: Option<Box<Variants>>,
     pub properties: Vec<u8>,
     identifiers: Vec<u32>,
+    pub run: Vec<super::run::Entry>,
 }
 
 /// What one session gets: its matching subscriptions, merged.
@@ -217,7 +218,7 @@ impl Core {
     }
 
     #[inline]
-    fn count_delivered(&mut self, session: Key, delivered: Delivered, payload: usize) {
+    pub(super) fn count_delivered(&mut self, session: Key, delivered: Delivered, payload: usize) {
         let counters = &self.counters[usize::from(self.id)];
         match delivered {
             Delivered::Sent => {

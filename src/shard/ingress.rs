@@ -220,6 +220,25 @@ impl Core {
         }
     }
 
+    /// Stages acknowledgements that say no more than success.
+    pub(super) fn stage_acks(&mut self, key: Key, kind: AckKind, packet_ids: impl Iterator<Item = u16>) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(live) = connection.live() else { return };
+        let (version, packet_size_max) = (live.link.version, live.link.packet_size_max);
+        if wire::ack_packet_size(version, Reason::SUCCESS) > packet_size_max as usize {
+            return; // [MQTT-3.1.2-24] [MQTT-3.1.2-25]
+        }
+        connection.outbox.provide(&mut self.spare_buffers);
+        let out = connection.outbox.bytes_mut();
+        let mut count = 0;
+        for packet_id in packet_ids {
+            wire::encode_ack(out, version, kind, packet_id, Reason::SUCCESS);
+            count += 1;
+        }
+        self.counters[usize::from(self.id)].packets_sent_total.add(count);
+        self.mark_dirty(key);
+    }
+
     /// Acknowledgements that say no more than success.
     fn handle_acks(&mut self, key: Key, acks: wire::PlainAcks<'_>) {
         self.counters().packets_received_total.add(acks.count() as u64);
