@@ -197,7 +197,10 @@ impl Uring {
         debug_assert!(!more, "a receive goes on after {}", cqe.result);
         let end = match -cqe.result {
             0 => ReceiveEnd::Eof,
-            libc::ENOBUFS => ReceiveEnd::NoBuffers,
+            libc::ENOBUFS => {
+                self.buffers.ran_out();
+                ReceiveEnd::NoBuffers
+            }
             libc::ECANCELED => ReceiveEnd::Cancelled,
             errno => ReceiveEnd::Error(errno),
         };
