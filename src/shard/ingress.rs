@@ -414,7 +414,7 @@ impl Core {
             }
             Phase::Verifying { refusal, .. } => {
                 let late = (Reason::SERVER_BUSY, "the password was not verified in time");
-                let refusal = refusal.unwrap_or(late);
+                let refusal = refusal.as_deref().copied().unwrap_or(late);
                 self.refuse_login(key, refusal);
             }
             Phase::Waiting { session, .. } => {

@@ -101,6 +101,10 @@ impl<I: Io> Shard<I> {
     fn arm_receive(&mut self, key: Key, mode: ReceiveMode) {
         let Some(connection) = self.core.connections.get_mut(key) else { return };
         connection.receive_armed = true;
+        if mode == ReceiveMode::Many && connection.live().is_some() {
+            // At home, and not going anywhere.
+            self.io.settle(&mut connection.socket);
+        }
         self.io.receive(&connection.socket, Token::new(key), mode);
         self.core.counters().receives_total.add(1);
     }
@@ -296,7 +300,7 @@ impl Core {
         connection.deadline = at;
         if at < connection.timer_at {
             connection.timer_at = at;
-            self.timers.set(at, Timer::Connection(key));
+            self.timers.set(at, Timer::Connection(key).pack());
         }
     }
 
