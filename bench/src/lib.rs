@@ -2,7 +2,7 @@
 //!
 //! - [`OPERATIONS`]: single operations with fixed inputs. `cargo bench -p bench` times them, `scripts/instructions`
 //!   counts their instructions, and the tests run each of them tiny and compare a hash of what it did.
-//! - [`limit`]: a forwarder over the broker's own event loop, for `scripts/bench-limit`.
+//! - [`limit`]: a forwarder over the broker's own event loop, for `scripts/bench-peers`.
 //!
 //! What it is not: a load test. That is `loadgen`; nothing here goes over a socket but `limit`.
 
