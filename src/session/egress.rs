@@ -238,12 +238,12 @@ impl Session {
         self.egress.as_ref().map_or(0, |egress| egress.flight.len())
     }
 
-    /// Messages that wait for their first sending.
     /// Whether a message of `cost` bytes could wait here without pushing anything out; an empty queue takes what it can.
     pub fn queue_takes(&self, cost: usize, limits: &crate::limits::Limits) -> bool {
         self.egress.as_ref().is_none_or(|egress| egress.queue.is_empty() || egress.queue.fits(cost, limits))
     }
 
+    /// Messages that wait for their first sending.
     pub fn queue_len(&self) -> usize {
         self.egress.as_ref().map_or(0, |egress| egress.queue.len())
     }

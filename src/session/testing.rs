@@ -310,7 +310,7 @@ impl Bench {
     pub(super) fn sent(&mut self) -> Vec<Sent> {
         let bytes = self.bytes();
         let Some(link) = &self.link else {
-            assert_eq!(bytes, [], "nothing is written without a connection");
+            assert!(bytes.is_empty(), "nothing is written without a connection: {bytes:02x?}");
             return Vec::new();
         };
         let mut rest = &*bytes;

@@ -17,6 +17,7 @@ use crate::wire::{self, ConnAck, ConnAckEncoded, Connect, LengthForm, NextFrame,
 
 use super::Core;
 use super::connection::{Closing, Connection, End, Live, Mode, Phase};
+use super::journal::Who;
 use super::login::Identified;
 use super::parcel::{HandOff, Parcel};
 use super::slots::{Successors, Will};
@@ -84,7 +85,7 @@ impl Core {
                 self.counters().protocol_errors_total.add(1);
                 match error.connack() {
                     Some((version, reason)) => {
-                        self.refuse_connect(key, version, reason, u32::MAX, error.detail())
+                        self.refuse_connect(key, Who::default(), version, reason, u32::MAX, error.detail())
                     }
                     None => self.end(key, End::Lost), // 3.1.1: [311:MQTT-3.1.4-1]
                 }
@@ -99,6 +100,7 @@ impl Core {
     pub(super) fn refuse_connect(
         &mut self,
         key: Key,
+        who: Who<'_>,
         version: Version,
         reason: Reason,
         packet_size_max: u32,
@@ -112,7 +114,7 @@ impl Core {
                 ConnAckEncoded::Written | ConnAckEncoded::CloseSilently => {}
             }
         }
-        self.log_refused(key, reason, why);
+        self.log_refused(key, who, reason, why);
         self.start_closing(key, Closing::Flush);
     }
 

@@ -189,7 +189,10 @@ impl Core {
             }
             None => slot.session.deliver(None, fanout, grant, &mut cx),
         };
-        self.count_drops(drops);
+        if drops != Drops::default() {
+            self.count_drops(drops);
+            self.note_drops(session, drops);
+        }
         self.count_delivered(session, delivered, message.payload.len());
     }
 
@@ -227,9 +230,13 @@ impl Core {
                 counters.packets_sent_total.add(1);
             }
             Delivered::Queued | Delivered::QueuedDroppingOldest => {}
-            Delivered::Dropped(reason) => self.count_drop(reason, 1),
+            Delivered::Dropped(reason) => {
+                self.count_drop(reason, 1);
+                self.note_drop(session, reason);
+            }
             Delivered::Disconnect => {
                 self.count_drop(DropReason::QueueFull, 1);
+                self.note_drop(session, DropReason::QueueFull);
                 self.overflowed(session);
             }
         }
@@ -356,6 +363,7 @@ impl Core {
             counters.publish_sent_total.add(pumped.published.into());
             counters.packets_sent_total.add(packets.into());
             self.count_drops(drops);
+            self.note_drops(session, drops);
             if packets > 0 {
                 self.mark_dirty(key);
             } else {

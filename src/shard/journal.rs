@@ -1,11 +1,31 @@
 //! What is written to the log: who came and went, and why somebody was refused. Never anything per message.
 
+use std::net::SocketAddr;
+
 use crate::log::{self, Kind, Level, Value};
 use crate::memory::Key;
 use crate::wire::{Connect, Reason, Version};
 
 use super::Core;
 use super::connection::{Connection, End};
+
+/// What a CONNECT says of its client.
+#[derive(Copy, Clone, Debug, Default)]
+pub(super) struct Who<'a> {
+    pub client_id: &'a str,
+    pub user_name: &'a str,
+}
+
+impl<'a> Who<'a> {
+    pub fn of(connect: &Connect<'a>) -> Who<'a> {
+        Who { client_id: connect.client_id, user_name: connect.user_name.unwrap_or_default() }
+    }
+}
+
+/// Who the client of a connection was found to be.
+fn user(connection: &Connection) -> &str {
+    connection.identity.as_ref().and_then(|identity| identity.user.as_deref()).unwrap_or_default()
+}
 
 impl Core {
     pub(super) fn log_connected(&self, key: Key, connect: &Connect<'_>) {
@@ -48,6 +68,7 @@ impl Core {
         let Some(connection) = self.connections.get(key) else { return };
         let mut values = vec![
             ("client", self.client_id(connection).into()),
+            ("user", user(connection).into()),
             ("address", connection.peer().into()),
             ("why", why.into()),
         ];
@@ -57,10 +78,54 @@ impl Core {
         log::event(level, kind, &values);
     }
 
-    pub(super) fn log_refused(&self, key: Key, reason: Reason, why: &'static str) {
+    /// A CONNECT was refused; `who` is what it says of its client, as far as it could be read.
+    pub(super) fn log_refused(&self, key: Key, who: Who<'_>, reason: Reason, why: &'static str) {
         let Some(connection) = self.connections.get(key) else { return };
-        let values = [("address", connection.peer().into()), ("why", why.into()), ("code", reason.0.into())];
+        let values = [
+            ("client", who.client_id.into()),
+            ("user", who.user_name.into()),
+            ("address", connection.peer().into()),
+            ("why", why.into()),
+            ("code", reason.0.into()),
+        ];
         log::event(Level::Warn, Kind::Refused, &values);
+    }
+
+    /// A connection was closed when it was accepted.
+    pub(super) fn log_turned_away(&self, peer: SocketAddr, why: &'static str) {
+        log::event(Level::Warn, Kind::Refused, &[("address", peer.into()), ("why", why.into())]);
+    }
+
+    /// A connected client wants more of something than it may have.
+    pub(super) fn log_limit(&self, session: Key, why: &'static str) {
+        let Some(slot) = self.sessions.get(session) else { return };
+        let Some(connection) = slot.connection.and_then(|key| self.connections.get(key)) else { return };
+        let values = [
+            ("client", Value::from(&*slot.client_id)),
+            ("user", user(connection).into()),
+            ("address", connection.peer().into()),
+            ("why", why.into()),
+        ];
+        log::event(Level::Warn, Kind::LimitReached, &values);
+    }
+
+    /// The time of a session without a connection is up.
+    pub(super) fn log_expired(&self, session: Key) {
+        let Some(slot) = self.sessions.get(session) else { return };
+        let values = [
+            ("client", Value::from(&*slot.client_id)),
+            ("user", slot.user.as_deref().unwrap_or_default().into()),
+            ("after_s", slot.expiry_s.into()),
+        ];
+        log::event(Level::Info, Kind::Expired, &values);
+    }
+
+    /// The kernel gives no more connections for now.
+    pub(super) fn log_accept_failed(&self, errno: i32) {
+        let error = std::io::Error::from_raw_os_error(errno).to_string();
+        let values =
+            [("why", Value::from("no connection could be accepted")), ("error", error.as_str().into())];
+        log::event(Level::Error, Kind::System, &values);
     }
 
     pub(super) fn log_transport_failed(&self, connection: &Connection, why: &str) {

@@ -11,6 +11,7 @@ use crate::wire::{Connect, Reason};
 
 use super::Core;
 use super::connection::{Phase, Refusal};
+use super::journal::Who;
 
 /// Whether it is known who sent a CONNECT.
 #[must_use]
@@ -84,7 +85,8 @@ impl Core {
     }
 
     fn refuse_client(&mut self, key: Key, connect: &Connect<'_>, (reason, why): Refusal) -> Identified {
-        self.refuse_connect(key, connect.version, reason, connect.packet_size_max, why);
+        let who = Who::of(connect);
+        self.refuse_connect(key, who, connect.version, reason, connect.packet_size_max, why);
         Identified::No
     }
 

@@ -28,6 +28,7 @@
 //! | `inbox` | parcels of other shards |
 //! | `waits` | everything that waits for other shards: paused connections, held wills, relays |
 //! | `journal` | what is written to the log |
+//! | `losses` | which client missed what, once per period |
 //! | `stop` | draining |
 //! | `sys` | `$SYS` |
 
@@ -39,6 +40,7 @@ mod ingress;
 mod interest;
 mod journal;
 mod login;
+mod losses;
 mod parcel;
 mod publish;
 mod reap;
@@ -272,6 +274,7 @@ struct Core {
     handshakes: secure::Handshakes,
     stop: stop::Stop,
     sys: sys::Sys,
+    losses: losses::Losses,
 }
 
 /// Whether a listening socket accepts.
@@ -402,6 +405,7 @@ impl Core {
             handshakes: secure::Handshakes::default(),
             stop: stop::Stop::new(stopping),
             options,
+            losses: losses::Losses::default(),
         }
     }
 

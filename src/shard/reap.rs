@@ -110,6 +110,9 @@ impl Core {
         let all = others + self.connections.len() as u64;
         if self.stop.is_stopping() || all >= u64::from(self.limits.connections_max) {
             self.counters().connections_refused_total.add(1);
+            if self.stop.is_running() {
+                self.log_turned_away(peer, "there are as many connections as --connections-max allows");
+            }
             return Some(socket);
         }
         let deadline = self.now + self.limits.connect_timeout_ms;
@@ -132,6 +135,9 @@ impl Core {
         let rest = self.now + REST_MS;
         if let Some(state) = self.listeners.get_mut(usize::from(listener.0)) {
             *state = if errno == 0 { Listener::Ended } else { Listener::Resting(rest) };
+        }
+        if errno != 0 {
+            self.log_accept_failed(errno);
         }
     }
 

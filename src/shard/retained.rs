@@ -107,6 +107,7 @@ impl Core {
         let full = slot.subscriptions.len() >= limits.subscriptions_max as usize;
         if full && !self.router.is_subscribed(&slot.subscriptions, entry.filter) {
             self.counters().subscriptions_refused_total.add(1);
+            self.log_limit(session, "it has as many subscriptions as --subscriptions-max allows");
             return Ok(Err(Reason::QUOTA_EXCEEDED));
         }
         if let Err(refusal) = self.may_subscribe(session, filter.filter) {
@@ -354,7 +355,7 @@ impl Core {
         let cost = view.cost();
         let old = self.retained.get(view.topic).map(Message::cost);
         if old.is_none() && self.retained_in_all() >= self.limits.retained_messages_max {
-            self.counters().dropped_retained_full_total.add(1);
+            self.note_not_retained();
             return;
         }
         if !self.budget.charge(Class::Retained, cost) {
@@ -362,7 +363,7 @@ impl Core {
             if let Some(old) = self.retained.remove(view.topic) {
                 self.budget.release(Class::Retained, old.cost());
             }
-            self.counters().dropped_retained_full_total.add(1);
+            self.note_not_retained();
             return;
         }
         if let Some(old) = self.retained.insert(view.to_message()) {
@@ -381,6 +382,7 @@ impl Core {
         let sweep = self.retained.expire(now, SWEEP_VISITS);
         self.budget.release(Class::Retained, sweep.bytes);
         self.timers.set(now + SWEEP_MS, Timer::Sweep.pack());
+        self.report_losses();
     }
 }
 

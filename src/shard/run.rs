@@ -219,7 +219,10 @@ impl Core {
         let buffer = connection.outbox.reclaim();
         self.recycle(buffer);
         self.scratch.variants = Some(variants);
-        self.count_drops(drops);
+        if drops != Drops::default() {
+            self.count_drops(drops);
+            self.note_drops(session, drops);
+        }
         let counters = self.counters();
         counters.publish_sent_total.add(sent);
         counters.publish_bytes_sent_total.add(payload_bytes);

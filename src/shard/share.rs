@@ -5,8 +5,9 @@
 //! more, it passes the message on, with the list of shards tried, to a shard with any member, connected or not: a
 //! count of connected members may be stale just as well. When all were tried and nobody was connected, a second round
 //! gives it to the first shard that has any member, as an offline message. Only if there is none it is dropped and
-//! Each group gets its own copy, beside ordinary subscriptions. // [U5-4.8.2-2] [U5-4.8.2-3] [U5-3.1.2-10]
 //! counted. // [MQTT-4.8.2-3] [U5-4.8.2-1]
+//!
+//! Each group gets its own copy, beside ordinary subscriptions. // [U5-4.8.2-2] [U5-4.8.2-3] [U5-3.1.2-10]
 
 use crate::memory::{Key, Message, ShardId, ShardSet};
 use crate::session::{Fanout, Grant, Orphan};

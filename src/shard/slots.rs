@@ -11,6 +11,7 @@ use crate::topic::{self, Presence, SubscriptionSet};
 use crate::wire::{self, Qos};
 
 use super::connection::End;
+use super::losses::Missed;
 use super::retained::Cursors;
 use super::waits::Fence;
 use super::{Core, Timer};
@@ -45,6 +46,8 @@ pub(super) struct Slot {
     pub overflowed: bool,
     /// Retained messages on their way to new subscriptions.
     pub cursors: Option<Box<Cursors>>,
+    /// What it missed since the last report.
+    pub missed: Option<Box<Missed>>,
 }
 
 // See `Connection`: held in memory a million times.
@@ -143,6 +146,7 @@ impl Core {
             will_at: NEVER,
             overflowed: false,
             cursors: None,
+            missed: None,
         });
         self.by_client_id.insert(client_hash, key.index);
         key
@@ -194,6 +198,7 @@ impl Core {
         if slot.ends_at <= now {
             if slot.expiry_s > 0 {
                 self.counters().sessions_expired_total.add(1);
+                self.log_expired(session);
             }
             return self.end_session(session);
         }
@@ -211,6 +216,7 @@ impl Core {
     /// Only here is state discarded, and never that of a live connection. // [MQTT-4.1.0-1] [U5-4.1-2]; 3.1.1: [MQTT-4.1.0-2]
     pub(super) fn end_session(&mut self, session: Key) {
         self.publish_will(session);
+        self.report_missed(session);
         // [U5-4.8.2-6] [MQTT-4.8.2-5]
         let orphans = self.take_orphans(session, |session, cx, out| {
             session.take_unacked_shared(cx, out);

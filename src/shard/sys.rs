@@ -20,6 +20,8 @@ pub(super) struct Sys {
     /// By [`RATES`]: the total of last time, and its rates per minute over 1, 5 and 15 minutes.
     rates: Vec<Rate>,
     clients_maximum: u64,
+    /// What was published of the deepest sessions.
+    deepest: String,
 }
 
 #[derive(Copy, Clone, Default)]
@@ -47,6 +49,7 @@ const SUMS: &[(&str, Pick)] = &[
     ("drops/memory", |c| &c.dropped_memory_total),
     ("drops/no_member", |c| &c.dropped_no_member_total),
     ("drops/offline", |c| &c.dropped_offline_total),
+    ("drops/receive_memory", |c| &c.dropped_receive_memory_total),
     ("drops/queue_full", |c| &c.dropped_queue_full_total),
     ("drops/queue_oldest", |c| &c.dropped_queue_oldest_total),
     ("drops/retained_full", |c| &c.dropped_retained_full_total),
@@ -103,7 +106,13 @@ const SPANS_MIN: [(&str, f64); 3] = [("1min", 1.0), ("5min", 5.0), ("15min", 15.
 
 impl Sys {
     pub fn new(now: Millis) -> Sys {
-        Sys { started_at: now, last_at: now, rates: vec![Rate::default(); RATES.len()], clients_maximum: 0 }
+        Sys {
+            started_at: now,
+            last_at: now,
+            rates: vec![Rate::default(); RATES.len()],
+            clients_maximum: 0,
+            deepest: String::new(),
+        }
     }
 }
 
@@ -147,6 +156,16 @@ impl Core {
                 self.publish_sum(&format!("shard/{shard}/{name}"), &mut text, value);
             }
         }
+        self.publish_deepest();
+    }
+
+    /// Only this shard knows its sessions, whoever owns the topic.
+    fn publish_deepest(&mut self) {
+        let deepest = self.deepest();
+        if deepest != self.sys.deepest {
+            self.publish_text(&format!("$SYS/broker/shard/{}/deepest", self.id), deepest.as_bytes());
+            self.sys.deepest = deepest;
+        }
     }
 
     /// What takes a look at every session, and is therefore known only as of the last publication.
@@ -177,10 +196,14 @@ impl Core {
         if self.retained.get(&topic).is_some_and(|message| message.payload() == text.as_bytes()) {
             return;
         }
+        self.publish_text(&topic, text.as_bytes());
+    }
+
+    fn publish_text(&mut self, topic: &str, payload: &[u8]) {
         let view = MessageView {
-            topic: &topic,
+            topic,
             properties: &[],
-            payload: text.as_bytes(),
+            payload,
             qos: Qos::AtMostOnce,
             retain: true,
             expires_at: NEVER,

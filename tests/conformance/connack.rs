@@ -1,5 +1,7 @@
 //! Chapter 3.2: CONNACK.
 
+use std::time::{Duration, Instant};
+
 use crate::support::client::PATIENCE;
 use crate::support::encode;
 use crate::support::*;
@@ -147,7 +149,10 @@ fn mqtt_3_2_2_7_mqtt311_3_2_2_5_a_refusal_is_followed_by_a_close() {
         for (connect, code) in cases {
             let (mut client, connack) = Client::connect(b, &connect);
             assert_eq!(connack.code, code);
+            // At once, and not only when the time to say CONNECT is over.
+            let begin = Instant::now();
             client.expect_closed();
+            assert!(begin.elapsed() < Duration::from_secs(5), "closed after {:?}", begin.elapsed());
         }
     });
 }

@@ -459,22 +459,23 @@ fn mqtt_3_1_4_6_mqtt311_3_1_4_5_nothing_behind_a_refused_connect_is_acted_upon()
 
 #[test]
 fn u5_3_1_0_1_u311_3_1_4_1_a_connection_without_connect_is_closed_in_time() {
-    let broker = Broker::start(1, &["--connect-timeout", "1"]);
-    let mut silent = Client::open(&broker, V5);
-    let mut half = Client::open(&broker, V5);
-    half.send(&Connect::new(V5, name("c")).bytes()[..9]);
-    let mut drip = Client::open(&broker, V311);
-    let connect = Connect::new(V311, "a client id that is long enough to drip for some time").bytes();
-    for byte in connect.iter().take(24) {
-        drip.send([*byte]);
-        std::thread::sleep(Duration::from_millis(60));
-    }
-    let mut served = Client::fresh(&broker, V5);
-    for client in [&mut silent, &mut half, &mut drip] {
-        client.expect_closed();
-    }
-    std::thread::sleep(Duration::from_millis(1500));
-    served.ping();
+    each_with(&["--connect-timeout", "1"], |broker| {
+        let mut silent = Client::open(broker, V5);
+        let mut half = Client::open(broker, V5);
+        half.send(&Connect::new(V5, name("c")).bytes()[..9]);
+        let mut drip = Client::open(broker, V311);
+        let connect = Connect::new(V311, "a client id that is long enough to drip for some time").bytes();
+        for byte in connect.iter().take(24) {
+            drip.send([*byte]);
+            std::thread::sleep(Duration::from_millis(60));
+        }
+        let mut served = Client::fresh(broker, V5);
+        for client in [&mut silent, &mut half, &mut drip] {
+            client.expect_closed();
+        }
+        std::thread::sleep(Duration::from_millis(1500));
+        served.ping();
+    });
 }
 
 #[test]

@@ -125,6 +125,34 @@ fn mqtt_3_3_4_10_mqtt_4_9_0_3_everything_else_flows_while_quota_is_0() {
 }
 
 #[test]
+fn mqtt_3_3_4_10_mqtt_4_9_0_3_a_release_that_is_owed_comes_although_quota_is_0() {
+    each(|b| {
+        let topic = name("t");
+        let connect = Connect::new(V5, name("c")).persistent().with(Property::ReceiveMaximum(1));
+        let wide = Connect { properties: connect.properties[..1].to_vec(), ..connect.clone() };
+        let mut client = Client::accepted(b, &wide);
+        client.subscribe(&topic, 2);
+        let mut publisher = Client::fresh(b, V5);
+        publisher.say(&topic, "received", 2);
+        publisher.say(&topic, "sent", 1);
+        let [received, sent] = [(); 2].map(|()| client.expect_publish().packet_id);
+        client.ack(PUBREC, received);
+        client.expect_ack(PUBREL, received);
+        client.cut();
+        // The message takes the whole quota of the new connection, and the release comes all the same.
+        let mut client = Client::accepted(b, &connect);
+        let mut again = [(); 2].map(|()| match client.expect_packet() {
+            Packet::Publish(publish) => (publish.packet_id, "PUBLISH"),
+            Packet::Pubrel(ack) => (ack.packet_id, "PUBREL"),
+            other => panic!("{other:?}"),
+        });
+        again.sort_by_key(|(_, packet)| *packet);
+        assert_eq!(again, [(sent, "PUBLISH"), (received, "PUBREL")]);
+        client.expect_quiet();
+    });
+}
+
+#[test]
 fn u5_4_9_2_quota_is_whole_again_on_each_connection() {
     each(|b| {
         let topic = name("t");
@@ -216,18 +244,19 @@ fn mqtt_3_3_4_7_u5_3_3_4_3_more_than_the_brokers_receive_maximum_is_refused() {
 
 #[test]
 fn mqtt_3_3_4_7_the_limit_is_a_flag() {
-    let broker = Broker::start(2, &["--receive-maximum", "3"]);
-    let (mut client, connack) = Client::connect(&broker, &Connect::new(V5, name("c")));
-    assert!(connack.properties.contains(&Property::ReceiveMaximum(3)), "{connack:?}");
-    for id in 1..=3 {
-        client.send_publish(&Publish::new("t", "x").qos(2, id));
-        client.expect_ack(PUBREC, id);
-    }
-    // QoS 1 is answered at once and never adds up; QoS 0 does not count.
-    client.send_publish(&Publish::new("t", "x"));
-    client.ping();
-    client.send_publish(&Publish::new("t", "x").qos(2, 4));
-    client.expect_refused(&[0x93]);
+    each_with(&["--receive-maximum", "3"], |broker| {
+        let (mut client, connack) = Client::connect(broker, &Connect::new(V5, name("c")));
+        assert!(connack.properties.contains(&Property::ReceiveMaximum(3)), "{connack:?}");
+        for id in 1..=3 {
+            client.send_publish(&Publish::new("t", "x").qos(2, id));
+            client.expect_ack(PUBREC, id);
+        }
+        // QoS 1 is answered at once and never adds up; QoS 0 does not count.
+        client.send_publish(&Publish::new("t", "x"));
+        client.ping();
+        client.send_publish(&Publish::new("t", "x").qos(2, 4));
+        client.expect_refused(&[0x93]);
+    });
 }
 
 #[test]
@@ -322,19 +351,20 @@ fn u5_3_1_2_10_a_shared_message_too_large_for_one_member_disturbs_no_one() {
 
 #[test]
 fn mqtt_3_2_2_15_u5_3_2_2_5_u5_2_1_4_2_a_packet_above_the_brokers_maximum_is_refused() {
-    let broker = Broker::start(2, &["--packet-size-max", "1000"]);
-    let connack = Client::connect(&broker, &Connect::new(V5, name("c"))).1;
-    assert!(connack.properties.contains(&Property::MaximumPacketSize(1000)), "{connack:?}");
-    for v in [V5, V311] {
-        let topic = name("t");
-        let mut client = Client::fresh(&broker, v);
-        client.subscribe(&topic, 0);
-        let header = 3 + 2 + topic.len() + usize::from(v == V5);
-        client.send_publish(&Publish::new(&*topic, "x".repeat(1000 - header)));
-        assert_eq!(client.expect_publish().payload.len(), 1000 - header);
-        client.send_publish(&Publish::new(&*topic, "x".repeat(1001 - header)));
-        client.expect_refused(&[0x95]);
-        // The announced length alone is enough: the body need not be sent.
-        refuse(&broker, v, "a header", [0x30, 0xFF, 0xFF, 0xFF, 0x7F], &[0x95]);
-    }
+    each_with(&["--packet-size-max", "1000"], |broker| {
+        let connack = Client::connect(broker, &Connect::new(V5, name("c"))).1;
+        assert!(connack.properties.contains(&Property::MaximumPacketSize(1000)), "{connack:?}");
+        for v in [V5, V311] {
+            let topic = name("t");
+            let mut client = Client::fresh(broker, v);
+            client.subscribe(&topic, 0);
+            let header = 3 + 2 + topic.len() + usize::from(v == V5);
+            client.send_publish(&Publish::new(&*topic, "x".repeat(1000 - header)));
+            assert_eq!(client.expect_publish().payload.len(), 1000 - header);
+            client.send_publish(&Publish::new(&*topic, "x".repeat(1001 - header)));
+            client.expect_refused(&[0x95]);
+            // The announced length alone is enough: the body need not be sent.
+            refuse(broker, v, "a header", [0x30, 0xFF, 0xFF, 0xFF, 0x7F], &[0x95]);
+        }
+    });
 }

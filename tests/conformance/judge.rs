@@ -17,11 +17,13 @@ pub enum Verdict {
     NotMqtt,
     /// Cannot be read: 0x81.
     Malformed,
+    /// A CONNECT of 3.x without the Client Identifier that it needs: CONNACK 2.
+    NoName,
     /// Can be read and is not allowed: this code.
     Refused(u8),
 }
 
-use Verdict::{Ended, Incomplete, Legal, Malformed, NotMqtt, Refused};
+use Verdict::{Ended, Incomplete, Legal, Malformed, NoName, NotMqtt, Refused};
 
 type Checked<T> = Result<T, Verdict>;
 
@@ -85,7 +87,8 @@ fn packet(version: Version, alias_max: u16, first: u8, fields: &mut Fields) -> C
         _ => {}
     }
     let tabled = if matches!(kind, 6 | 8 | 10) { 2 } else { 0 };
-    if kind != 3 && flags != tabled {
+    // 3.1 has DUP and QoS there, or does not use them. A second CONNECT is wrong whatever its flags are.
+    if kind != 3 && kind != 1 && flags != tabled && version != Version::V31 {
         return Err(Malformed);
     }
     match kind {
@@ -95,7 +98,7 @@ fn packet(version: Version, alias_max: u16, first: u8, fields: &mut Fields) -> C
         5 => ack(fields, Place::Pubrec, &[0, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99])?,
         6 => ack(fields, Place::Pubrel, &[0, 0x92])?,
         7 => ack(fields, Place::Pubcomp, &[0, 0x92])?,
-        8 => subscribe(fields)?,
+        8 => subscribe(version, fields)?,
         10 => {
             fields.packet_id()?;
             if v5 {
@@ -136,12 +139,13 @@ fn connect(version: Version, first: u8, fields: &mut Fields) -> Checked<()> {
     if first >> 4 != 1 || !known || fields.byte() != Ok(level) {
         return Err(NotMqtt);
     }
-    if first != 0x10 {
+    let v31 = version == Version::V31;
+    if first != 0x10 && !v31 {
         return Err(Malformed);
     }
     let flags = fields.byte()?;
     let will = flags & 0x04 != 0;
-    if flags & 0x01 != 0 || flags & 0x18 == 0x18 || (!will && flags & 0x38 != 0) {
+    if (flags & 0x01 != 0 && !v31) || flags & 0x18 == 0x18 || (!will && flags & 0x38 != 0) {
         return Err(Malformed);
     }
     if !v5 && flags & 0x40 != 0 && flags & 0x80 == 0 {
@@ -158,7 +162,7 @@ fn connect(version: Version, first: u8, fields: &mut Fields) -> Checked<()> {
             method = Err(Refused(0x82));
         }
     }
-    fields.string()?;
+    let client_id = fields.string()?;
     if will {
         if v5 {
             fields.properties(Place::Will)?;
@@ -166,13 +170,19 @@ fn connect(version: Version, first: u8, fields: &mut Fields) -> Checked<()> {
         topic_name(fields.string()?)?;
         fields.binary()?;
     }
-    if flags & 0x80 != 0 {
+    // 3.1 tolerates a flag whose field is missing.
+    let absent = |fields: &Fields| v31 && fields.bytes.is_empty();
+    if flags & 0x80 != 0 && !absent(fields) {
         fields.string()?;
     }
-    if flags & 0x40 != 0 {
+    if flags & 0x40 != 0 && !absent(fields) {
         fields.binary()?;
     }
     fields.end()?;
+    // 3.x has a code for one fault only: an empty name that it does not allow.
+    if client_id.is_empty() && (v31 || (!v5 && flags & 0x02 == 0)) {
+        return Err(NoName);
+    }
     method
 }
 
@@ -239,7 +249,7 @@ fn ack(fields: &mut Fields, place: Place, codes: &[u8]) -> Checked<()> {
     Ok(())
 }
 
-fn subscribe(fields: &mut Fields) -> Checked<()> {
+fn subscribe(version: Version, fields: &mut Fields) -> Checked<()> {
     fields.packet_id()?;
     if fields.v5 {
         fields.properties(Place::Subscribe)?;
@@ -248,13 +258,19 @@ fn subscribe(fields: &mut Fields) -> Checked<()> {
     while !fields.bytes.is_empty() {
         let filter = fields.string()?;
         let options = fields.byte()?;
-        if options & (if fields.v5 { 0xC0 } else { 0xFC }) != 0 {
+        // 3.1 does not look at the upper bits.
+        let reserved = match version {
+            Version::V5 => 0xC0,
+            Version::V311 => 0xFC,
+            Version::V31 => 0,
+        };
+        if options & reserved != 0 {
             return Err(Malformed);
         }
-        if options & 0x03 == 3 || options & 0x30 == 0x30 {
+        if options & 0x03 == 3 || (fields.v5 && options & 0x30 == 0x30) {
             return Err(Refused(0x82));
         }
-        if options & 0x04 != 0 && filter.starts_with("$share/") {
+        if fields.v5 && options & 0x04 != 0 && filter.starts_with("$share/") {
             return Err(Refused(0x82));
         }
         count += 1;

@@ -117,21 +117,25 @@ fn mqtt_3_2_2_22_without_server_keep_alive_the_value_of_the_client_holds() {
 
 #[test]
 fn mqtt_3_2_2_21_mqtt_3_1_2_21_server_keep_alive_is_announced_and_enforced() {
-    let broker = Broker::start(2, &["--keep-alive-max", "1"]);
-    for asked in [600, 0] {
-        let (mut client, connack) =
-            Client::connect(&broker, &Connect::new(V5, name("c")).keep_alive_s(asked));
-        assert!(connack.properties.contains(&Property::ServerKeepAlive(1)), "{connack:?}");
-        let begin = Instant::now();
-        expect_timeout(&mut client, begin, Duration::from_millis(1350), Duration::from_millis(3500));
-    }
-    let connack = Client::connect(&broker, &Connect::new(V5, name("c")).keep_alive_s(1)).1;
-    assert!(!connack.properties.iter().any(|p| matches!(p, Property::ServerKeepAlive(_))), "nothing to say");
-    // 3.1.1 has no way to say it: such a client keeps what it asked for.
-    let mut old = Client::accepted(&broker, &Connect::new(V311, name("c")).keep_alive_s(60));
-    let event = old.next(Duration::from_millis(2500));
-    assert_eq!(event, Event::Nothing);
-    old.ping();
+    each_with(&["--keep-alive-max", "1"], |broker| {
+        for asked in [600, 0] {
+            let (mut client, connack) =
+                Client::connect(broker, &Connect::new(V5, name("c")).keep_alive_s(asked));
+            assert!(connack.properties.contains(&Property::ServerKeepAlive(1)), "{connack:?}");
+            let begin = Instant::now();
+            expect_timeout(&mut client, begin, Duration::from_millis(1350), Duration::from_millis(3500));
+        }
+        let connack = Client::connect(broker, &Connect::new(V5, name("c")).keep_alive_s(1)).1;
+        assert!(
+            !connack.properties.iter().any(|p| matches!(p, Property::ServerKeepAlive(_))),
+            "nothing to say"
+        );
+        // 3.1.1 has no way to say it: such a client keeps what it asked for.
+        let mut old = Client::accepted(broker, &Connect::new(V311, name("c")).keep_alive_s(60));
+        let event = old.next(Duration::from_millis(2500));
+        assert_eq!(event, Event::Nothing);
+        old.ping();
+    });
 }
 
 #[test]

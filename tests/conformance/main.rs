@@ -16,6 +16,7 @@ mod flow;
 mod framing;
 mod judge;
 mod keep_alive;
+mod login;
 mod malformed;
 mod model;
 mod publish;

@@ -1,5 +1,6 @@
 //! Malformed input, generated: from a valid example of each packet type in each version, every cut, every length
 //! altered, every flag bit, every property out of place or repeated, every integer over-long, every string broken.
+//! Packets that only a server sends are among the examples, since nobody keeps a client from sending them.
 //!
 //! An example is a list of fields, so that the generator knows where each length stands; `judge` says independently
 //! what a broker must do about the result. Each case has a connection of its own. At the end the broker is up and its
@@ -12,7 +13,7 @@ use super::judge::{State, Verdict, judge};
 use crate::support::client::PATIENCE;
 use crate::support::encode::{self, packet, vbi};
 use crate::support::live::Watch;
-use crate::support::property::{Place, allowed, every};
+use crate::support::property::{self, Kind, Place, allowed, every};
 use crate::support::*;
 
 /// A part of a packet, with what can be done to it.
@@ -89,7 +90,7 @@ impl Example {
     }
 }
 
-/// Valid examples of every packet type that a client may send.
+/// Valid examples of every packet type of the version, those that only a server sends among them.
 fn examples(version: Version) -> Vec<Example> {
     let v5 = version == V5;
     let properties = |place: Place| -> Vec<Field> {
@@ -162,6 +163,15 @@ fn examples(version: Version) -> Vec<Example> {
     }
     add("PINGREQ", 0xC0, vec![]);
     add("DISCONNECT", 0xE0, vec![]);
+    // Well formed, and from the wrong side.
+    add("CONNACK", 0x20, vec![vec![Bytes(vec![0, 0])], properties(Place::Connack)]);
+    add("SUBACK", 0x90, vec![id(), properties(Place::Suback), vec![Bytes(vec![1, 2])]]);
+    add(
+        "UNSUBACK",
+        0xB0,
+        vec![id(), properties(Place::Unsuback), vec![Bytes(if v5 { vec![0] } else { vec![] })]],
+    );
+    add("PINGRESP", 0xD0, vec![]);
     if v5 {
         add("DISCONNECT", 0xE0, vec![vec![Bytes(vec![4])], properties(Place::Disconnect)]);
         add("AUTH", 0xF0, vec![vec![Bytes(vec![0x18])], properties(Place::Auth)]);
@@ -276,15 +286,30 @@ fn property_twists(version: Version, place: Place, list: &[Property], out: &mut 
         for cut in 1..bytes.len() {
             block(format!("property {id:#04x} cut at {cut}"), bytes[..cut].to_vec());
         }
-        // Every length inside it altered.
-        if let Some(text) =
-            bytes.get(1..3).filter(|_| matches!(id, 0x03 | 0x08 | 0x09 | 0x12 | 0x15 | 0x16 | 0x1F | 0x26))
-        {
-            let length = u16::from_be_bytes(text.try_into().expect("two bytes"));
+        // Its identifier, which is a variable byte integer, over-long.
+        block(
+            format!("property {id:#04x} with an over-long identifier"),
+            [&[id | 0x80, 0], &bytes[1..]].concat(),
+        );
+        // Every length inside it altered; a string pair has two.
+        let lengths = match property::kind(id) {
+            Some(Kind::Str | Kind::Bin) => vec![1],
+            Some(Kind::Pair) => vec![1, 1 + 2 + usize::from(bytes[2])],
+            _ => Vec::new(),
+        };
+        for at in lengths {
+            let length = u16::from_be_bytes([bytes[at], bytes[at + 1]]);
             for other in [0, length.saturating_sub(1), length + 1, u16::MAX] {
                 let mut wrong = bytes.clone();
-                wrong[1..3].copy_from_slice(&other.to_be_bytes());
-                block(format!("property {id:#04x} with length {other}"), wrong);
+                wrong[at..at + 2].copy_from_slice(&other.to_be_bytes());
+                block(format!("property {id:#04x} with length {other} at {at}"), wrong);
+            }
+        }
+        if let Property::SubscriptionId(value) = property {
+            for form in
+                [over_long(value), vec![0x80, 0x80, 0x80, 0x80, 0x01], vec![0xFF, 0xFF, 0xFF, 0xFF, 0x7F]]
+            {
+                block(format!("property {id:#04x} = {form:02x?}"), [&[id][..], &form].concat());
             }
         }
         for value in [0u8, 1, 2, 255] {
@@ -297,9 +322,11 @@ fn property_twists(version: Version, place: Place, list: &[Property], out: &mut 
             block(format!("property {id:#04x} = 0"), [vec![id], zeros].concat());
         }
     }
-    for id in [0x00, 0x04, 0x10, 0x1B, 0x2B, 0x7F, 0x80, 0xFF] {
+    for id in [0x00, 0x04, 0x10, 0x1B, 0x2B, 0x7F] {
         block(format!("unknown property {id:#04x}"), vec![id, 0]);
     }
+    block("an identifier that needs two bytes".into(), vec![0x80, 0x01, 0]);
+    block("an identifier of five bytes".into(), vec![0x81, 0x80, 0x80, 0x80, 0x00, 0]);
     let broken: [&[u8]; 4] = [b"a\0b", b"\xED\xA0\x80", b"\xC0\x80", b"\xFF"];
     for text in broken {
         for id in [0x03, 0x08, 0x15, 0x1F] {
@@ -330,7 +357,7 @@ fn run(
     match verdict {
         Verdict::Legal => client.send(encode::PINGREQ),
         Verdict::Incomplete => client.shutdown_write(),
-        Verdict::Ended | Verdict::NotMqtt | Verdict::Malformed | Verdict::Refused(_) => {}
+        Verdict::Ended | Verdict::NotMqtt | Verdict::Malformed | Verdict::NoName | Verdict::Refused(_) => {}
     }
     // Answers to what is legal in front of the fault may come first.
     let end = loop {
@@ -358,6 +385,7 @@ fn run(
         Verdict::Ended => silent,
         Verdict::Incomplete => silent || code == Some(0x95),
         Verdict::NotMqtt => silent || code == Some(if version == V5 { 0x84 } else { 0x01 }),
+        Verdict::NoName => code == Some(0x02),
         Verdict::Malformed => refused_with(version, state, 0x81, silent, code, bytes),
         Verdict::Refused(expected) => refused_with(version, state, *expected, silent, code, bytes),
     };
@@ -391,12 +419,12 @@ fn refused_with(
     code == Some(expected) || (headless && silent)
 }
 
-/// A legal CONNECT of 3.1.1 with Clean Session 0 leaves a session: ends it.
+/// A legal CONNECT of 3.x with Clean Session 0 leaves a session: ends it.
 fn forget_session(broker: &Broker, version: Version, state: State, bytes: &[u8]) {
-    const FLAGS_AT: usize = 2 + 6 + 1;
-    if version == V311 && state == State::First && bytes[1] & 0x80 == 0 {
+    let flags_at = 2 + 2 + version.name_and_level().0.len() + 1;
+    if version != V5 && state == State::First && bytes[1] & 0x80 == 0 {
         let mut clean = bytes.to_vec();
-        clean[FLAGS_AT] |= 0x02;
+        clean[flags_at] |= 0x02;
         let mut client = Client::open(broker, version);
         client.send(clean);
         client.send(encode::DISCONNECT);
@@ -465,14 +493,14 @@ struct Case {
     bytes: Vec<u8>,
 }
 
-/// All cases of both versions, each with its verdict.
+/// All cases of all versions, each with its verdict.
 fn generated(alias_max: u16) -> Vec<Case> {
     let mut all = Vec::new();
-    for version in [V5, V311] {
+    for version in [V5, V311, V31] {
         for example in examples(version) {
             let verdict = judge(version, example.state, alias_max, &example.whole());
             let right = match example.label {
-                "AUTH" => Verdict::Refused(0x82),
+                "AUTH" | "CONNACK" | "SUBACK" | "UNSUBACK" | "PINGRESP" => Verdict::Refused(0x82),
                 "DISCONNECT" => Verdict::Ended,
                 _ => Verdict::Legal,
             };

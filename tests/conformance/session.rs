@@ -204,16 +204,17 @@ fn u5_3_14_2_4_disconnect_may_not_make_a_session_of_0_outlive_its_connection() {
 
 #[test]
 fn u5_3_2_2_1_a_shorter_expiry_than_asked_is_announced_and_kept() {
-    let broker = Broker::start(1, &["--session-expiry-max", "1"]);
-    let connect = Connect::new(V5, name("c")).resume().with(Property::SessionExpiry(3600));
-    let (client, connack) = Client::connect(&broker, &connect);
-    assert!(connack.properties.contains(&Property::SessionExpiry(1)), "{connack:?}");
-    client.disconnect();
-    std::thread::sleep(Duration::from_millis(2200));
-    assert!(!Client::connect(&broker, &connect).1.session_present);
-    let (_client, connack) =
-        Client::connect(&broker, &Connect::new(V5, name("c")).with(Property::SessionExpiry(1)));
-    assert!(!connack.properties.iter().any(|p| matches!(p, Property::SessionExpiry(_))), "{connack:?}");
+    each_with(&["--session-expiry-max", "1"], |broker| {
+        let connect = Connect::new(V5, name("c")).resume().with(Property::SessionExpiry(3600));
+        let (client, connack) = Client::connect(broker, &connect);
+        assert!(connack.properties.contains(&Property::SessionExpiry(1)), "{connack:?}");
+        client.disconnect();
+        std::thread::sleep(Duration::from_millis(2200));
+        assert!(!Client::connect(broker, &connect).1.session_present);
+        let (_client, connack) =
+            Client::connect(broker, &Connect::new(V5, name("c")).with(Property::SessionExpiry(1)));
+        assert!(!connack.properties.iter().any(|p| matches!(p, Property::SessionExpiry(_))), "{connack:?}");
+    });
 }
 
 #[test]

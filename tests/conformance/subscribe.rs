@@ -202,6 +202,49 @@ fn u5_3_8_4_1_u311_3_8_4_1_messages_may_come_before_the_suback_and_none_is_lost_
 }
 
 #[test]
+fn u5_3_8_4_1_none_is_lost_after_the_suback_while_all_shards_are_busy() {
+    // Long turns everywhere: what a shard has been told and what it is sent meanwhile are read in one turn.
+    const FLOODS: usize = 6;
+    each_of(&[V311], |b, v| {
+        let over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..FLOODS {
+                scope.spawn(|| {
+                    let mut client = Client::fresh(b, v);
+                    // Each message on a topic of its own, with an answer for each.
+                    let burst: Vec<u8> = (1..=2000)
+                        .flat_map(|id| Publish::new(format!("flood/{id}/x"), "x").qos(1, id).bytes(v))
+                        .collect();
+                    while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                        client.send(&burst);
+                        for id in 1..=2000 {
+                            client.expect_ack(PUBACK, id);
+                        }
+                    }
+                });
+            }
+            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                let mut publishers: Vec<Client> = (0..4).map(|_| Client::fresh(b, v)).collect();
+                for round in 0..60 {
+                    let topic = name("t");
+                    let mut client = Client::fresh(b, v);
+                    let filter = if round % 2 == 0 { topic.clone() } else { format!("{topic}/#") };
+                    client.subscribe(&filter, 0);
+                    for publisher in &mut publishers {
+                        publisher.send_publish(&Publish::new(&*topic, "x"));
+                    }
+                    for _ in &publishers {
+                        assert_eq!(client.expect_publish().topic, topic);
+                    }
+                }
+            }));
+            over.store(true, std::sync::atomic::Ordering::Relaxed);
+            outcome.unwrap_or_else(|why| std::panic::resume_unwind(why));
+        });
+    });
+}
+
+#[test]
 fn mqtt_3_8_3_1_mqtt311_3_8_3_1_a_filter_must_be_utf8() {
     each_of(&[V5, V311], |b, v| {
         let properties: &[u8] = if v == V5 { &[0] } else { &[] };

@@ -1,4 +1,4 @@
-"""Breaks each rule of rules.txt in turn and runs the tests that bear its id: they must fail.
+"""Breaks each rule of the *.txt beside this file in turn and runs the tests that bear its id: they must fail.
 
 All entries go into one copy of the tree, each behind a switch of its own, so that the broker is built once. With no
 switch on, the same tests must pass: a test that fails anyway shows nothing. Run by `scripts/conformance --mutate`.
@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parent.parent.parent
-RULES = Path(__file__).parent / "rules.txt"
+RULES = sorted(Path(__file__).parent.glob("*.txt"))
 COPY = TOP / "target/mutations/tree"
 TARGET = TOP / "target/mutations/build"
 SWITCH = "RINGMQ_BROKEN_RULE"
@@ -30,11 +30,14 @@ ENTRY = re.compile(r"^(\w+): ([^\n]+)\n(src/\S+)\n<<<<\n(.*?)\n====\n(.*?)\n>>>>
 
 
 def entries():
-    text = RULES.read_text()
-    found = [match.groups() for match in ENTRY.finditer(text)]
-    marks = text.count("\n<<<<\n")
-    if len(found) != marks:
-        sys.exit(f"{RULES.name}: {marks} entries, {len(found)} understood")
+    found = []
+    for path in RULES:
+        text = path.read_text()
+        own = [match.groups() for match in ENTRY.finditer(text)]
+        marks = text.count("\n<<<<\n")
+        if len(own) != marks:
+            sys.exit(f"{path.name}: {marks} entries, {len(own)} understood")
+        found += own
     return found
 
 

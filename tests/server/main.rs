@@ -6,8 +6,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod forbidden;
 mod hostile;
 mod leaks;
+mod limits;
+mod report;
 mod slow;
 mod start;
 mod stop;

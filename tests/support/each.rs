@@ -60,6 +60,11 @@ fn current_test() -> String {
     thread::current().name().unwrap_or("test").to_string()
 }
 
+/// Runs the body against brokers of its own with these flags, one with one shard and then one with four.
+pub fn each_with(flags: &[&str], body: impl Fn(&Broker)) {
+    SHARDS.iter().for_each(|shards| body(&Broker::start(*shards, flags)));
+}
+
 /// Runs the body for each of these versions, with one shard and with four.
 pub fn each_of(versions: &[Version], body: impl Fn(&Broker, Version) + Sync) {
     each(|broker| versions.iter().for_each(|version| body(broker, *version)));

@@ -18,7 +18,7 @@ pub mod property;
 pub use broker::Broker;
 pub use client::{Client, Event, refuse, refuse_first};
 pub use decode::{Ack, Connack, Packet};
-pub use each::{each, each_of, each_version, name};
+pub use each::{each, each_of, each_version, each_with, name};
 pub use encode::{Connect, Publish, Version, Will};
 pub use property::Property;
 

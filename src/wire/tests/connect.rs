@@ -403,7 +403,7 @@ fn will() -> impl Strategy<Value = WillSpec> {
     )
 }
 
-fn connect() -> impl Strategy<Value = ConnectSpec> {
+pub(super) fn connect() -> impl Strategy<Value = ConnectSpec> {
     let properties = (
         prop::option::of(any::<u32>()),
         prop::option::of(1..=u16::MAX),

@@ -4,6 +4,7 @@ mod acks;
 mod connect;
 mod encode;
 mod frames;
+mod independent;
 mod properties;
 mod publish;
 mod robust;

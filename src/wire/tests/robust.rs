@@ -71,7 +71,7 @@ fn read_one(version: Version, frame: &crate::wire::Frame<'_>) {
 }
 
 /// One valid packet of each kind, with as many fields as it can have.
-fn samples() -> Vec<Vec<u8>> {
+pub(super) fn samples() -> Vec<Vec<u8>> {
     let text = [Prop::text(0x1F, "why"), Prop::pair("name", "value")];
     let message = [
         Prop::Byte(0x01, 1),

@@ -336,11 +336,70 @@ scenarios!(
     }
 );
 
+/// What only MQTT 5 has.
+mod properties {
+    use rumqttc::v5::mqttbytes::QoS;
+    use rumqttc::v5::mqttbytes::v5::{Packet, PublishProperties, SubscribeProperties};
+    use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
+    use tokio::time::timeout;
+
+    use super::{PATIENCE, target, unique};
+
+    /// The next packet that is chosen.
+    async fn next<T>(events: &mut EventLoop, mut choose: impl FnMut(Packet) -> Option<T>) -> T {
+        let chosen = async {
+            loop {
+                if let Event::Incoming(packet) = events.poll().await.expect("connected")
+                    && let Some(chosen) = choose(packet)
+                {
+                    return chosen;
+                }
+            }
+        };
+        timeout(PATIENCE, chosen).await.expect("in time")
+    }
+
+    pub async fn arrive_unchanged() {
+        let (host, port) = target();
+        let (client, mut events) = AsyncClient::new(MqttOptions::new(unique("r"), host, port), 10);
+        let topic = unique("t");
+        let identifier = SubscribeProperties { id: Some(300), user_properties: Vec::new() };
+        client.subscribe_with_properties(&topic, QoS::AtLeastOnce, identifier).await.expect("a request");
+        next(&mut events, |packet| matches!(packet, Packet::SubAck(_)).then_some(())).await;
+        let sent = PublishProperties {
+            payload_format_indicator: Some(1),
+            message_expiry_interval: Some(60),
+            response_topic: Some(format!("{topic}/answer")),
+            correlation_data: Some(vec![0, 1, 255].into()),
+            user_properties: vec![("a".into(), "1".into()), ("b".into(), "2".into()), ("a".into(), "3".into())],
+            content_type: Some("text/plain".into()),
+            ..PublishProperties::default()
+        };
+        client
+            .publish_with_properties(&topic, QoS::AtLeastOnce, false, "x", sent.clone())
+            .await
+            .expect("a request");
+        let mut got = next(&mut events, |packet| match packet {
+            Packet::Publish(publish) => publish.properties,
+            _ => None,
+        })
+        .await;
+        assert_eq!(got.subscription_identifiers, [300]);
+        got.subscription_identifiers.clear();
+        // A second may have begun.
+        assert!(matches!(got.message_expiry_interval, Some(59..=60)), "{got:?}");
+        got.message_expiry_interval = Some(60);
+        assert_eq!(got, sent);
+    }
+}
+
 fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.expect("a runtime");
     let mut failed = 0;
-    let versions = [(v311::TITLE, v311::all()), (v5::TITLE, v5::all())];
+    let mut of_5 = v5::all();
+    of_5.push(("properties arrive unchanged", Box::pin(properties::arrive_unchanged())));
+    let versions = [(v311::TITLE, v311::all()), (v5::TITLE, of_5)];
     for (version, scenarios) in versions {
         for (title, scenario) in scenarios {
             // A panic inside is that scenario's failure and leaves the others to run.

@@ -1,0 +1,205 @@
+//! What clients missed for want of room, by client and reason: said once per period, never a line per message. And which
+//! sessions hold the most, for `$SYS`.
+//!
+//! A drop costs a look at its session; what is noted there is at most one small box per session that missed something in
+//! this period. Invariant: a session that has the box is in the list, once; one that ended may still be there.
+
+use std::fmt::Write;
+
+use crate::clock::Millis;
+use crate::log::{self, Kind, Level, Value};
+use crate::memory::Key;
+use crate::session::{DropReason, Drops};
+
+use super::Core;
+
+/// How often the log says what clients missed.
+pub(super) const REPORT_MS: Millis = 10_000;
+
+/// Clients with a line of their own in one report of one shard; of the others only the number is said.
+const CLIENTS_MAX: usize = 20;
+
+/// Sessions in `$SYS/broker/shard/N/deepest`.
+const DEEPEST_MAX: usize = 10;
+
+/// Characters of a Client Identifier there.
+const CLIENT_CHARS_MAX: usize = 64;
+
+/// Messages that one session missed since the last report.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Missed {
+    queue_full: u64,
+    queue_oldest: u64,
+    send_buffer: u64,
+    memory: u64,
+    too_large: u64,
+}
+
+impl Missed {
+    fn sum(&self) -> u64 {
+        self.queue_full + self.queue_oldest + self.send_buffer + self.memory + self.too_large
+    }
+
+    /// By reason, those that occurred.
+    fn reasons(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        [
+            ("queue-full", self.queue_full),
+            ("queue-oldest", self.queue_oldest),
+            ("send-buffer", self.send_buffer),
+            ("memory", self.memory),
+            ("too-large", self.too_large),
+        ]
+        .into_iter()
+        .filter(|(_, count)| *count > 0)
+    }
+}
+
+/// Who has missed something since the last report.
+#[derive(Debug, Default)]
+pub(super) struct Losses {
+    sessions: Vec<Key>,
+    /// Messages that were delivered and not retained.
+    not_retained: u64,
+    reported_at: Millis,
+}
+
+impl Core {
+    /// One message did not reach a client. What it could not have got anyway is no loss of this kind.
+    pub(super) fn note_drop(&mut self, session: Key, reason: DropReason) {
+        self.note(session, |missed| match reason {
+            DropReason::SendBuffer => missed.send_buffer += 1,
+            DropReason::QueueFull => missed.queue_full += 1,
+            DropReason::Memory => missed.memory += 1,
+            DropReason::PacketTooLarge => missed.too_large += 1,
+            DropReason::Offline | DropReason::Expired => {}
+        });
+    }
+
+    /// Messages that waited and were deleted.
+    pub(super) fn note_drops(&mut self, session: Key, drops: Drops) {
+        if drops.oldest + drops.packet_too_large > 0 {
+            self.note(session, |missed| {
+                missed.queue_oldest += drops.oldest;
+                missed.too_large += drops.packet_too_large;
+            });
+        }
+    }
+
+    fn note(&mut self, session: Key, add: impl FnOnce(&mut Missed)) {
+        let Some(slot) = self.sessions.get_mut(session) else { return };
+        let mut missed = slot.missed.as_deref().copied().unwrap_or_default();
+        add(&mut missed);
+        match &mut slot.missed {
+            Some(noted) => **noted = missed,
+            None if missed != Missed::default() => {
+                slot.missed = Some(Box::new(missed));
+                self.losses.sessions.push(session);
+            }
+            None => {}
+        }
+    }
+
+    /// A message was not retained because there is no room.
+    pub(super) fn note_not_retained(&mut self) {
+        self.counters().dropped_retained_full_total.add(1);
+        self.losses.not_retained += 1;
+    }
+
+    /// Says what was missed since the last time, if it is time.
+    pub(super) fn report_losses(&mut self) {
+        if self.now < self.losses.reported_at + REPORT_MS {
+            return;
+        }
+        self.losses.reported_at = self.now;
+        let not_retained = std::mem::take(&mut self.losses.not_retained);
+        if not_retained > 0 {
+            let values = [("why", "no room for retained messages".into()), ("dropped", not_retained.into())];
+            log::event(Level::Warn, Kind::LimitReached, &values);
+        }
+        let mut sessions = std::mem::take(&mut self.losses.sessions);
+        let missed = |core: &Core, session: Key| {
+            core.sessions.get(session).and_then(|slot| slot.missed.as_ref()).map_or(0, |missed| missed.sum())
+        };
+        // Of many, those who missed most.
+        if sessions.len() > CLIENTS_MAX {
+            sessions.sort_by_cached_key(|session| std::cmp::Reverse(missed(self, *session)));
+            let others = sessions.split_off(CLIENTS_MAX);
+            let dropped: u64 = others.iter().map(|session| missed(self, *session)).sum();
+            let clients = others.len() as u64;
+            for session in others {
+                if let Some(slot) = self.sessions.get_mut(session) {
+                    slot.missed = None;
+                }
+            }
+            let values = [
+                ("why", "more clients missed messages".into()),
+                ("clients", Value::from(clients)),
+                ("dropped", dropped.into()),
+            ];
+            log::event(Level::Warn, Kind::LimitReached, &values);
+        }
+        for session in sessions {
+            self.report_missed(session);
+        }
+    }
+
+    /// Says what one client missed; also when its session ends.
+    pub(super) fn report_missed(&mut self, session: Key) {
+        let Some(slot) = self.sessions.get_mut(session) else { return };
+        let Some(missed) = slot.missed.take() else { return };
+        if !log::enabled(Level::Warn) {
+            return;
+        }
+        let Some(slot) = self.sessions.get(session) else { return };
+        let connection = slot.connection.and_then(|key| self.connections.get(key));
+        let mut values = vec![
+            ("client", Value::from(&*slot.client_id)),
+            ("user", slot.user.as_deref().unwrap_or_default().into()),
+        ];
+        values.extend(connection.map(|connection| ("address", connection.peer().into())));
+        values.extend([("why", "it missed messages".into()), ("dropped", missed.sum().into())]);
+        values.extend(missed.reasons().map(|(reason, count)| (reason, count.into())));
+        log::event(Level::Warn, Kind::LimitReached, &values);
+    }
+
+    /// The sessions of this shard that hold the most, a line each.
+    pub(super) fn deepest(&self) -> String {
+        let waiting = |session: Key| {
+            let Some(slot) = self.sessions.get(session) else { return (0, 0) };
+            let connection = slot.connection.and_then(|key| self.connections.get(key));
+            // What this turn has staged is on its way; only what the socket did not take yet is waiting.
+            let waits = connection.filter(|connection| connection.send_in_flight);
+            let sending = waits.map_or(0, |c| c.in_flight_bytes + c.outbox.len()) as u64;
+            (slot.session.queue_bytes() + sending, sending)
+        };
+        let mut deepest: Vec<(u64, Key)> = Vec::with_capacity(DEEPEST_MAX + 1);
+        for (session, slot) in self.sessions.iter() {
+            let weight = waiting(session).0 + slot.session.inflight_len() as u64;
+            if weight > 0
+                && (deepest.len() < DEEPEST_MAX || deepest.last().is_some_and(|last| last.0 < weight))
+            {
+                let at = deepest.partition_point(|other| other.0 >= weight);
+                deepest.insert(at, (weight, session));
+                deepest.truncate(DEEPEST_MAX);
+            }
+        }
+        let mut text = String::new();
+        for (_, session) in deepest {
+            let Some(slot) = self.sessions.get(session) else { continue };
+            let client: String = slot.client_id.chars().take(CLIENT_CHARS_MAX).collect();
+            let _ = writeln!(
+                text,
+                "client={client:?} queued={} queued_bytes={} in_flight={} sending_bytes={} connected={}",
+                slot.session.queue_len(),
+                slot.session.queue_bytes(),
+                slot.session.inflight_len(),
+                waiting(session).1,
+                slot.connection.is_some(),
+            );
+        }
+        if text.is_empty() {
+            text.push_str("none\n");
+        }
+        text
+    }
+}
