@@ -51,11 +51,14 @@ impl Core {
         let resolved = live.link.resolve_topic(publish.topic, publish.topic_alias, &self.limits)?;
         let topic = resolved.as_str();
 
-        if self.shards > 1
-            && pressure == Pressure::Respect
-            && let Err(blocked) = self.admit(key, topic, publish.retain)
-        {
-            return Ok(Handled::Blocked(blocked));
+        if self.shards > 1 {
+            let admitted = match pressure {
+                Pressure::Respect => self.admit(key, topic, publish.retain),
+                Pressure::Ignore => self.admit_last(key, topic, publish.retain),
+            };
+            if let Err(blocked) = admitted {
+                return Ok(Handled::Blocked(blocked));
+            }
         }
 
         let (Some(slot), Some(live)) = (
@@ -174,6 +177,17 @@ impl Core {
             Ok(()) // Both ways begin here.
         } else {
             self.switch(key, Mode::Direct)
+        }
+    }
+
+    /// The same for the last read of a connection that is taken over: no shard's saturation holds it up, but order does.
+    fn admit_last(&mut self, key: Key, topic: &str, retain: bool) -> Result<(), Blocked> {
+        match retain {
+            true if topic::shard_of(&self.keys, topic, self.shards) != self.id => {
+                self.switch(key, Mode::Owner)
+            }
+            true => Ok(()),
+            false => self.switch(key, Mode::Direct),
         }
     }
 
