@@ -111,7 +111,8 @@ impl Core {
         if let Some(connection) = self.connections.get_mut(key) {
             let out = connection.outbox.bytes_mut();
             match wire::encode_connack(out, version, &connack, packet_size_max) {
-                ConnAckEncoded::Written | ConnAckEncoded::CloseSilently => {}
+                ConnAckEncoded::Written => self.counters().packets_sent_total.add(1),
+                ConnAckEncoded::CloseSilently => {}
             }
         }
         self.log_refused(key, who, reason, why);

@@ -272,6 +272,7 @@ impl Core {
         {
             slot.overflowed = true;
             self.overflowed.push(session);
+            self.counters().sessions_ended_queue_full_total.add(1);
         }
     }
 

@@ -15,7 +15,7 @@ use super::waits::Blocked;
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub(super) enum Pressure {
     Respect,
-    /// The last bytes of a connection: acted upon now or never.
+    /// The last bytes of a connection: acted upon all the same, once a switch lets them.
     Ignore,
 }
 
@@ -27,6 +27,13 @@ enum Stop {
     Blocked,
     /// The connection is over; the rest means nothing.
     Over,
+}
+
+/// Whether a connection that is taken over was parsed to its end.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(super) enum LastParse {
+    Done,
+    Waits,
 }
 
 /// What became of one packet.
@@ -73,9 +80,17 @@ impl Core {
         }
     }
 
-    /// Parses the last bytes of a connection that is taken over.
-    pub(super) fn parse_last(&mut self, key: Key, bytes: &[u8]) {
-        let _ = self.consume(key, bytes, Pressure::Ignore);
+    /// Parses the last bytes of a connection that is taken over. What waits for a switch is kept, and there is more to
+    /// parse once the connection is resumed.
+    #[must_use]
+    pub(super) fn parse_last(&mut self, key: Key, bytes: &[u8]) -> LastParse {
+        match self.consume(key, bytes, Pressure::Ignore) {
+            (used, Stop::Blocked) => {
+                self.keep(key, bytes[used..].to_vec());
+                LastParse::Waits
+            }
+            (_, Stop::Over | Stop::Incomplete { .. }) => LastParse::Done,
+        }
     }
 
     fn keep(&mut self, key: Key, partial: Vec<u8>) {
@@ -394,7 +409,11 @@ impl Core {
                 End::Refused(_, detail) => Some(detail),
                 End::TakenOver | End::Disconnected | End::DisconnectedWithWill | End::Lost => None,
             };
-            wire::encode_disconnect(connection.outbox.bytes_mut(), reason, text, packet_size_max);
+            let out = connection.outbox.bytes_mut();
+            let start = out.len();
+            wire::encode_disconnect(out, reason, text, packet_size_max);
+            let written = u64::from(out.len() > start);
+            self.counters[usize::from(self.id)].packets_sent_total.add(written);
         }
         let live = connection.live().map(|live| live.session);
         let step = if end == End::Lost { Closing::Abort } else { Closing::Flush };

@@ -174,6 +174,8 @@ pub struct Live {
     pub sessions: u64,
     pub subscriptions: u64,
     pub retained: u64,
+    /// Bytes charged for them.
+    pub retained_bytes: u64,
     /// Bytes that wait to be parsed or sent.
     pub buffers: u64,
     pub timers: u64,
@@ -472,6 +474,7 @@ impl Core {
             sessions: self.sessions.len() as u64,
             subscriptions: self.router.subscriptions_len() as u64,
             retained: self.retained.len() as u64,
+            retained_bytes: self.budget.used(Class::Retained),
             buffers: self.budget.used(Class::Receive) + self.budget.used(Class::Send),
             timers: self.live_timers(),
             mesh: self.links.waiting() as u64 + self.waits.len() as u64 + self.interest.len() as u64,
