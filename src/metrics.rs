@@ -75,6 +75,8 @@ counters! {
     takeovers_forced_total,
     /// Sessions that expired.
     sessions_expired_total,
+    /// Sessions ended because their queue was full, where that is the policy.
+    sessions_ended_queue_full_total,
     /// Connections closed for an error of the peer.
     protocol_errors_total,
     /// Connections closed by Keep Alive.

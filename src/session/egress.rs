@@ -125,7 +125,7 @@ impl Session {
         if let Some(egress) = &mut self.egress {
             pumped.more = egress.resend_pubrels(&mut wire, &mut pumped.released, cx);
             if pumped.more == More::Nothing {
-                pumped.more = egress.resend_publishes(&mut wire, &mut pumped.published, cx);
+                pumped.more = egress.resend_publishes(&mut wire, &mut pumped, cx);
             }
             if pumped.more == More::Nothing {
                 pumped.more =
@@ -410,13 +410,25 @@ impl Egress {
         More::Nothing
     }
 
-    fn resend_publishes(&mut self, wire: &mut Wire<'_>, published: &mut u32, cx: &mut Cx<'_>) -> More {
+    fn resend_publishes(&mut self, wire: &mut Wire<'_>, pumped: &mut Pumped, cx: &mut Cx<'_>) -> More {
         while let Some((packet_id, kept)) = self.flight.publish_due() {
             let packet = Packet::of_kept(wire.link, kept, packet_id, Sending::Again, cx.now);
             match packet.fit(wire, cx.limits) {
                 Fit::TooLarge => {
-                    self.give_up(packet_id, cx);
                     cx.drops.packet_too_large += 1;
+                    if kept.qos == Qos::AtLeastOnce {
+                        self.give_up(packet_id, cx);
+                        continue;
+                    }
+                    // The client may have it from an earlier connection, and would take another message under its Packet
+                    // Identifier for a repetition. So it is released like one that was received. // [MQTT-4.3.3-10]
+                    if let Some(kept) = self.flight.pass_over(packet_id) {
+                        cx.budget.release(Class::Queue, kept.cost() - Kept::PLACE_COST);
+                    }
+                    match self.resend_pubrels(wire, &mut pumped.released, cx) {
+                        More::Nothing => {}
+                        more => return more,
+                    }
                 }
                 Fit::Fits | Fit::NoRoom if wire.link.send_quota() == 0 => return More::Quota,
                 Fit::NoRoom => return More::Room,
@@ -424,7 +436,7 @@ impl Egress {
                     packet.write_kept(wire, kept);
                     wire.link.take_send_quota();
                     self.flight.resent(packet_id);
-                    *published += 1;
+                    pumped.published += 1;
                 }
             }
         }

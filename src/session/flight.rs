@@ -130,6 +130,16 @@ impl Flight {
         slot.kept.take()
     }
 
+    /// The PUBLISH is not sent again, though its Packet Identifier may be known to the client: PUBREL is owed as if PUBREC
+    /// had come, and is still to be sent. To be called once no other PUBREL is. Returns the message.
+    pub(super) fn pass_over(&mut self, packet_id: u16) -> Option<Kept> {
+        debug_assert!(self.pubrel_due().is_none());
+        let kept = self.release(packet_id)?;
+        self.get_mut(packet_id)?.due = true;
+        self.lists[RELEASING].due = packet_id;
+        Some(kept)
+    }
+
     /// Whether anything is still to be resent.
     pub(super) fn is_due(&self) -> bool {
         self.lists.iter().any(|list| list.due != 0)

@@ -71,7 +71,7 @@ pub struct Session {
     packet_id_next: u16,
 }
 
-const _: () = assert!(size_of::<Session>() <= 40, "a million idle sessions are held in memory");
+const _: () = assert!(size_of::<Session>() <= 24, "a million idle sessions are held in memory");
 
 /// Where deliveries go while the client is connected.
 #[derive(Debug)]

@@ -343,8 +343,22 @@ impl Model {
             let (delivery, packet_id) = (self.publishing[at].delivery.clone(), self.publishing[at].packet_id);
             match self.plan(&delivery, Some(packet_id), env) {
                 Plan::TooLarge => {
-                    self.publishing.remove(at);
+                    let begun = self.publishing.remove(at);
                     self.drops.packet_too_large += 1;
+                    let smallest = self.connection.as_ref().unwrap().maxima.packet_size;
+                    if delivery.qos == Qos::AtLeastOnce || smallest < 4 {
+                        continue;
+                    }
+                    // The client may know the identifier: PUBREL is owed, now or when there is room.
+                    let sent = env.room >= 4;
+                    let released_on = if sent { self.number } else { 0 };
+                    self.releasing.push(Begun { released_on, ..begun });
+                    if !sent {
+                        return More::Room;
+                    }
+                    env.room -= 4;
+                    assert_eq!(self.written.pop_front(), Some(Sent::PubRel(packet_id)));
+                    *released += 1;
                 }
                 _ if self.send_quota(env) == 0 => return More::Quota,
                 Plan::NoRoom => return More::Room,

@@ -19,14 +19,14 @@ impl<'a> Run<'a> {
     #[inline]
     pub fn of(repeat: &Repeat<'_>, input: &'a [u8], packet_size_max: u32, payload_max: usize) -> Run<'a> {
         let (mut len, mut count, mut payload_bytes, mut packet_len_max) = (0, 0, 0, 0);
-        while let Some((packet_len, payload_len)) = repeat.next(&input[len..], packet_size_max) {
-            if payload_len > payload_max {
+        while let Some(next) = repeat.next(&input[len..], packet_size_max) {
+            if next.payload_len > payload_max {
                 break;
             }
-            len += packet_len;
+            len += next.len;
             count += 1;
-            payload_bytes += payload_len as u64;
-            packet_len_max = packet_len_max.max(packet_len);
+            payload_bytes += next.payload_len as u64;
+            packet_len_max = packet_len_max.max(next.len);
         }
         Run { packets: &input[..len], count, payload_bytes, version: repeat.version(), packet_len_max }
     }

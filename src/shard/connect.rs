@@ -20,7 +20,7 @@ use super::connection::{Closing, Connection, End, Live, Mode, Phase};
 use super::journal::Who;
 use super::login::Identified;
 use super::parcel::{HandOff, Parcel};
-use super::slots::Will;
+use super::slots::{Successors, Will};
 use crate::memory::ShardSet;
 
 impl Core {
@@ -111,7 +111,8 @@ impl Core {
         if let Some(connection) = self.connections.get_mut(key) {
             let out = connection.outbox.bytes_mut();
             match wire::encode_connack(out, version, &connack, packet_size_max) {
-                ConnAckEncoded::Written | ConnAckEncoded::CloseSilently => {}
+                ConnAckEncoded::Written => self.counters().packets_sent_total.add(1),
+                ConnAckEncoded::CloseSilently => {}
             }
         }
         self.log_refused(key, who, reason, why);
@@ -134,8 +135,8 @@ impl Core {
         self.budget.release(crate::memory::Class::Receive, connection.charged_receive);
         self.counters().hand_offs_total.add(1);
         let hand_off = HandOff {
+            peer: connection.peer(),
             socket: connection.socket,
-            peer: connection.peer,
             listener: connection.listener,
             identity: connection.identity,
             secure: connection.secure,
@@ -180,8 +181,7 @@ impl Core {
     fn arrive(&mut self, key: Key, connected_at: Millis) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let bytes = std::mem::take(&mut connection.partial);
-        let session =
-            self.with_connect(&bytes, |core, connect| core.by_client_id.get(connect.client_id).copied());
+        let session = self.with_connect(&bytes, |core, connect| core.session_of(connect.client_id));
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.partial = bytes;
         let Some(session) = session else { return self.accept(key, connected_at) };
@@ -200,7 +200,7 @@ impl Core {
             return self.accept(key, connected_at);
         }
         slot.connected_at = connected_at;
-        slot.waiting.push_back(key);
+        slot.waiting.push(key);
         connection.phase = Phase::Waiting { session, connected_at };
         self.set_deadline(key, self.now + self.options.takeover_ms);
         self.begin_takeover(session);
@@ -258,7 +258,7 @@ impl Core {
         if slot.connection.is_some() {
             return;
         }
-        let Some(key) = slot.waiting.pop_front() else { return self.session_due(session) };
+        let Some(key) = slot.waiting.pop() else { return self.session_due(session) };
         let connected_at = match self.connections.get(key).map(|connection| &connection.phase) {
             Some(Phase::Waiting { connected_at, .. }) => *connected_at,
             _ => return self.serve_waiting(session),
@@ -278,7 +278,7 @@ impl Core {
         };
         let session = *session;
         if let Some(slot) = self.sessions.get_mut(session) {
-            slot.waiting.retain(|waiting| *waiting != key);
+            slot.waiting.forget(key);
         }
     }
 
@@ -306,8 +306,8 @@ impl Core {
         let assigned = connect.client_id.is_empty().then(|| self.assign_client_id());
         let client_id = assigned.as_deref().unwrap_or(connect.client_id);
         let client_hash = topic::fingerprint(&self.keys, client_id);
-        let identity = self.connections.get(key).and_then(|connection| connection.identity.clone());
-        let user = identity.unwrap_or_default().user;
+        let identity = self.connections.get_mut(key).and_then(|connection| connection.identity.take());
+        let user = identity.and_then(|identity| identity.user);
         let (session, present) = self.find_or_begin(client_id, client_hash, connect.clean_start, user);
 
         // 0xFFFFFFFF is for ever, as far as the limit goes. // [U5-3.1.2-4]
@@ -401,7 +401,7 @@ impl Core {
         clean_start: bool,
         user: Option<Arc<str>>,
     ) -> (Key, bool) {
-        let Some(session) = self.by_client_id.get(client_id).copied() else {
+        let Some(session) = self.session_of(client_id) else {
             return (self.begin_session(client_id, client_hash, user), false);
         };
         if !clean_start && !self.has_ended(session) {
@@ -418,8 +418,8 @@ impl Core {
             let connected_at = self.sessions.get(session).map_or(0, |slot| slot.connected_at);
             self.end_session(session);
             let new = self.begin_session(client_id, client_hash, user);
-            for key in waiting.iter().flatten() {
-                if let Some(connection) = self.connections.get_mut(*key)
+            for key in waiting.iter().flat_map(Successors::iter) {
+                if let Some(connection) = self.connections.get_mut(key)
                     && let Phase::Waiting { session, .. } = &mut connection.phase
                 {
                     *session = new;
@@ -449,7 +449,7 @@ impl Core {
         loop {
             let id = format!("auto-{:016x}", self.random());
             let here = topic::shard_of(&self.keys, &id, self.shards) == self.id;
-            if here && !self.by_client_id.contains_key(id.as_str()) {
+            if here && self.session_of(&id).is_none() {
                 return id;
             }
         }

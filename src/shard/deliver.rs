@@ -18,6 +18,7 @@ pub(super) struct Scratch {
     pub variants: Option<Box<Variants>>,
     pub properties: Vec<u8>,
     identifiers: Vec<u32>,
+    pub run: Vec<super::run::Entry>,
 }
 
 /// What one session gets: its matching subscriptions, merged.
@@ -220,7 +221,7 @@ impl Core {
     }
 
     #[inline]
-    fn count_delivered(&mut self, session: Key, delivered: Delivered, payload: usize) {
+    pub(super) fn count_delivered(&mut self, session: Key, delivered: Delivered, payload: usize) {
         let counters = &self.counters[usize::from(self.id)];
         match delivered {
             Delivered::Sent => {
@@ -271,6 +272,7 @@ impl Core {
         {
             slot.overflowed = true;
             self.overflowed.push(session);
+            self.counters().sessions_ended_queue_full_total.add(1);
         }
     }
 

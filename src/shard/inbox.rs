@@ -21,8 +21,8 @@ impl<I: Io> Shard<I> {
         }
         let mut total = 0;
         let start = (core.counters().turns_total.get() % u64::from(core.shards)) as ShardId;
-        let (later, first): (Vec<_>, Vec<_>) = rung.iter().partition(|from| *from < start);
-        for from in first.into_iter().chain(later) {
+        let first = rung.iter().filter(|from| *from >= start);
+        for from in first.chain(rung.iter().filter(|from| *from < start)) {
             let budget = core.options.inbox_budget;
             let count = core.links.read(from, budget, &mut self.batch);
             let mut relays = 0;

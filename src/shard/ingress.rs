@@ -15,7 +15,7 @@ use super::waits::Blocked;
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub(super) enum Pressure {
     Respect,
-    /// The last bytes of a connection: acted upon now or never.
+    /// The last bytes of a connection: acted upon all the same, once a switch lets them.
     Ignore,
 }
 
@@ -27,6 +27,13 @@ enum Stop {
     Blocked,
     /// The connection is over; the rest means nothing.
     Over,
+}
+
+/// Whether a connection that is taken over was parsed to its end.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(super) enum LastParse {
+    Done,
+    Waits,
 }
 
 /// What became of one packet.
@@ -73,9 +80,17 @@ impl Core {
         }
     }
 
-    /// Parses the last bytes of a connection that is taken over.
-    pub(super) fn parse_last(&mut self, key: Key, bytes: &[u8]) {
-        let _ = self.consume(key, bytes, Pressure::Ignore);
+    /// Parses the last bytes of a connection that is taken over. What waits for a switch is kept, and there is more to
+    /// parse once the connection is resumed.
+    #[must_use]
+    pub(super) fn parse_last(&mut self, key: Key, bytes: &[u8]) -> LastParse {
+        match self.consume(key, bytes, Pressure::Ignore) {
+            (used, Stop::Blocked) => {
+                self.keep(key, bytes[used..].to_vec());
+                LastParse::Waits
+            }
+            (_, Stop::Over | Stop::Incomplete { .. }) => LastParse::Done,
+        }
     }
 
     fn keep(&mut self, key: Key, partial: Vec<u8>) {
@@ -218,6 +233,25 @@ impl Core {
             connection.dirty = true;
             self.dirty.push(key);
         }
+    }
+
+    /// Stages acknowledgements that say no more than success.
+    pub(super) fn stage_acks(&mut self, key: Key, kind: AckKind, packet_ids: impl Iterator<Item = u16>) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(live) = connection.live() else { return };
+        let (version, packet_size_max) = (live.link.version, live.link.packet_size_max);
+        if wire::ack_packet_size(version, Reason::SUCCESS) > packet_size_max as usize {
+            return; // [MQTT-3.1.2-24] [MQTT-3.1.2-25]
+        }
+        connection.outbox.provide(&mut self.spare_buffers);
+        let out = connection.outbox.bytes_mut();
+        let mut count = 0;
+        for packet_id in packet_ids {
+            wire::encode_ack(out, version, kind, packet_id, Reason::SUCCESS);
+            count += 1;
+        }
+        self.counters[usize::from(self.id)].packets_sent_total.add(count);
+        self.mark_dirty(key);
     }
 
     /// Acknowledgements that say no more than success.
@@ -375,7 +409,11 @@ impl Core {
                 End::Refused(_, detail) => Some(detail),
                 End::TakenOver | End::Disconnected | End::DisconnectedWithWill | End::Lost => None,
             };
-            wire::encode_disconnect(connection.outbox.bytes_mut(), reason, text, packet_size_max);
+            let out = connection.outbox.bytes_mut();
+            let start = out.len();
+            wire::encode_disconnect(out, reason, text, packet_size_max);
+            let written = u64::from(out.len() > start);
+            self.counters[usize::from(self.id)].packets_sent_total.add(written);
         }
         let live = connection.live().map(|live| live.session);
         let step = if end == End::Lost { Closing::Abort } else { Closing::Flush };
@@ -395,7 +433,7 @@ impl Core {
             }
             Phase::Verifying { refusal, .. } => {
                 let late = (Reason::SERVER_BUSY, "the password was not verified in time");
-                let refusal = refusal.unwrap_or(late);
+                let refusal = refusal.as_deref().copied().unwrap_or(late);
                 self.refuse_login(key, refusal);
             }
             Phase::Waiting { session, .. } => {

@@ -42,7 +42,7 @@ impl Core {
         let values = [
             ("client", self.client_id(connection).into()),
             ("user", certified.or(connect.user_name).unwrap_or_default().into()),
-            ("address", connection.peer.into()),
+            ("address", connection.peer().into()),
             ("version", version.into()),
             ("keep_alive_s", Value::from(connect.keep_alive_s)),
             ("shard", Value::from(self.id)),
@@ -69,7 +69,7 @@ impl Core {
         let mut values = vec![
             ("client", self.client_id(connection).into()),
             ("user", user(connection).into()),
-            ("address", connection.peer.into()),
+            ("address", connection.peer().into()),
             ("why", why.into()),
         ];
         if let End::Refused(reason, _) = end {
@@ -84,7 +84,7 @@ impl Core {
         let values = [
             ("client", who.client_id.into()),
             ("user", who.user_name.into()),
-            ("address", connection.peer.into()),
+            ("address", connection.peer().into()),
             ("why", why.into()),
             ("code", reason.0.into()),
         ];
@@ -103,7 +103,7 @@ impl Core {
         let values = [
             ("client", Value::from(&*slot.client_id)),
             ("user", user(connection).into()),
-            ("address", connection.peer.into()),
+            ("address", connection.peer().into()),
             ("why", why.into()),
         ];
         log::event(Level::Warn, Kind::LimitReached, &values);
@@ -131,7 +131,7 @@ impl Core {
     pub(super) fn log_transport_failed(&self, connection: &Connection, why: &str) {
         let values = [
             ("client", self.client_id(connection).into()),
-            ("address", connection.peer.into()),
+            ("address", connection.peer().into()),
             ("why", why.into()),
         ];
         log::event(Level::Warn, Kind::Refused, &values);

@@ -156,7 +156,7 @@ impl Core {
             ("client", Value::from(&*slot.client_id)),
             ("user", slot.user.as_deref().unwrap_or_default().into()),
         ];
-        values.extend(connection.map(|connection| ("address", connection.peer.into())));
+        values.extend(connection.map(|connection| ("address", connection.peer().into())));
         values.extend([("why", "it missed messages".into()), ("dropped", missed.sum().into())]);
         values.extend(missed.reasons().map(|(reason, count)| (reason, count.into())));
         log::event(Level::Warn, Kind::LimitReached, &values);

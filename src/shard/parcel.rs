@@ -123,7 +123,7 @@ pub struct HandOff {
     pub peer: SocketAddr,
     /// Where it was accepted.
     pub listener: ListenerId,
-    pub identity: Option<Identity>,
+    pub identity: Option<Box<Identity>>,
     pub secure: Option<Box<Secure>>,
     /// CONNECT and whatever was read behind it.
     pub bytes: Vec<u8>,

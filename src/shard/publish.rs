@@ -109,11 +109,14 @@ impl Core {
             resolved.as_str()
         };
 
-        if self.shards > 1
-            && pressure == Pressure::Respect
-            && let Err(blocked) = self.admit(key, topic, publish.retain)
-        {
-            return Ok(Handled::Blocked(blocked));
+        if self.shards > 1 {
+            let admitted = match pressure {
+                Pressure::Respect => self.admit(key, topic, publish.retain),
+                Pressure::Ignore => self.admit_last(key, topic, publish.retain),
+            };
+            if let Err(blocked) = admitted {
+                return Ok(Handled::Blocked(blocked));
+            }
         }
 
         let counters = self.counters();
@@ -266,6 +269,17 @@ impl Core {
             Ok(()) // Both ways begin here.
         } else {
             self.switch(key, Mode::Direct)
+        }
+    }
+
+    /// The same for the last read of a connection that is taken over: no shard's saturation holds it up, but order does.
+    fn admit_last(&mut self, key: Key, topic: &str, retain: bool) -> Result<(), Blocked> {
+        match retain {
+            true if topic::shard_of(&self.keys, topic, self.shards) != self.id => {
+                self.switch(key, Mode::Owner)
+            }
+            true => Ok(()),
+            false => self.switch(key, Mode::Direct),
         }
     }
 

@@ -56,6 +56,7 @@ const SUMS: &[(&str, Pick)] = &[
     ("drops/send_buffer", |c| &c.dropped_send_buffer_total),
     ("drops/session_end", |c| &c.dropped_session_end_total),
     ("drops/too_large", |c| &c.dropped_too_large_total),
+    ("sessions/ended_queue_full", |c| &c.sessions_ended_queue_full_total),
     ("errors/protocol", |c| &c.protocol_errors_total),
     ("errors/keep_alive", |c| &c.keep_alive_timeouts_total),
     ("errors/connect_timeout", |c| &c.connect_timeouts_total),
@@ -118,7 +119,7 @@ impl Sys {
 
 impl Core {
     pub(super) fn sys_due(&mut self) {
-        self.timers.set(self.now + self.options.sys_interval_ms, Timer::Sys);
+        self.timers.set(self.now + self.options.sys_interval_ms, Timer::Sys.pack());
         self.prune_timers();
         self.publish_gauges();
         self.count_sessions();

@@ -6,6 +6,8 @@ use crate::io::{Io, ListenerId, ReadNow, ReceiveMode, Shutdown, Token};
 use crate::memory::{Class, Key};
 
 use super::connection::{Closing, Phase};
+use super::ingress::LastParse;
+use super::waits::Blocked;
 use super::{Core, Listener, Shard, Timer};
 
 /// Buffers that are kept for reuse, and the largest that is.
@@ -92,8 +94,9 @@ impl<I: Io> Shard<I> {
             Need::Receive(mode) => self.arm_receive(key, mode),
             Need::Cancel => self.cancel_receive(key),
             Need::LastRead => {
-                self.last_read(key);
-                self.core.finish_takeover(key);
+                if self.last_read(key) == LastParse::Done {
+                    self.core.finish_takeover(key);
+                }
             }
         }
     }
@@ -101,6 +104,10 @@ impl<I: Io> Shard<I> {
     fn arm_receive(&mut self, key: Key, mode: ReceiveMode) {
         let Some(connection) = self.core.connections.get_mut(key) else { return };
         connection.receive_armed = true;
+        if mode == ReceiveMode::Many && connection.live().is_some() {
+            // At home, and not going anywhere.
+            self.io.settle(&mut connection.socket);
+        }
         self.io.receive(&connection.socket, Token::new(key), mode);
         self.core.counters().receives_total.add(1);
     }
@@ -113,10 +120,10 @@ impl<I: Io> Shard<I> {
 
     /// Takes what the kernel already has for a connection that is being taken over, so that a DISCONNECT which was
     /// sent before the new CONNECT never turns into a will. Bounded by [`LAST_READ_MAX`].
-    fn last_read(&mut self, key: Key) {
+    fn last_read(&mut self, key: Key) -> LastParse {
         let core = &mut self.core;
         let max = LAST_READ_MAX;
-        let Some(connection) = core.connections.get_mut(key) else { return };
+        let Some(connection) = core.connections.get_mut(key) else { return LastParse::Done };
         let mut bytes = std::mem::take(&mut connection.partial);
         if connection.secure.is_some() {
             self.last_read_secure(key, &mut bytes, max);
@@ -131,7 +138,7 @@ impl<I: Io> Shard<I> {
             }
         }
         core.counters[usize::from(core.id)].bytes_received_total.add(read as u64);
-        core.parse_last(key, &bytes);
+        core.parse_last(key, &bytes)
     }
 
     fn tend_closing(&mut self, key: Key, step: Closing) {
@@ -216,7 +223,9 @@ impl Core {
             }
             Phase::Opening if idle && !connection.eof => Need::Receive(ReceiveMode::Once),
             Phase::Live(live) if live.taken_over => {
-                if idle {
+                if idle && matches!(live.blocked.as_deref(), Some(Blocked::Fence(_))) {
+                    Need::Nothing // a switch takes a moment; the deadline of the takeover is there for more
+                } else if idle {
                     Need::LastRead
                 } else if connection.receive_armed && !connection.cancel_in_flight {
                     Need::Cancel
@@ -296,7 +305,7 @@ impl Core {
         connection.deadline = at;
         if at < connection.timer_at {
             connection.timer_at = at;
-            self.timers.set(at, Timer::Connection(key));
+            self.timers.set(at, Timer::Connection(key).pack());
         }
     }
 

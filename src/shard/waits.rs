@@ -119,9 +119,11 @@ impl Core {
         let Some(live) = self.connections.get_mut(key).and_then(|connection| connection.live_mut()) else {
             return;
         };
-        live.blocked = Some(blocked);
-        self.waits.paused.push_back(key);
-        self.counters().pauses_total.add(1);
+        // One that is taken over may be paused already, for another reason.
+        if live.blocked.replace(Box::new(blocked)).is_none() {
+            self.waits.paused.push_back(key);
+            self.counters().pauses_total.add(1);
+        }
         self.mark_dirty(key);
     }
 
@@ -150,7 +152,7 @@ impl Core {
             let Some(live) = self.connections.get(key).and_then(|connection| connection.live()) else {
                 continue;
             };
-            let free = match &live.blocked {
+            let free = match live.blocked.as_deref() {
                 Some(Blocked::Mesh(shards)) => shards.intersection(self.links.full()).is_empty(),
                 Some(Blocked::Relay(owner)) => {
                     !self.links.full().contains(*owner)
@@ -174,6 +176,9 @@ impl Core {
         };
         live.blocked = None;
         live.last_packet_at = now;
+        if live.taken_over {
+            return self.mark_dirty(key); // its last read goes on
+        }
         self.parse(key, &[]);
         self.mark_dirty(key);
         let Some(connection) = self.connections.get(key) else { return };

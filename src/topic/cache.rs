@@ -13,7 +13,7 @@ use std::rc::Rc;
 
 use super::TextHasher;
 use super::routes::Route;
-use super::table::Table;
+use crate::memory::Table;
 
 #[derive(Debug)]
 pub(super) struct Cache {

@@ -22,7 +22,6 @@ mod routes;
 mod set;
 mod slots;
 mod subscription;
-mod table;
 mod trie;
 
 #[cfg(test)]

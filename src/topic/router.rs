@@ -12,10 +12,9 @@ use super::routes::Scratch;
 use super::set::SubscriptionSet;
 use super::slots::Slots;
 use super::subscription::{Options, Presence, Subscription, Target, Where};
-use super::table::Table;
 use super::trie::Trie;
 use super::{HashKeys, NONE, TextHasher};
-use crate::memory::{Key, ShardId};
+use crate::memory::{Key, ShardId, Table};
 
 /// Who wants what, as one shard knows it. In calling order: [`Router::subscribe`], [`Router::unsubscribe`],
 /// [`Router::set_presence`] and [`Router::drop_all`] for sessions at home here; [`Router::announcement`] and
@@ -136,6 +135,13 @@ impl Router {
             text_bytes: 0,
             hasher,
         }
+    }
+
+    /// Room for so many subscriptions, each with a filter of its own, before anything has to move.
+    pub fn with_room(mut self, subscriptions: usize) -> Router {
+        self.subscriptions.reserve(subscriptions);
+        self.filters.reserve(subscriptions);
+        self
     }
 
     /// Subscribes `session`, or gives the subscription that it has the new options. `filter` is the whole text, which

@@ -44,7 +44,7 @@ pub use packet::{Ack, Auth, Disconnect, Packet, decode, decode_publish};
 pub use properties::Properties;
 pub use publish::Publish;
 pub use reason::{DecodeError, Reason};
-pub use repeat::Repeat;
+pub use repeat::{Repeat, Repetition};
 pub use subscribe::{
     RetainHandling, Subscribe, SubscribeEntry, SubscribeFilters, Unsubscribe, UnsubscribeFilters,
 };

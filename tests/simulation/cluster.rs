@@ -122,6 +122,11 @@ impl Cluster {
         self.nodes[at].thread = Thread::Running;
     }
 
+    /// Whether a connection has left the shard that accepted it and has not been touched by its home.
+    pub fn is_handing_off(&self) -> bool {
+        self.sum(|c| &c.hand_offs_total) > self.world.borrow().tally().moved
+    }
+
     pub fn is_stopped(&self) -> bool {
         self.nodes.iter().all(|node| node.shard.is_stopped())
     }
@@ -145,17 +150,22 @@ impl Cluster {
         sums
     }
 
-    pub fn drops(&self, policy_ends_sessions: bool) -> Drops {
+    pub fn drops(&self) -> Drops {
         Drops {
-            messages: self.sum(|c| &c.dropped_send_buffer_total)
-                + self.sum(|c| &c.dropped_queue_full_total)
+            unqueued: self.sum(|c| &c.dropped_send_buffer_total),
+            queued: self.sum(|c| &c.dropped_queue_full_total)
                 + self.sum(|c| &c.dropped_queue_oldest_total)
-                + self.sum(|c| &c.dropped_memory_total)
-                + self.sum(|c| &c.dropped_too_large_total),
+                + self.sum(|c| &c.dropped_memory_total),
+            too_large: self.sum(|c| &c.dropped_too_large_total),
             retained: self.sum(|c| &c.dropped_retained_full_total),
             no_member: self.sum(|c| &c.dropped_no_member_total),
-            sessions: policy_ends_sessions,
+            sessions: self.policy_ended_sessions(),
         }
+    }
+
+    /// Sessions that the policy of full queues has ended so far; each is counted before anybody can see it.
+    pub fn policy_ended_sessions(&self) -> u64 {
+        self.sum(|c| &c.sessions_ended_queue_full_total)
     }
 
     /// Gauges that must be zero once nobody is left.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ringmq::metrics::Counters;
 
+use crate::oracle::Checker;
 use crate::plan::Plan;
 use crate::run::{Figures, Outcome, Verdict, execute};
 use crate::shrink::{Cut, shrink};
@@ -20,6 +21,7 @@ usage: scripts/simulate --seed N [--steps 0-3,9] [--calm]   one run, with its tr
        scripts/simulate --runs N [--from SEED] [--jobs N]   so many runs
        scripts/simulate --minutes N [--from SEED] [--jobs N]
        scripts/simulate --faults [NAME]                     each planted fault must be caught
+       scripts/simulate --coverage --runs N                 runs, and what of shard/ and session/ they reached
 exit codes: 0 fine, 10 crash, 11 wrong, 12 stuck, 2 not understood";
 
 const SHRINKING: Duration = Duration::from_secs(20);
@@ -69,6 +71,10 @@ fn parse(text: &str) -> Option<Options> {
 
 /// Carries a command line out; the exit code.
 pub fn command(text: &str) -> i32 {
+    if text.trim() == "--checkers" {
+        println!("checkers: {} io-rule rest assertion", Checker::NAMES.join(" "));
+        return 0;
+    }
     match parse(text) {
         None => {
             println!("{USAGE}");
@@ -98,45 +104,53 @@ fn one(seed: u64, cut: &Cut) -> i32 {
     outcome.verdict.exit_code()
 }
 
-/// Runs of one seed after the other, on several threads, until one fails.
+/// What came of many runs.
+pub struct Many {
+    pub runs: u64,
+    pub figures: Figures,
+    /// The lowest seed that failed.
+    pub failed: Option<(u64, Verdict)>,
+}
+
+/// Runs of one seed after the other, on several threads, until one fails, `runs` are done or the time has come.
+pub fn run_all(from: u64, runs: u64, jobs: usize, until: Option<Instant>) -> Many {
+    let (next, over) = (AtomicU64::new(0), AtomicBool::new(false));
+    let sum = Mutex::new(Many { runs: 0, figures: Figures::default(), failed: None });
+    let work = || {
+        while !over.load(Ordering::Relaxed) && until.is_none_or(|until| Instant::now() < until) {
+            let run = next.fetch_add(1, Ordering::Relaxed);
+            if run >= runs {
+                return;
+            }
+            let outcome = execute(&Plan::draw(from + run), &mut Trace::default());
+            let Ok(mut sum) = sum.lock() else { return };
+            sum.runs += 1;
+            sum.figures.add(&outcome.figures);
+            if outcome.verdict != Verdict::Fine
+                && sum.failed.as_ref().is_none_or(|(seed, _)| *seed > from + run)
+            {
+                over.store(true, Ordering::Relaxed);
+                sum.failed = Some((from + run, outcome.verdict));
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..jobs {
+            scope.spawn(work);
+        }
+    });
+    sum.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
 fn many(options: &Options) -> i32 {
     // Fresh seeds by default; the first one is in the output.
     let clock = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64);
     let from = options.from.unwrap_or(clock % 1_000_000_000 * 1_000);
     let jobs = options.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let until = options.minutes.map(|minutes| Instant::now() + Duration::from_secs_f64(minutes * 60.0));
-    let runs = options.runs.unwrap_or(u64::MAX);
     println!("seeds from {from}, {jobs} at a time");
-    let (next, over) = (AtomicU64::new(0), AtomicBool::new(false));
-    let sum = Mutex::new((0u64, Figures::default()));
-    let failed: Mutex<Option<(u64, Verdict)>> = Mutex::new(None);
     let (started, cpu) = (Instant::now(), cpu_seconds());
-    std::thread::scope(|scope| {
-        for _ in 0..jobs {
-            scope.spawn(|| {
-                while !over.load(Ordering::Relaxed) && until.is_none_or(|until| Instant::now() < until) {
-                    let run = next.fetch_add(1, Ordering::Relaxed);
-                    if run >= runs {
-                        return;
-                    }
-                    let outcome = execute(&Plan::draw(from + run), &mut Trace::default());
-                    if let Ok(mut sum) = sum.lock() {
-                        sum.0 += 1;
-                        sum.1.add(&outcome.figures);
-                    }
-                    if outcome.verdict != Verdict::Fine
-                        && let Ok(mut failed) = failed.lock()
-                        && failed.as_ref().is_none_or(|(seed, _)| *seed > from + run)
-                    {
-                        over.store(true, Ordering::Relaxed);
-                        *failed = Some((from + run, outcome.verdict));
-                    }
-                }
-            });
-        }
-    });
-    let (runs, figures) = sum.into_inner().unwrap_or_default();
-    let failed = failed.into_inner().ok().flatten();
+    let Many { runs, figures, failed } = run_all(from, options.runs.unwrap_or(u64::MAX), jobs, until);
     if options.brief {
         return match failed {
             None => 0,
@@ -173,16 +187,18 @@ fn print_figures(runs: u64, figures: &Figures, seconds: f64, cpu: f64) {
     let per_minute = |count: u64| count as f64 / cpu.max(0.001) * 60.0;
     println!("{runs} runs in {seconds:.1} s ({cpu:.1} s of CPU): {hours:.0} hours of simulated time");
     println!(
-        "{} messages published, {} delivered ({:.0} per CPU minute), {} turns, {} rests, {} facts checked",
+        "{} messages published, {} delivered ({:.0} per CPU minute), {} turns, {} rests",
         figures.published,
-        figures.received,
-        per_minute(figures.published + figures.received),
+        figures.clients.received,
+        per_minute(figures.published + figures.clients.received),
         figures.turns,
         figures.rests,
-        figures.checks
     );
-    let faults: Vec<String> = figures.faults.rows().map(|(name, count)| format!("{count} {name}")).collect();
-    println!("faults: {}", faults.join(", "));
+    let list = |rows: Vec<(&str, u64)>| {
+        rows.into_iter().map(|(name, count)| format!("{count} {name}")).collect::<Vec<_>>().join(", ")
+    };
+    println!("faults: {}", list(figures.faults()));
+    println!("{} facts checked: {}", figures.checks.total(), list(figures.checks.rows().collect()));
     let never: Vec<&str> = Counters::NAMES
         .iter()
         .zip(&figures.counters)
@@ -204,13 +220,37 @@ fn cpu_seconds() -> f64 {
 }
 
 impl Figures {
+    /// What went wrong on purpose, by kind: first what the kernel did, then what the run did.
+    pub fn faults(&self) -> Vec<(&'static str, u64)> {
+        let counter = |name: &str| {
+            let at = Counters::NAMES.iter().position(|other| *other == name);
+            at.and_then(|at| self.counters.get(at)).copied().unwrap_or(0)
+        };
+        let own = [
+            ("returns through another shard", self.clients.elsewhere),
+            ("clock jumps", self.jumps),
+            ("stops in the middle of a hand-off", self.stops_in_hand_off),
+            ("forbidden packets", self.clients.offences),
+            ("publishers paused by full rings", counter("pauses_total")),
+            ("accepts held by full hand-offs", counter("accept_holds_total")),
+            ("queues full", counter("dropped_queue_full_total") + counter("dropped_queue_oldest_total")),
+            ("send buffers full", counter("dropped_send_buffer_total")),
+            ("queue memory used up", counter("dropped_memory_total")),
+            ("sessions ended by full queues", counter("sessions_ended_queue_full_total")),
+            ("retained stores full", counter("dropped_retained_full_total")),
+        ];
+        self.faults.rows().chain(own).collect()
+    }
+
     fn add(&mut self, other: &Figures) {
         self.simulated_ms += other.simulated_ms;
         self.published += other.published;
-        self.received += other.received;
-        self.checks += other.checks;
+        self.clients.add(&other.clients);
+        self.checks.add(&other.checks);
         self.turns += other.turns;
         self.rests += other.rests;
+        self.jumps += other.jumps;
+        self.stops_in_hand_off += other.stops_in_hand_off;
         self.faults.add(&other.faults);
         if self.counters.is_empty() {
             self.counters = vec![0; other.counters.len()];

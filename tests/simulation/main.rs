@@ -7,11 +7,17 @@
 //! | `cluster` | all shards of a broker on one thread, over the simulated kernel |
 //! | `client`, `packet` | scripted clients with a codec of their own |
 //! | `oracle` | a naive broker's knowledge, and every check |
+//! | `counters` | the broker's counters beside what the kernel and the clients saw |
+//! | `faults` | faults that are planted to see whether they are caught |
+//! | `found` | seeds that once failed |
 //! | `shrink`, `trace`, `command` | what a person gets to see |
 
 mod client;
 mod cluster;
 mod command;
+mod counters;
+mod faults;
+mod found;
 mod oracle;
 mod packet;
 mod plan;
@@ -31,6 +37,19 @@ fn a_fixed_set_of_seeds() {
         std::process::exit(command::command(&text));
     }
     assert_eq!(command::command("--runs 300 --from 0"), 0, "the lines above replay it");
+}
+
+/// What is drawn has to happen, or nothing is shown by it.
+#[test]
+fn every_fault_happens_and_every_checker_looks() {
+    let jobs = std::thread::available_parallelism().map_or(1, usize::from);
+    let many = command::run_all(1_000, 300, jobs, None);
+    assert_eq!(many.failed, None);
+    let never = |rows: Vec<(&'static str, u64)>| {
+        rows.into_iter().filter(|(_, count)| *count == 0).map(|(name, _)| name).collect::<Vec<_>>()
+    };
+    assert_eq!(never(many.figures.faults()), [""; 0], "these never happened");
+    assert_eq!(never(many.figures.checks.rows().collect()), [""; 0], "these never looked at anything");
 }
 
 #[test]

@@ -114,6 +114,7 @@ pub enum Incoming {
     },
 }
 
+pub const PUBLISH: u8 = 3;
 pub const PUBACK: u8 = 4;
 pub const PUBREC: u8 = 5;
 pub const PUBREL: u8 = 6;

@@ -139,6 +139,8 @@ pub const TOPICS: [&str; 9] = ["a", "a/b", "a/b/c", "b", "a//", "r/1", "r/2", "s
 /// Topics that messages are retained on.
 pub const RETAINED: [usize; 3] = [5, 6, 1];
 pub const FILTERS: [&str; 11] = ["a", "a/b", "a/#", "+/b", "#", "+", "+/+/+", "r/1", "r/+", "b", "s/#"];
+/// The topics of a crowded run.
+const MET: [usize; 3] = [1, 5, 7];
 /// The filters of a crowded run.
 const CROWDED: [usize; 3] = [1, 7, 8];
 pub const SHARES: [&str; 4] = ["$share/g/s/#", "$share/g/s/1", "$share/h/s/+", "$share/h/a/b"];
@@ -151,11 +153,28 @@ impl Plan {
         let shards = *rng.pick(&[1, 2, 2, 3, 3, 4, 5, 6]);
         let ample = rng.below(2) == 0;
         let faults = if rng.below(6) == 0 { Faults::none() } else { Faults::draw(&mut rng) };
-        let limits = limits(&mut rng, ample);
+        let mut limits = limits(&mut rng, ample);
         let options = options(&mut rng);
         let count = rng.between(2, 9);
-        let clients: Vec<ClientPlan> = (0..count).map(|_| client(&mut rng)).collect();
-        let taste = Taste::draw(&mut rng);
+        let mut clients: Vec<ClientPlan> = (0..count).map(|_| client(&mut rng)).collect();
+        let mut taste = Taste::draw(&mut rng);
+        // From a generator of its own, so that runs without a focus are what they were before there was any.
+        let mut aside = Rng::new(seed ^ 0xF0C5_0000);
+        taste.focus = Focus::draw(&mut aside);
+        if let Some(focus) = taste.focus {
+            taste.weights = focus.weights();
+            taste.crowded = focus != Focus::Groups;
+            taste.burst = *aside.pick(&[1, 3]);
+        }
+        match taste.focus {
+            Some(Focus::Groups) => clients.iter_mut().for_each(|client| client.version = Version::V5),
+            Some(Focus::Overflow) => {
+                limits.queue_full = QueueFull::Disconnect;
+                limits.queue_messages_max = *aside.pick(&[1, 2, 3]);
+            }
+            Some(Focus::Returns | Focus::Churn) | None => {}
+        }
+        limits.packet_size_max = *aside.pick(&[2_048, 16_384]);
         let length = *rng.pick(&[10, 30, 60, 100, 160]);
         let mut steps: Vec<What> = Vec::new();
         let mut owners: Vec<Client> = Vec::new();
@@ -266,6 +285,53 @@ fn client(rng: &mut Rng) -> ClientPlan {
     }
 }
 
+/// What half of the runs are about: a few things again and again in the same place, where rules meet that otherwise do so
+/// once in thousands of runs.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+enum Focus {
+    /// Publishers come back on other connections and go on at once, with and without RETAIN.
+    Returns,
+    /// Subscriptions come and go while messages with and without RETAIN are under way.
+    Churn,
+    /// Members of share groups come and go.
+    Groups,
+    /// Queues run over, and wills go into the same queues.
+    Overflow,
+}
+
+impl Focus {
+    fn draw(rng: &mut Rng) -> Option<Focus> {
+        match rng.below(8) {
+            0 => Some(Focus::Returns),
+            1 => Some(Focus::Churn),
+            2 => Some(Focus::Groups),
+            3 => Some(Focus::Overflow),
+            _ => None,
+        }
+    }
+
+    fn weights(self) -> Vec<(usize, Kind)> {
+        let all = |connect, take_over, subscribe, share, unsubscribe, publish, leave| {
+            vec![
+                (connect, Kind::Connect),
+                (take_over, Kind::TakeOver),
+                (subscribe, Kind::Subscribe),
+                (share, Kind::Share),
+                (unsubscribe, Kind::Unsubscribe),
+                (publish, Kind::Publish),
+                (leave, Kind::Leave),
+                (2, Kind::Rest),
+            ]
+        };
+        match self {
+            Focus::Returns => all(10, 25, 5, 0, 0, 60, 2),
+            Focus::Churn => all(5, 1, 40, 0, 30, 60, 1),
+            Focus::Groups => all(20, 5, 0, 30, 15, 50, 15),
+            Focus::Overflow => all(25, 10, 5, 0, 0, 40, 20),
+        }
+    }
+}
+
 /// What this run likes to do: weights that make rare things common in some runs.
 struct Taste {
     weights: Vec<(usize, Kind)>,
@@ -273,6 +339,7 @@ struct Taste {
     crowded: bool,
     burst: usize,
     sizes: &'static [usize; 3],
+    focus: Option<Focus>,
 }
 
 #[derive(Copy, Clone)]
@@ -311,6 +378,7 @@ impl Taste {
             crowded: rng.below(3) == 0,
             burst: *rng.pick(&[1, 3, 12]),
             sizes: [&[0, 1, 20], &[0, 10, 200], &[30, 900, 1500]][rng.below(3)],
+            focus: None,
         }
     }
 
@@ -370,7 +438,7 @@ impl Taste {
             retain: rng.below(4) == 0,
             delay_s: if v5 { *rng.pick(&[0, 0, 3, 50]) } else { 0 },
         });
-        ConnectPlan {
+        let mut connect = ConnectPlan {
             shard: rng.below(usize::from(shards)) as u16,
             clean,
             expiry_s,
@@ -380,7 +448,23 @@ impl Taste {
             topic_alias_maximum: if v5 { *rng.pick(&[0, 1, 5]) } else { 0 },
             packet_size_maximum: if v5 && rng.below(10) == 0 { Some(*rng.pick(&[60, 500])) } else { None },
             eager: rng.below(3) == 0,
+        };
+        match self.focus {
+            Some(Focus::Returns) => connect.eager = true,
+            Some(Focus::Overflow) if client.version != Version::V31 => {
+                connect.clean = false;
+                connect.expiry_s = if v5 { 4_000 } else { u32::MAX };
+                connect.keep_alive_s = 0;
+                connect.will = Some(WillPlan {
+                    topic: *rng.pick(&MET),
+                    qos: rng.between(1, 2) as u8,
+                    retain: false,
+                    delay_s: if v5 { *rng.pick(&[0, 3, 50]) } else { 0 },
+                });
+            }
+            Some(_) | None => {}
         }
+        connect
     }
 
     fn subscribe(&self, rng: &mut Rng, client: &ClientPlan) -> What {
@@ -412,15 +496,19 @@ impl Taste {
 
     fn publish(&self, rng: &mut Rng, client: &ClientPlan) -> PublishPlan {
         let v5 = client.version.is_v5();
-        let retain = rng.below(4) == 0;
-        let topic = if retain {
-            *rng.pick(&RETAINED)
-        } else if self.crowded {
-            *rng.pick(&[1, 5, 7])
-        } else {
-            rng.below(TOPICS.len())
+        let (retain, often) = match self.focus {
+            Some(Focus::Returns | Focus::Churn) => (rng.below(2) == 0, true),
+            Some(Focus::Groups | Focus::Overflow) => (false, true),
+            None => (rng.below(4) == 0, false),
         };
-        let clear = retain && v5 && rng.below(3) == 0;
+        let topic = match self.focus {
+            Some(Focus::Returns) => *rng.pick(&[1, 1, 5]),
+            Some(Focus::Groups) => *rng.pick(&[7, 8]),
+            _ if retain => *rng.pick(&RETAINED),
+            _ if self.crowded => *rng.pick(&MET),
+            _ => rng.below(TOPICS.len()),
+        };
+        let clear = retain && v5 && rng.below(if often { 8 } else { 3 }) == 0;
         PublishPlan {
             topic,
             qos: rng.below(3) as u8,

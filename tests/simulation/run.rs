@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use ringmq::io::sim::{FaultCounts, Odds, Rng};
-use ringmq::limits::QueueFull;
 
-use crate::client::{Client, Env};
+use crate::client::{Client, Env, Sums};
 use crate::cluster::Cluster;
-use crate::oracle::{ConnIx, Drops, Millis, MsgId, Oracle, SessionIx, matches};
+use crate::counters::Witness;
+use crate::oracle::{Checker, Checks, ConnIx, Drops, Millis, MsgId, Oracle, SessionIx, matches};
 use crate::packet::Version;
-use crate::plan::{ClientPlan, ConnectPlan, Leave, Plan, PublishPlan, TOPICS, What};
+use crate::plan::{ClientPlan, ConnectPlan, Farewell, Leave, Plan, PublishPlan, TOPICS, What};
 use crate::trace::Trace;
 
 /// What became of a run.
@@ -50,10 +50,14 @@ impl Verdict {
 pub struct Figures {
     pub simulated_ms: u64,
     pub published: u64,
-    pub received: u64,
-    pub checks: u64,
+    pub clients: Sums,
+    pub checks: Checks,
     pub turns: u64,
     pub rests: u64,
+    /// Steps that moved the clock.
+    pub jumps: u64,
+    /// Shards that were told to stop while a connection was on its way home.
+    pub stops_in_hand_off: u64,
     pub faults: FaultCounts,
     /// Sums of the broker's counters, in their order.
     pub counters: Vec<u64>,
@@ -125,7 +129,7 @@ pub fn execute(plan: &Plan, trace: &mut Trace) -> Outcome {
                 .unwrap_or_default();
             let at = PANICKED_AT.with(|at| std::mem::take(&mut *at.borrow_mut()));
             // A broken rule of the kernel boundary is found by an assertion of the fake, but it is no crash.
-            if text.starts_with("io rule") {
+            if text.starts_with("io-rule") {
                 Verdict::Wrong(text)
             } else {
                 Verdict::Crash(format!("{text}\n{at}"))
@@ -152,7 +156,6 @@ impl<'a> Run<'a> {
         clients[watcher].name = "watcher".into();
         let mut oracle = Oracle::new(names, plan.limits.session_expiry_max_s);
         oracle.now = 1_000;
-        oracle.drops.sessions = plan.limits.queue_full == QueueFull::Disconnect;
         let cluster = Cluster::new(plan, &mut rng, oracle.now);
         Run { plan, rng, cluster, clients, watcher, oracle, trace, figures, resting: false, stopping: false }
     }
@@ -161,8 +164,8 @@ impl<'a> Run<'a> {
         let result = self.all();
         self.figures.simulated_ms = self.oracle.now;
         self.figures.published = self.oracle.messages.len() as u64;
-        self.figures.received = self.clients.iter().map(|client| client.received).sum();
-        self.figures.checks = self.oracle.checks;
+        self.figures.clients = self.sums();
+        self.figures.checks = self.oracle.checks.clone();
         self.figures.turns = self.cluster.sum(|c| &c.turns_total);
         self.figures.faults = self.cluster.world.borrow().fault_counts();
         self.figures.counters = self.cluster.counter_values();
@@ -171,7 +174,7 @@ impl<'a> Run<'a> {
                 let found = self.cluster.end();
                 match found.first() {
                     None => Verdict::Fine,
-                    Some(_) => Verdict::Wrong(found.join("\n")),
+                    Some(_) => Verdict::Wrong(format!("{}: {}", Checker::Left.name(), found.join("\n"))),
                 }
             }
             Err(Failure::Wrong) => Verdict::Wrong(self.oracle.wrong.join("\n")),
@@ -184,6 +187,7 @@ impl<'a> Run<'a> {
             match &step.what {
                 What::Jump { ms } => {
                     self.note(|| format!("-- {} ms pass", ms));
+                    self.figures.jumps += 1;
                     self.advance(*ms);
                 }
                 What::Rest => self.rest_and_check()?,
@@ -203,6 +207,7 @@ impl<'a> Run<'a> {
     }
 
     fn with<T>(&mut self, client: usize, act: impl FnOnce(&mut Client, &mut Env<'_>) -> T) -> T {
+        self.oracle.drops.sessions = self.cluster.policy_ended_sessions();
         let mut world = self.cluster.world.borrow_mut();
         let mut env = Env {
             world: &mut world,
@@ -340,7 +345,34 @@ impl<'a> Run<'a> {
     }
 
     fn drops(&self) -> Drops {
-        self.cluster.drops(self.plan.limits.queue_full == QueueFull::Disconnect)
+        self.cluster.drops()
+    }
+
+    fn sums(&self) -> Sums {
+        let mut sums = Sums::default();
+        for client in &self.clients {
+            sums.add(&client.sums);
+        }
+        sums
+    }
+
+    /// `stored` is what the retained store holds, where it was just looked at.
+    fn check_counters(&mut self, stored: Option<usize>) {
+        let charged = self.cluster.live().iter().map(|live| live.retained_bytes).sum();
+        let world = self.cluster.world.borrow();
+        let witness = Witness {
+            plan: self.plan,
+            tally: world.tally(),
+            faults: world.fault_counts(),
+            clients: self.sums(),
+            connected: self.connected().len() as u64,
+            open: world.open_sockets() as u64,
+            charged,
+            stored: stored.map(|stored| stored as u64),
+            values: self.cluster.counter_values(),
+        };
+        drop(world);
+        witness.check(&mut self.oracle);
     }
 
     fn connected(&self) -> Vec<(SessionIx, ConnIx)> {
@@ -356,6 +388,7 @@ impl<'a> Run<'a> {
         self.oracle.takeover_may_force = self.cluster.sum(|c| &c.takeovers_forced_total) > 0;
         let (connected, drops) = (self.connected(), self.drops());
         self.oracle.at_rest(&connected, drops);
+        self.check_counters(None);
         self.sound()?;
         self.look_at_store(&connected)
     }
@@ -378,6 +411,10 @@ impl<'a> Run<'a> {
             .filter(|(_, id)| !self.oracle.messages[*id].payload.is_empty())
             .collect();
         self.oracle.store_at_rest(&seen, connected);
+        // With $SYS the server's own topics are in it as well, and what expired goes some time later.
+        let exact = self.plan.options.sys_interval_ms == 0
+            && self.oracle.messages.iter().all(|message| message.expiry_s.is_none());
+        self.check_counters(exact.then_some(seen.len()));
         self.with(watcher, |client, env| client.leave(env, Leave::Disconnect));
         self.rest()?;
         self.sound()
@@ -469,21 +506,46 @@ impl<'a> Run<'a> {
                 live.timers,
                 live.mesh,
             ];
-            self.oracle.check(left.iter().all(|count| *count == 0), |_| {
+            self.oracle.check(Checker::Left, left.iter().all(|count| *count == 0), |_| {
                 format!("shard {at} keeps {live:?} although nobody is left")
             });
         }
         let gauges = self.cluster.gauges_left();
-        self.oracle.check(gauges.is_empty(), |_| format!("gauges are not back at zero: {gauges:?}"));
+        self.oracle
+            .check(Checker::Left, gauges.is_empty(), |_| format!("gauges are not back at zero: {gauges:?}"));
         let open = self.cluster.world.borrow().open_sockets();
-        self.oracle.check(open == 0, |_| format!("{open} sockets are open although nobody is left"));
+        self.oracle
+            .check(Checker::Left, open == 0, |_| format!("{open} sockets are open although nobody is left"));
+    }
+
+    /// Half of the clients connect anew, so that a stop finds connections on every part of their way.
+    fn come_back_at_once(&mut self) -> Result<()> {
+        for client in 0..self.watcher {
+            if self.rng.below(2) == 0 {
+                continue;
+            }
+            let clean = self.clients[client].version() == Version::V31;
+            let plan = self.connection(if clean { 0 } else { 60 }, clean);
+            let what = match self.clients[client].is_connected() {
+                true => What::TakeOver(Farewell::Nothing, plan),
+                false => What::Connect(plan),
+            };
+            self.with(client, |client, env| client.step(env, &what));
+            let gap = self.rng.below(30);
+            self.work(gap)?;
+        }
+        Ok(())
     }
 
     /// All shards are told to stop, one after the other, while everything goes on.
     fn stop(&mut self) -> Result<()> {
+        if self.plan.stop_at_once {
+            self.come_back_at_once()?;
+        }
         self.note(|| "-- stop".into());
         self.stopping = true;
         for at in 0..self.cluster.len() {
+            self.figures.stops_in_hand_off += u64::from(self.cluster.is_handing_off());
             self.cluster.stop(at, self.oracle.now);
             let gap = self.rng.below(self.plan.gap + 1);
             self.work(gap)?;

@@ -65,8 +65,9 @@ impl Cut {
 /// What makes two failures the same: the kind, and the words without names and numbers.
 fn signature(verdict: &Verdict) -> String {
     let first = verdict.text().lines().next().unwrap_or_default();
-    let words =
-        first.split_whitespace().filter(|word| word.chars().all(|c| c.is_ascii_alphabetic() || c == ','));
+    let words = first
+        .split_whitespace()
+        .filter(|word| word.chars().all(|c| c.is_ascii_alphabetic() || ",:-".contains(c)));
     format!("{} {}", verdict.kind(), words.take(6).collect::<Vec<_>>().join(" "))
 }
 

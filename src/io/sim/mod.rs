@@ -22,7 +22,7 @@ use crate::memory::{OutBatch, ShardId};
 
 pub use faults::{Fault, FaultCounts, Faults};
 pub use rng::{Odds, Rng};
-pub use world::{ClientRead, Endpoint, World};
+pub use world::{ClientRead, Endpoint, Tally, World};
 
 /// What a buffer holds once it was given back.
 const POISON: u8 = 0xDD;
@@ -107,7 +107,7 @@ impl Io for SimIo {
     fn completions(&mut self, into: &mut Vec<Completion>) {
         assert_eq!(
             self.lent, 0,
-            "io rule: shard {} kept receive buffers over the end of its turn",
+            "io-rule: shard {} kept receive buffers over the end of its turn",
             self.shard
         );
         let taken = self.world.borrow_mut().take_completions(self.shard);

@@ -1,7 +1,7 @@
 //! The simulated kernel of all shards: connections, operations in flight, completions that wait to be taken.
 //!
 //! One thread, no clock: things happen in [`World::progress`], as far and in the order that the random numbers say.
-//! Asserts the rules of the trait on the shards; a broken rule is a panic whose text starts with "io rule".
+//! Asserts the rules of the trait on the shards; a broken rule is a panic whose text starts with "io-rule".
 
 mod progress;
 
@@ -110,11 +110,25 @@ struct Core {
     slots: Vec<Slot>,
 }
 
+/// What the kernel did for all shards together, beside which their counters must stand.
+#[derive(Copy, Clone, Default, PartialEq, Eq, Debug)]
+pub struct Tally {
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Bytes that shards received.
+    pub received: u64,
+    /// Bytes that the kernel took from shards, as it told them.
+    pub sent: u64,
+    /// Connections that were used by another shard than before.
+    pub moved: u64,
+}
+
 /// The simulated kernel of all shards.
 #[derive(Debug)]
 pub struct World {
     pub faults: Faults,
     counts: FaultCounts,
+    tally: Tally,
     rng: Rng,
     sockets: Vec<Socket>,
     listeners: Vec<Listener>,
@@ -126,6 +140,7 @@ impl World {
         let core = || Core { queue: VecDeque::new(), slots: vec![Slot::default(); faults.buffers] };
         World {
             counts: FaultCounts::default(),
+            tally: Tally::default(),
             rng: Rng::new(seed),
             sockets: Vec::new(),
             listeners: Vec::new(),
@@ -136,6 +151,10 @@ impl World {
 
     pub fn fault_counts(&self) -> FaultCounts {
         self.counts
+    }
+
+    pub fn tally(&self) -> Tally {
+        self.tally
     }
 
     // What clients do.
@@ -232,7 +251,7 @@ impl World {
     /// A shard is no more: its listening sockets go, and who waits in their backlogs is reset.
     pub fn close_listeners(&mut self, shard: ShardId) {
         for listener in self.listeners.iter_mut().filter(|listener| listener.shard == shard) {
-            assert!(!listener.armed, "io rule: {:?} of shard {shard} still accepts at its end", listener.id);
+            assert!(!listener.armed, "io-rule: {:?} of shard {shard} still accepts at its end", listener.id);
             for socket in listener.backlog.drain(..) {
                 self.sockets[socket].link.shard_close();
                 self.sockets[socket].link.fail(false);
@@ -342,7 +361,7 @@ impl World {
     pub(super) fn accept(&mut self, shard: ShardId, id: ListenerId) {
         let at = self.listener(shard, id);
         let listener = &mut self.listeners[at];
-        assert!(!listener.armed, "io rule: shard {shard} accepts twice on {id:?}");
+        assert!(!listener.armed, "io-rule: shard {shard} accepts twice on {id:?}");
         listener.armed = true;
     }
 
@@ -356,16 +375,17 @@ impl World {
         let socket = &mut self.sockets[number];
         assert!(
             socket.accepted && !socket.link.shard_is_closed(),
-            "io rule: socket {number} used after close"
+            "io-rule: socket {number} used after close"
         );
         if socket.shard != shard {
             let idle = socket.receive.is_none() && socket.send.is_none() && socket.cancel.is_none();
             assert!(
                 idle && socket.untaken == 0,
-                "io rule: socket {number} moved from shard {} to {shard} with operations in flight",
+                "io-rule: socket {number} moved from shard {} to {shard} with operations in flight",
                 socket.shard
             );
             socket.shard = shard;
+            self.tally.moved += 1;
         }
         socket
     }
@@ -378,7 +398,7 @@ impl World {
     pub(super) fn receive(&mut self, shard: ShardId, number: usize, token: Token, mode: ReceiveMode) {
         let untaken = self.is_untaken(shard, Stream::Receive(number));
         let socket = self.used(shard, number);
-        assert!(socket.receive.is_none() && !untaken, "io rule: second receive on socket {number}");
+        assert!(socket.receive.is_none() && !untaken, "io-rule: second receive on socket {number}");
         socket.receive = Some(Receive { token, mode, cancelled: false });
         socket.token = Some(token);
     }
@@ -387,9 +407,9 @@ impl World {
     pub(super) fn receive_cancel(&mut self, shard: ShardId, token: Token) {
         let named = |s: &&mut Socket| s.shard == shard && s.token == Some(token) && !s.link.shard_is_closed();
         let Some(socket) = self.sockets.iter_mut().find(named) else {
-            panic!("io rule: cancel of {token:?}, which never was on an open socket")
+            panic!("io-rule: cancel of {token:?}, which never was on an open socket")
         };
-        assert!(socket.cancel.is_none(), "io rule: second cancel of {token:?}");
+        assert!(socket.cancel.is_none(), "io-rule: second cancel of {token:?}");
         socket.cancel = Some(token);
         if let Some(receive) = &mut socket.receive {
             receive.cancelled = true;
@@ -397,10 +417,10 @@ impl World {
     }
 
     pub(super) fn send(&mut self, shard: ShardId, number: usize, token: Token, batch: OutBatch) {
-        assert!(batch.remaining() > 0, "io rule: empty batch for socket {number}");
+        assert!(batch.remaining() > 0, "io-rule: empty batch for socket {number}");
         let untaken = self.is_untaken(shard, Stream::Send(number));
         let socket = self.used(shard, number);
-        assert!(socket.send.is_none() && !untaken, "io rule: second send on socket {number}");
+        assert!(socket.send.is_none() && !untaken, "io-rule: second send on socket {number}");
         socket.send = Some(Send { token, batch, taken: 0 });
     }
 
@@ -423,11 +443,12 @@ impl World {
         let socket = self.used(shard, number);
         assert!(
             socket.receive.is_none() && !untaken,
-            "io rule: socket {number} read beside a receive in flight"
+            "io-rule: socket {number} read beside a receive in flight"
         );
         if max > 0 && socket.link.shard_readable() > 0 {
             let from = into.len();
             into.extend(socket.link.shard_read(max));
+            self.tally.received += (into.len() - from) as u64;
             return ReadNow::Bytes(into.len() - from);
         }
         match socket.link.shard_silence() {
@@ -444,7 +465,7 @@ impl World {
                 && socket.send.is_none()
                 && socket.cancel.is_none()
                 && socket.untaken == 0,
-            "io rule: socket {number} closed with operations in flight: {socket:?}"
+            "io-rule: socket {number} closed with operations in flight: {socket:?}"
         );
         socket.link.shard_close();
     }
@@ -452,7 +473,7 @@ impl World {
     pub(super) fn doorbell(&mut self, from: ShardId, to: ShardId) {
         assert!(
             usize::from(to) < self.cores.len(),
-            "io rule: shard {from} rings shard {to}, which does not exist"
+            "io-rule: shard {from} rings shard {to}, which does not exist"
         );
         self.push(to, Stream::Doorbell, Pending::Doorbell);
     }
@@ -491,7 +512,7 @@ impl World {
     pub(super) fn replenish(&mut self, shard: ShardId, buffer: Buffer) {
         let slot = &mut self.cores[usize::from(shard)].slots[usize::from(buffer.id)];
         let lent = slot.lent.iter().position(|&(offset, len)| (offset, len) == (buffer.offset, buffer.len));
-        let Some(lent) = lent else { panic!("io rule: {buffer:?} given back twice or never lent") };
+        let Some(lent) = lent else { panic!("io-rule: {buffer:?} given back twice or never lent") };
         slot.lent.swap_remove(lent);
         if slot.lent.is_empty() && (slot.retired || slot.filled == self.faults.buffer_bytes) {
             *slot = Slot::default();

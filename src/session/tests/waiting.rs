@@ -38,6 +38,30 @@ fn mqtt_3_1_2_24_and_25_a_packet_too_large_counts_as_delivered() {
     assert_eq!(bench.session.inflight_len(), 1);
 }
 
+/// The client has it from the connection before, and waits for PUBREL: under a Packet Identifier that is simply free again
+/// it would take another message for a repetition.
+#[test]
+fn mqtt_4_3_3_10_a_qos_2_message_too_large_to_be_sent_again_is_released() {
+    let mut bench = Bench::new();
+    bench.connect(Version::V5, Maxima::NONE);
+    assert_eq!(bench.deliver(message("t", &[0; 50]), at(ExactlyOnce)), SENT);
+    let packet_id = bench.sent()[0].publish().packet_id;
+    bench.disconnect();
+    bench.connect(Version::V5, Maxima { packet_size: 30, ..Maxima::NONE });
+    assert_eq!(bench.pump(), Pumped { published: 0, released: 1, more: More::Nothing });
+    assert_eq!(bench.sent(), [Sent::PubRel(packet_id)]);
+    assert_eq!(bench.drops, Drops { packet_too_large: 1, ..Drops::default() });
+    // It is owed until PUBCOMP, on the next connection too.
+    bench.disconnect();
+    bench.connect(Version::V5, Maxima::NONE);
+    assert_eq!(bench.pump(), Pumped { published: 0, released: 1, more: More::Nothing });
+    assert_eq!(bench.sent(), [Sent::PubRel(packet_id)]);
+    assert_eq!(bench.deliver(message("t", &[0; 10]), at(ExactlyOnce)), SENT);
+    assert_ne!(bench.sent()[0].publish().packet_id, packet_id);
+    assert_eq!(bench.pubcomp(packet_id), Acked::Completed);
+    assert_eq!(bench.session.inflight_len(), 1);
+}
+
 #[test]
 fn mqtt_3_3_2_5_a_message_whose_time_is_over_is_deleted_before_its_first_sending() {
     let mut bench = Bench::new();

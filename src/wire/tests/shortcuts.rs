@@ -6,7 +6,8 @@ use proptest::prelude::*;
 use super::{LIMITS, Packet, VERSIONS};
 use crate::wire::testing::PublishSpec;
 use crate::wire::{
-    Ack, AckKind, NextFrame, PlainAcks, Qos, Reason, Repeat, Version, decode, decode_publish, next_frame,
+    Ack, AckKind, NextFrame, PlainAcks, Qos, Reason, Repeat, Repetition, Version, decode, decode_publish,
+    next_frame,
 };
 
 const SIZE_MAX: u32 = 300;
@@ -23,10 +24,10 @@ fn version() -> impl Strategy<Value = Version> {
     prop::sample::select(VERSIONS.to_vec())
 }
 
-/// A PUBLISH of QoS 0 on one of two topics, and now and then something else.
-fn publish(version: Version) -> impl Strategy<Value = Vec<u8>> {
+/// A PUBLISH of one QoS on one of few topics, and now and then something else.
+fn publish(version: Version, qos: Qos) -> impl Strategy<Value = Vec<u8>> {
     let topic = prop::sample::select(vec!["a/b", "a/b", "a/b", "a/c", "a/bc"]);
-    let qos = prop::sample::select(vec![Qos::AtMostOnce, Qos::AtMostOnce, Qos::AtMostOnce, Qos::AtLeastOnce]);
+    let qos = prop::sample::select(vec![qos, qos, qos, Qos::AtLeastOnce]);
     let len = prop_oneof![4 => Just(5usize), 2 => 0usize..8, 1 => 110usize..140, 1 => 280usize..310];
     (topic, qos, len, prop::bool::weighted(0.1), 0usize..20).prop_map(
         move |(topic, qos, len, retain, damage)| {
@@ -51,7 +52,7 @@ fn check_repeat(version: Version, input: &[u8]) -> Result<usize, TestCaseError> 
     let known = decode_publish(version, &frame, &LIMITS, model.topic).unwrap();
     prop_assert_eq!(known, model);
     let Some(repeat) = Repeat::of(version, &frame, packet, &model) else {
-        let simple = model.qos == Qos::AtMostOnce && !model.retain && model.properties.is_empty();
+        let simple = !model.retain && model.properties.is_empty();
         prop_assert!(!(simple && frame.is_shortest() && model.topic_alias == 0 && model.expiry_s.is_none()));
         return Ok(0);
     };
@@ -63,15 +64,21 @@ fn check_repeat(version: Version, input: &[u8]) -> Result<usize, TestCaseError> 
                 let Ok(NextFrame::Frame(frame)) = next_frame(rest, SIZE_MAX, version.length_form()) else {
                     unreachable!("it was decoded");
                 };
-                let bare = frame.body.len()
-                    == repeat.topic().len() + 2 + publish.payload.len() + usize::from(version == Version::V5);
-                (bare && frame.is_shortest()).then_some((len, publish.payload.len()))
+                let packet_id_len = if publish.qos == Qos::AtMostOnce { 0 } else { 2 };
+                let properties_len = usize::from(version == Version::V5);
+                let head_len = 2 + repeat.topic().len() + packet_id_len + properties_len;
+                let payload_len = publish.payload.len();
+                (frame.body.len() == head_len + payload_len && frame.is_shortest()).then_some(Repetition {
+                    len,
+                    payload_len,
+                    packet_id: publish.packet_id,
+                })
             }
             _ => None,
         };
         prop_assert_eq!(found, expected, "{:02x?} after {:02x?}", rest, packet);
-        let Some((len, _)) = found else { break };
-        rest = &rest[len..];
+        let Some(found) = found else { break };
+        rest = &rest[found.len..];
         count += 1;
     }
     let taken = &input[len..input.len() - rest.len()];
@@ -83,8 +90,9 @@ fn check_repeat(version: Version, input: &[u8]) -> Result<usize, TestCaseError> 
 proptest! {
     #[test]
     fn repetitions_are_what_the_decoder_would_have_found(
-        (version, packets) in version().prop_flat_map(|version| {
-            (Just(version), prop::collection::vec(publish(version), 1..8))
+        (version, packets) in (version(), 0u8..3).prop_flat_map(|(version, qos)| {
+            let qos = Qos::from_bits(qos).unwrap();
+            (Just(version), prop::collection::vec(publish(version, qos), 1..8))
         }),
         cut in 0usize..12,
     ) {
@@ -141,7 +149,9 @@ proptest! {
 #[test]
 fn equal_packets_are_repetitions() {
     for version in VERSIONS {
-        let packet = PublishSpec::new(version, Qos::AtMostOnce, "some/topic").encode();
-        assert_eq!(check_repeat(version, &packet.repeat(20)).unwrap(), 19);
+        for qos in [Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce] {
+            let packet = PublishSpec::new(version, qos, "some/topic").encode();
+            assert_eq!(check_repeat(version, &packet.repeat(20)).unwrap(), 19);
+        }
     }
 }

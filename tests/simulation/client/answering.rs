@@ -4,9 +4,15 @@ use super::*;
 
 impl Client {
     pub(super) fn incoming(&mut self, env: &mut Env<'_>, incoming: Incoming) {
+        match incoming {
+            Incoming::Publish(_) => self.sums.received += 1,
+            _ => self.sums.answers += 1,
+        }
         let Some(conn) = &mut self.conn else { return };
         if !conn.accepted && !matches!(incoming, Incoming::ConnAck { .. }) {
-            return env.oracle.fail(format!("{} got {incoming:?} before CONNACK", self.name));
+            return env
+                .oracle
+                .fail(Checker::Answers, format!("{} got {incoming:?} before CONNACK", self.name));
         }
         match incoming {
             Incoming::ConnAck { session_present, code, properties } => {
@@ -24,9 +30,11 @@ impl Client {
                         self.acknowledged.extend(begun);
                         env.trace.line(env.oracle, || format!("{} got SUBACK {codes:02x?}", self.name));
                     }
-                    other => env
-                        .oracle
-                        .fail(format!("{} got SUBACK {packet_id} {codes:?}, expected {other:?}", self.name)),
+                    other => {
+                        let what =
+                            format!("{} got SUBACK {packet_id} {codes:?}, expected {other:?}", self.name);
+                        env.oracle.fail(Checker::Answers, what);
+                    }
                 }
             }
             Incoming::UnsubAck { packet_id, codes } => {
@@ -39,12 +47,15 @@ impl Client {
                         env.trace.line(env.oracle, || format!("{} got UNSUBACK {codes:02x?}", self.name));
                     }
                     other => {
-                        env.oracle.fail(format!("{} got UNSUBACK {packet_id}, expected {other:?}", self.name))
+                        let what = format!("{} got UNSUBACK {packet_id}, expected {other:?}", self.name);
+                        env.oracle.fail(Checker::Answers, what);
                     }
                 }
             }
             Incoming::PingResp => {
-                env.oracle.check(conn.pings > 0, |_| format!("{} got PINGRESP unasked", self.name));
+                env.oracle.check(Checker::Answers, conn.pings > 0, |_| {
+                    format!("{} got PINGRESP unasked", self.name)
+                });
                 conn.pings = conn.pings.saturating_sub(1);
             }
             Incoming::Disconnect { code } => conn.disconnect_code = Some(code),
@@ -56,19 +67,21 @@ impl Client {
         let Some(conn) = &mut self.conn else { return };
         if conn.accepted || code != 0 {
             let stopping = env.stopping && !conn.accepted;
-            return env.oracle.check(stopping, |_| format!("{} got CONNACK {code:#x}", self.name));
+            return env
+                .oracle
+                .check(Checker::Connection, stopping, |_| format!("{} got CONNACK {code:#x}", self.name));
         }
         let number = |id| packet::number(properties, id);
         conn.server_receive_maximum = match version {
             Version::V5 => number(packet::RECEIVE_MAXIMUM).unwrap_or(65_535) as usize,
-            // Not told; more than this would be closed.
-            Version::V31 | Version::V311 => usize::from(env.limits.receive_maximum),
+            // Not told of any, and not held to any.
+            Version::V31 | Version::V311 => 65_535,
         };
         conn.server_alias_maximum = number(packet::TOPIC_ALIAS_MAXIMUM).unwrap_or(0);
         let asked = conn.plan.expiry_s;
         let granted = number(packet::SESSION_EXPIRY_INTERVAL).unwrap_or(asked);
         let expected = asked.min(env.limits.session_expiry_max_s);
-        env.oracle.check(granted == expected || !version.is_v5(), |_| {
+        env.oracle.check(Checker::Answers, granted == expected || !version.is_v5(), |_| {
             format!(
                 "{} asked for an expiry of {asked} s, was granted {granted} s, not {expected} s",
                 self.name
@@ -104,7 +117,7 @@ impl Client {
             }
             out.sent_on = conn.ix;
             if out.released {
-                conn.out.extend(packet::ack(version, packet::PUBREL, out.packet_id, 0));
+                conn.say(&mut self.sums, packet::ack(version, packet::PUBREL, out.packet_id, 0));
                 continue;
             }
             env.oracle.sent_again(out.message, conn.ix);
@@ -124,16 +137,15 @@ impl Client {
                 properties,
                 payload: m.payload.clone(),
             };
-            conn.out.extend(packet::publish(version, &publish));
+            conn.say(&mut self.sums, packet::publish(version, &publish));
         }
     }
 
     pub(super) fn published(&mut self, env: &mut Env<'_>, mut publish: Publish) {
-        self.received += 1;
         let Some(conn) = &mut self.conn else { return };
         if let Some(alias) = packet::number(&publish.properties, packet::TOPIC_ALIAS) {
             let within = (1..=u32::from(conn.plan.topic_alias_maximum)).contains(&alias);
-            env.oracle.check(within, |_| format!("{} got alias {alias}", self.name));
+            env.oracle.check(Checker::Flow, within, |_| format!("{} got alias {alias}", self.name));
             if publish.topic.is_empty() {
                 publish.topic = conn.aliases_in.get(&alias).cloned().unwrap_or_default();
             } else {
@@ -148,9 +160,10 @@ impl Client {
         let known = qos > 0 && self.unfinished.contains_key(&packet_id);
         let repeat = qos == 2 && self.incoming.contains(&packet_id);
         if qos > 0 {
-            env.oracle
-                .check(!publish.dup || conn.continues, |_| format!("{} got DUP in a new session", self.name));
-            env.oracle.check(publish.dup || !known, |_| {
+            env.oracle.check(Checker::PacketId, !publish.dup || conn.continues, |_| {
+                format!("{} got DUP in a new session", self.name)
+            });
+            env.oracle.check(Checker::PacketId, publish.dup || !known, |_| {
                 format!(
                     "{} got packet identifier {packet_id} again before it was acknowledged: {publish:?}",
                     self.name
@@ -158,7 +171,7 @@ impl Client {
             });
             conn.in_flight.insert(packet_id);
             let allowed = conn.plan.receive_maximum.unwrap_or(u16::MAX).min(env.limits.send_maximum);
-            env.oracle.check(conn.in_flight.len() <= usize::from(allowed), |_| {
+            env.oracle.check(Checker::Flow, conn.in_flight.len() <= usize::from(allowed), |_| {
                 format!("{} has {} in flight, allowed {allowed}", self.name, conn.in_flight.len())
             });
         }
@@ -168,6 +181,7 @@ impl Client {
             session: conn.session,
             topic: &topic,
             publish: &publish,
+            v5: self.plan.version.is_v5(),
             repeat,
         };
         let message = env.oracle.received(&delivery);
@@ -190,7 +204,7 @@ impl Client {
         }
         let before = self.unfinished.insert(packet_id, message);
         if let Some(before) = before {
-            env.oracle.check(before == message, |_| {
+            env.oracle.check(Checker::PacketId, before == message, |_| {
                 format!(
                     "{}: packet identifier {packet_id} stood for {before:?} and now for {message:?}",
                     self.name
@@ -202,7 +216,7 @@ impl Client {
     pub(super) fn released(&mut self, env: &mut Env<'_>, packet_id: u16, code: u8) {
         let Some(conn) = &mut self.conn else { return };
         let known = self.incoming.remove(&packet_id);
-        env.oracle.check(known || conn.continues, |_| {
+        env.oracle.check(Checker::PacketId, known || conn.continues, |_| {
             format!("{} got PUBREL {packet_id} (code {code:#x}) for nothing", self.name)
         });
         // On a resumed connection it counts against what the broker may have in flight until it is finished.
@@ -221,9 +235,8 @@ impl Client {
         let at = self.outgoing.iter().position(fits);
         let Some(at) = at.filter(|&at| self.outgoing[at].packet_id == packet_id) else {
             let open = format!("{:?}", self.outgoing);
-            return env
-                .oracle
-                .fail(format!("{} got acknowledgement {kind} of {packet_id}, open: {open}", self.name));
+            let what = format!("{} got acknowledgement {kind} of {packet_id}, open: {open}", self.name);
+            return env.oracle.fail(Checker::Answers, what);
         };
         let message = self.outgoing[at].message;
         env.trace.line(env.oracle, || {
@@ -243,7 +256,9 @@ impl Client {
             packet::PUBCOMP => {
                 self.outgoing.remove(at);
                 let again = code == 0x92 && conn.continues;
-                env.oracle.check(code == 0 || again, |_| format!("{} got PUBCOMP {code:#x}", self.name));
+                env.oracle.check(Checker::Answers, code == 0 || again, |_| {
+                    format!("{} got PUBCOMP {code:#x}", self.name)
+                });
             }
             _ => {
                 self.outgoing.remove(at);

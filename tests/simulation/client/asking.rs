@@ -49,17 +49,20 @@ impl Client {
                 will: will.map(|(message, delay, _)| (message, delay)),
             },
         );
+        self.sums.connects += 1;
+        self.sums.packets += 1;
         let endpoint = env.world.connect(plan.shard, ListenerId(0));
         let now = env.oracle.now;
         env.trace.line(env.oracle, || {
             format!(
-                "{} CONNECT through shard {}{}, expiry {} s, keep alive {} s, receive maximum {:?}{}",
+                "{} CONNECT through shard {}{}, expiry {} s, keep alive {} s, receive maximum {:?}{}{}",
                 self.name,
                 plan.shard,
                 if plan.clean { ", clean" } else { "" },
                 plan.expiry_s,
                 plan.keep_alive_s,
                 plan.receive_maximum,
+                plan.packet_size_maximum.map_or(String::new(), |most| format!(", packets up to {most}")),
                 plan.will.as_ref().map_or(String::new(), |w| format!(", will {w:?}"))
             )
         });
@@ -187,7 +190,7 @@ impl Client {
         });
         let begun = env.oracle.subscribe(conn.session, versions.collect());
         env.trace.line(env.oracle, || format!("{} SUBSCRIBE {filters:?} id {identifier:?}", self.name));
-        conn.out.extend(packet::subscribe(version, packet_id, identifier, &filters));
+        conn.say(&mut self.sums, packet::subscribe(version, packet_id, identifier, &filters));
         conn.requests.push_back(Request::Subscribe { packet_id, begun });
     }
 
@@ -200,7 +203,7 @@ impl Client {
         let Some(conn) = &mut self.conn else { return };
         env.oracle.unsubscribe(conn.session, &filters);
         env.trace.line(env.oracle, || format!("{} UNSUBSCRIBE {filters:?}", self.name));
-        conn.out.extend(packet::unsubscribe(version, packet_id, &filters));
+        conn.say(&mut self.sums, packet::unsubscribe(version, packet_id, &filters));
         conn.requests.push_back(Request::Unsubscribe { packet_id, filters, asked: env.oracle.tick });
     }
 
@@ -278,7 +281,7 @@ impl Client {
             .line(env.oracle, || format!("{} PUBLISH {} packet {packet_id}", self.name, env.oracle.name(id)));
         let publish =
             Publish { dup: false, qos: plan.qos, retain: plan.retain, topic, packet_id, properties, payload };
-        conn.out.extend(packet::publish(version, &publish));
+        conn.say(&mut self.sums, packet::publish(version, &publish));
         if plan.qos > 0 {
             self.outgoing.push_back(Outgoing { packet_id, message: id, released: false, sent_on: conn.ix });
         }
@@ -286,7 +289,7 @@ impl Client {
 
     pub(super) fn ping(&mut self) {
         if let Some(conn) = &mut self.conn {
-            conn.out.extend(packet::pingreq());
+            conn.say(&mut self.sums, packet::pingreq());
             conn.pings += 1;
         }
     }
@@ -297,15 +300,17 @@ impl Client {
         env.trace.line(env.oracle, || format!("{} leaves: {how:?}", self.name));
         conn.queue.clear();
         match how {
-            Leave::Disconnect => conn.out.extend(packet::disconnect(version, 0, None)),
-            Leave::DisconnectWithWill => conn.out.extend(packet::disconnect(version, 4, None)),
+            Leave::Disconnect => conn.say(&mut self.sums, packet::disconnect(version, 0, None)),
+            Leave::DisconnectWithWill => conn.say(&mut self.sums, packet::disconnect(version, 4, None)),
             // 0 cannot become more: that would be a protocol error.
             Leave::DisconnectExpiry(_) if conn.plan.expiry_s == 0 => {
-                conn.out.extend(packet::disconnect(version, 0, None));
+                conn.say(&mut self.sums, packet::disconnect(version, 0, None));
                 conn.farewell = Some(Leave::Disconnect);
                 return;
             }
-            Leave::DisconnectExpiry(expiry) => conn.out.extend(packet::disconnect(version, 0, Some(expiry))),
+            Leave::DisconnectExpiry(expiry) => {
+                conn.say(&mut self.sums, packet::disconnect(version, 0, Some(expiry)))
+            }
             Leave::HalfClose => {}
             Leave::Close | Leave::Reset | Leave::Vanish => {
                 let (endpoint, since) = (conn.endpoint, conn.since(env));
@@ -338,7 +343,7 @@ impl Client {
                 Over::Lost
             }
             Farewell::Disconnect => {
-                conn.out.extend(packet::disconnect(version, 0, None));
+                conn.say(&mut self.sums, packet::disconnect(version, 0, None));
                 let bytes: Vec<u8> = conn.out.drain(..).collect();
                 let written = env.world.write(conn.endpoint, &bytes);
                 let whole = written == Some(bytes.len()) && !env.world.is_failed(conn.endpoint) && !overdue;
@@ -400,8 +405,9 @@ impl Client {
             }),
         };
         conn.queue.clear();
-        conn.out.extend(bytes);
+        conn.say(&mut self.sums, bytes);
         conn.offended = true;
+        self.sums.offences += 1;
         let (ix, since) = (conn.ix, conn.since(env));
         env.oracle.over(ix, Over::Lost, since);
     }

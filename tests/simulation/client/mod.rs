@@ -12,11 +12,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use ringmq::io::ListenerId;
 use ringmq::io::sim::{ClientRead, Endpoint, Odds, Rng, World};
-use ringmq::limits::{Limits, QueueFull};
+use ringmq::limits::Limits;
 
 use crate::oracle::{
-    ConnIx, ConnectAsked, Delivery, Fate, Message, Millis, MsgId, Oracle, Over, SessionIx, Subscription,
-    Tick, split_share,
+    Checker, ConnIx, ConnectAsked, Delivery, Fate, Message, Millis, MsgId, Oracle, Over, SessionIx,
+    Subscription, Tick, split_share,
 };
 use crate::packet::{self, Incoming, Properties, Publish, Value, Version};
 use crate::plan::{
@@ -121,8 +121,39 @@ pub struct Client {
     packet_id: u16,
     /// Subscriptions that a SUBACK just named.
     acknowledged: Vec<usize>,
-    /// Number of PUBLISH packets that came.
+    pub sums: Sums,
+}
+
+/// What clients sent and got, for the counters and the figures.
+#[derive(Copy, Clone, Default, Debug)]
+pub struct Sums {
+    /// CONNECT packets.
+    pub connects: u64,
+    /// PUBLISH packets, repeated ones and forbidden ones included.
+    pub publishes: u64,
+    /// All packets, whether they were written to the end or not.
+    pub packets: u64,
+    /// Forbidden packets.
+    pub offences: u64,
+    /// PUBLISH packets that came.
     pub received: u64,
+    /// Other packets that came.
+    pub answers: u64,
+    /// Connections that took the place of one through another shard.
+    pub elsewhere: u64,
+}
+
+impl Sums {
+    pub fn add(&mut self, other: &Sums) {
+        let Sums { connects, publishes, packets, offences, received, answers, elsewhere } = other;
+        self.connects += connects;
+        self.publishes += publishes;
+        self.packets += packets;
+        self.offences += offences;
+        self.received += received;
+        self.answers += answers;
+        self.elsewhere += elsewhere;
+    }
 }
 
 impl Client {
@@ -141,7 +172,7 @@ impl Client {
             unanswered: None,
             packet_id: 0,
             acknowledged: Vec::new(),
-            received: 0,
+            sums: Sums::default(),
         }
     }
 
@@ -196,6 +227,8 @@ impl Client {
         match what {
             What::Connect(plan) if self.conn.is_none() => self.connect(env, plan.clone()),
             What::TakeOver(farewell, plan) if self.up().is_some() => {
+                let shard = self.conn.as_ref().map(|conn| conn.plan.shard);
+                self.sums.elsewhere += u64::from(shard != Some(plan.shard));
                 self.abandon(env, *farewell);
                 self.connect(env, plan.clone());
             }
@@ -225,9 +258,16 @@ impl Client {
 }
 
 impl Conn {
+    /// One packet more to write.
+    fn say(&mut self, sums: &mut Sums, packet: Vec<u8>) {
+        sums.packets += 1;
+        sums.publishes += u64::from(packet[0] >> 4 == packet::PUBLISH);
+        self.out.extend(packet);
+    }
+
     /// Since when the broker may know that the connection is over, if the client ends it now.
     fn since(&self, env: &Env<'_>) -> (Millis, Tick) {
-        if env.limits.queue_full == QueueFull::Disconnect {
+        if env.oracle.drops.sessions > 0 {
             // The broker may have ended it long ago, and cannot tell a client that does not read.
             let asked = &env.oracle.conns[self.ix];
             (asked.asked_at, asked.at)

@@ -93,7 +93,7 @@ impl Client {
         let version = self.plan.version;
         let Some(conn) = &mut self.conn else { return };
         let Some(ack) = conn.acks.pop_front() else { return };
-        conn.out.extend(packet::ack(version, ack.kind, ack.packet_id, 0));
+        conn.say(&mut self.sums, packet::ack(version, ack.kind, ack.packet_id, 0));
         match ack.kind {
             packet::PUBACK | packet::PUBCOMP => {
                 self.unfinished.remove(&ack.packet_id);
@@ -185,14 +185,14 @@ impl Client {
                 Ok(Some((incoming, count))) => {
                     conn.input.drain(..count);
                     let most = conn.plan.packet_size_maximum.map_or(usize::MAX, |most| most as usize);
-                    env.oracle.check(count <= most, |_| {
+                    env.oracle.check(Checker::Flow, count <= most, |_| {
                         format!("{} got a packet of {count} bytes, its limit is {most}", self.name)
                     });
                     self.incoming(env, incoming);
                 }
                 Err(why) => {
                     conn.input.clear();
-                    return env.oracle.fail(format!("{}: {why}", self.name));
+                    return env.oracle.fail(Checker::Content, format!("{}: {why}", self.name));
                 }
             }
         }
@@ -203,8 +203,7 @@ impl Client {
         let Some(conn) = &self.conn else { return };
         let now = env.oracle.now;
         let failed = env.world.is_failed(conn.endpoint);
-        let policy =
-            env.limits.queue_full == QueueFull::Disconnect && conn.disconnect_code.unwrap_or(0x97) == 0x97;
+        let policy = env.oracle.drops.sessions > 0 && conn.disconnect_code.unwrap_or(0x97) == 0x97;
         let timed_out =
             !conn.accepted && now >= env.oracle.conns[conn.ix].asked_at + env.limits.connect_timeout_ms;
         let overdue = conn.is_overdue(now);
@@ -220,7 +219,7 @@ impl Client {
         env.trace.line(env.oracle, || {
             format!("{}'s connection ended: {state:?}, DISCONNECT {code:02x?}", self.name)
         });
-        env.oracle.check(allowed, |_| {
+        env.oracle.check(Checker::Connection, allowed, |_| {
             format!(
                 "{}'s connection was ended without a reason ({state:?}, DISCONNECT {code:02x?})",
                 self.name

@@ -1,7 +1,7 @@
 //! Shared subscriptions: each message goes to one member of each group.
 
 use super::receive::Delivery;
-use super::{ConnIx, Fate, MsgId, Oracle, SessionIx, matches};
+use super::{Checker, ConnIx, Fate, Missing, MsgId, Oracle, SessionIx, matches};
 
 /// A delivery of a group's message to one member.
 #[derive(Clone, Debug)]
@@ -27,8 +27,10 @@ impl Oracle {
                 wrong.push(format!("{} was taken {} times by {group}: {all:?}", self.name(*id), all.len()));
             }
         }
-        self.checks += self.shared.len() as u64;
-        self.wrong.extend(wrong);
+        self.checks.count(Checker::Group, self.shared.len() as u64);
+        for what in wrong {
+            self.fail(Checker::Group, what);
+        }
     }
 
     /// Once quiet: a group whose members were all there all the time has every message exactly once.
@@ -63,10 +65,10 @@ impl Oracle {
                     continue;
                 }
                 let count = self.shared.get(&(group.clone(), id)).map_or(0, Vec::len);
-                self.checks += 1;
+                self.checks.count(Checker::Arrival, 1);
                 if count == 0 {
                     let what = format!("{} reached nobody of group {group}", self.name(id));
-                    self.missing.push(what);
+                    self.missing.push(Missing { queued: false, what });
                 }
             }
         }

@@ -5,6 +5,7 @@
 //! which they cannot hold and one from which they do. What is certainly wrong is collected in [`Oracle::wrong`];
 //! nothing is guessed.
 
+mod checker;
 mod group;
 mod receive;
 mod rest;
@@ -14,6 +15,7 @@ mod will;
 
 use std::collections::BTreeMap;
 
+pub use checker::{Checker, Checks};
 pub use receive::Delivery;
 pub use session::{ConnectAsked, Over};
 
@@ -142,14 +144,33 @@ pub struct Conn {
 /// Which policies may take messages away in this run.
 #[derive(Copy, Clone, Default, PartialEq, Eq, Debug)]
 pub struct Drops {
-    /// Queues, memory and send buffers: each takes one message from one session.
-    pub messages: u64,
+    /// Send buffers: each drop takes one QoS 0 message from one session.
+    pub unqueued: u64,
+    /// Queues and their memory: each takes one QoS 1 or 2 message from one session.
+    pub queued: u64,
+    /// Packets beyond the receiver's Maximum Packet Size, of any QoS.
+    pub too_large: u64,
     /// Retained messages that were not stored.
     pub retained: u64,
     /// Share groups without a member.
     pub no_member: u64,
-    /// The policy ends sessions.
-    pub sessions: bool,
+    /// Sessions that the policy of full queues has ended.
+    pub sessions: u64,
+}
+
+impl Drops {
+    /// Messages that single sessions did not get.
+    pub fn messages(&self) -> u64 {
+        self.unqueued + self.queued + self.too_large
+    }
+}
+
+/// A message that somebody should have had.
+#[derive(Clone, Debug)]
+pub struct Missing {
+    /// It was surely to be delivered at QoS 1 or 2 to one session: only a queue can have lost it.
+    pub queued: bool,
+    pub what: String,
 }
 
 #[derive(Default, Debug)]
@@ -175,10 +196,10 @@ pub struct Oracle {
     pub takeover_may_force: bool,
     pub drops: Drops,
     /// Messages that were missing and must be explained by drops.
-    pub missing: Vec<String>,
+    pub missing: Vec<Missing>,
     pub wrong: Vec<String>,
     /// Facts that were checked, for the figures.
-    pub checks: u64,
+    pub checks: Checks,
 }
 
 /// Longer than any run.
@@ -200,15 +221,15 @@ impl Oracle {
         self.tick
     }
 
-    pub fn fail(&mut self, what: String) {
-        self.wrong.push(what);
+    pub fn fail(&mut self, checker: Checker, what: String) {
+        self.wrong.push(format!("{}: {what}", checker.name()));
     }
 
-    pub fn check(&mut self, holds: bool, what: impl FnOnce(&Oracle) -> String) {
-        self.checks += 1;
+    pub fn check(&mut self, checker: Checker, holds: bool, what: impl FnOnce(&Oracle) -> String) {
+        self.checks.count(checker, 1);
         if !holds {
             let what = what(self);
-            self.wrong.push(what);
+            self.fail(checker, what);
         }
     }
 
@@ -269,7 +290,9 @@ impl Oracle {
             self.messages[id].fate = Fate::Refused;
         }
         // 0x97 is a policy; nothing else is a reason to refuse what these clients publish.
-        self.check(code < 0x80 || code == 0x97, |o| format!("{} refused with {code:#x}", o.name(id)));
+        self.check(Checker::Answers, code < 0x80 || code == 0x97, |o| {
+            format!("{} refused with {code:#x}", o.name(id))
+        });
     }
 
     // Subscribing.
@@ -295,11 +318,12 @@ impl Oracle {
     pub fn suback(&mut self, begun: &[usize], codes: &[u8]) {
         let tick = self.next();
         if begun.len() != codes.len() {
-            return self.fail(format!("SUBACK with {} codes for {} filters", codes.len(), begun.len()));
+            let what = format!("SUBACK with {} codes for {} filters", codes.len(), begun.len());
+            return self.fail(Checker::Answers, what);
         }
         for (&ix, &code) in begun.iter().zip(codes) {
             let asked = self.subscriptions[ix].clone();
-            self.check(code == asked.qos || code == 0x97 || code == 0x80, |o| {
+            self.check(Checker::Answers, code == asked.qos || code == 0x97 || code == 0x80, |o| {
                 format!(
                     "{} asked for {} at q{} and was answered {code:#x}",
                     o.names[asked.client], asked.filter, asked.qos
@@ -330,13 +354,33 @@ impl Oracle {
         }
     }
 
+    /// Whether a subscription surely was there when UNSUBSCRIBE left, and whether it may have been.
+    fn had(&self, session: SessionIx, asked: Tick, filter: &str) -> (bool, bool) {
+        let all = || {
+            let of = move |s: &&Subscription| s.session == session && s.filter == filter && s.asked < asked;
+            self.subscriptions.iter().filter(of)
+        };
+        let surely = all().any(|s| {
+            let open = s.ending.is_none_or(|ending| ending >= asked);
+            !s.doubtful && s.acked.is_some_and(|acked| acked < asked) && open
+        });
+        (surely, all().any(|s| s.ended.is_none_or(|ended| ended > asked)))
+    }
+
     pub fn unsuback(&mut self, session: SessionIx, asked: Tick, filters: &[String], codes: Option<&[u8]>) {
         let tick = self.next();
         if let Some(codes) = codes {
-            self.check(codes.len() == filters.len(), |_| "UNSUBACK with another number of codes".into());
-            self.check(codes.iter().all(|code| [0, 0x11].contains(code)), |_| {
-                format!("UNSUBACK {codes:02x?}")
+            self.check(Checker::Answers, codes.len() == filters.len(), |_| {
+                "UNSUBACK with another number of codes".into()
             });
+            for (filter, &code) in filters.iter().zip(codes) {
+                let (least, most) = self.had(session, asked, filter);
+                let right = if code == 0 { most } else { code == 0x11 && !least };
+                self.check(Checker::Answers, right, |o| {
+                    let who = &o.names[o.sessions[session].client];
+                    format!("{who} got UNSUBACK {code:#x} for {filter}, which was there: {least} to {most}")
+                });
+            }
         }
         for s in &mut self.subscriptions {
             if s.session == session && filters.contains(&s.filter) && s.asked < asked {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Fate, MsgId, Oracle, SessionIx, matches};
+use super::{Checker, Fate, MsgId, Oracle, SessionIx, matches};
 
 impl Oracle {
     /// What a topic's store may hold, as seen from the publishers: the last certain message of any of them, or one
@@ -54,7 +54,7 @@ impl Oracle {
         for topic in &topics {
             let candidates = self.candidates(topic);
             let found = seen.get(topic).copied();
-            self.check(candidates.contains(&found), |o| {
+            self.check(Checker::Store, candidates.contains(&found), |o| {
                 let list: Vec<_> =
                     candidates.iter().map(|c| c.map_or("nothing".into(), |id| o.name(id))).collect();
                 let found = found.map_or("nothing".into(), |id| o.name(id));
@@ -62,7 +62,7 @@ impl Oracle {
             });
         }
         let before = std::mem::replace(&mut self.store, seen.clone());
-        if self.drops.messages == 0 && self.drops.retained == 0 {
+        if self.drops.messages() == 0 && self.drops.retained == 0 {
             for &(session, conn) in connected {
                 for topic in &topics {
                     self.subscriber_agrees(session, conn, topic, &before);
@@ -118,6 +118,6 @@ impl Oracle {
         let text = |id: Option<MsgId>| id.map_or("nothing".into(), |id| self.name(id));
         let seen: Vec<String> = last.iter().map(|(_, id)| text(*id)).collect();
         let what = format!("{who} saw {seen:?} last of {topic}, the store holds {}", text(stored));
-        self.check(agrees, |_| what);
+        self.check(Checker::LastValue, agrees, |_| what);
     }
 }

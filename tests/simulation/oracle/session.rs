@@ -1,6 +1,8 @@
 //! Connections and sessions: Session Present, expiry, what a lost CONNACK leaves open.
 
-use super::{ClientIx, Conn, ConnIx, FOREVER, Fate, Millis, MsgId, Oracle, Session, SessionIx, Tick};
+use super::{
+    Checker, ClientIx, Conn, ConnIx, FOREVER, Fate, Millis, MsgId, Oracle, Session, SessionIx, Tick,
+};
 
 /// What a CONNECT asked for.
 #[derive(Clone, Debug)]
@@ -59,7 +61,8 @@ impl Oracle {
         }
         // A connection that is up keeps its session, but a takeover ends one that does not outlive its connection.
         let (lo, hi) = session.offline.unwrap_or((from, None));
-        let surely = !session.doubtful && !self.drops.sessions && least > 0 && to < lo.saturating_add(least);
+        let surely =
+            !session.doubtful && self.drops.sessions == 0 && least > 0 && to < lo.saturating_add(least);
         let surely_not = most == 0 || hi.is_some_and(|hi| from > hi.saturating_add(most));
         (surely, surely_not)
     }
@@ -76,10 +79,10 @@ impl Oracle {
         };
         let continues = present.unwrap_or(surely);
         let who = self.names[c.client].clone();
-        self.check(!continues || !surely_not, |_| {
+        self.check(Checker::SessionPresent, !continues || !surely_not, |_| {
             format!("{who}: Session Present although there is no session")
         });
-        self.check(continues || !surely || present.is_none(), |_| {
+        self.check(Checker::SessionPresent, continues || !surely || present.is_none(), |_| {
             format!("{who}: no Session Present although the session was kept")
         });
         self.settle_wills_at_connect(conn, continues);
@@ -161,7 +164,7 @@ impl Oracle {
             }
         };
         let s = &mut self.sessions[session];
-        let may_have_ended = self.drops.sessions || c.asked.clean || s.expiry_ms.0 == 0 || {
+        let may_have_ended = self.drops.sessions > 0 || c.asked.clean || s.expiry_ms.0 == 0 || {
             let lo = s.offline.map_or(c.asked_at, |(lo, _)| lo);
             now >= lo.saturating_add(s.expiry_ms.0)
         };

@@ -1,6 +1,6 @@
 //! Wills: at the right time, once, and never after a DISCONNECT that was already sent.
 
-use super::{ConnIx, Fate, Millis, MsgId, Oracle, Over, Tick};
+use super::{Checker, ConnIx, Fate, Millis, MsgId, Oracle, Over, Tick};
 
 /// A will that was laid down with a CONNECT.
 #[derive(Clone, Debug)]
@@ -99,16 +99,25 @@ impl Oracle {
     pub(super) fn wills_at_rest(&mut self) {
         let now = self.now;
         let forced = self.takeover_may_force;
+        let mut by_policy = Vec::new();
         for at in 0..self.wills.len() {
             let will = self.wills[at].clone();
             let name = self.name(will.message);
-            self.checks += 1;
+            self.checks.count(Checker::Will, 1);
             if let Some(seen) = will.seen {
+                let lo = will.ended.map_or(0, |(lo, _)| lo);
                 match will.duty {
-                    Duty::Held => self.fail(format!("{name} was published while its connection is up")),
-                    Duty::Never if !forced => self.fail(format!("{name} was published, but must not be")),
-                    Duty::Must if will.ended.is_some_and(|(lo, _)| seen < lo + will.delay_ms) => {
-                        self.fail(format!("{name} was published at {seen}, before its time"));
+                    Duty::Held => {
+                        self.fail(Checker::Will, format!("{name} was published while its connection is up"));
+                    }
+                    Duty::Never if !forced => {
+                        by_policy.push(format!("{name} was published, but must not be"))
+                    }
+                    Duty::Must if seen < lo => {
+                        self.fail(Checker::Will, format!("{name} was published at {seen}, before its time"));
+                    }
+                    Duty::Must if seen < lo + will.delay_ms => {
+                        by_policy.push(format!("{name} was published at {seen}, before its time"));
                     }
                     Duty::Must | Duty::May | Duty::Never => {}
                 }
@@ -121,5 +130,11 @@ impl Oracle {
                 message.sent_at = now;
             }
         }
+        // A session that the policy of full queues ends publishes its will at once [MQTT-3.1.3-9], although a DISCONNECT
+        // may be on its way: one will for each of them.
+        let most = self.drops.sessions;
+        self.check(Checker::Will, by_policy.len() as u64 <= most, |_| {
+            format!("{}; the policy of full queues ended {most} sessions", by_policy.join("; "))
+        });
     }
 }

@@ -56,6 +56,7 @@ impl World {
                 let Some(socket) = self.listeners[at].backlog.pop_front() else { break };
                 let peer = self.sockets[socket].peer;
                 self.sockets[socket].accepted = true;
+                self.tally.accepted += 1;
                 self.push(shard, Stream::Accept(id), Pending::Accepted { listener: id, socket, peer });
                 if self.rng.happens(self.faults.accept_ends) {
                     self.counts.count(Fault::AcceptEnds);
@@ -149,6 +150,7 @@ impl World {
             self.counts.count(Fault::ShortReceive);
         }
         let bytes: Vec<u8> = self.sockets[number].link.shard_read(count).collect();
+        self.tally.received += count as u64;
         let slot = &mut slots[id];
         slot.filled += count;
         slot.retired = !incremental || slot.filled == size;
@@ -188,6 +190,7 @@ impl World {
         };
         match over {
             Some(result) => {
+                self.tally.sent += result.map_or(0, |count| count as u64);
                 let sent = Pending::Sent { token: send.token, batch: send.batch, result };
                 self.push_socket(number, Stream::Send(number), sent);
             }

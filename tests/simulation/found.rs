@@ -1,0 +1,44 @@
+//! Seeds that once failed, by what they found. A seed stands for the same run only as long as plans are drawn as they are
+//! now, so each test also says what its run must still come across; the fault itself, if it was the broker's, is among
+//! the planted ones in `faults/`.
+
+use ringmq::metrics::Counters;
+
+use crate::plan::Plan;
+use crate::run::{Verdict, execute};
+use crate::trace::Trace;
+
+/// The seed passes, and `counters`, by which the situation is known, are not zero.
+fn passes(seed: u64, counters: &[&str]) {
+    let outcome = execute(&Plan::draw(seed), &mut Trace::default());
+    assert_eq!(outcome.verdict, Verdict::Fine, "scripts/simulate --seed {seed}");
+    for name in counters {
+        let at = Counters::NAMES.iter().position(|other| other == name);
+        let count = at.map(|at| outcome.figures.counters[at]);
+        assert!(count.is_some_and(|count| count > 0), "seed {seed} no longer comes across {name}: {count:?}");
+    }
+}
+
+/// The oracle took a delayed will that came with the end of its session for one that came too early.
+#[test]
+fn a_will_goes_out_with_a_session_whose_queue_was_full() {
+    passes(1_795_426_102, &["sessions_ended_queue_full_total", "dropped_session_end_total"]);
+}
+
+/// The same policy ended a session whose client had just sent DISCONNECT: its will goes out, read or not.
+#[test]
+fn a_will_goes_out_although_a_disconnect_lies_in_the_kernel() {
+    passes(1_795_659_536_451_546, &["sessions_ended_queue_full_total"]);
+}
+
+/// A QoS 2 message that had become too large to be sent again freed its Packet Identifier, which the client still knew.
+#[test]
+fn a_packet_identifier_that_the_client_knows_is_released() {
+    passes(294, &["dropped_too_large_total"]);
+}
+
+/// The last read of a connection that is taken over published past what it had sent to an owner before.
+#[test]
+fn what_is_read_last_waits_for_a_switch() {
+    passes(1977, &["takeovers_total", "hand_offs_total"]);
+}
