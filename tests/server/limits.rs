@@ -33,6 +33,13 @@ fn expect_count(broker: &Broker, counter: &str, expected: u64) {
     panic!("{counter} is {values:?}, expected {expected} in all");
 }
 
+/// The client of [`away`] comes back once what was acknowledged to publishers has reached its shard; what comes there after
+/// it would be delivered live, and met by no limit of a queue.
+fn back(broker: &Broker, connect: &Connect) -> Client {
+    std::thread::sleep(Duration::from_millis(300));
+    Client::accepted(broker, connect)
+}
+
 /// A stored session with this subscription at QoS 1, whose client is away.
 fn away(broker: &Broker, filter: &str) -> Connect {
     let connect = Connect::new(V5, name("c")).persistent();
@@ -129,7 +136,7 @@ fn a_full_queue_drops_the_newest_by_default_also_by_bytes() {
         for number in 0..30 {
             publisher.say(&topic, [number.to_string().as_bytes(), &[b'x'; 2000]].concat(), 1);
         }
-        let mut client = Client::accepted(b, &connect);
+        let mut client = back(b, &connect);
         let mut got = Vec::new();
         while let Event::Packet(Packet::Publish(publish)) = client.next(Duration::from_millis(300)) {
             client.finish(&publish);
@@ -150,7 +157,7 @@ fn a_full_queue_may_drop_the_oldest() {
         for number in 0..25 {
             publisher.say(&topic, number.to_string(), 1);
         }
-        let mut client = Client::accepted(b, &connect);
+        let mut client = back(b, &connect);
         assert_eq!(client.expect_texts(10), (15..25).map(|n| n.to_string()).collect::<Vec<_>>());
         client.expect_quiet();
         expect_count(b, "dropped_queue_oldest", 15);
