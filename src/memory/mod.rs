@@ -10,6 +10,6 @@ mod shards;
 
 pub use budget::{Budget, CLASSES, Class, Lease, Pool};
 pub use key::{Arena, Key};
-pub use message::{Message, MessageView};
+pub use message::{Message, MessageView, SpareMessages};
 pub use outbox::{OutBatch, Outbox};
 pub use shards::{ShardId, ShardSet};

@@ -30,7 +30,7 @@ impl Session {
     }
 
     /// PUBACK or PUBREC was answered. At QoS 2 the quota comes back with PUBCOMP. // [MQTT-4.3.2-4] [MQTT-4.3.3-8]
-    pub fn acknowledge_publish(&mut self, link: &mut Link, qos: Qos) {
+    pub fn acknowledge_publish(link: &mut Link, qos: Qos) {
         if qos == Qos::AtLeastOnce {
             link.give_receive_quota();
         }

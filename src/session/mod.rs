@@ -31,6 +31,7 @@ mod kept;
 mod link;
 mod packet;
 mod queue;
+mod run;
 
 #[cfg(test)]
 mod model;
@@ -45,8 +46,9 @@ use crate::memory::{Budget, Key, Message, Outbox};
 use crate::wire::Qos;
 
 pub use alias::ResolvedTopic;
-pub use fanout::{Fanout, Variants};
+pub use fanout::{Fanout, Variants, Verbatim};
 pub use link::Link;
+pub use run::Run;
 
 pub use egress::Spares;
 

@@ -348,6 +348,7 @@ impl Core {
             touched: ShardSet::EMPTY,
             blocked: None,
             taken_over: false,
+            known: None,
         };
         let connack = ConnAck {
             // [MQTT-3.2.2-2] [MQTT-3.2.2-3]; 3.1.1: [MQTT-3.2.2-1] [MQTT-3.2.2-2] [MQTT-3.2.2-3]

@@ -4,12 +4,14 @@
 //! `reap` and `tend` change them. A connection leaves its shard, closed or handed over, only when all three are false.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 use crate::access::Identity;
 use crate::clock::{Millis, NEVER};
 use crate::io::{ListenerId, Socket};
 use crate::memory::{Key, Outbox, ShardId, ShardSet};
 use crate::session::Link;
+use crate::topic::Route;
 use crate::wire::{Reason, Version};
 
 use super::secure::Secure;
@@ -90,6 +92,15 @@ pub(super) struct Live {
     pub blocked: Option<Blocked>,
     /// Another connection takes the session over; this one is read to its end.
     pub taken_over: bool,
+    /// What it published to last, which is mostly what it publishes to next.
+    pub known: Option<Known>,
+}
+
+/// A topic and its route, as long as [`crate::topic::Router::routes_epoch`] stays the same.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub route: Rc<Route>,
+    pub epoch: u64,
 }
 
 /// How a connection publishes at the moment; see `publish`.

@@ -64,7 +64,7 @@ impl Core {
     }
 
     fn message_arrived(&mut self, message: &Message, ordinary: bool, groups: &[u64]) {
-        let mut variants = std::mem::take(&mut self.scratch.variants);
+        let mut variants = self.scratch.variants.take().unwrap_or_default();
         let mut fanout = Fanout::of_shared(message, &mut variants);
         if ordinary {
             let route = self.router.route(message.topic());
@@ -73,7 +73,7 @@ impl Core {
         for group in groups {
             self.share_arrived(*group, &mut fanout);
         }
-        self.scratch.variants = variants;
+        self.scratch.variants = Some(variants);
     }
 
     /// A message for this shard's part of the retained store: kept, and fanned out from here.

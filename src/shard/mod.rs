@@ -19,6 +19,7 @@
 //! | `slots` | sessions by client identifier: begin, end, expiry, will |
 //! | `ingress` | Control Packets of a connected client |
 //! | `publish` | routing: direct, through the owner of a retained topic, the switch between both |
+//! | `run` | packets that repeat one another, in one piece |
 //! | `deliver` | one message to the subscriptions of this shard |
 //! | `share` | share groups: first choice, passing on |
 //! | `interest` | what other shards must know before a SUBACK may leave |
@@ -43,6 +44,7 @@ mod publish;
 mod reap;
 mod retained;
 mod rights;
+mod run;
 mod secure;
 mod share;
 mod slots;

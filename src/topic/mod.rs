@@ -37,7 +37,7 @@ pub use groups::{Counts, Members};
 pub use remote::Interest;
 pub use retained::{Retained, Scan, Sweep};
 pub use router::{Announcement, Change, ChangeKind, FilterKey, Footprint, Router, Subscribed, Unsubscribed};
-pub use routes::Route;
+pub use routes::{Repeats, Route};
 pub use set::SubscriptionSet;
 pub use subscription::{Options, Presence, RetainHandling, Subscription};
 

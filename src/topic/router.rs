@@ -4,13 +4,11 @@
 //! linked list of its subscribers, so that subscribing and unsubscribing take constant time with any number of them;
 //! wildcard filters are in the trie besides. What other shards announced is beside that, never mixed with it.
 
-use std::rc::Rc;
-
 use super::cache::Cache;
 use super::filter::{Filter, split};
 use super::groups::{Counts, Groups};
 use super::remote::Remote;
-use super::routes::{Route, Scratch};
+use super::routes::Scratch;
 use super::set::SubscriptionSet;
 use super::slots::Slots;
 use super::subscription::{Options, Presence, Subscription, Target, Where};
@@ -36,7 +34,6 @@ pub struct Router {
     pub(super) remote: Remote,
     pub(super) cache: Cache,
     pub(super) scratch: Scratch,
-    pub(super) nobody: Rc<Route>,
     text_bytes: usize,
 }
 
@@ -136,7 +133,6 @@ impl Router {
             remote: Remote::new(),
             cache: Cache::new(cache_entries_max),
             scratch: Scratch::default(),
-            nobody: Rc::new(Route::default()),
             text_bytes: 0,
             hasher,
         }

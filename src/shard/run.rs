@@ -1,0 +1,129 @@
+//! Runs: PUBLISH packets of QoS 0 that follow each other in one receive and differ in nothing but their payloads.
+//!
+//! Publishers that send a lot repeat themselves, and what is decided for one packet holds for the next: the topic is
+//! valid, its route and the rights are known, the packet goes to its receivers as it came. So everything is looked up once
+//! for the run, and each receiver gets it in one piece. It is not another way of routing: the first packet of a run has
+//! been through `publish`, only routes without other shards and share groups are used, and a receiver that cannot take the
+//! run as it is gets its messages one by one.
+
+use crate::clock::NEVER;
+use crate::memory::{Key, MessageView, Outbox};
+use crate::session::{Fanout, Grant, Run, Verbatim};
+use crate::topic::Repeats;
+use crate::wire::{Qos, Repeat};
+
+use super::Core;
+use super::connection::Known;
+use super::publish::Publisher;
+
+impl Core {
+    /// Takes the packets at the front of `input` that repeat the one that `repeat` was made of, which was just handled.
+    /// Returns their bytes.
+    pub(super) fn handle_run(
+        &mut self,
+        from: Publisher,
+        repeat: &Repeat<'_>,
+        known: Option<&Known>,
+        input: &[u8],
+    ) -> usize {
+        let Some(known) = known else { return 0 };
+        let route = &known.route;
+        let plain = known.epoch == self.router.routes_epoch()
+            && route.repeats == Repeats::Never
+            && route.groups.is_empty()
+            && route.remote.is_empty()
+            && *route.topic == *repeat.topic();
+        if !plain {
+            return 0;
+        }
+        let run = Run::of(repeat, input, self.limits.packet_size_max, Outbox::SPLICE_MIN - 1);
+        if run.count == 0 {
+            return 0;
+        }
+        let counters = self.counters();
+        counters.packets_received_total.add(run.count.into());
+        counters.publish_received_total.add(run.count.into());
+        counters.publish_bytes_received_total.add(run.payload_bytes);
+        if !self.may_publish(from.session, &route.topic) {
+            self.counters().dropped_denied_total.add(run.count.into());
+            return run.packets.len();
+        }
+        let mut dead = 0;
+        for key in &route.local {
+            let Some(subscription) = self.router.subscription(*key) else {
+                dead += 1;
+                continue;
+            };
+            let (session, identifier) = (subscription.session, [subscription.identifier]);
+            let message = view(&route.topic, &[], from);
+            if let Some(merged) = self.grant(subscription, &message) {
+                let identifiers: &[u32] = if identifier == [0] { &[] } else { &identifier };
+                let grant = Grant { qos: merged.qos, retain: merged.retain, identifiers, share: None };
+                if !self.deliver_run(session, &run, &grant, &route.topic) {
+                    self.deliver_singly(session, &run, repeat, &grant, from);
+                }
+            }
+        }
+        if dead > 0 {
+            self.router.report_stale(&route.topic, route, dead);
+        }
+        run.packets.len()
+    }
+
+    /// Gives a session the run in one piece; false, and nothing done, if it cannot have it so.
+    fn deliver_run(&mut self, session: Key, run: &Run<'_>, grant: &Grant<'_>, topic: &str) -> bool {
+        if !self.may_receive(session, topic) {
+            return false;
+        }
+        let Some(key) = self.sessions.get(session).and_then(|slot| slot.connection) else { return false };
+        let Some(connection) = self.connections.get_mut(key) else { return false };
+        let Some(mut wire) = Self::wire(connection, &mut self.spare_buffers, &self.limits) else {
+            return false;
+        };
+        if !run.deliver(&mut wire, grant) {
+            return false;
+        }
+        if !connection.dirty {
+            connection.dirty = true;
+            self.dirty.push(key);
+        }
+        let counters = self.counters();
+        counters.publish_sent_total.add(run.count.into());
+        counters.publish_bytes_sent_total.add(run.payload_bytes);
+        counters.packets_sent_total.add(run.count.into());
+        true
+    }
+
+    /// The same messages one by one: for other forms, other ways to be dropped, and what does not fit.
+    fn deliver_singly(
+        &mut self,
+        session: Key,
+        run: &Run<'_>,
+        repeat: &Repeat<'_>,
+        grant: &Grant<'_>,
+        from: Publisher,
+    ) {
+        let mut variants = self.scratch.variants.take().unwrap_or_default();
+        for (packet, payload) in repeat.packets(run.packets) {
+            let packet_id_at = packet.len() - payload.len();
+            let verbatim = Verbatim { packet, version: from.version, packet_id_at };
+            let message = view(repeat.topic(), payload, from);
+            let mut fanout = Fanout::of_packet(message, Some(verbatim), &mut variants);
+            self.deliver(session, &mut fanout, grant);
+        }
+        self.scratch.variants = Some(variants);
+    }
+}
+
+/// A message of a run.
+fn view<'a>(topic: &'a str, payload: &'a [u8], from: Publisher) -> MessageView<'a> {
+    MessageView {
+        topic,
+        properties: &[],
+        payload,
+        qos: Qos::AtMostOnce,
+        retain: false,
+        expires_at: NEVER,
+        publisher: from.client_hash,
+    }
+}
