@@ -152,9 +152,9 @@ impl Plan {
         let mut rng = Rng::new(seed);
         let shards = *rng.pick(&[1, 2, 2, 3, 3, 4, 5, 6]);
         let ample = rng.below(2) == 0;
-        let faults = if rng.below(6) == 0 { Faults::none() } else { Faults::draw(&mut rng) };
+        let mut faults = if rng.below(6) == 0 { Faults::none() } else { Faults::draw(&mut rng) };
         let mut limits = limits(&mut rng, ample);
-        let options = options(&mut rng);
+        let mut options = options(&mut rng);
         let count = rng.between(2, 9);
         let mut clients: Vec<ClientPlan> = (0..count).map(|_| client(&mut rng)).collect();
         let mut taste = Taste::draw(&mut rng);
@@ -172,7 +172,14 @@ impl Plan {
                 limits.queue_full = QueueFull::Disconnect;
                 limits.queue_messages_max = *aside.pick(&[1, 2, 3]);
             }
-            Some(Focus::Returns | Focus::Churn) | None => {}
+            Some(Focus::Returns) => {
+                // Owners that are behind, and clients that leave a lot unread.
+                taste.burst = 12;
+                taste.sizes = *aside.pick(&[&[0, 1, 20], &[30, 900, 1500]]);
+                (options.inbox_budget, options.relay_window) = (*aside.pick(&[1, 2]), 256);
+                faults.to_shard_bytes = *aside.pick(&[700, 65_536]);
+            }
+            Some(Focus::Churn) | None => {}
         }
         limits.packet_size_max = *aside.pick(&[2_048, 16_384]);
         let length = *rng.pick(&[10, 30, 60, 100, 160]);
@@ -189,8 +196,18 @@ impl Plan {
         }
         for _ in 0..length {
             let ix = rng.below(count);
-            steps.push(taste.step(&mut rng, shards, &clients[ix]));
-            owners.push(ix);
+            let step = taste.step(&mut rng, shards, &clients[ix]);
+            let returns = taste.focus == Some(Focus::Returns) && matches!(step, What::TakeOver(..));
+            // Published on either side of the change, with nothing in between.
+            let around = |rng: &mut Rng| What::Publish(taste.publish(rng, &clients[ix]));
+            if returns {
+                steps.push(around(&mut aside));
+            }
+            steps.push(step);
+            if returns {
+                steps.push(around(&mut aside));
+            }
+            owners.resize(steps.len(), ix);
         }
         let steps = steps.into_iter().zip(owners).enumerate();
         let mesh = if ample { 1 << 26 } else { *rng.pick(&[1 << 14, 1 << 26]) };

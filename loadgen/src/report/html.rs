@@ -69,10 +69,12 @@ pub fn percentile_chart(lines: &[(String, &Histogram<u64>)]) -> String {
         .enumerate()
         .filter(|(_, (_, histogram))| !histogram.is_empty())
         .map(|(color, (name, histogram))| {
+            // The last message of this line; another's may have more of them.
+            let last = 1.0 / histogram.len() as f64;
             let points = histogram
                 .iter_quantiles(8)
                 .map(|step| {
-                    let left = (1.0 - step.quantile_iterated_to()).max(1.0 / samples as f64);
+                    let left = (1.0 - step.quantile_iterated_to()).max(last);
                     (1.0 / left, step.value_iterated_to() as f64)
                 })
                 .collect();
@@ -85,8 +87,10 @@ pub fn percentile_chart(lines: &[(String, &Histogram<u64>)]) -> String {
         let share = 100.0 * (1.0 - 10f64.powi(-n));
         (10f64.powi(n), format!("{share:.*} %", (n - 2).max(0) as usize))
     });
-    let labels = [(1.0, "0 %".to_string()), (2.0, "50 %".into()), (4.0, "75 %".into())];
-    let labels = labels.into_iter().chain(nines).collect();
+    let mut labels = vec![(1.0, "0 %".to_string()), (2.0, "50 %".into())];
+    // Only a short axis has room for it.
+    labels.extend((samples < 50_000).then(|| (4.0, "75 %".to_string())));
+    labels.extend(nines);
     let x = Axis::log_exact("percentile (logarithmic towards 100 %)", 1.0, samples.max(10) as f64, labels);
     // Below a microsecond nobody can tell differences, and the generator's lateness begins at nanoseconds.
     let y = Axis::log("latency", low.max(1000.0), high, tick);

@@ -91,10 +91,13 @@ impl Oracle {
             .filter(|s| s.session == session && s.share.is_none() && matches(&s.matches, topic))
             .collect();
         // Only where nothing but the protocol between the shards decides: one subscription, acknowledged on this
-        // connection, that takes everything.
-        let [s] = versions[..] else { return };
+        // connection, that takes everything. Of those that it had before nothing but queued messages may be left, which
+        // come before what this one brings; whether they are followed by a clear is not known.
+        let open: Vec<_> = versions.iter().filter(|s| s.ended.is_none()).collect();
+        let [s] = open[..] else { return };
         let plain = s.acked.is_some() && s.ending.is_none() && !s.doubtful && s.asked > accepted;
-        if !plain || s.retain_handling == 2 || s.no_local {
+        let first = versions.len() == 1;
+        if !plain || s.retain_handling == 2 || s.no_local || !(first || s.retain_handling == 0) {
             return;
         }
         let stored = self.store.get(topic).copied();
@@ -113,7 +116,7 @@ impl Oracle {
         }
         let agrees = match stored {
             Some(id) => last.iter().any(|&(at, seen)| seen == Some(id) && at > asked),
-            None => last.is_empty() || last.iter().any(|&(_, seen)| empty(seen)),
+            None => !first || last.is_empty() || last.iter().any(|&(_, seen)| empty(seen)),
         };
         let text = |id: Option<MsgId>| id.map_or("nothing".into(), |id| self.name(id));
         let seen: Vec<String> = last.iter().map(|(_, id)| text(*id)).collect();
