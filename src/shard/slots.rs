@@ -55,6 +55,7 @@ const _: () = assert!(size_of::<Slot>() <= 192);
 
 /// Connections that wait for a session, in order; no memory while there are none.
 #[derive(Debug, Default)]
+#[allow(clippy::box_collection)]
 pub(super) struct Successors(Option<Box<VecDeque<Key>>>);
 
 impl Successors {
