@@ -40,5 +40,5 @@ fn a_packet_identifier_that_the_client_knows_is_released() {
 /// The last read of a connection that is taken over published past what it had sent to an owner before.
 #[test]
 fn what_is_read_last_waits_for_a_switch() {
-    passes(1977, &["takeovers_total", "hand_offs_total"]);
+    passes(3298, &["takeovers_total", "hand_offs_total", "pauses_total"]);
 }
