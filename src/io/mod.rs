@@ -125,8 +125,8 @@ pub trait Io {
     fn accept(&mut self, listener: ListenerId);
     /// Stops accepting; ends with [`Completion::AcceptEnded`].
     fn accept_cancel(&mut self, listener: ListenerId);
-    /// The socket stays here to its end: it may be kept where that costs less, and is called so from now on. Again for
-    /// one that is kept there already, nothing happens.
+    /// The socket stays here to its end, and no operation on it is in flight: it may be kept where that costs less, and is
+    /// called so from now on. For one that is kept there already nothing happens.
     fn settle(&mut self, socket: &mut Socket) {
         let _ = socket;
     }

@@ -43,6 +43,10 @@ impl<I: Io> Shard<I> {
     fn tend(&mut self, key: Key) {
         let Some(connection) = self.core.connections.get_mut(key) else { return };
         connection.dirty = false;
+        // At home and not going anywhere, and no operation that may not even be submitted yet names the socket.
+        if connection.is_at_rest() && connection.live().is_some() {
+            self.io.settle(&mut connection.socket);
+        }
         self.tend_send(key);
         let Some(connection) = self.core.connections.get(key) else { return };
         match connection.phase {
@@ -104,10 +108,6 @@ impl<I: Io> Shard<I> {
     fn arm_receive(&mut self, key: Key, mode: ReceiveMode) {
         let Some(connection) = self.core.connections.get_mut(key) else { return };
         connection.receive_armed = true;
-        if mode == ReceiveMode::Many && connection.live().is_some() {
-            // At home, and not going anywhere.
-            self.io.settle(&mut connection.socket);
-        }
         self.io.receive(&connection.socket, Token::new(key), mode);
         self.core.counters().receives_total.add(1);
     }
