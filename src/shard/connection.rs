@@ -12,6 +12,7 @@ use crate::memory::{Key, Outbox, ShardId, ShardSet};
 use crate::session::Link;
 use crate::wire::{Reason, Version};
 
+use super::listeners::Place;
 use super::secure::Secure;
 use super::waits::Blocked;
 
@@ -21,6 +22,8 @@ pub(super) struct Connection {
     pub peer: SocketAddr,
     /// Where it was accepted.
     pub listener: ListenerId,
+    /// Its place there, if they are counted.
+    pub place: Option<Place>,
     /// Who its client is; known before the connection goes home.
     pub identity: Option<Identity>,
     /// What lies between the socket and the stream; a plain connection has nothing there.
@@ -78,6 +81,8 @@ pub(super) type Refusal = (Reason, &'static str);
 pub(super) struct Live {
     pub session: Key,
     pub link: Link,
+    /// Bytes of a packet from the client, as its listener has it.
+    pub packet_size_max: u32,
     /// 1.5 times the Keep Alive; 0 for none.
     pub idle_max_ms: u32,
     pub last_packet_at: Millis,
@@ -134,6 +139,7 @@ impl Connection {
             socket,
             peer,
             listener,
+            place: None,
             identity: None,
             secure: None,
             phase: Phase::Opening,

@@ -7,6 +7,7 @@ use crate::clock::Millis;
 use crate::io::{ListenerId, Socket};
 use crate::memory::{Key, Message, ShardId, ShardSet};
 
+use super::listeners::Place;
 use super::secure::Secure;
 
 /// One entry of a ring between two shards.
@@ -123,6 +124,7 @@ pub struct HandOff {
     pub peer: SocketAddr,
     /// Where it was accepted.
     pub listener: ListenerId,
+    pub place: Option<Place>,
     pub identity: Option<Identity>,
     pub secure: Option<Box<Secure>>,
     /// CONNECT and whatever was read behind it.
