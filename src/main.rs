@@ -25,6 +25,7 @@ const WATCH: Duration = Duration::from_secs(3600);
 
 fn main() -> ExitCode {
     abort_on_panic();
+    sockets::small_pages();
     let args: Vec<String> = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
     let affinity = sockets::affinity().unwrap_or_default();
     let machine = Machine::look(Path::new("/"));

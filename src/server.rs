@@ -5,6 +5,7 @@
 //! - A shard sleeps only after its bell agreed; it waits for several completions only after a turn that had several.
 //! - A thread that starts shards holds stop signals back first, so that they reach the thread that waits for them.
 
+mod capacity;
 mod error;
 mod listeners;
 mod text;
@@ -32,6 +33,7 @@ use crate::shard::{Live, Options, Parcel, Setup, Shard, Stopping, Turn};
 use crate::transport::Acceptor;
 use crate::transport::tls::{Reload, TlsAcceptor};
 
+use capacity::{clients_expected, fit_descriptors};
 pub use error::StartError;
 
 /// Bytes of all rings between shards together.
@@ -42,16 +44,14 @@ const MESH_SLOTS: std::ops::RangeInclusive<usize> = 64..=4096;
 const MESH_SPILL_MAX: usize = 4096;
 /// Bytes of messages that one FIFO may hold at least, whatever the budget says.
 const MESH_BYTES_MIN: usize = 1 << 20;
-/// Descriptors that are kept free of connections: rings, locks, the log, files of the runtime.
-const DESCRIPTORS_RESERVED: u64 = 64;
-/// Fewer connections than this are no broker.
-const CONNECTIONS_MIN: u64 = 16;
 /// Completions and messages of other shards in a turn from which on the next wait gathers.
 pub const GATHER_FROM: u64 = 2;
 /// What a gathering wait waits for. A lone client never pays for it, since its turns have one completion each.
 pub const GATHER_COMPLETIONS: u32 = 256;
 /// Microseconds that it waits for them.
 pub const GATHER_US: u32 = 50;
+/// Connections, subscriptions and retained messages of a shard from which on its memory may come in large pages.
+const LARGE_PAGES_FROM: u64 = 100_000;
 /// How often a stop looks whether the shards are done.
 const STOP_POLL: Duration = Duration::from_millis(5);
 /// How long a shard may take to notice that it is given up.
@@ -122,8 +122,8 @@ impl Server {
         let shards = config.shards();
         // The last seats are this thread's and those of the threads that hash.
         let hashers = hashing_threads(users.len());
-        let kernel = Kernel::choose(config.io, shards + 1 + hashers)?;
-        let limits = Arc::new(fit_descriptors(config)?);
+        let mut kernel = Kernel::choose(config.io, shards + 1 + hashers)?;
+        let limits = Arc::new(fit_descriptors(config, &mut kernel)?);
         let (acceptors, behind) = listeners::listeners(config)?;
         let listening = sockets::listen(&config.addresses(), shards, sockets::BACKLOG)?;
         let mut bell = kernel.ringer(shards)?;
@@ -132,7 +132,11 @@ impl Server {
         let pool = Pool::new(config::pools(&limits));
         let stopping = Arc::new(Stopping::default());
         let control = Arc::new(Control::default());
-        let options = Options { sys_interval_ms: config.sys_interval_ms, ..Options::default() };
+        let options = Options {
+            sys_interval_ms: config.sys_interval_ms,
+            clients_expected: clients_expected(limits.connections_max, shards),
+            ..Options::default()
+        };
         let epoch = Instant::now();
         let current = Arc::new(Current::new(policy));
         let users_len = users.iter().map(Users::len).collect();
@@ -336,21 +340,6 @@ fn start_hashing(hasher: Hasher, here: ShardId, kernel: Kernel) -> Result<(), St
     is_ready.recv().unwrap_or_else(|_| Err(ended()))
 }
 
-/// The configured limits, with as many connections as there can be descriptors.
-fn fit_descriptors(config: &Config) -> Result<Limits, StartError> {
-    let failed = |error| StartError::System { what: "the limit of descriptors", error };
-    let limit = sockets::raise_descriptor_limit().map_err(failed)?;
-    let own = DESCRIPTORS_RESERVED + u64::from(config.shards()) * (config.addresses().len() as u64 + 1);
-    let available = limit.saturating_sub(own);
-    let asked = u64::from(config.limits.connections_max);
-    let least = if config.connections_asked { asked } else { CONNECTIONS_MIN };
-    if available < least {
-        return Err(StartError::Descriptors { limit, needed: least + own, connections: least });
-    }
-    let connections_max = asked.min(available) as u32;
-    Ok(Limits { connections_max, ..config.limits.clone() })
-}
-
 /// What each FIFO between two shards may hold, out of budgets for all of them.
 fn mesh_bounds(shards: u16, bytes: u64) -> Bounds {
     let rings = (usize::from(shards) * (usize::from(shards) - 1)).max(1);
@@ -421,6 +410,7 @@ fn now(epoch: Instant) -> Millis {
 fn drive<D: Driver>(mut shard: Shard<D>, control: &Control, epoch: Instant) -> Live {
     let mut worked = 0;
     let mut stopping = false;
+    let mut large = false;
     loop {
         let moment = now(epoch);
         match control.0.load(Ordering::Acquire) {
@@ -437,6 +427,13 @@ fn drive<D: Driver>(mut shard: Shard<D>, control: &Control, epoch: Instant) -> L
             return shard.live();
         }
         let counters = shard.counters();
+        if !large {
+            let clients = counters.connections.get() + counters.subscriptions.get();
+            large = clients + counters.retained_messages.get() >= LARGE_PAGES_FROM;
+            if large {
+                sockets::large_pages();
+            }
+        }
         let work = counters.completions_total.get().wrapping_add(counters.mesh_received_total.get());
         let busy = work.wrapping_sub(worked) >= GATHER_FROM;
         worked = work;
@@ -562,17 +559,6 @@ mod tests {
         assert_eq!((error.exit_code(), server.addresses()), (exit::SYSTEM, &[port][..]), "{error}");
         let (stopped, _) = server.finish(Duration::ZERO, wait);
         assert_eq!(stopped, Stopped::Abandoned, "nobody told it to stop before");
-    }
-
-    #[test]
-    fn connections_fit_the_descriptors_or_the_start_is_refused() {
-        let limits = fit_descriptors(&config("--shards 2")).unwrap();
-        let own = DESCRIPTORS_RESERVED + 2 * 2;
-        let available = sockets::raise_descriptor_limit().unwrap() - own;
-        assert_eq!(u64::from(limits.connections_max), available.min(1_000_000));
-        let error = fit_descriptors(&config("--shards 2 --connections-max 4000000000")).unwrap_err();
-        assert!(matches!(error, StartError::Descriptors { connections: 4_000_000_000, .. }), "{error}");
-        assert_eq!(error.exit_code(), exit::SYSTEM);
     }
 
     #[test]

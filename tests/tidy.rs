@@ -31,12 +31,14 @@ const EXCEPTIONS: &[(&str, &str)] =
 
 /// The only files that hold `unsafe`.
 const UNSAFE: &[&str] = &[
+    "bench/tests/allocations.rs",
     "loadgen/src/ring.rs",
     "loadgen/src/sys.rs",
     "src/allocator.rs",
     "src/io/epoll/sys.rs",
     "src/io/sockets.rs",
     "src/io/tests.rs",
+    "src/io/tests/descriptors.rs",
     "src/io/uring/buffers.rs",
     "src/io/uring/flights.rs",
     "src/io/uring/mod.rs",
@@ -51,7 +53,7 @@ const ROOTS: &[&str] = &["src/lib.rs", "src/main.rs", "loadgen/src/lib.rs"];
 const LINES_MAX: usize = 700;
 
 /// Files that are longer, and how long each of them may be. Whoever touches one makes it shorter.
-const LONG: &[(&str, usize)] = &[("src/io/tests.rs", 770)];
+const LONG: &[(&str, usize)] = &[("src/io/tests.rs", 730)];
 
 /// Directories with sources.
 const SOURCES: &[&str] = &["src", "bench", "loadgen", "tests", "scripts", ".ci"];

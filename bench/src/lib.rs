@@ -2,7 +2,7 @@
 //!
 //! - [`OPERATIONS`]: single operations with fixed inputs. `cargo bench -p bench` times them, `scripts/instructions`
 //!   counts their instructions, and the tests run each of them tiny and compare a hash of what it did.
-//! - [`limit`]: a forwarder over the broker's own event loop, for `scripts/bench-limit`.
+//! - [`limit`]: a forwarder over the broker's own event loop, for `scripts/bench-peers`.
 //!
 //! What it is not: a load test. That is `loadgen`; nothing here goes over a socket but `limit`.
 
@@ -11,6 +11,8 @@ pub mod limit;
 mod matching;
 mod mesh;
 mod packets;
+pub mod scale;
+mod shards;
 mod still;
 mod turn;
 
@@ -59,11 +61,13 @@ pub struct Meter {
     spent: Duration,
     hash: u64,
     counts: bool,
+    watch: Option<fn() -> u64>,
+    watched: u64,
 }
 
 impl Default for Meter {
     fn default() -> Meter {
-        Meter { spent: Duration::ZERO, hash: 0xCBF2_9CE4_8422_2325, counts: false }
+        Meter { spent: Duration::ZERO, hash: 0xCBF2_9CE4_8422_2325, counts: false, watch: None, watched: 0 }
     }
 }
 
@@ -96,10 +100,22 @@ impl Meter {
         if self.counts {
             return counted(operation);
         }
+        let before = self.watch.map_or(0, |watch| watch());
         let begin = Instant::now();
         let result = operation();
         self.spent += begin.elapsed();
+        self.watched += self.watch.map_or(0, |watch| watch()) - before;
         result
+    }
+
+    /// From now on it also sums up by how much `number` grows within operations.
+    pub fn watch(&mut self, number: fn() -> u64) {
+        self.watch = Some(number);
+    }
+
+    /// What that came to.
+    pub fn watched(&self) -> u64 {
+        self.watched
     }
 
     /// From now on operations run where `scripts/instructions` counts, and without a clock.
@@ -196,5 +212,30 @@ pub const OPERATIONS: &[Operation] = &[
     Operation { name: "turn/p2p-16k", unit: "message of 16 KiB in four receives", prepare: turn::p2p_16k },
     Operation { name: "turn/fan-out", unit: "delivery, 1 to 100, 8 messages a turn", prepare: turn::fan_out },
     Operation { name: "turn/fan-in", unit: "message, 32 to 1, 4 a turn each", prepare: turn::fan_in },
+    Operation {
+        name: "shards/cross-qos0",
+        unit: "message from one shard to another, 8 pairs, 16 a turn each",
+        prepare: shards::cross_qos0,
+    },
+    Operation {
+        name: "shards/cross-qos1",
+        unit: "message from one shard to another and both PUBACKs",
+        prepare: shards::cross_qos1,
+    },
+    Operation {
+        name: "shards/cross-single",
+        unit: "turns with one message from one shard to another",
+        prepare: shards::cross_single,
+    },
+    Operation {
+        name: "shards/fan-out",
+        unit: "delivery, 1 to 100 on 4 shards, 8 messages a turn",
+        prepare: shards::fan_out,
+    },
+    Operation {
+        name: "shards/63-idle-peers",
+        unit: "turn with one message beside 63 shards that do nothing",
+        prepare: shards::idle_peers,
+    },
     Operation { name: "turn/single", unit: "turn with one message of one pair", prepare: turn::single },
 ];

@@ -73,6 +73,29 @@ pub(crate) fn single(_: Scale) -> Prepared {
     prepare(Scene { publishers: 1, subscribers: 1, messages: 1, ..PAIRS })
 }
 
+/// Appends what a subscriber answers to these packets.
+pub(crate) fn put_acks(acks: &mut Vec<u8>, bytes: &[u8]) {
+    let mut rest = bytes;
+    while let [first, ..] = rest {
+        let (len_bytes, remaining) = if rest[1] < 128 {
+            (1, usize::from(rest[1]))
+        } else {
+            (2, usize::from(rest[1] & 127) + 128 * usize::from(rest[2]))
+        };
+        let (packet, others) = rest.split_at(1 + len_bytes + remaining);
+        let body = &packet[1 + len_bytes..];
+        rest = others;
+        let topic_len = usize::from(u16::from_be_bytes([body[0], body[1]]));
+        match first >> 1 {
+            // PUBLISH of QoS 1, of QoS 2, PUBREL.
+            0b001_1001 => acks.extend([0x40, 2, body[2 + topic_len], body[3 + topic_len]]),
+            0b001_1010 => acks.extend([0x50, 2, body[2 + topic_len], body[3 + topic_len]]),
+            0b011_0001 => acks.extend([0x70, 2, body[0], body[1]]),
+            other => panic!("a subscriber was sent {other:#b}"),
+        }
+    }
+}
+
 /// A shard and its clients.
 struct Stage {
     shard: Shard<Still>,
@@ -115,13 +138,13 @@ fn packet(first: u8, body: &[u8]) -> Vec<u8> {
     [&[first, body.len() as u8], body].concat()
 }
 
-fn connect(client_id: &str) -> Vec<u8> {
+pub(crate) fn connect(client_id: &str) -> Vec<u8> {
     let mut body = b"\x00\x04MQTT\x05\x02\x00\x00\x00".to_vec();
     string(&mut body, client_id);
     packet(0x10, &body)
 }
 
-fn subscribe(filter: &str, qos: Qos) -> Vec<u8> {
+pub(crate) fn subscribe(filter: &str, qos: Qos) -> Vec<u8> {
     let mut body = vec![0, 1, 0];
     string(&mut body, filter);
     body.push(qos as u8);
@@ -245,25 +268,7 @@ impl Stage {
             let io = self.shard.io_mut();
             let acks = io.input_mut(input);
             acks.clear();
-            let mut rest = &bytes[..];
-            while let [first, ..] = rest {
-                let (len_bytes, remaining) = if rest[1] < 128 {
-                    (1, usize::from(rest[1]))
-                } else {
-                    (2, usize::from(rest[1] & 127) + 128 * usize::from(rest[2]))
-                };
-                let (packet, others) = rest.split_at(1 + len_bytes + remaining);
-                let body = &packet[1 + len_bytes..];
-                rest = others;
-                let topic_len = usize::from(u16::from_be_bytes([body[0], body[1]]));
-                match first >> 1 {
-                    // PUBLISH of QoS 1, of QoS 2, PUBREL.
-                    0b001_1001 => acks.extend([0x40, 2, body[2 + topic_len], body[3 + topic_len]]),
-                    0b001_1010 => acks.extend([0x50, 2, body[2 + topic_len], body[3 + topic_len]]),
-                    0b011_0001 => acks.extend([0x70, 2, body[0], body[1]]),
-                    other => panic!("a subscriber was sent {other:#b}"),
-                }
-            }
+            put_acks(acks, bytes);
             if !acks.is_empty() {
                 io.feed(*socket, input);
             }

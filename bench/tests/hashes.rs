@@ -26,6 +26,12 @@ const RECORDED: &[(&str, u64)] = &[
     ("turn/p2p-16k", 0xC865F610DD72385D),
     ("turn/fan-out", 0x39ED1905A79A8725),
     ("turn/fan-in", 0x0D875700B3974AEE),
+    ("shards/cross-qos0", 0xF31913D139EA00AA),
+    ("shards/cross-qos1", 0x7B94626BC4C1C2AA),
+    ("shards/cross-single", 0x5FBB8AF99C74A7E9),
+    ("shards/fan-out", 0xBB1E5C41F50302ED),
+    // The same as without peers.
+    ("shards/63-idle-peers", 0xB7C66C9614B38E41),
     ("turn/single", 0xB7C66C9614B38E41),
 ];
 

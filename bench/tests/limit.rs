@@ -18,7 +18,7 @@ fn with_forwarder(clients: impl FnOnce(SocketAddr)) {
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&stop);
     let thread = std::thread::spawn(move || {
-        let sizes = Sizes { sq_entries: 64, cq_entries: 256, buffers: 16, buffer_bytes: 4096 };
+        let sizes = Sizes { sq_entries: 64, cq_entries: 256, buffers: 16, buffer_bytes: 4096, direct: 0 };
         let ring = Uring::new(sizes, 0, Arc::new(Peers::new(1)), vec![listener]).unwrap();
         let mut forwarder = Forwarder::new(ring);
         while !stopped.load(Ordering::Relaxed) {

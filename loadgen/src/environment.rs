@@ -6,6 +6,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 
 use crate::calibrate::Calibration;
+use crate::probe;
+use crate::procfs::Broker;
+use crate::spec::Spec;
 
 /// This machine and this program.
 #[derive(Clone, Debug)]
@@ -19,6 +22,50 @@ pub struct Environment {
     pub time: u64,
     /// What `loadgen calibrate` found here, if it ran on this CPU and kernel.
     pub calibration: Option<Calibration>,
+}
+
+/// The broker under test, as far as it can be seen from here.
+#[derive(Clone, Default, Debug)]
+pub struct Subject {
+    pub name: String,
+    pub target: String,
+    /// What it says of itself under `$SYS/broker/version`.
+    pub version: Option<String>,
+    /// How its processes were started, if they are known.
+    pub commands: Vec<String>,
+    /// The CPUs on which they may run.
+    pub cpus: Option<String>,
+}
+
+impl Subject {
+    /// Asks the broker that `spec` aims at, and looks at its processes.
+    pub fn look(name: &str, pids: &[u32], spec: Option<&Spec>) -> Subject {
+        let broker = Broker::new(pids).unwrap_or_default();
+        Subject {
+            name: name.into(),
+            target: spec.map_or(String::new(), |spec| spec.target.name.clone()),
+            version: spec.and_then(probe::version),
+            commands: broker.commands(),
+            cpus: broker.cpus(),
+        }
+    }
+
+    pub fn json(&self) -> Value {
+        json!({
+            "name": self.name, "target": self.target, "version": self.version, "commands": self.commands,
+            "cpus": self.cpus,
+        })
+    }
+
+    /// In one line.
+    pub fn text(&self) -> String {
+        let mut parts = vec![self.target.clone()];
+        parts.extend(self.version.clone());
+        parts.extend(self.cpus.as_ref().map(|cpus| format!("CPU {cpus}")));
+        parts.extend(self.commands.iter().cloned());
+        parts.retain(|part| !part.is_empty());
+        parts.join("; ")
+    }
 }
 
 fn field(file: &str, name: &str) -> Option<String> {

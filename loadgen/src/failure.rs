@@ -86,6 +86,13 @@ pub enum Failure {
     },
 }
 
+/// The time of a connection in which most mistakes of the command line show.
+pub const BEFORE_CONNACK: &str = "before CONNACK";
+/// What came was something else than MQTT.
+pub const NO_CONNACK: &str = "an answer to CONNECT that is no CONNACK";
+const LISTENERS: &str = "Is it the right kind of listener? TLS needs --cafile (or --insecure), WebSocket --ws, \
+                         plain MQTT neither";
+
 impl Failure {
     /// What a failed `socket` or `connect` means.
     pub fn of_connect(error: &io::Error, target: &str) -> Failure {
@@ -114,7 +121,7 @@ impl std::fmt::Display for Failure {
             Failure::Silent { target, waited_s, what } => {
                 write!(
                     f,
-                    "{target} sent no {what} within {waited_s} s: is it an MQTT listener (not TLS or WebSocket)?"
+                    "{target} sent no {what} within {waited_s} s: is it the right kind of listener? TLS needs --cafile (or --insecure), WebSocket --ws"
                 )
             }
             Failure::NotAccepted { version, code } => {
@@ -123,6 +130,9 @@ impl std::fmt::Display for Failure {
                         " (give user and password with -u and -P)"
                     }
                     (Version::V311, 1) | (Version::V5, 0x84 | 1) => " (choose another version with -V)",
+                    (Version::V311, 3) | (Version::V5, 0x88 | 0x89 | 0x97 | 0x9F) => {
+                        " (try again later, with fewer connections, or slower with --connect-rate)"
+                    }
                     _ => "",
                 };
                 // A broker without 5.0 answers with a code of 3.1.1.
@@ -143,6 +153,12 @@ impl std::fmt::Display for Failure {
                 let why = reason(Version::V5, *code);
                 write!(f, "the broker closed the connection of {who} {during}: {why} (0x{code:02X})")
             }
+            Failure::Closed { who, code: None, during } if *during == BEFORE_CONNACK => {
+                write!(
+                    f,
+                    "the broker closed the connection of {who} {during}, without a reason: see its log. {LISTENERS}"
+                )
+            }
             Failure::Closed { who, code: None, during } => {
                 write!(f, "the broker closed the connection of {who} {during}, without a reason: see its log")
             }
@@ -151,10 +167,28 @@ impl std::fmt::Display for Failure {
                 let why = reason(Version::V5, *code);
                 write!(f, "the broker refused a message of {who}: {why} (0x{code:02X})")
             }
+            Failure::Malformed { who, what } if *what == NO_CONNACK => {
+                write!(f, "the broker sent {who} something malformed: {what}. {LISTENERS}")
+            }
             Failure::Malformed { who, what } => {
                 write!(f, "the broker sent {who} something malformed: {what}")
             }
-            Failure::Layer { who, why } => write!(f, "the connection of {who} failed: {why}"),
+            Failure::Layer { who, why } => {
+                let hint = match why {
+                    why if why.contains("CertificateRequired") => {
+                        ": the broker wants a certificate of the client (--cert and --key)"
+                    }
+                    why if why.contains("UnknownIssuer") => {
+                        ": the certificate is not signed by one in --cafile (--insecure trusts any)"
+                    }
+                    why if why.contains("NotValidForName") => {
+                        ": the certificate is for another name than -h says (--insecure trusts any)"
+                    }
+                    why if why.contains("InvalidContentType") => ": does this port speak TLS?",
+                    _ => "",
+                };
+                write!(f, "the connection of {who} failed: {why}{hint}")
+            }
             Failure::Leftovers { sessions } => {
                 write!(f, "{sessions} persistent sessions could not be removed: the broker still keeps them")
             }

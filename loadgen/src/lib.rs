@@ -13,6 +13,7 @@ pub mod failure;
 pub mod findmax;
 pub mod live;
 pub mod payload;
+pub mod probe;
 pub mod procfs;
 pub mod report;
 pub mod ring;

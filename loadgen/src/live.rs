@@ -12,6 +12,8 @@ const BAR: usize = 24;
 pub struct Live {
     terminal: bool,
     seconds: u32,
+    /// Seconds at the beginning that do not count.
+    warmup: u32,
     connects: bool,
     headed: bool,
 }
@@ -21,6 +23,7 @@ impl Live {
         Live {
             terminal: std::io::stderr().is_terminal(),
             seconds: (spec.warmup_s + spec.duration_s).ceil() as u32,
+            warmup: spec.warmup_s.ceil() as u32,
             connects: matches!(spec.focus, Focus::Connects | Focus::Reconnects),
             headed: false,
         }
@@ -43,23 +46,29 @@ impl Live {
     }
 
     fn second(&mut self, err: &mut impl Write, s: &Second) -> std::io::Result<()> {
-        if self.terminal && !self.headed {
+        let events = if self.connects { s.connected } else { s.delivered };
+        // What is left of a second after the end of the schedule is mostly nothing.
+        if s.second >= self.seconds && events + s.offered + s.sent == 0 {
+            return Ok(());
+        }
+        if !self.headed {
             let what = if self.connects { "connects/s" } else { "msg/s" };
-            writeln!(
-                err,
-                "\r\x1b[K{:>6}  {what:>12}  {:>9}  {:>9}  {:>9}",
-                "second", "p50", "p99", "missing"
-            )?;
+            let clear = if self.terminal { "\r\x1b[K" } else { "" };
+            writeln!(err, "{clear}{:>6}  {what:>12}  {:>9}  {:>9}  {:>9}", "second", "p50", "p99", "lost")?;
         }
         self.headed = true;
-        let events = if self.connects { s.connected } else { s.delivered };
+        let quantile = |q| match s.latency.is_empty() {
+            true => "-".into(),
+            false => time(s.latency.value_at_quantile(q)),
+        };
         let row = format!(
-            "{:>6}  {:>12}  {:>9}  {:>9}  {:>9}",
+            "{:>6}  {:>12}  {:>9}  {:>9}  {:>9}{}",
             s.second + 1,
             count(events),
-            time(s.latency.value_at_quantile(0.5)),
-            time(s.latency.value_at_quantile(0.99)),
-            count(s.missing)
+            quantile(0.5),
+            quantile(0.99),
+            count(s.missing),
+            if s.second < self.warmup { "  warm-up" } else { "" }
         );
         if !self.terminal {
             return writeln!(err, "{row}");

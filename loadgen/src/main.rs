@@ -1,6 +1,5 @@
 //! The program: command line in, report out.
 
-use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
@@ -9,9 +8,9 @@ use std::sync::atomic::AtomicBool;
 
 use loadgen::calibrate::calibrate;
 use loadgen::cli::{self, Action, Refusal, RunArgs, presets};
-use loadgen::compare::{Contender, compare};
+use loadgen::compare::{Contender, News, compare, plan};
 use loadgen::engine::{self, Outcome};
-use loadgen::environment::Environment;
+use loadgen::environment::{Environment, Subject};
 use loadgen::findmax;
 use loadgen::live::Live;
 use loadgen::report::{self, Figures, count, time};
@@ -52,8 +51,10 @@ fn main() -> ExitCode {
             Ok(exit::FINE)
         }
         Some(Action::Calibrate { core, duration, json }) => measure_self(core, duration, json, &interrupted),
-        Some(Action::Compare { brokers, rounds, html, json, work }) => {
-            comparison(&brokers, rounds, html.as_deref(), json.as_deref(), work, &interrupted)
+        Some(Action::Compare { brokers, rounds, plan, html, json, work }) => {
+            let works = plan::works(plan.as_deref(), &work, rounds).map_err(|what| Stop(exit::USAGE, what));
+            works
+                .and_then(|works| comparison(&brokers, works, html.as_deref(), json.as_deref(), &interrupted))
         }
     };
     ExitCode::from(result.unwrap_or_else(|Stop(code, what)| {
@@ -91,17 +92,20 @@ fn run(args: &RunArgs, interrupted: &AtomicBool) -> Result<u8, Stop> {
 /// Writes every report that was asked for.
 fn reports(args: &RunArgs, spec: &Spec, outcome: &Outcome, verdict: &Verdict) -> Result<(), Stop> {
     let place = Environment::here();
+    let written = args.json.is_some() || args.html.is_some();
+    // Only what is kept has to say later which broker it was.
+    let subject = if written { Subject::look("broker", &spec.pids, Some(spec)) } else { Subject::default() };
     if args.json.as_deref() != Some(Path::new("-")) {
         print!("{}", report::text::render(spec, outcome, verdict, &place));
     }
     if let Some(path) = &args.json {
-        write(path, &format!("{:#}\n", report::json::render(spec, outcome, verdict, &place)))?;
+        write(path, &format!("{:#}\n", report::json::render(spec, outcome, verdict, &place, &subject)))?;
     }
     if let Some(path) = &args.hgrm {
         write(path, &report::hgrm::render(Figures::of(spec, outcome).latency))?;
     }
     if let Some(path) = &args.html {
-        write(path, &report::html::render(spec, outcome, verdict, &place))?;
+        write(path, &report::html::render(spec, outcome, verdict, &place, &subject))?;
     }
     Ok(())
 }
@@ -116,7 +120,9 @@ fn find_max(args: &RunArgs, interrupted: &AtomicBool) -> Result<u8, Stop> {
         }
         if let Some(path) = &args.json {
             let place = Environment::here();
-            let mut json = report::json::render(&trial.spec, &trial.outcome, &trial.verdict, &place);
+            let subject = Subject::look("broker", &trial.spec.pids, Some(&trial.spec));
+            let mut json =
+                report::json::render(&trial.spec, &trial.outcome, &trial.verdict, &place, &subject);
             json["search"] = search.json();
             write(path, &format!("{json:#}\n"))?;
         }
@@ -158,17 +164,15 @@ fn measure_self(
 
 fn comparison(
     brokers: &[Contender],
-    rounds: u32,
+    works: Vec<plan::Work>,
     html: Option<&Path>,
     json: Option<&Path>,
-    work: Vec<OsString>,
     interrupted: &AtomicBool,
 ) -> Result<u8, Stop> {
-    let line = std::iter::once(OsString::from("loadgen")).chain(work);
-    let args = cli::parse(line).unwrap_or_else(|e| e.exit()).run;
-    let result = compare(brokers, rounds, &args, interrupted, &mut |name, run| {
-        let p99 = run.p99_ns.map_or("void".into(), time);
-        eprintln!("{name:<20} {:>12}/s  p99 {p99:>9}  {}", count(run.rate.round() as u64), run.verdict);
+    let result = compare(brokers, works, interrupted, &mut |news| match news {
+        News::Work(name) => eprintln!("== {name}"),
+        News::Turn(name, Ok(round)) => eprintln!("{name:<20} {}", round.text()),
+        News::Turn(name, Err(failure)) => eprintln!("{name:<20} failed: {failure}"),
     })?;
     let place = Environment::here();
     if json != Some(Path::new("-")) {

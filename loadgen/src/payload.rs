@@ -149,6 +149,14 @@ impl Payloads {
         mix(self.seed ^ u64::from(stream) << 32 ^ u64::from(sequence))
     }
 
+    /// The length that all payloads have, if they have one.
+    pub fn fixed_len(&self) -> Option<usize> {
+        match self.sizes {
+            Sizes::Fixed(n) => Some(n),
+            Sizes::Uniform(..) | Sizes::Mix(_) => None,
+        }
+    }
+
     /// Length of this message's payload.
     #[inline]
     pub fn len(&self, stream: u32, sequence: u64) -> usize {
@@ -176,6 +184,9 @@ impl Payloads {
             rest -= HEADER_LEN;
         }
         let offset = random as usize >> 48 & (PERIOD - 1);
+        if rest <= PERIOD {
+            return out.extend_from_slice(&self.pattern[offset..offset + rest]);
+        }
         while rest > 0 {
             let n = rest.min(PERIOD);
             out.extend_from_slice(&self.pattern[offset..offset + n]);
@@ -210,7 +221,11 @@ impl Payloads {
             return false;
         }
         let offset = random as usize >> 48 & (PERIOD - 1);
-        payload[HEADER_LEN..].chunks(PERIOD).all(|chunk| chunk == &self.pattern[offset..offset + chunk.len()])
+        let pattern = &payload[HEADER_LEN..];
+        if pattern.len() <= PERIOD {
+            return *pattern == self.pattern[offset..offset + pattern.len()];
+        }
+        pattern.chunks(PERIOD).all(|chunk| chunk == &self.pattern[offset..offset + chunk.len()])
     }
 }
 

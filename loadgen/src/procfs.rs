@@ -28,6 +28,24 @@ impl ThreadUsage {
     }
 }
 
+/// Memory in bytes at one moment.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Memory {
+    /// All that is in memory of the processes, code and files included.
+    pub resident: u64,
+    /// What the processes allocated: heap, stacks, pools.
+    pub anonymous: u64,
+    /// The kernel's own objects on the whole machine, sockets among them.
+    pub kernel: u64,
+}
+
+/// A field of a file in `/proc` that counts in kB, in bytes; 0 where it is missing.
+fn kilobytes(file: &str, name: &str) -> u64 {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+    line.split_ascii_whitespace().nth(1).and_then(|n| n.parse::<u64>().ok()).unwrap_or(0) * 1024
+}
+
 /// Follows the processes of a broker. A thread that ends keeps what it had when last seen.
 #[derive(Default)]
 pub struct Broker {
@@ -70,14 +88,24 @@ impl Broker {
         })
     }
 
-    /// Resident memory of all processes, in bytes.
-    pub fn memory(&self) -> u64 {
-        let field = |pid: &u32| {
-            let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-            let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
-            line.split_ascii_whitespace().nth(1)?.parse::<u64>().ok()
+    /// Memory of all processes, in bytes.
+    pub fn memory(&self) -> Memory {
+        let mut memory = Memory { resident: 0, anonymous: 0, kernel: kilobytes("/proc/meminfo", "Slab:") };
+        for pid in &self.pids {
+            let status = format!("/proc/{pid}/status");
+            memory.resident += kilobytes(&status, "VmRSS:");
+            memory.anonymous += kilobytes(&status, "RssAnon:");
+        }
+        memory
+    }
+
+    /// What each process was started as.
+    pub fn commands(&self) -> Vec<String> {
+        let words = |pid: &u32| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+            Some(String::from_utf8_lossy(&line).replace('\0', " ").trim().to_string())
         };
-        self.pids.iter().filter_map(field).sum::<u64>() * 1024
+        self.pids.iter().filter_map(words).filter(|line| !line.is_empty()).collect()
     }
 
     /// Threads that are alive.
@@ -119,7 +147,11 @@ mod tests {
         ready.send(()).unwrap();
         thread.join().unwrap();
         assert!(broker.usage().ran_ns >= during);
-        assert!(broker.memory() > 100_000 && broker.threads() >= 1);
+        let memory = broker.memory();
+        assert!(
+            memory.anonymous > 100_000 && memory.resident > memory.anonymous && memory.kernel > 1_000_000
+        );
+        assert!(broker.threads() >= 1 && !broker.commands()[0].is_empty());
         assert!(Broker::new(&[u32::MAX]).is_err());
     }
 }

@@ -118,8 +118,12 @@ pub struct Spec {
     pub slow_rate: u32,
     /// Clients that only hold a connection.
     pub idlers: u32,
+    /// Each of them also subscribes, to a topic of its own.
+    pub idlers_subscribe: bool,
     pub topics_per_publisher: u32,
     pub template: Template,
+    /// Filters have a wildcard even where topics could be named one by one.
+    pub wildcard: bool,
     pub qos: u8,
     pub retain: bool,
     pub sizes: Sizes,
@@ -207,6 +211,15 @@ impl Spec {
             return Err(
                 "the topic template gives two streams one name: use {pub}, and {k} with --topics".into()
             );
+        }
+        let pair = (self.pattern == Pattern::Pairs).then_some(0);
+        if self.wildcard && self.subscribers > 0 && !self.template.filter(pair).contains('+') {
+            return Err("--wildcard needs a level that varies: put {k} into --topic".into());
+        }
+        if self.idlers_subscribe && self.idlers == 0 {
+            return Err("--subscribe is for connections that do nothing else: idle, connect-storm, \
+                        reconnect-storm --connections"
+                .into());
         }
         if self.slow > 0 && (self.pattern != Pattern::All || self.slow >= self.subscribers) {
             return Err("slow subscribers need at least one fast one beside them".into());

@@ -47,6 +47,11 @@ impl Template {
         format!("{}{topic}", self.prefix)
     }
 
+    /// What a client subscribes to whom nobody publishes anything; `kind` and `number` make it its own.
+    pub fn idle(&self, kind: &str, number: u32) -> String {
+        format!("{}{kind}/{number}", self.prefix)
+    }
+
     /// A filter that matches the topics of every publisher (`None`) or of one.
     pub fn filter(&self, publisher: Option<u32>) -> String {
         let level = |level: &str| {

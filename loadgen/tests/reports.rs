@@ -4,10 +4,11 @@ mod peer;
 mod run;
 
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use peer::{Fate, Peer};
-use run::{plain, run};
+use run::{finish, plain, run, signal, start};
 
 fn file(name: &str) -> PathBuf {
     std::env::temp_dir().join(format!("loadgen-{}-{name}", std::process::id()))
@@ -39,7 +40,9 @@ fn the_page_stands_alone_and_the_percentiles_have_their_format() {
     {
         assert!(page.contains(word), "{word}");
     }
-    assert!(page.contains("corrected") && page.contains("p99.99") && page.matches("<svg").count() == 3);
+    assert!(
+        page.contains("corrected") && page.contains("p99.99") && page.matches("role=\"img\"").count() == 3
+    );
     for outside in ["http://", "https://", "<script", "@import", "url("] {
         assert!(!page.contains(outside), "the page asks for something: {outside}");
     }
@@ -81,7 +84,7 @@ fn brokers_are_compared_in_turns() {
         html.display()
     ));
     let json = run.json();
-    let rounds = |i: usize| json["brokers"][i]["rounds"].as_array().unwrap().clone();
+    let rounds = |i: usize| json["works"][0]["brokers"][i]["rounds"].as_array().unwrap().clone();
     assert_eq!((rounds(0).len(), rounds(1).len()), (2, 2));
     for round in rounds(0).iter().chain(&rounds(1)) {
         // What a busy machine delays beyond the half second counts as not received in it.
@@ -91,6 +94,62 @@ fn brokers_are_compared_in_turns() {
     let page = take(&html);
     assert!(page.contains("fast") && page.contains("slow") && page.contains("<rect"));
     assert!(plain("compare --broker nonsense -- p2p").exit == 2);
+}
+
+#[test]
+fn a_plan_holds_several_works_and_a_dead_broker_spoils_none_of_them() {
+    let peer = Peer::honest();
+    let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let (plan, html) = (file("plan.toml"), file("plan.html"));
+    let text = "rounds = 2\noptions = '--duration 300ms --warmup 0 --no-spin'\n\
+                [[work]]\nname = 'a pair'\nrun = 'p2p --pairs 1 --rate 200'\nnote = { most = 7 }\n\
+                [[work]]\nname = 'connects'\nrun = 'connect-storm --connections 9'\nrounds = 1\n";
+    std::fs::write(&plan, text).unwrap();
+    let run = plain(&format!(
+        "compare --broker alive=127.0.0.1:{} --broker dead=127.0.0.1:{dead} --plan {} --json - --html {} -- --qos 1",
+        peer.port,
+        plan.display(),
+        html.display()
+    ));
+    std::fs::remove_file(&plan).unwrap();
+    assert_eq!(run.exit, 5);
+    let works = &run.json()["works"];
+    assert_eq!((works[0]["name"].as_str(), works[1]["name"].as_str()), (Some("a pair"), Some("connects")));
+    assert_eq!(works[0]["note"]["most"], 7);
+    assert!(works[0]["headline"].as_str().unwrap().contains("QoS 1"), "{}", works[0]["headline"]);
+    for (work, rounds) in [(0, 2), (1, 1)] {
+        let of = |broker: usize| works[work]["brokers"][broker]["rounds"].as_array().unwrap();
+        assert_eq!((of(0).len(), of(1).len()), (rounds, rounds));
+        assert!(of(0).iter().all(|round| round["rate"].as_f64().unwrap() > 1.0), "{works:#}");
+        assert!(
+            of(1).iter().all(|round| round["failure"].as_str().unwrap().contains("is the broker running"))
+        );
+    }
+    let page = take(&html);
+    for word in ["All works", "a pair", "connects", "failed:", "alive"] {
+        assert!(page.contains(word), "{word}");
+    }
+}
+
+#[test]
+fn an_interrupted_comparison_reports_the_rounds_that_were_over() {
+    let peer = Peer::honest();
+    let child = start(&format!(
+        "compare --broker one=127.0.0.1:{0} --broker two=127.0.0.1:{0} --rounds 50 --json - -- \
+         p2p --pairs 1 --rate 200 --duration 300ms --warmup 0 --no-spin --retain --persistent --qos 1 -V 3.1.1",
+        peer.port
+    ));
+    // In the third or fourth run, for 60 messages belong to each.
+    while peer.published.load(Ordering::Relaxed) < 150 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    signal(&child, "-INT");
+    let run = finish(child);
+    let json = run.json();
+    assert_eq!(json["interrupted"], true);
+    let rounds = |i: usize| json["works"][0]["brokers"][i]["rounds"].as_array().unwrap().len();
+    assert_eq!((rounds(0), rounds(1)), (1, 1), "{}", run.stderr);
+    assert_eq!((peer.retained(), peer.sessions()), (0, 0), "what the broken-off run left behind");
 }
 
 #[test]

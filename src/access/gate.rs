@@ -126,8 +126,6 @@ pub struct Access {
 /// What is remembered with each session.
 #[derive(Copy, Clone, Debug, Default)]
 pub struct Rights {
-    /// Where its client came in last: the rules of that listener hold.
-    listener: u16,
     generation: u32,
     grants: Grants,
     /// The generation in which all its subscriptions are wholly allowed; 0 for none.
@@ -139,8 +137,9 @@ pub struct Rights {
 impl Rights {
     /// Its client came in here. What was found under the rules of another listener is forgotten.
     pub fn enter(&mut self, listener: u16) {
-        if self.listener != listener {
-            *self = Rights { listener, ..Rights::default() };
+        if self.grants.listener != listener {
+            let grants = Grants { listener, ..Grants::default() };
+            *self = Rights { grants, ..Rights::default() };
         }
     }
 }
@@ -213,11 +212,11 @@ impl Access {
 
     /// What the client may do; `None` where it came in without rules.
     pub fn permissions<'a>(&'a self, rights: &mut Rights, who: Who<'a>) -> Option<Permissions<'a>> {
-        let door = self.policy.doors.get(usize::from(rights.listener))?;
+        let door = self.policy.doors.get(usize::from(rights.grants.listener))?;
         let rules = self.policy.rules.get(usize::from(door.rules?))?;
         if rights.generation != self.generation {
             rights.generation = self.generation;
-            rights.grants = rules.grants(who);
+            rights.grants = Grants { listener: rights.grants.listener, ..rules.grants(who) };
         }
         Some(rules.permissions(rights.grants, who))
     }

@@ -24,7 +24,7 @@ pub enum Choice {
 /// The way that is taken, and what the shards share on it.
 #[derive(Clone, Debug)]
 pub enum Kernel {
-    Uring { features: Features, peers: Arc<Peers> },
+    Uring { features: Features, peers: Arc<Peers>, direct: u32 },
     Epoll { bells: Arc<Bells>, reason: Reason },
 }
 
@@ -64,7 +64,9 @@ impl Kernel {
         let reason = match choice {
             Choice::Epoll => Reason::Asked,
             Choice::Auto | Choice::Uring => match Features::probe() {
-                Ok(features) => return Ok(Kernel::Uring { features, peers: Arc::new(Peers::new(seats)) }),
+                Ok(features) => {
+                    return Ok(Kernel::Uring { features, peers: Arc::new(Peers::new(seats)), direct: 0 });
+                }
                 Err(error) if choice == Choice::Uring => return Err(KernelError::Uring(error)),
                 Err(error @ Unavailable::Failed { .. }) => return Err(KernelError::Uring(error)),
                 Err(error) => Reason::Unavailable(error),
@@ -74,6 +76,23 @@ impl Kernel {
         Ok(Kernel::Epoll { bells, reason })
     }
 
+    /// Lets each shard's ring hold so many sockets of its own, which are no process descriptors; false where there are no rings.
+    #[must_use]
+    pub fn hold_sockets(&mut self, places: u32) -> bool {
+        match self {
+            Kernel::Uring { direct, .. } => {
+                *direct = places;
+                true
+            }
+            Kernel::Epoll { .. } => false,
+        }
+    }
+
+    /// Whether shards have rings.
+    pub fn has_rings(&self) -> bool {
+        matches!(self, Kernel::Uring { .. })
+    }
+
     /// A driver without sockets of its own, for a thread that only rings and draws numbers.
     ///
     /// # Errors
@@ -81,7 +100,7 @@ impl Kernel {
     pub fn ringer(&self, seat: ShardId) -> Result<Box<dyn Driver>, KernelError> {
         match self {
             Kernel::Uring { peers, .. } => {
-                let tiny = Sizes { sq_entries: 256, cq_entries: 256, buffers: 1, buffer_bytes: 1 };
+                let tiny = Sizes { sq_entries: 256, cq_entries: 256, buffers: 1, buffer_bytes: 1, direct: 0 };
                 Ok(Box::new(uring(tiny, seat, peers, Vec::new())?))
             }
             Kernel::Epoll { bells, .. } => Ok(Box::new(epoll((1, 1), seat, bells, Vec::new())?)),
@@ -92,10 +111,12 @@ impl Kernel {
     pub fn drive<V: Visitor>(&self, seat: ShardId, listeners: Vec<TcpListener>, visitor: V) -> V::Output {
         let sizes = Sizes::default();
         match self {
-            Kernel::Uring { peers, .. } => match uring(sizes, seat, peers, listeners) {
-                Ok(driver) => visitor.visit(driver),
-                Err(error) => visitor.refuse(error),
-            },
+            Kernel::Uring { peers, direct, .. } => {
+                match uring(Sizes { direct: *direct, ..sizes }, seat, peers, listeners) {
+                    Ok(driver) => visitor.visit(driver),
+                    Err(error) => visitor.refuse(error),
+                }
+            }
             Kernel::Epoll { bells, .. } => {
                 match epoll((sizes.buffers, sizes.buffer_bytes), seat, bells, listeners) {
                     Ok(driver) => visitor.visit(driver),
@@ -136,7 +157,10 @@ fn epoll(
 impl fmt::Display for Kernel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Kernel::Uring { features, .. } => features.fmt(f),
+            Kernel::Uring { features, direct: 0, .. } => features.fmt(f),
+            Kernel::Uring { features, direct, .. } => {
+                write!(f, "{features}; up to {direct} sockets in the table of each shard's ring")
+            }
             Kernel::Epoll { reason: Reason::Asked, .. } => write!(f, "epoll (--io epoll)"),
             Kernel::Epoll { reason: Reason::Unavailable(error), .. } => {
                 write!(f, "epoll ({})", error.short())

@@ -125,6 +125,11 @@ pub trait Io {
     fn accept(&mut self, listener: ListenerId);
     /// Stops accepting; ends with [`Completion::AcceptEnded`].
     fn accept_cancel(&mut self, listener: ListenerId);
+    /// The socket stays here to its end: it may be kept where that costs less, and is called so from now on. Again for
+    /// one that is kept there already, nothing happens.
+    fn settle(&mut self, socket: &mut Socket) {
+        let _ = socket;
+    }
     /// Arms a receive.
     fn receive(&mut self, socket: &Socket, token: Token, mode: ReceiveMode);
     /// Cancels an armed receive. Data may still come before its end.

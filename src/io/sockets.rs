@@ -194,6 +194,24 @@ fn cause(error: io::Error) -> Cause {
     }
 }
 
+/// Memory that this process takes from now on comes in pages of 4 KiB, even where the allocator asks for 2 MiB: with few
+/// clients most of such a page would be empty, and there is one for each kind of memory and shard.
+pub fn small_pages() {
+    huge_pages(false);
+}
+
+/// Memory that this process takes from now on may come in pages of 2 MiB: with much of it they spare the processor the
+/// search for pages.
+pub fn large_pages() {
+    huge_pages(true);
+}
+
+fn huge_pages(may: bool) {
+    let (disable, none): (libc::c_ulong, libc::c_ulong) = (u64::from(!may), 0);
+    // SAFETY: sets a flag of the process. A kernel that does not know it has no such pages to give.
+    unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, disable, none, none, none) };
+}
+
 /// Raises the soft limit of descriptors to the hard one; the result is the limit from now on.
 pub fn raise_descriptor_limit() -> io::Result<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };

@@ -20,6 +20,8 @@ pub enum Operation {
     Doorbell = 6,
     /// Its completion means nothing to the shard.
     Ignore = 7,
+    /// Its completion is waited for on the spot.
+    Now = 8,
 }
 
 impl Token {
@@ -46,6 +48,7 @@ impl Token {
             5 => Operation::Send,
             6 => Operation::Doorbell,
             7 => Operation::Ignore,
+            8 => Operation::Now,
             _ => return None,
         };
         Some((operation, Token(user_data & ((1 << 56) - 1))))
@@ -59,7 +62,7 @@ mod tests {
     #[test]
     fn user_data_round_trips() {
         let token = Token::new(Key { index: 0xFFFF_FFFE, generation: 0x00FE_DCBA });
-        for operation in [Operation::Accept, Operation::Send, Operation::Ignore] {
+        for operation in [Operation::Accept, Operation::Send, Operation::Ignore, Operation::Now] {
             assert_eq!(Token::split(token.user_data(operation)), Some((operation, token)));
         }
         assert_eq!(token.key(), Key { index: 0xFFFF_FFFE, generation: 0x00FE_DCBA });

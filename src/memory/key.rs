@@ -48,6 +48,11 @@ impl<T> Arena<T> {
         Self::default()
     }
 
+    /// Room for `capacity` values before anything has to move. Memory that was never used is only an address.
+    pub fn with_capacity(capacity: usize) -> Self {
+        Arena { slots: Slab::with_capacity(capacity), generation: 0 }
+    }
+
     pub fn len(&self) -> usize {
         self.slots.len()
     }
@@ -75,6 +80,13 @@ impl<T> Arena<T> {
             Some((generation, value)) if *generation == key.generation => Some(value),
             _ => None,
         }
+    }
+
+    /// The occupant of a slot, whichever it is, with its key.
+    pub fn at(&self, index: u32) -> Option<(Key, &T)> {
+        self.slots
+            .get(index as usize)
+            .map(|(generation, value)| (Key { index, generation: *generation }, value))
     }
 
     pub fn contains(&self, key: Key) -> bool {

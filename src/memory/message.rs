@@ -29,23 +29,31 @@ pub struct MessageView<'a> {
 impl MessageView<'_> {
     /// Bytes that keeping this message takes, the heads of its allocations included.
     pub fn cost(&self) -> usize {
-        Message::OVERHEAD + self.topic.len() + self.properties.len() + self.payload.len()
+        Message::OVERHEAD + Message::block(self.len())
     }
 
     pub fn to_message(&self) -> Message {
-        let mut bytes = Vec::with_capacity(self.topic.len() + self.properties.len() + self.payload.len());
+        Message(Arc::new(self.fill(Vec::with_capacity(Message::block(self.len())))))
+    }
+
+    fn len(&self) -> usize {
+        self.topic.len() + self.properties.len() + self.payload.len()
+    }
+
+    /// The message with its bytes in `bytes`, which is empty and large enough.
+    fn fill(&self, mut bytes: Vec<u8>) -> Inner {
         bytes.extend_from_slice(self.topic.as_bytes());
         bytes.extend_from_slice(self.properties);
         bytes.extend_from_slice(self.payload);
-        Message(Arc::new(Inner {
-            bytes: bytes.into_boxed_slice(),
+        Inner {
+            bytes,
             expires_at: self.expires_at,
             publisher: self.publisher,
             topic_len: self.topic.len() as u32,
             properties_len: self.properties.len() as u32,
             qos: self.qos,
             retain: self.retain,
-        }))
+        }
     }
 
     /// Seconds that are left at `now`, rounded up, for the outgoing Message Expiry Interval; `None` if it never
@@ -67,7 +75,7 @@ pub struct Message(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     /// Topic Name, then properties, then payload.
-    bytes: Box<[u8]>,
+    bytes: Vec<u8>,
     expires_at: Millis,
     publisher: u64,
     topic_len: u32,
@@ -77,8 +85,22 @@ struct Inner {
 }
 
 impl Message {
-    /// Bytes beside topic, properties and payload.
+    /// Bytes beside the block of topic, properties and payload.
     pub const OVERHEAD: usize = 16 + std::mem::size_of::<Inner>() + 16;
+    /// Blocks up to this size come in powers of two, so that they can be used again.
+    const BLOCK_MAX: usize = 1024;
+    const BLOCK_MIN: usize = 64;
+
+    /// Bytes of the block that holds topic, properties and payload of `len` bytes.
+    pub const fn block(len: usize) -> usize {
+        if len > Self::BLOCK_MAX {
+            len
+        } else if len <= Self::BLOCK_MIN {
+            Self::BLOCK_MIN
+        } else {
+            len.next_power_of_two()
+        }
+    }
 
     pub fn view(&self) -> MessageView<'_> {
         let inner = &*self.0;
@@ -106,7 +128,7 @@ impl Message {
     }
 
     pub fn cost(&self) -> usize {
-        Message::OVERHEAD + self.0.bytes.len()
+        Message::OVERHEAD + Message::block(self.0.bytes.len())
     }
 
     pub fn expires_at(&self) -> Millis {
@@ -115,5 +137,105 @@ impl Message {
 
     pub fn qos(&self) -> Qos {
         self.0.qos
+    }
+}
+
+/// Small messages that nobody holds any more, for those that are kept next: what is acknowledged while as much arrives
+/// needs no new memory. Belongs to a shard.
+#[derive(Debug, Default)]
+pub struct SpareMessages {
+    /// By the size of their blocks.
+    by_block: [Vec<Message>; SpareMessages::BLOCKS],
+}
+
+impl SpareMessages {
+    const BLOCKS: usize = (Message::BLOCK_MAX / Message::BLOCK_MIN).ilog2() as usize + 1;
+    /// Messages of one size.
+    const LEN_MAX: usize = 256;
+
+    /// Keeps a message.
+    pub fn make(&mut self, view: &MessageView<'_>) -> Message {
+        let block = Message::block(view.len());
+        if block <= Message::BLOCK_MAX
+            && let Some(mut message) = self.by_block[Self::place(block)].pop()
+            && let Some(inner) = Arc::get_mut(&mut message.0)
+        {
+            let mut bytes = std::mem::take(&mut inner.bytes);
+            bytes.clear();
+            *inner = view.fill(bytes);
+            return message;
+        }
+        view.to_message()
+    }
+
+    /// Takes what somebody held, for another use if nobody else holds it.
+    pub fn keep(&mut self, mut message: Message) {
+        let Some(inner) = Arc::get_mut(&mut message.0) else { return };
+        let block = inner.bytes.capacity();
+        if (Message::BLOCK_MIN..=Message::BLOCK_MAX).contains(&block) && block.is_power_of_two() {
+            let spares = &mut self.by_block[Self::place(block)];
+            if spares.len() < Self::LEN_MAX {
+                spares.push(message);
+            }
+        }
+    }
+
+    fn place(block: usize) -> usize {
+        (block / Message::BLOCK_MIN).ilog2() as usize
+    }
+}
+
+// All that a shard keeps, in bytes: nothing that a client could fill a machine with.
+const _: () = assert!(
+    SpareMessages::LEN_MAX * (2 * Message::BLOCK_MAX + SpareMessages::BLOCKS * Message::OVERHEAD) < 1 << 20
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view<'a>(topic: &'a str, payload: &'a [u8]) -> MessageView<'a> {
+        MessageView {
+            topic,
+            properties: &[1, 2],
+            payload,
+            qos: Qos::AtLeastOnce,
+            retain: true,
+            expires_at: 77,
+            publisher: 5,
+        }
+    }
+
+    #[test]
+    fn what_is_used_again_has_nothing_of_its_former_use() {
+        let mut spares = SpareMessages::default();
+        for round in 0..3 {
+            for len in [0, 10, 55, 60, 61, 62, 200, 400, 1000, 1016, 1017, 5000] {
+                let payload = vec![round; len];
+                let view = view("topic", &payload);
+                let message = spares.make(&view);
+                assert_eq!((message.topic(), message.payload()), (view.topic, view.payload));
+                assert_eq!((message.view().properties, message.expires_at()), (view.properties, 77));
+                assert_eq!(message.cost(), view.cost());
+                assert_eq!(message.0.bytes.capacity(), Message::block(7 + len), "what is charged is pinned");
+                spares.keep(message);
+            }
+        }
+        let kept: usize = spares.by_block.iter().map(Vec::len).sum();
+        assert_eq!(kept, SpareMessages::BLOCKS, "one of each size is enough, the largest is not kept");
+    }
+
+    #[test]
+    fn what_somebody_holds_is_not_used_again_and_spares_are_bounded() {
+        let mut spares = SpareMessages::default();
+        let message = spares.make(&view("t", b"held"));
+        let held = message.clone();
+        spares.keep(message);
+        let other = spares.make(&view("t", b"new"));
+        assert_eq!((held.payload(), other.payload()), (&b"held"[..], &b"new"[..]));
+        for message in (0..1000).map(|_| view("t", b"x").to_message()).collect::<Vec<_>>() {
+            spares.keep(message);
+        }
+        assert_eq!(spares.by_block[0].len(), SpareMessages::LEN_MAX);
     }
 }

@@ -7,9 +7,11 @@ mod key;
 mod message;
 mod outbox;
 mod shards;
+mod table;
 
 pub use budget::{Budget, CLASSES, Class, Lease, Pool};
 pub use key::{Arena, Key};
-pub use message::{Message, MessageView};
+pub use message::{Message, MessageView, SpareMessages};
 pub use outbox::{OutBatch, Outbox};
 pub use shards::{ShardId, ShardSet};
+pub use table::Table;

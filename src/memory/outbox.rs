@@ -9,8 +9,19 @@ use super::Message;
 #[derive(Debug, Default)]
 pub struct Outbox {
     bytes: Vec<u8>,
+    /// There while a large payload is.
+    spliced: Option<Box<Spliced>>,
+}
+
+// Each connection has one.
+const _: () = assert!(size_of::<Outbox>() == 32);
+
+/// Payloads that go by reference, in order.
+#[derive(Debug, Default)]
+struct Spliced {
     splices: Vec<Splice>,
-    spliced_len: usize,
+    /// Bytes of all of them.
+    len: usize,
 }
 
 #[derive(Debug)]
@@ -26,12 +37,12 @@ impl Outbox {
     pub const SPLICE_MIN: usize = 1024;
 
     pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty() && self.splices.is_empty()
+        self.bytes.is_empty() && self.spliced.is_none()
     }
 
     /// Bytes that will go to the kernel.
     pub fn len(&self) -> usize {
-        self.bytes.len() + self.spliced_len
+        self.bytes.len() + self.spliced.as_ref().map_or(0, |spliced| spliced.len)
     }
 
     /// Gives it a buffer to encode to if it has none.
@@ -60,8 +71,9 @@ impl Outbox {
         if payload.len() < Self::SPLICE_MIN {
             self.bytes.extend_from_slice(payload);
         } else {
-            self.spliced_len += payload.len();
-            self.splices.push(Splice { at: self.bytes.len(), message: message.clone() });
+            let spliced = self.spliced.get_or_insert_default();
+            spliced.len += payload.len();
+            spliced.splices.push(Splice { at: self.bytes.len(), message: message.clone() });
         }
     }
 
@@ -69,10 +81,9 @@ impl Outbox {
     pub fn take(&mut self, spare: Vec<u8>) -> OutBatch {
         debug_assert!(spare.is_empty());
         let len = self.len();
-        self.spliced_len = 0;
         OutBatch {
             bytes: std::mem::replace(&mut self.bytes, spare),
-            splices: std::mem::take(&mut self.splices),
+            spliced: self.spliced.take(),
             len,
             sent: 0,
         }
@@ -88,7 +99,7 @@ impl Outbox {
 #[derive(Debug, Default)]
 pub struct OutBatch {
     bytes: Vec<u8>,
-    splices: Vec<Splice>,
+    spliced: Option<Box<Spliced>>,
     len: usize,
     sent: usize,
 }
@@ -107,15 +118,16 @@ impl OutBatch {
 
     /// The unsent bytes if they lie in one piece.
     pub fn contiguous(&self) -> Option<&[u8]> {
-        self.splices.is_empty().then(|| &self.bytes[self.sent..])
+        self.spliced.is_none().then(|| &self.bytes[self.sent..])
     }
 
     /// The unsent bytes, in order; no piece is empty.
     pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
         let mut from = 0;
         let mut skip = self.sent;
-        let tail = self.splices.last().map_or(0, |splice| splice.at);
-        self.splices
+        let splices = self.spliced.as_ref().map_or(&[][..], |spliced| &spliced.splices);
+        let tail = splices.last().map_or(0, |splice| splice.at);
+        splices
             .iter()
             .flat_map(move |splice| {
                 let before = &self.bytes[from..splice.at];

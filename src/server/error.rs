@@ -20,6 +20,8 @@ pub enum StartError {
         limit: u64,
         needed: u64,
         connections: u64,
+        /// So many shards would have room in their rings.
+        shards: Option<u64>,
     },
     /// A CPU that this process may not use.
     Pin {
@@ -62,11 +64,14 @@ impl fmt::Display for StartError {
             StartError::Listen(error) => error.fmt(f),
             StartError::Access(error) => error.fmt(f),
             StartError::Tls(error) => error.fmt(f),
-            StartError::Descriptors { limit, needed, connections } => write!(
+            StartError::Descriptors { limit, needed, connections, shards } => write!(
                 f,
                 "this process may have {limit} descriptors, and {connections} connections need {needed}. More for this \
                  shell: ulimit -n {needed} (as root if the hard limit is lower); for a systemd unit: \
-                 LimitNOFILE={needed}; for a container: --ulimit nofile={needed}"
+                 LimitNOFILE={needed}; for a container: --ulimit nofile={needed}{}",
+                shards.map_or(String::new(), |shards| format!(
+                    ". Without that: --shards {shards}, since each shard's ring holds up to {limit} sockets itself"
+                ))
             ),
             StartError::Pin { cpu, error } => write!(
                 f,

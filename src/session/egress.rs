@@ -11,7 +11,7 @@ use super::{
 };
 use crate::clock::{Millis, NEVER};
 use crate::limits::QueueFull;
-use crate::memory::{Budget, Class};
+use crate::memory::{Budget, Class, SpareMessages};
 use crate::wire::{AckKind, Qos, Reason, ack_packet_size, encode_ack};
 
 /// Messages of QoS 1 and 2 that a session holds for its client; never empty between calls.
@@ -24,7 +24,11 @@ pub(super) struct Egress {
 /// Memory of sessions that have nothing to hold any more, for those that begin to: a client that acknowledges everything
 /// before its next message comes would need new memory for each. Belongs to a shard; bounded in number and size.
 #[derive(Debug, Default)]
-pub struct Spares(#[allow(clippy::vec_box)] Vec<Box<Egress>>);
+pub struct Spares {
+    #[allow(clippy::vec_box)]
+    egress: Vec<Box<Egress>>,
+    messages: SpareMessages,
+}
 
 impl Spares {
     /// With [`Spares::SLOTS_MAX`] they take 1.5 MiB at most.
@@ -33,13 +37,13 @@ impl Spares {
     const SLOTS_MAX: usize = 64;
 
     fn take(&mut self) -> Box<Egress> {
-        self.0.pop().unwrap_or_default()
+        self.egress.pop().unwrap_or_default()
     }
 
     fn keep(&mut self, egress: Box<Egress>) {
         debug_assert!(egress.flight.is_empty() && egress.queue.is_empty());
-        if self.0.len() < Self::LEN_MAX && egress.flight.slots_len() <= Self::SLOTS_MAX {
-            self.0.push(egress);
+        if self.egress.len() < Self::LEN_MAX && egress.flight.slots_len() <= Self::SLOTS_MAX {
+            self.egress.push(egress);
         }
     }
 }
@@ -100,6 +104,7 @@ impl Session {
             Some(slot) if slot.qos == Qos::ExactlyOnce => {
                 if let Some(kept) = egress.flight.release(packet_id) {
                     cx.budget.release(Class::Queue, kept.cost() - Kept::PLACE_COST);
+                    cx.spares.messages.keep(kept.message);
                 }
                 PubrecReply::PubRel
             }
@@ -266,6 +271,9 @@ impl Session {
             if slot.counted {
                 link.give_send_quota();
             }
+            if let Some(kept) = slot.kept {
+                cx.spares.messages.keep(kept.message);
+            }
         }
         self.trim(cx);
         Acked::Completed
@@ -288,12 +296,10 @@ fn deliver_at_most_once(
     grant: &Grant<'_>,
     cx: &Cx<'_>,
 ) -> Delivered {
-    let message = fanout.message;
-    let form = (grant.qos, grant.retain, grant.identifiers);
-    let packet = Packet::new(wire.link, &message, form, 0, Sending::First, cx.now);
-    match packet.fit(wire, cx.limits) {
+    let form = fanout.form(wire.link, grant, 0, cx.now);
+    match fit(form.size(), wire, cx.limits) {
         Fit::Fits => {
-            fanout.write(&packet, wire);
+            fanout.write(&form, 0, wire);
             Delivered::Sent
         }
         Fit::TooLarge => Delivered::Dropped(DropReason::PacketTooLarge),
@@ -320,16 +326,14 @@ impl Egress {
             && self.may_publish(wire.link, cx)
         {
             self.flight.find_vacant(packet_id);
-            let message = fanout.message;
-            let form = (grant.qos, grant.retain, grant.identifiers);
-            let packet = Packet::new(wire.link, &message, form, *packet_id, Sending::First, cx.now);
-            match packet.fit(&wire, cx.limits) {
+            let form = fanout.form(wire.link, grant, *packet_id, cx.now);
+            match fit(form.size(), &wire, cx.limits) {
                 Fit::Fits => {
                     if !cx.budget.charge(Class::Queue, cost) {
                         return refuse(DropReason::Memory, cx);
                     }
-                    fanout.write(&packet, &mut wire);
-                    let kept = Kept::new(fanout.shared().clone(), grant);
+                    fanout.write(&form, *packet_id, &mut wire);
+                    let kept = Kept::new(fanout.keep(&mut cx.spares.messages), grant);
                     self.begin(packet_id, kept, wire.link);
                     return Delivered::Sent;
                 }
@@ -340,7 +344,7 @@ impl Egress {
         let delivered = self.make_room(cost, cx);
         match delivered {
             Delivered::Queued | Delivered::QueuedDroppingOldest => {
-                self.queue.push(Kept::new(fanout.shared().clone(), grant));
+                self.queue.push(Kept::new(fanout.keep(&mut cx.spares.messages), grant));
             }
             Delivered::Sent | Delivered::Dropped(_) | Delivered::Disconnect => {}
         }

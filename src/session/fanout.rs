@@ -3,12 +3,16 @@
 //! Receivers mostly agree in all that their packet depends on. The first one's packet is encoded where it goes, which is
 //! all that a message with one receiver needs. From the second one on, each form is encoded into a [`Variants`] and
 //! copied from there; the Packet Identifier is put into the copy.
+//!
+//! Mostly not even that: what a receiver is due is the packet that the publisher sent, but for the Packet Identifier and
+//! DUP ([`Verbatim`]). Then its bytes are copied as they lie in the receive buffer.
 
 use std::ops::Range;
 
-use super::packet::Packet;
-use super::{Retain, Wire};
-use crate::memory::{Message, MessageView, Outbox};
+use super::packet::{Packet, Sending};
+use super::{Grant, Link, Retain, Wire};
+use crate::clock::Millis;
+use crate::memory::{Message, MessageView, Outbox, SpareMessages};
 use crate::wire::{PublishHead, Qos, Version};
 
 /// One message and what its deliveries have in common.
@@ -17,9 +21,59 @@ pub struct Fanout<'a> {
     /// What is delivered.
     pub message: MessageView<'a>,
     shared: Option<Message>,
+    verbatim: Option<Verbatim<'a>>,
     variants: &'a mut Variants,
     /// Whether a packet was written already.
     begun: bool,
+    /// Whether nobody wants the message after the next delivery.
+    last: bool,
+}
+
+/// The packet that a message came in. Only for one whose properties are all forwarded, in the shortest form, with the
+/// topic in full, and whose payload is not sent by reference: then a delivery of the same form differs from it in nothing
+/// but Packet Identifier and DUP.
+#[derive(Copy, Clone, Debug)]
+pub struct Verbatim<'a> {
+    pub packet: &'a [u8],
+    /// Of its publisher.
+    pub version: Version,
+    /// Where the Packet Identifier is in the packet; of no meaning at QoS 0.
+    pub packet_id_at: usize,
+}
+
+/// How one delivery gets its bytes.
+pub(super) enum Form<'p> {
+    Verbatim(Verbatim<'p>),
+    Encoded(Packet<'p>),
+}
+
+impl Form<'_> {
+    /// Bytes of the whole packet.
+    #[inline]
+    pub(super) fn size(&self) -> usize {
+        match self {
+            Form::Verbatim(verbatim) => verbatim.packet.len(),
+            Form::Encoded(packet) => packet.size,
+        }
+    }
+}
+
+/// DUP in the first byte of a PUBLISH.
+const DUP: u8 = 0x08;
+
+impl Verbatim<'_> {
+    /// Appends the packet as a delivery of its own, which nobody was sent before. // [MQTT-3.3.1-3]
+    #[inline]
+    fn write(&self, packet_id: u16, wire: &mut Wire<'_>) {
+        let out = wire.outbox.bytes_mut();
+        let start = out.len();
+        out.extend_from_slice(self.packet);
+        if packet_id != 0 {
+            out[start] &= !DUP;
+            out[start + self.packet_id_at..][..2].copy_from_slice(&packet_id.to_be_bytes());
+        }
+        wire.send_room = wire.send_room.saturating_sub(self.packet.len());
+    }
 }
 
 /// Encoded forms of one message; belongs to a shard, which lends it to one [`Fanout`] after another.
@@ -47,14 +101,61 @@ struct Variant {
 
 impl<'a> Fanout<'a> {
     pub fn new(message: MessageView<'a>, variants: &'a mut Variants) -> Fanout<'a> {
+        Self::of_packet(message, None, variants)
+    }
+
+    /// Of a message and the packet that it came in, if that can be used.
+    #[inline]
+    pub fn of_packet(
+        message: MessageView<'a>,
+        verbatim: Option<Verbatim<'a>>,
+        variants: &'a mut Variants,
+    ) -> Fanout<'a> {
+        debug_assert!(verbatim.is_none() || message.payload.len() < Outbox::SPLICE_MIN);
         variants.clear();
-        Fanout { message, shared: None, variants, begun: false }
+        Fanout { message, shared: None, verbatim, variants, begun: false, last: false }
     }
 
     /// Of a message that is kept already; no second copy is made of it.
     pub fn of_shared(message: &'a Message, variants: &'a mut Variants) -> Fanout<'a> {
         variants.clear();
-        Fanout { message: message.view(), shared: Some(message.clone()), variants, begun: false }
+        let (message, shared) = (message.view(), Some(message.clone()));
+        Fanout { message, shared, verbatim: None, variants, begun: false, last: false }
+    }
+
+    /// The next delivery is the last one: its session may have the message for itself.
+    pub fn comes_to_its_end(&mut self) {
+        self.last = true;
+    }
+
+    /// The message for one session to keep.
+    pub(super) fn keep(&mut self, spares: &mut SpareMessages) -> Message {
+        let shared = self.shared.take().unwrap_or_else(|| spares.make(&self.message));
+        if self.last { shared } else { self.shared.insert(shared).clone() }
+    }
+
+    /// What `link` is sent under `grant`, for the first time.
+    #[inline]
+    pub(super) fn form<'p>(&self, link: &Link, grant: &Grant<'p>, packet_id: u16, now: Millis) -> Form<'p>
+    where
+        'a: 'p,
+    {
+        if let Some(verbatim) = self.verbatim(link, grant) {
+            return Form::Verbatim(verbatim);
+        }
+        let form = (grant.qos, grant.retain, grant.identifiers);
+        Form::Encoded(Packet::new(link, &self.message, form, packet_id, Sending::First, now))
+    }
+
+    #[inline]
+    pub(super) fn verbatim(&self, link: &Link, grant: &Grant<'_>) -> Option<Verbatim<'a>> {
+        let verbatim = self.verbatim?;
+        let same = (verbatim.version == Version::V5) == (link.version == Version::V5)
+            && grant.qos == self.message.qos
+            && (grant.retain == Retain::Set) == self.message.retain
+            && grant.identifiers.is_empty()
+            && !link.assigns_aliases();
+        same.then_some(verbatim)
     }
 
     /// The message to keep; copied at the first call.
@@ -62,9 +163,16 @@ impl<'a> Fanout<'a> {
         self.shared.get_or_insert_with(|| self.message.to_message())
     }
 
-    /// Writes the packet that was made of this message.
+    /// Writes what [`Fanout::form`] gave.
     #[inline]
-    pub(super) fn write(&mut self, packet: &Packet<'_>, wire: &mut Wire<'_>) {
+    pub(super) fn write(&mut self, form: &Form<'_>, packet_id: u16, wire: &mut Wire<'_>) {
+        match form {
+            Form::Verbatim(verbatim) => verbatim.write(packet_id, wire),
+            Form::Encoded(packet) => self.write_encoded(packet, wire),
+        }
+    }
+
+    fn write_encoded(&mut self, packet: &Packet<'_>, wire: &mut Wire<'_>) {
         let by_reference = self.message.payload.len() >= Outbox::SPLICE_MIN;
         let inline_payload = if by_reference { &[] } else { self.message.payload };
         let cacheable = packet.head.topic_alias == 0 && packet.inline_size() <= Variants::PACKET_SIZE_MAX;

@@ -213,11 +213,10 @@ impl Flight {
     }
 
     fn unlink(&mut self, packet_id: u16) -> Option<()> {
-        let next_due = self.next_due(packet_id);
         let slot = self.get(packet_id)?;
         let (list, previous, next) = (slot.list(), slot.previous, slot.next);
         if self.lists[list].due == packet_id {
-            self.lists[list].due = next_due;
+            self.lists[list].due = self.next_due(packet_id);
         }
         match self.get_mut(previous) {
             Some(neighbour) => neighbour.next = next,

@@ -30,7 +30,7 @@ impl Session {
     }
 
     /// PUBACK or PUBREC was answered. At QoS 2 the quota comes back with PUBCOMP. // [MQTT-4.3.2-4] [MQTT-4.3.3-8]
-    pub fn acknowledge_publish(&mut self, link: &mut Link, qos: Qos) {
+    pub fn acknowledge_publish(link: &mut Link, qos: Qos) {
         if qos == Qos::AtLeastOnce {
             link.give_receive_quota();
         }
@@ -79,8 +79,13 @@ pub(super) enum Received {
 
 /// Packet Identifiers of received QoS 2 messages: 256 pages of 256 bits, those that hold any, in order. Clients count
 /// upwards, so there are one or two.
+///
+/// Behind a pointer, since most clients publish nothing at QoS 2.
 #[derive(Debug, Default)]
-pub(super) struct PacketIds {
+pub(super) struct PacketIds(Option<Box<Pages>>);
+
+#[derive(Debug, Default)]
+struct Pages {
     pages: Vec<Page>,
 }
 
@@ -94,14 +99,15 @@ struct Page {
 
 impl PacketIds {
     fn len(&self) -> usize {
-        self.pages.iter().flat_map(|page| page.stored).map(|word| word.count_ones() as usize).sum()
+        self.pages().iter().flat_map(|page| page.stored).map(|word| word.count_ones() as usize).sum()
     }
 
     fn state(&self, packet_id: u16) -> Received {
         let (number, word, bit) = place(packet_id);
-        match self.find(number) {
-            Ok(at) if self.pages[at].counted[word] & bit != 0 => Received::Counted,
-            Ok(at) if self.pages[at].stored[word] & bit != 0 => Received::Earlier,
+        let pages = self.pages();
+        match find(pages, number) {
+            Ok(at) if pages[at].counted[word] & bit != 0 => Received::Counted,
+            Ok(at) if pages[at].stored[word] & bit != 0 => Received::Earlier,
             Ok(_) | Err(_) => Received::No,
         }
     }
@@ -109,27 +115,29 @@ impl PacketIds {
     /// Stores it, counted.
     fn insert(&mut self, packet_id: u16) {
         let (number, word, bit) = place(packet_id);
-        let at = self.find(number).unwrap_or_else(|at| {
-            self.pages.insert(at, Page { number, stored: [0; 4], counted: [0; 4] });
+        let pages = &mut self.0.get_or_insert_default().pages;
+        let at = find(pages, number).unwrap_or_else(|at| {
+            pages.insert(at, Page { number, stored: [0; 4], counted: [0; 4] });
             at
         });
-        self.pages[at].stored[word] |= bit;
-        self.pages[at].counted[word] |= bit;
+        pages[at].stored[word] |= bit;
+        pages[at].counted[word] |= bit;
     }
 
     /// What it was.
     fn remove(&mut self, packet_id: u16) -> Received {
         let state = self.state(packet_id);
         let (number, word, bit) = place(packet_id);
-        if let (Ok(at), true) = (self.find(number), state != Received::No) {
-            let page = &mut self.pages[at];
+        let Some(owned) = self.0.as_mut().filter(|_| state != Received::No) else { return state };
+        if let Ok(at) = find(&owned.pages, number) {
+            let page = &mut owned.pages[at];
             page.stored[word] &= !bit;
             page.counted[word] &= !bit;
             if page.stored == [0; 4] {
-                self.pages.remove(at);
+                owned.pages.remove(at);
             }
-            if self.pages.is_empty() {
-                self.pages = Vec::new();
+            if owned.pages.is_empty() {
+                self.0 = None;
             }
         }
         state
@@ -137,14 +145,18 @@ impl PacketIds {
 
     /// The next connection counts anew.
     pub(super) fn forget_connection(&mut self) {
-        for page in &mut self.pages {
+        for page in self.0.iter_mut().flat_map(|owned| &mut owned.pages) {
             page.counted = [0; 4];
         }
     }
 
-    fn find(&self, number: u8) -> Result<usize, usize> {
-        self.pages.binary_search_by_key(&number, |page| page.number)
+    fn pages(&self) -> &[Page] {
+        self.0.as_ref().map_or(&[], |owned| &owned.pages)
     }
+}
+
+fn find(pages: &[Page], number: u8) -> Result<usize, usize> {
+    pages.binary_search_by_key(&number, |page| page.number)
 }
 
 /// Page, word and bit of an identifier.

@@ -108,6 +108,12 @@ impl Link {
         self.receive_used = self.receive_used.saturating_sub(1);
     }
 
+    /// Whether a PUBLISH to this client may name its topic by an alias.
+    #[inline]
+    pub(super) fn assigns_aliases(&self) -> bool {
+        self.topic_alias_max > 0
+    }
+
     /// How `topic` may be named to this client.
     /// [MQTT-3.1.2-26] [MQTT-3.1.2-27]
     #[inline]

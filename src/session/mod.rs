@@ -31,6 +31,7 @@ mod kept;
 mod link;
 mod packet;
 mod queue;
+mod run;
 
 #[cfg(test)]
 mod model;
@@ -45,8 +46,9 @@ use crate::memory::{Budget, Key, Message, Outbox};
 use crate::wire::Qos;
 
 pub use alias::ResolvedTopic;
-pub use fanout::{Fanout, Variants};
+pub use fanout::{Fanout, Variants, Verbatim};
 pub use link::Link;
+pub use run::Run;
 
 pub use egress::Spares;
 
@@ -69,7 +71,7 @@ pub struct Session {
     packet_id_next: u16,
 }
 
-const _: () = assert!(size_of::<Session>() <= 40, "a million idle sessions are held in memory");
+const _: () = assert!(size_of::<Session>() <= 24, "a million idle sessions are held in memory");
 
 /// Where deliveries go while the client is connected.
 #[derive(Debug)]

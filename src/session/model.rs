@@ -84,7 +84,8 @@ enum Plan {
 impl Delivery {
     fn cost(&self) -> u64 {
         let identifiers = if self.identifiers.len() > 1 { 4 * self.identifiers.len() } else { 0 };
-        let message = Message::OVERHEAD + self.topic.len() + PROPERTIES.len() + self.payload.len();
+        let message =
+            Message::OVERHEAD + Message::block(self.topic.len() + PROPERTIES.len() + self.payload.len());
         (message + identifiers + Kept::PLACE_COST) as u64
     }
 

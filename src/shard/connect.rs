@@ -19,7 +19,7 @@ use super::Core;
 use super::connection::{Closing, Connection, End, Live, Mode, Phase};
 use super::login::Identified;
 use super::parcel::{HandOff, Parcel};
-use super::slots::Will;
+use super::slots::{Successors, Will};
 use crate::memory::ShardSet;
 
 impl Core {
@@ -133,10 +133,9 @@ impl Core {
         self.budget.release(crate::memory::Class::Receive, connection.charged_receive);
         self.counters().hand_offs_total.add(1);
         let hand_off = HandOff {
+            peer: connection.peer(),
             socket: connection.socket,
-            peer: connection.peer,
             listener: connection.listener,
-            place: connection.place,
             identity: connection.identity,
             secure: connection.secure,
             bytes: connection.partial,
@@ -161,11 +160,9 @@ impl Core {
 
     /// A connection came home from another shard.
     pub(super) fn hand_off_arrived(&mut self, hand_off: HandOff) {
-        let HandOff { socket, peer, listener, place, identity, secure, bytes, connected_at, from: _ } =
-            hand_off;
+        let HandOff { socket, peer, listener, identity, secure, bytes, connected_at, from: _ } = hand_off;
         let deadline = self.now + self.limits_at(listener).connect_timeout_ms;
         let mut connection = Connection::new(socket, peer, listener, deadline);
-        connection.place = place;
         connection.identity = identity;
         connection.secure = secure;
         connection.partial = bytes;
@@ -182,8 +179,7 @@ impl Core {
     fn arrive(&mut self, key: Key, connected_at: Millis) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let bytes = std::mem::take(&mut connection.partial);
-        let session =
-            self.with_connect(key, &bytes, |core, connect| core.by_client_id.get(connect.client_id).copied());
+        let session = self.with_connect(key, &bytes, |core, connect| core.session_of(connect.client_id));
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.partial = bytes;
         let Some(session) = session else { return self.accept(key, connected_at) };
@@ -202,7 +198,7 @@ impl Core {
             return self.accept(key, connected_at);
         }
         slot.connected_at = connected_at;
-        slot.waiting.push_back(key);
+        slot.waiting.push(key);
         connection.phase = Phase::Waiting { session, connected_at };
         self.set_deadline(key, self.now + self.options.takeover_ms);
         self.begin_takeover(session);
@@ -267,7 +263,7 @@ impl Core {
         if slot.connection.is_some() {
             return;
         }
-        let Some(key) = slot.waiting.pop_front() else { return self.session_due(session) };
+        let Some(key) = slot.waiting.pop() else { return self.session_due(session) };
         let connected_at = match self.connections.get(key).map(|connection| &connection.phase) {
             Some(Phase::Waiting { connected_at, .. }) => *connected_at,
             _ => return self.serve_waiting(session),
@@ -287,7 +283,7 @@ impl Core {
         };
         let session = *session;
         if let Some(slot) = self.sessions.get_mut(session) {
-            slot.waiting.retain(|waiting| *waiting != key);
+            slot.waiting.forget(key);
         }
     }
 
@@ -316,8 +312,8 @@ impl Core {
         let assigned = connect.client_id.is_empty().then(|| self.assign_client_id());
         let client_id = assigned.as_deref().unwrap_or(connect.client_id);
         let client_hash = topic::fingerprint(&self.keys, client_id);
-        let Some(connection) = self.connections.get(key) else { return };
-        let user = connection.identity.clone().unwrap_or_default().user;
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let user = connection.identity.take().and_then(|identity| identity.user);
         let listener = connection.listener;
         let own = self.limits_at(listener);
         let (session, present) = self.find_or_begin(client_id, client_hash, connect.clean_start, user);
@@ -354,7 +350,6 @@ impl Core {
         let live = Live {
             session,
             link,
-            packet_size_max: own.packet_size_max,
             // 0 is no timeout. // [U5-3.1.2-2] 3.1.1: [U311-3.1.2-2]
             idle_max_ms: u32::from(keep_alive_s) * 1500,
             last_packet_at: self.now,
@@ -363,6 +358,7 @@ impl Core {
             touched: ShardSet::EMPTY,
             blocked: None,
             taken_over: false,
+            known: None,
         };
         let connack = ConnAck {
             // [MQTT-3.2.2-2] [MQTT-3.2.2-3]; 3.1.1: [MQTT-3.2.2-1] [MQTT-3.2.2-2] [MQTT-3.2.2-3]
@@ -414,7 +410,7 @@ impl Core {
         clean_start: bool,
         user: Option<Arc<str>>,
     ) -> (Key, bool) {
-        let Some(session) = self.by_client_id.get(client_id).copied() else {
+        let Some(session) = self.session_of(client_id) else {
             return (self.begin_session(client_id, client_hash, user), false);
         };
         if !clean_start && !self.has_ended(session) {
@@ -431,8 +427,8 @@ impl Core {
             let connected_at = self.sessions.get(session).map_or(0, |slot| slot.connected_at);
             self.end_session(session);
             let new = self.begin_session(client_id, client_hash, user);
-            for key in waiting.iter().flatten() {
-                if let Some(connection) = self.connections.get_mut(*key)
+            for key in waiting.iter().flat_map(Successors::iter) {
+                if let Some(connection) = self.connections.get_mut(key)
                     && let Phase::Waiting { session, .. } = &mut connection.phase
                 {
                     *session = new;
@@ -462,7 +458,7 @@ impl Core {
         loop {
             let id = format!("auto-{:016x}", self.random());
             let here = topic::shard_of(&self.keys, &id, self.shards) == self.id;
-            if here && !self.by_client_id.contains_key(id.as_str()) {
+            if here && self.session_of(&id).is_none() {
                 return id;
             }
         }

@@ -3,29 +3,30 @@
 //! `receive_armed`, `cancel_in_flight` and `send_in_flight` are true exactly while the kernel owns the operation. Only
 //! `reap` and `tend` change them. A connection leaves its shard, closed or handed over, only when all three are false.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 
 use crate::access::Identity;
 use crate::clock::{Millis, NEVER};
 use crate::io::{ListenerId, Socket};
 use crate::memory::{Key, Outbox, ShardId, ShardSet};
 use crate::session::Link;
+use crate::topic::Route;
 use crate::wire::{Reason, Version};
 
-use super::listeners::Place;
 use super::secure::Secure;
 use super::waits::Blocked;
 
 #[derive(Debug)]
 pub(super) struct Connection {
     pub socket: Socket,
-    pub peer: SocketAddr,
+    /// Apart, since together they are half as large again; the scope of a link-local address is not kept.
+    peer_ip: IpAddr,
+    peer_port: u16,
     /// Where it was accepted.
     pub listener: ListenerId,
-    /// Its place there, if they are counted.
-    pub place: Option<Place>,
-    /// Who its client is; known before the connection goes home.
-    pub identity: Option<Identity>,
+    /// Who its client is; known before the connection goes home, and the session's once it is there.
+    pub identity: Option<Box<Identity>>,
     /// What lies between the socket and the stream; a plain connection has nothing there.
     pub secure: Option<Box<Secure>>,
     pub phase: Phase,
@@ -56,13 +57,18 @@ pub(super) struct Connection {
     pub timer_at: Millis,
 }
 
+// A million idle clients are held in memory, and each is one of these, one `Live` and one `Slot`. What only some of them
+// have is behind a pointer; what a message touches is not.
+const _: () = assert!(size_of::<Connection>() <= 176);
+const _: () = assert!(size_of::<Live>() <= 96);
+
 /// How far a connection is.
 #[derive(Debug)]
 pub(super) enum Phase {
     /// Accepted; no whole CONNECT yet.
     Opening,
     /// Its CONNECT is at the front of `partial`; the password is being verified, or is wrong and the answer held back.
-    Verifying { home: ShardId, refusal: Option<Refusal> },
+    Verifying { home: ShardId, refusal: Option<Box<Refusal>> },
     /// Its CONNECT, at the front of `partial`, belongs to another shard whose ring is full.
     HandOff,
     /// At home; its session's former connection has to end first. The CONNECT is at the front of `partial`.
@@ -81,8 +87,6 @@ pub(super) type Refusal = (Reason, &'static str);
 pub(super) struct Live {
     pub session: Key,
     pub link: Link,
-    /// Bytes of a packet from the client, as its listener has it.
-    pub packet_size_max: u32,
     /// 1.5 times the Keep Alive; 0 for none.
     pub idle_max_ms: u32,
     pub last_packet_at: Millis,
@@ -91,10 +95,19 @@ pub(super) struct Live {
     pub mode: Mode,
     /// In mode `Direct` shards that were routed to, in mode `Owner` owners that were relayed to, since the mode began.
     pub touched: ShardSet,
-    /// Why it is not parsed.
-    pub blocked: Option<Blocked>,
+    /// Why it is not parsed; boxed, since few are and each has room for it.
+    pub blocked: Option<Box<Blocked>>,
     /// Another connection takes the session over; this one is read to its end.
     pub taken_over: bool,
+    /// What it published to last, which is mostly what it publishes to next.
+    pub known: Option<Known>,
+}
+
+/// A topic and its route, as long as [`crate::topic::Router::routes_epoch`] stays the same.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub route: Rc<Route>,
+    pub epoch: u64,
 }
 
 /// How a connection publishes at the moment; see `publish`.
@@ -137,9 +150,9 @@ impl Connection {
     pub fn new(socket: Socket, peer: SocketAddr, listener: ListenerId, deadline: Millis) -> Connection {
         Connection {
             socket,
-            peer,
+            peer_ip: peer.ip(),
+            peer_port: peer.port(),
             listener,
-            place: None,
             identity: None,
             secure: None,
             phase: Phase::Opening,
@@ -158,6 +171,11 @@ impl Connection {
             deadline,
             timer_at: NEVER,
         }
+    }
+
+    /// The address of the client.
+    pub fn peer(&self) -> SocketAddr {
+        SocketAddr::new(self.peer_ip, self.peer_port)
     }
 
     pub fn live(&self) -> Option<&Live> {

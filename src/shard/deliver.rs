@@ -1,10 +1,11 @@
 //! One message to the subscriptions of this shard, and what becomes of it at each.
 
-use crate::memory::{Arena, Key, Message};
+use crate::limits::Limits;
+use crate::memory::{Key, Message, MessageView};
 use crate::session::{
     Cx, Delivered, DropReason, Drops, Fanout, Grant, Link, Retain, Session, Variants, Wire,
 };
-use crate::topic::{self, Route, Subscription};
+use crate::topic::{self, Repeats, Route, Subscription};
 use crate::wire::Qos;
 
 use super::Core;
@@ -13,16 +14,18 @@ use super::connection::{Connection, End};
 /// Memory that is reused from message to message.
 #[derive(Default)]
 pub(super) struct Scratch {
-    pub variants: Variants,
+    /// A box, so that lending it moves a pointer.
+    pub variants: Option<Box<Variants>>,
     pub properties: Vec<u8>,
     identifiers: Vec<u32>,
+    pub run: Vec<super::run::Entry>,
 }
 
 /// What one session gets: its matching subscriptions, merged.
 #[derive(Copy, Clone)]
-struct Merged {
-    qos: Qos,
-    retain: Retain,
+pub(super) struct Merged {
+    pub qos: Qos,
+    pub retain: Retain,
 }
 
 impl Core {
@@ -31,6 +34,40 @@ impl Core {
     /// 3.1.1: [311:MQTT-3.3.5-1]. Returns whether anybody was there.
     /// [MQTT-3.3.2-3] [U5-3.3.4-4] [U5-3.8.4-6]; 3.1.1: [MQTT-3.3.2-3]
     pub(super) fn deliver_ordinary(&mut self, route: &Route, fanout: &mut Fanout<'_>) -> bool {
+        let (reached, dead) = match route.repeats {
+            Repeats::Never => self.deliver_each(route, fanout),
+            Repeats::Sometimes => self.deliver_merged(route, fanout),
+        };
+        if dead > 0 {
+            // Removals do not outdate a cached route; one that is mostly dead is made anew.
+            self.router.report_stale(fanout.message.topic, route, dead);
+        }
+        reached
+    }
+
+    /// No session has two of the subscriptions. Returns whether anybody was there, and how many keys were stale.
+    fn deliver_each(&mut self, route: &Route, fanout: &mut Fanout<'_>) -> (bool, usize) {
+        let mut dead = 0;
+        let only = route.groups.is_empty() && route.remote.is_empty();
+        for (at, key) in route.local.iter().enumerate() {
+            let Some(subscription) = self.router.subscription(*key) else {
+                dead += 1;
+                continue;
+            };
+            if only && at + 1 == route.local.len() {
+                fanout.comes_to_its_end();
+            }
+            let (session, identifier) = (subscription.session, [subscription.identifier]);
+            if let Some(Merged { qos, retain }) = self.grant(subscription, &fanout.message) {
+                let identifiers: &[u32] = if identifier == [0] { &[] } else { &identifier };
+                self.deliver(session, fanout, &Grant { qos, retain, identifiers, share: None });
+            }
+        }
+        (dead < route.local.len(), dead)
+    }
+
+    /// Subscriptions of one session, which are next to each other, become one delivery. Returns the same.
+    fn deliver_merged(&mut self, route: &Route, fanout: &mut Fanout<'_>) -> (bool, usize) {
         let mut identifiers = std::mem::take(&mut self.scratch.identifiers);
         let mut reached = false;
         let mut dead = 0;
@@ -62,11 +99,24 @@ impl Core {
             }
         }
         self.scratch.identifiers = identifiers;
-        if dead > 0 {
-            // Removals do not outdate a cached route; one that is mostly dead is made anew.
-            self.router.report_stale(fanout.message.topic, route, dead);
+        (reached, dead)
+    }
+
+    /// What one subscription gives its session of `message`; nothing to a publisher that asked for No Local.
+    #[inline]
+    pub(super) fn grant(&self, subscription: &Subscription, message: &MessageView<'_>) -> Option<Merged> {
+        let options = subscription.options;
+        if options.no_local
+            && self
+                .sessions
+                .get(subscription.session)
+                .is_some_and(|slot| slot.client_hash == message.publisher)
+        {
+            return None; // [MQTT-3.8.3-3]
         }
-        reached
+        // [MQTT-3.8.4-8] [MQTT-3.3.1-12] [MQTT-3.3.1-13]; 3.1.1: [311:MQTT-3.3.1-9] [311:MQTT-3.8.4-6]
+        let qos = options.qos.min(message.qos);
+        Some(Merged { qos, retain: retain_if(options.retain_as_published && message.retain) })
     }
 
     fn merge(
@@ -76,19 +126,7 @@ impl Core {
         merged: &mut Option<Merged>,
         identifiers: &mut Vec<u32>,
     ) {
-        let options = subscription.options;
-        let message = &fanout.message;
-        if options.no_local
-            && self
-                .sessions
-                .get(subscription.session)
-                .is_some_and(|slot| slot.client_hash == message.publisher)
-        {
-            return; // [MQTT-3.8.3-3]
-        }
-        // [MQTT-3.8.4-8] [MQTT-3.3.1-12] [MQTT-3.3.1-13]; 3.1.1: [311:MQTT-3.3.1-9] [311:MQTT-3.8.4-6]
-        let qos = options.qos.min(message.qos);
-        let retain = retain_if(options.retain_as_published && message.retain);
+        let Some(Merged { qos, retain }) = self.grant(subscription, &fanout.message) else { return };
         if subscription.identifier != 0 {
             identifiers.push(subscription.identifier);
         }
@@ -127,31 +165,43 @@ impl Core {
             drops: &mut drops,
             spares: &mut self.spares,
         };
-        let delivered = match slot
-            .connection
-            .and_then(|key| Self::wire(&mut self.connections, &mut self.spare_buffers, &cx, key))
-        {
-            Some(wire) => slot.session.deliver(Some(wire), fanout, grant, &mut cx),
+        let connection = slot.connection.and_then(|key| Some((key, self.connections.get_mut(key)?)));
+        let delivered = match connection {
+            Some((key, connection)) => {
+                let wire = Self::wire(connection, &mut self.spare_buffers, &self.limits);
+                let delivered = slot.session.deliver(wire, fanout, grant, &mut cx);
+                match delivered {
+                    Delivered::Sent if !connection.dirty => {
+                        connection.dirty = true;
+                        self.dirty.push(key);
+                    }
+                    Delivered::Sent => {}
+                    // A connection with nothing to send keeps no buffer.
+                    Delivered::Queued
+                    | Delivered::QueuedDroppingOldest
+                    | Delivered::Dropped(_)
+                    | Delivered::Disconnect => {
+                        let buffer = connection.outbox.reclaim();
+                        self.recycle(buffer);
+                    }
+                }
+                delivered
+            }
             None => slot.session.deliver(None, fanout, grant, &mut cx),
         };
-        let connection = slot.connection;
         self.count_drops(drops);
-        if delivered != Delivered::Sent {
-            self.reclaim(connection);
-        }
-        self.count_delivered(session, connection, delivered, message.payload.len());
+        self.count_delivered(session, delivered, message.payload.len());
     }
 
     /// Where a live connection is written to.
-    fn wire<'a>(
-        connections: &'a mut Arena<Connection>,
+    #[inline]
+    pub(super) fn wire<'a>(
+        connection: &'a mut Connection,
         spare_buffers: &mut Vec<Vec<u8>>,
-        cx: &Cx<'_>,
-        key: Key,
+        limits: &Limits,
     ) -> Option<Wire<'a>> {
-        let connection = connections.get_mut(key)?;
         connection.outbox.provide(spare_buffers);
-        let send_room = connection.send_room(cx.limits.send_buffer_bytes_max);
+        let send_room = connection.send_room(limits.send_buffer_bytes_max);
         let Connection { phase, outbox, .. } = connection;
         match phase {
             super::connection::Phase::Live(live) => Some(Wire { link: &mut live.link, outbox, send_room }),
@@ -167,22 +217,14 @@ impl Core {
         }
     }
 
-    fn count_delivered(
-        &mut self,
-        session: Key,
-        connection: Option<Key>,
-        delivered: Delivered,
-        payload: usize,
-    ) {
+    #[inline]
+    pub(super) fn count_delivered(&mut self, session: Key, delivered: Delivered, payload: usize) {
         let counters = &self.counters[usize::from(self.id)];
         match delivered {
             Delivered::Sent => {
                 counters.publish_sent_total.add(1);
                 counters.publish_bytes_sent_total.add(payload as u64);
                 counters.packets_sent_total.add(1);
-                if let Some(key) = connection {
-                    self.mark_dirty(key);
-                }
             }
             Delivered::Queued | Delivered::QueuedDroppingOldest => {}
             Delivered::Dropped(reason) => self.count_drop(reason, 1),
@@ -245,6 +287,28 @@ impl Core {
         }
     }
 
+    /// Runs `f`, which frees quota, on the session of a live connection; then what waited for it goes on.
+    pub(super) fn acknowledged(&mut self, key: Key, f: impl FnOnce(&mut Session, &mut Link, &mut Cx<'_>)) {
+        let Some(live) = self.connections.get_mut(key).and_then(|connection| connection.live_mut()) else {
+            return;
+        };
+        let Some(slot) = self.sessions.get_mut(live.session) else { return };
+        let mut drops = Drops::default();
+        let mut cx = Cx {
+            now: self.now,
+            limits: &self.limits,
+            budget: &mut self.budget,
+            drops: &mut drops,
+            spares: &mut self.spares,
+        };
+        f(&mut slot.session, &mut live.link, &mut cx);
+        let waits = slot.session.is_waiting() || slot.cursors.is_some();
+        self.count_drops(drops);
+        if waits {
+            self.room_made(key);
+        }
+    }
+
     /// Runs `f` on the session of a live connection.
     pub(super) fn with_session<R>(
         &mut self,
@@ -283,7 +347,8 @@ impl Core {
             spares: &mut self.spares,
         };
         if slot.session.is_waiting()
-            && let Some(wire) = Self::wire(&mut self.connections, &mut self.spare_buffers, &cx, key)
+            && let Some(connection) = self.connections.get_mut(key)
+            && let Some(wire) = Self::wire(connection, &mut self.spare_buffers, &self.limits)
         {
             let pumped = slot.session.pump(wire, &mut cx);
             let packets = pumped.published + pumped.released;
@@ -304,10 +369,10 @@ impl Core {
 
     /// Delivers a kept message.
     pub(super) fn deliver_kept(&mut self, session: Key, message: &Message, grant: &Grant<'_>) {
-        let mut variants = std::mem::take(&mut self.scratch.variants);
+        let mut variants = self.scratch.variants.take().unwrap_or_default();
         let mut fanout = Fanout::of_shared(message, &mut variants);
         self.deliver(session, &mut fanout, grant);
-        self.scratch.variants = variants;
+        self.scratch.variants = Some(variants);
     }
 }
 

@@ -21,8 +21,8 @@ impl<I: Io> Shard<I> {
         }
         let mut total = 0;
         let start = (core.counters().turns_total.get() % u64::from(core.shards)) as ShardId;
-        let (later, first): (Vec<_>, Vec<_>) = rung.iter().partition(|from| *from < start);
-        for from in first.into_iter().chain(later) {
+        let first = rung.iter().filter(|from| *from >= start);
+        for from in first.chain(rung.iter().filter(|from| *from < start)) {
             let budget = core.options.inbox_budget;
             let count = core.links.read(from, budget, &mut self.batch);
             let mut relays = 0;
@@ -64,7 +64,7 @@ impl Core {
     }
 
     fn message_arrived(&mut self, message: &Message, ordinary: bool, groups: &[u64]) {
-        let mut variants = std::mem::take(&mut self.scratch.variants);
+        let mut variants = self.scratch.variants.take().unwrap_or_default();
         let mut fanout = Fanout::of_shared(message, &mut variants);
         if ordinary {
             let route = self.router.route(message.topic());
@@ -73,7 +73,7 @@ impl Core {
         for group in groups {
             self.share_arrived(*group, &mut fanout);
         }
-        self.scratch.variants = variants;
+        self.scratch.variants = Some(variants);
     }
 
     /// A message for this shard's part of the retained store: kept, and fanned out from here.

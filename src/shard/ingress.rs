@@ -7,7 +7,8 @@ use crate::wire::{
 };
 
 use super::Core;
-use super::connection::{Closing, End, Phase};
+use super::connection::{Closing, End, Known, Phase};
+use super::publish::Publisher;
 use super::waits::Blocked;
 
 /// Whether a saturated shard may hold a packet back.
@@ -100,6 +101,25 @@ impl Core {
     }
 
     fn consume(&mut self, key: Key, input: &[u8], pressure: Pressure) -> (usize, Stop) {
+        let mut known = match self.connections.get_mut(key).and_then(|connection| connection.live_mut()) {
+            Some(live) => live.known.take(),
+            None => None,
+        };
+        let consumed = self.consume_packets(key, input, &mut known, pressure);
+        if let Some(live) = self.connections.get_mut(key).and_then(|connection| connection.live_mut()) {
+            live.known = known;
+        }
+        consumed
+    }
+
+    fn consume_packets(
+        &mut self,
+        key: Key,
+        input: &[u8],
+        known: &mut Option<Known>,
+        pressure: Pressure,
+    ) -> (usize, Stop) {
+        let packet_size_max = self.packet_size_max(key);
         let mut used = 0;
         loop {
             let now = self.now;
@@ -108,7 +128,13 @@ impl Core {
                 return (input.len(), Stop::Over);
             };
             let version = live.link.version;
-            let frame = match wire::next_frame(&input[used..], live.packet_size_max, version.length_form()) {
+            if let Some(acks) = wire::PlainAcks::of(&input[used..]) {
+                live.last_packet_at = now;
+                used += acks.bytes_len();
+                self.handle_acks(key, acks);
+                continue;
+            }
+            let frame = match wire::next_frame(&input[used..], packet_size_max, version.length_form()) {
                 Ok(NextFrame::Frame(frame)) => frame,
                 Ok(NextFrame::Incomplete { need }) => return (used, Stop::Incomplete { need }),
                 Err(error) => {
@@ -117,9 +143,19 @@ impl Core {
                 }
             };
             live.last_packet_at = now;
-            match self.handle_frame(key, version, &frame, pressure) {
-                Ok(Handled::Done) => used += frame.len,
-                Ok(Handled::Blocked(blocked)) => {
+            let handled = if frame.is_publish() {
+                let (session, client_hash) = (live.session, live.client_hash);
+                let from = Publisher { connection: key, session, version, client_hash };
+                self.handle_publish_packet(from, &frame, &input[used..], known, pressure)
+            } else {
+                self.handle_frame(key, version, &frame).map(|()| (Handled::Done, frame.len))
+            };
+            match handled {
+                Ok((Handled::Done, len)) => {
+                    used += len;
+                    self.counters().packets_received_total.add(1);
+                }
+                Ok((Handled::Blocked(blocked), _)) => {
                     self.pause(key, blocked);
                     return (used, Stop::Blocked);
                 }
@@ -138,23 +174,9 @@ impl Core {
         self.end(key, End::Refused(error.reason(), error.detail()));
     }
 
-    fn handle_frame(
-        &mut self,
-        key: Key,
-        version: Version,
-        frame: &Frame<'_>,
-        pressure: Pressure,
-    ) -> Result<Handled, DecodeError> {
-        let packet = wire::decode(version, frame, &self.decode_limits)?;
-        if let Packet::Publish(publish) = packet {
-            let handled = self.handle_publish(key, &publish, pressure)?;
-            if matches!(handled, Handled::Done) {
-                self.counters().packets_received_total.add(1);
-            }
-            return Ok(handled);
-        }
-        self.counters().packets_received_total.add(1);
-        match packet {
+    /// A packet other than PUBLISH.
+    fn handle_frame(&mut self, key: Key, version: Version, frame: &Frame<'_>) -> Result<(), DecodeError> {
+        match wire::decode(version, frame, &self.decode_limits)? {
             Packet::Publish(_) => {}
             Packet::PubAck(ack) => self.handle_puback(key, ack),
             Packet::PubRec(ack) => self.handle_pubrec(key, ack),
@@ -173,7 +195,7 @@ impl Core {
                 return Err(DecodeError::ProtocolError("AUTH without an Authentication Method"));
             }
         }
-        Ok(Handled::Done)
+        Ok(())
     }
 
     /// Stages a packet for the client.
@@ -191,15 +213,60 @@ impl Core {
             out.truncate(start); // [MQTT-3.1.2-24] [MQTT-3.1.2-25]
             return;
         }
-        self.counters().packets_sent_total.add(1);
+        self.counters[usize::from(self.id)].packets_sent_total.add(1);
+        if !connection.dirty {
+            connection.dirty = true;
+            self.dirty.push(key);
+        }
+    }
+
+    /// Stages acknowledgements that say no more than success.
+    pub(super) fn stage_acks(&mut self, key: Key, kind: AckKind, packet_ids: impl Iterator<Item = u16>) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(live) = connection.live() else { return };
+        let (version, packet_size_max) = (live.link.version, live.link.packet_size_max);
+        if wire::ack_packet_size(version, Reason::SUCCESS) > packet_size_max as usize {
+            return; // [MQTT-3.1.2-24] [MQTT-3.1.2-25]
+        }
+        connection.outbox.provide(&mut self.spare_buffers);
+        let out = connection.outbox.bytes_mut();
+        let mut count = 0;
+        for packet_id in packet_ids {
+            wire::encode_ack(out, version, kind, packet_id, Reason::SUCCESS);
+            count += 1;
+        }
+        self.counters[usize::from(self.id)].packets_sent_total.add(count);
         self.mark_dirty(key);
     }
 
+    /// Acknowledgements that say no more than success.
+    fn handle_acks(&mut self, key: Key, acks: wire::PlainAcks<'_>) {
+        self.counters().packets_received_total.add(acks.count() as u64);
+        let ack = |packet_id| wire::Ack { packet_id, reason: Reason::SUCCESS };
+        match acks.kind() {
+            AckKind::PubAck => self.acknowledged(key, |session, link, cx| {
+                for packet_id in acks.packet_ids() {
+                    let _ = session.handle_puback(link, packet_id, cx);
+                }
+            }),
+            AckKind::PubComp => self.acknowledged(key, |session, link, cx| {
+                for packet_id in acks.packet_ids() {
+                    let _ = session.handle_pubcomp(link, packet_id, cx);
+                }
+            }),
+            AckKind::PubRec => {
+                acks.packet_ids().for_each(|packet_id| self.handle_pubrec(key, ack(packet_id)))
+            }
+            AckKind::PubRel => {
+                acks.packet_ids().for_each(|packet_id| self.handle_pubrel(key, ack(packet_id)))
+            }
+        }
+    }
+
     fn handle_puback(&mut self, key: Key, ack: wire::Ack) {
-        self.with_session(key, |session, link, cx| {
+        self.acknowledged(key, |session, link, cx| {
             let _ = session.handle_puback(link, ack.packet_id, cx);
         });
-        self.room_made(key);
     }
 
     fn handle_pubrec(&mut self, key: Key, ack: wire::Ack) {
@@ -229,10 +296,9 @@ impl Core {
     }
 
     fn handle_pubcomp(&mut self, key: Key, ack: wire::Ack) {
-        self.with_session(key, |session, link, cx| {
+        self.acknowledged(key, |session, link, cx| {
             let _ = session.handle_pubcomp(link, ack.packet_id, cx);
         });
-        self.room_made(key);
     }
 
     /// [MQTT-3.8.4-1] [MQTT-3.8.4-5] [MQTT-3.8.4-6]
@@ -350,7 +416,7 @@ impl Core {
             }
             Phase::Verifying { refusal, .. } => {
                 let late = (Reason::SERVER_BUSY, "the password was not verified in time");
-                let refusal = refusal.unwrap_or(late);
+                let refusal = refusal.as_deref().copied().unwrap_or(late);
                 self.refuse_login(key, refusal);
             }
             Phase::Waiting { session, .. } => {

@@ -82,7 +82,8 @@ impl Core {
                 let entry = self.interest.entries.entry(filter).or_default();
                 if !entry.lingers {
                     entry.lingers = true;
-                    self.timers.set(self.now + self.options.interest_linger_ms, Timer::Interest(filter));
+                    self.timers
+                        .set(self.now + self.options.interest_linger_ms, Timer::Interest(filter).pack());
                 }
             }
             ChangeKind::Wanted => {

@@ -22,7 +22,7 @@ impl Core {
         let values = [
             ("client", self.client_id(connection).into()),
             ("user", certified.or(connect.user_name).unwrap_or_default().into()),
-            ("address", connection.peer.into()),
+            ("address", connection.peer().into()),
             ("version", version.into()),
             ("keep_alive_s", Value::from(connect.keep_alive_s)),
             ("shard", Value::from(self.id)),
@@ -48,7 +48,7 @@ impl Core {
         let Some(connection) = self.connections.get(key) else { return };
         let mut values = vec![
             ("client", self.client_id(connection).into()),
-            ("address", connection.peer.into()),
+            ("address", connection.peer().into()),
             ("why", why.into()),
         ];
         if let End::Refused(reason, _) = end {
@@ -59,14 +59,14 @@ impl Core {
 
     pub(super) fn log_refused(&self, key: Key, reason: Reason, why: &'static str) {
         let Some(connection) = self.connections.get(key) else { return };
-        let values = [("address", connection.peer.into()), ("why", why.into()), ("code", reason.0.into())];
+        let values = [("address", connection.peer().into()), ("why", why.into()), ("code", reason.0.into())];
         log::event(Level::Warn, Kind::Refused, &values);
     }
 
     pub(super) fn log_transport_failed(&self, connection: &Connection, why: &str) {
         let values = [
             ("client", self.client_id(connection).into()),
-            ("address", connection.peer.into()),
+            ("address", connection.peer().into()),
             ("why", why.into()),
         ];
         log::event(Level::Warn, Kind::Refused, &values);

@@ -1,13 +1,14 @@
 //! What is behind the listening sockets: what their connections speak, the limits that hold there, and how many came in.
 //!
 //! A connection keeps the number of its listener wherever it moves, and its place among those who came in there until it
-//! is closed. Places are counted for all shards together, and only where a listener has a limit of its own.
+//! is closed: [`Listening::enter`] when it is accepted, [`Listening::leave`] when its socket is closed. Places are counted for all shards together, and only where a listener has a limit of its own.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::io::ListenerId;
 use crate::limits::{Limits, ListenerLimits};
+use crate::memory::Key;
 use crate::transport::{Acceptor, Expiry};
 
 use super::Core;
@@ -37,9 +38,18 @@ impl Listening {
 
     /// Takes a place for a new connection.
     pub(super) fn enter(&self) -> Entry {
-        match &self.room {
-            None => Entry::Free,
-            Some(room) => room.enter(),
+        let Some(room) = &self.room else { return Entry::Open };
+        let more = |taken: u32| (taken < room.max).then(|| taken + 1);
+        match room.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more) {
+            Ok(_) => Entry::Open,
+            Err(_) => Entry::Full,
+        }
+    }
+
+    /// A connection that came in here is closed, whatever shard it was on.
+    pub(super) fn leave(&self) {
+        if let Some(room) = &self.room {
+            room.taken.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
@@ -52,11 +62,9 @@ impl From<ListenerKind> for Listening {
 
 /// Whether there was a place.
 #[must_use]
-#[derive(Debug)]
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub(super) enum Entry {
-    /// Nobody counts here.
-    Free,
-    Taken(Place),
+    Open,
     Full,
 }
 
@@ -71,26 +79,6 @@ impl Room {
     fn new(max: u32) -> Room {
         Room { max, taken: Arc::default() }
     }
-
-    fn enter(&self) -> Entry {
-        let more = |taken: u32| (taken < self.max).then(|| taken + 1);
-        match self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more) {
-            Ok(_) => Entry::Taken(Place { taken: Arc::clone(&self.taken) }),
-            Err(_) => Entry::Full,
-        }
-    }
-}
-
-/// A connection's place among those of its listener; given back when it is dropped.
-#[derive(Debug)]
-pub struct Place {
-    taken: Arc<AtomicU32>,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.taken.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 /// The limits of each listener, out of what it was told and what holds for the whole broker.
@@ -99,6 +87,12 @@ pub(super) fn limits(listeners: &[Listening], all: &Limits) -> Box<[ListenerLimi
 }
 
 impl Core {
+    /// Bytes of a packet from this client, as its listener has it.
+    pub(super) fn packet_size_max(&self, key: Key) -> u32 {
+        let listener = self.connections.get(key).map(|connection| connection.listener);
+        listener.map_or(0, |listener| self.limits_at(listener).packet_size_max)
+    }
+
     /// What holds for connections that came in here.
     pub(super) fn limits_at(&self, listener: ListenerId) -> ListenerLimits {
         let own = self.listener_limits.get(usize::from(listener.0)).copied();
@@ -125,17 +119,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_are_given_back_from_wherever_the_connection_went() {
+    fn places_are_counted_for_all_shards_together() {
         let limits = ListenerLimits { connections_max: Some(2), ..ListenerLimits::of(&Limits::default()) };
         let here = Listening::new(ListenerKind::Plain, limits);
         let elsewhere = here.clone();
-        let first = here.enter();
-        let second = elsewhere.enter();
-        assert!(matches!((&first, &second), (Entry::Taken(_), Entry::Taken(_))));
-        assert!(matches!(here.enter(), Entry::Full) && matches!(elsewhere.enter(), Entry::Full));
-        std::thread::spawn(move || drop(second)).join().unwrap();
-        let third = here.enter();
-        assert!(matches!(third, Entry::Taken(_)) && matches!(here.enter(), Entry::Full));
-        assert!(matches!(Listening::from(ListenerKind::Plain).enter(), Entry::Free));
+        assert_eq!([here.enter(), elsewhere.enter()], [Entry::Open; 2]);
+        assert_eq!([here.enter(), elsewhere.enter()], [Entry::Full; 2]);
+        elsewhere.leave();
+        assert_eq!([here.enter(), here.enter()], [Entry::Open, Entry::Full]);
+        let unlimited = Listening::from(ListenerKind::Plain);
+        unlimited.leave();
+        assert_eq!(unlimited.enter(), Entry::Open);
     }
 }

@@ -47,7 +47,7 @@ impl Core {
                         users,
                         user,
                         password: connect.password.unwrap_or_default(),
-                        peer: connection.peer.ip(),
+                        peer: connection.peer().ip(),
                         connection: key,
                         patience_ms: connection.deadline.saturating_sub(now),
                     };
@@ -82,7 +82,7 @@ impl Core {
         }
         match self.connections.get_mut(key) {
             Some(connection) => {
-                connection.identity = Some(identity);
+                connection.identity = Some(Box::new(identity));
                 Identified::Yes
             }
             None => Identified::No,
@@ -131,7 +131,7 @@ impl Core {
             }
             Outcome::Wrong { hold_ms: 0 } => self.refuse_login(key, wrong),
             Outcome::Wrong { hold_ms } => {
-                connection.phase = Phase::Verifying { home, refusal: Some(wrong) };
+                connection.phase = Phase::Verifying { home, refusal: Some(Box::new(wrong)) };
                 self.set_deadline(key, now + hold_ms);
             }
             Outcome::TooSoon => {

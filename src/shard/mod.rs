@@ -20,6 +20,7 @@
 //! | `slots` | sessions by client identifier: begin, end, expiry, will |
 //! | `ingress` | Control Packets of a connected client |
 //! | `publish` | routing: direct, through the owner of a retained topic, the switch between both |
+//! | `run` | packets that repeat one another, in one piece |
 //! | `deliver` | one message to the subscriptions of this shard |
 //! | `share` | share groups: first choice, passing on |
 //! | `interest` | what other shards must know before a SUBACK may leave |
@@ -45,6 +46,7 @@ mod publish;
 mod reap;
 mod retained;
 mod rights;
+mod run;
 mod secure;
 mod share;
 mod slots;
@@ -53,14 +55,14 @@ mod sys;
 mod tend;
 mod waits;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::access::Access;
 use crate::clock::{Millis, NEVER};
 use crate::io::{Completion, Io, ListenerId};
 use crate::limits::{Limits, ListenerLimits};
-use crate::memory::{Arena, Budget, Class, Key, Pool, ShardId};
+use crate::memory::{Arena, Budget, Class, Key, Pool, ShardId, Table};
 use crate::mesh::{Bell, Links};
 use crate::metrics::Counters;
 use crate::session::Spares;
@@ -107,6 +109,8 @@ pub struct Options {
     pub inbox_budget: usize,
     /// Entries of the cache from topic to subscriptions.
     pub route_cache_entries: usize,
+    /// Clients for which a shard has room before anything has to move; room that was never used is only an address.
+    pub clients_expected: usize,
     /// Connections that may wait for room on the way to their home; beyond it accepting stops.
     pub hand_offs_max: usize,
     /// Milliseconds that a closing connection may take to take its last bytes and to close its side.
@@ -132,6 +136,7 @@ impl Default for Options {
             relay_window: 256,
             inbox_budget: 1024,
             route_cache_entries: 65_536,
+            clients_expected: 0,
             hand_offs_max: 1024,
             linger_ms: 1000,
             takeover_ms: 2000,
@@ -169,8 +174,8 @@ pub struct Live {
 /// Timers beyond one for each connection and session at which those of gone ones are dropped.
 const TIMERS_SPARE: usize = 4096;
 
-/// What a deadline is for.
-#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+/// What a deadline is for. Packed into 8 bytes where it waits, since every client has one.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
 enum Timer {
     Connection(Key),
     Session(Key),
@@ -179,6 +184,33 @@ enum Timer {
     Sys,
     /// The sweep of expired retained messages.
     Sweep,
+}
+
+impl Timer {
+    /// What it is in the upper 8 bits, which a packed key leaves free.
+    fn pack(self) -> u64 {
+        let (kind, key) = match self {
+            Timer::Connection(key) => (0, key),
+            Timer::Session(key) => (1, key),
+            Timer::Interest(FilterKey::Ordinary(key)) => (2, key),
+            Timer::Interest(FilterKey::Group(key)) => (3, key),
+            Timer::Sys => (4, Key::NONE),
+            Timer::Sweep => (5, Key::NONE),
+        };
+        key.pack() | kind << 56
+    }
+
+    fn unpack(bits: u64) -> Timer {
+        let key = Key::unpack(bits);
+        match bits >> 56 {
+            0 => Timer::Connection(key),
+            1 => Timer::Session(key),
+            2 => Timer::Interest(FilterKey::Ordinary(key)),
+            3 => Timer::Interest(FilterKey::Group(key)),
+            4 => Timer::Sys,
+            _ => Timer::Sweep,
+        }
+    }
 }
 
 /// One core's share of the broker, over the kernel boundary `I`.
@@ -206,10 +238,12 @@ struct Core {
 
     connections: Arena<Connection>,
     sessions: Arena<Slot>,
-    by_client_id: HashMap<Box<str>, Key, ahash::RandomState>,
+    /// Indexes of sessions by keyed hash of the Client Identifier, which stays with the session.
+    by_client_id: Table,
     router: Router,
     retained: Retained,
-    timers: Timers<Timer>,
+    /// Packed [`Timer`]s.
+    timers: Timers<u64>,
 
     /// Connections whose operations may have to change.
     dirty: Vec<Key>,
@@ -320,12 +354,11 @@ impl Core {
     fn new(setup: Setup, random: u64, now: Millis) -> Core {
         let Setup { id, shards, limits, keys, links, pool, counters, listeners, stopping, access, options } =
             setup;
-        let [a, b, c, d] = keys;
-        let mut timers = Timers::default();
+        let mut timers = Timers::with_capacity(options.clients_expected);
         if options.sys_interval_ms > 0 {
-            timers.set(now, Timer::Sys);
+            timers.set(now, Timer::Sys.pack());
         }
-        timers.set(now + retained::SWEEP_MS, Timer::Sweep);
+        timers.set(now + retained::SWEEP_MS, Timer::Sweep.pack());
         Core {
             id,
             shards,
@@ -340,17 +373,17 @@ impl Core {
             limits,
             interest: interest::Interest::new(shards),
             waits: waits::Waits::new(shards),
-            router: Router::new(keys, id, options.route_cache_entries),
-            options,
+            router: Router::new(keys, id, options.route_cache_entries).with_room(options.clients_expected),
+            sys: sys::Sys::new(now),
             keys,
             links,
             budget: Budget::new(pool),
             counters,
             access,
             random,
-            connections: Arena::new(),
-            sessions: Arena::new(),
-            by_client_id: HashMap::with_hasher(ahash::RandomState::with_seeds(a, b, c, d)),
+            connections: Arena::with_capacity(options.clients_expected),
+            sessions: Arena::with_capacity(options.clients_expected),
+            by_client_id: Table::default(),
             retained: Retained::new(&keys),
             timers,
             dirty: Vec::new(),
@@ -364,7 +397,7 @@ impl Core {
             listening: listeners,
             handshakes: secure::Handshakes::default(),
             stop: stop::Stop::new(stopping),
-            sys: sys::Sys::new(now),
+            options,
         }
     }
 
@@ -397,7 +430,7 @@ impl Core {
         // What is due now, not what a handler sets to now: a bound on the phase.
         let due = self.timers.len();
         for _ in 0..due {
-            match self.timers.pop_due(self.now) {
+            match self.timers.pop_due(self.now).map(Timer::unpack) {
                 Some(Timer::Connection(key)) => self.connection_due(key),
                 Some(Timer::Session(key)) => self.session_due(key),
                 Some(Timer::Interest(filter)) => self.interest_due(filter),
@@ -450,12 +483,12 @@ impl Core {
     /// Keep Alive is free; without this, a storm of short connections with a long Keep Alive would pile them up.
     fn prune_timers(&mut self) {
         let (connections, sessions) = (&self.connections, &self.sessions);
-        self.timers.retain(|at, timer| match timer {
+        self.timers.retain(|at, timer| match Timer::unpack(*timer) {
             Timer::Connection(key) => {
-                connections.get(*key).is_some_and(|connection| connection.timer_at == at)
+                connections.get(key).is_some_and(|connection| connection.timer_at == at)
             }
             Timer::Session(key) => sessions
-                .get(*key)
+                .get(key)
                 .is_some_and(|slot| slot.connection.is_none() && (slot.ends_at == at || slot.will_at == at)),
             Timer::Interest(_) | Timer::Sys | Timer::Sweep => true,
         });

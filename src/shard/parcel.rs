@@ -7,7 +7,6 @@ use crate::clock::Millis;
 use crate::io::{ListenerId, Socket};
 use crate::memory::{Key, Message, ShardId, ShardSet};
 
-use super::listeners::Place;
 use super::secure::Secure;
 
 /// One entry of a ring between two shards.
@@ -124,8 +123,7 @@ pub struct HandOff {
     pub peer: SocketAddr,
     /// Where it was accepted.
     pub listener: ListenerId,
-    pub place: Option<Place>,
-    pub identity: Option<Identity>,
+    pub identity: Option<Box<Identity>>,
     pub secure: Option<Box<Secure>>,
     /// CONNECT and whatever was read behind it.
     pub bytes: Vec<u8>,

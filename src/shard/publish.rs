@@ -15,14 +15,16 @@
 //! All or none: every next hop is checked before anything of the packet is acted upon, and all are pushed to in the same
 //! step. The acknowledgement is staged after that; a full queue at a subscriber is a counted drop and never changes it.
 
+use std::rc::Rc;
+
 use crate::clock::{NEVER, after_s};
-use crate::memory::{Key, MessageView, ShardSet};
-use crate::session::{Fanout, Ingress};
-use crate::topic;
-use crate::wire::{self, AckKind, DecodeError, Publish, Qos, Reason, Version};
+use crate::memory::{Key, MessageView, Outbox, ShardSet};
+use crate::session::{Fanout, Ingress, Session, Verbatim};
+use crate::topic::{self, Route};
+use crate::wire::{self, AckKind, DecodeError, Frame, Publish, Qos, Reason, Repeat, Version};
 
 use super::Core;
-use super::connection::Mode;
+use super::connection::{Known, Mode};
 use super::ingress::{Handled, Pressure};
 use super::parcel::Parcel;
 use super::waits::{Blocked, Fence};
@@ -35,21 +37,77 @@ pub(super) enum Routed {
     Nowhere,
 }
 
+/// Who publishes.
+#[derive(Copy, Clone)]
+pub(super) struct Publisher {
+    pub connection: Key,
+    pub session: Key,
+    pub version: Version,
+    /// Keyed hash of its Client Identifier.
+    pub client_hash: u64,
+}
+
+/// Subscriptions of a route that a connection may hold on to; with more, asking for it anew is not what a message costs.
+const KNOWN_MAX: usize = 256;
+
 impl Core {
+    /// The PUBLISH packet at the front of `input`, what repeats it behind it, and the topic that its connection is known
+    /// to publish to, which is kept up to date. Tells how many bytes of `input` were used.
+    pub(super) fn handle_publish_packet(
+        &mut self,
+        from: Publisher,
+        frame: &Frame<'_>,
+        input: &[u8],
+        known: &mut Option<Known>,
+        pressure: Pressure,
+    ) -> Result<(Handled, usize), DecodeError> {
+        let (packet, rest) = input.split_at(frame.len);
+        let held = known.take();
+        let held_topic = held.as_ref().map_or("", |known| &*known.route.topic);
+        let publish = wire::decode_publish(from.version, frame, &self.decode_limits, held_topic)?;
+        let verbatim = verbatim(from.version, frame, packet, &publish);
+        let mut fresh = None;
+        let handled = self.handle_publish(from, &publish, verbatim, (held.as_ref(), &mut fresh), pressure)?;
+        if matches!(handled, Handled::Blocked(_)) {
+            *known = held;
+            return Ok((handled, 0));
+        }
+        let repeat = match rest.is_empty() {
+            true => None,
+            false => Repeat::of(from.version, frame, packet, &publish),
+        };
+        let fresh = fresh.map(|route| Known { route, epoch: self.router.routes_epoch() });
+        let repeated = match &repeat {
+            Some(repeat) => self.handle_run(from, repeat, fresh.as_ref().or(held.as_ref()), rest),
+            None => 0,
+        };
+        let small = |known: &Known| known.route.local.len() + known.route.groups.len() <= KNOWN_MAX;
+        *known = fresh.filter(small).or(held);
+        Ok((handled, packet.len() + repeated))
+    }
+
     /// Whatever can fail is looked at before the acknowledgement. // [U5-4.3-4] [MQTT-4.3.3-13] [MQTT-4.5.0-1]
     /// 3.1.1: [MQTT-4.5.0-1] [U311-3.3.3-1] [V31-8]
-    pub(super) fn handle_publish(
+    fn handle_publish(
         &mut self,
-        key: Key,
+        from: Publisher,
         publish: &Publish<'_>,
+        verbatim: Option<Verbatim<'_>>,
+        known: (Option<&Known>, &mut Option<Rc<Route>>),
         pressure: Pressure,
     ) -> Result<Handled, DecodeError> {
-        let Some(live) = self.connections.get_mut(key).and_then(|connection| connection.live_mut()) else {
-            return Ok(Handled::Done);
+        let Publisher { connection: key, session, version, client_hash } = from;
+        let resolved;
+        let topic = if publish.topic_alias == 0 {
+            publish.topic
+        } else {
+            let Some(live) = self.connections.get_mut(key).and_then(|connection| connection.live_mut())
+            else {
+                return Ok(Handled::Done);
+            };
+            resolved = live.link.resolve_topic(publish.topic, publish.topic_alias, &self.limits)?;
+            resolved.as_str()
         };
-        let (session, version, publisher) = (live.session, live.link.version, live.client_hash);
-        let resolved = live.link.resolve_topic(publish.topic, publish.topic_alias, &self.limits)?;
-        let topic = resolved.as_str();
 
         if self.shards > 1
             && pressure == Pressure::Respect
@@ -58,16 +116,10 @@ impl Core {
             return Ok(Handled::Blocked(blocked));
         }
 
-        let (Some(slot), Some(live)) = (
-            self.sessions.get_mut(session),
-            self.connections.get_mut(key).and_then(|connection| connection.live_mut()),
-        ) else {
-            return Ok(Handled::Done);
-        };
-        let counters = &self.counters[usize::from(self.id)];
+        let counters = self.counters();
         counters.publish_received_total.add(1);
         counters.publish_bytes_received_total.add(publish.payload.len() as u64);
-        match slot.session.handle_publish(&mut live.link, publish.qos, publish.packet_id, &self.limits) {
+        match self.take_in(from, publish) {
             Ingress::Route => {}
             // [MQTT-4.3.3-10]
             Ingress::Repeat => {
@@ -104,9 +156,15 @@ impl Core {
             qos: publish.qos,
             retain: publish.retain,
             expires_at: publish.expiry_s.map_or(NEVER, |seconds| after_s(self.now, seconds.into())),
-            publisher,
+            publisher: client_hash,
         };
-        let routed = self.publish(Some(key), &view);
+        let routed = if publish.retain {
+            self.publish(Some(key), &view)
+        } else {
+            let (routed, touched) = self.route_known(&view, verbatim, known);
+            self.touch(key, touched);
+            routed
+        };
         self.scratch.properties = cleaned;
 
         let reason = match routed {
@@ -115,6 +173,40 @@ impl Core {
         };
         self.acknowledge(key, version, publish, reason);
         Ok(Handled::Done)
+    }
+
+    /// Whether it is a new message. QoS 0 leaves no trace in a session.
+    #[inline]
+    fn take_in(&mut self, from: Publisher, publish: &Publish<'_>) -> Ingress {
+        if publish.qos == Qos::AtMostOnce {
+            return Ingress::Route;
+        }
+        let taken = self.with_session(from.connection, |session, link, cx| {
+            session.handle_publish(link, publish.qos, publish.packet_id, cx.limits)
+        });
+        taken.unwrap_or(Ingress::Repeat)
+    }
+
+    /// Routes along the known route if it is one of this topic and still good; a new one is put into `fresh`.
+    #[inline]
+    fn route_known(
+        &mut self,
+        view: &MessageView<'_>,
+        verbatim: Option<Verbatim<'_>>,
+        (held, fresh): (Option<&Known>, &mut Option<Rc<Route>>),
+    ) -> (Routed, ShardSet) {
+        // A topic that was decoded as the known one is that very text.
+        let same = |text: &str| std::ptr::eq(text, view.topic) || text == view.topic;
+        if let Some(known) = held
+            && known.epoch == self.router.routes_epoch()
+            && same(&known.route.topic)
+        {
+            return self.route_along(&known.route, view, verbatim);
+        }
+        let route = self.router.route(view.topic);
+        let done = self.route_along(&route, view, verbatim);
+        *fresh = Some(route);
+        done
     }
 
     /// Nobody is told of a message that its publisher may not publish. Only v5 has a word for it; a 3.x client gets the
@@ -148,9 +240,9 @@ impl Core {
             Qos::AtLeastOnce => AckKind::PubAck,
             Qos::ExactlyOnce => AckKind::PubRec,
         };
-        self.with_session(key, |session, link, _| {
-            session.acknowledge_publish(link, publish.qos);
-        });
+        if let Some(live) = self.connections.get_mut(key).and_then(|connection| connection.live_mut()) {
+            Session::acknowledge_publish(&mut live.link, publish.qos);
+        }
         self.stage(key, |out| wire::encode_ack(out, version, kind, publish.packet_id, reason));
     }
 
@@ -222,30 +314,58 @@ impl Core {
         } else {
             self.route(view)
         };
+        if let Some(key) = from {
+            self.touch(key, touched);
+        }
+        routed
+    }
+
+    /// A connection's messages went to these shards.
+    #[inline]
+    fn touch(&mut self, key: Key, touched: ShardSet) {
         if !touched.is_empty()
-            && let Some(live) = from.and_then(|key| self.connections.get_mut(key)).and_then(|c| c.live_mut())
+            && let Some(live) = self.connections.get_mut(key).and_then(|connection| connection.live_mut())
         {
             live.touched = live.touched.union(touched);
         }
-        routed
     }
 
     /// Delivers here and sends to the other shards that want it; returns which these were.
     pub(super) fn route(&mut self, view: &MessageView<'_>) -> (Routed, ShardSet) {
         let route = self.router.route(view.topic);
-        if route.local.is_empty() && route.groups.is_empty() && route.remote.is_empty() {
+        self.route_along(&route, view, None)
+    }
+
+    fn route_along(
+        &mut self,
+        route: &Route,
+        view: &MessageView<'_>,
+        verbatim: Option<Verbatim<'_>>,
+    ) -> (Routed, ShardSet) {
+        if route.is_empty() {
             return (Routed::Nowhere, ShardSet::EMPTY);
         }
-        let mut variants = std::mem::take(&mut self.scratch.variants);
-        let mut fanout = Fanout::new(*view, &mut variants);
-        let reached = self.deliver_ordinary(&route, &mut fanout);
+        let mut variants = self.scratch.variants.take().unwrap_or_default();
+        let mut fanout = Fanout::of_packet(*view, verbatim, &mut variants);
+        let reached = self.deliver_ordinary(route, &mut fanout);
+        let done = if route.groups.is_empty() && route.remote.is_empty() {
+            (if reached { Routed::Somewhere } else { Routed::Nowhere }, ShardSet::EMPTY)
+        } else {
+            self.route_on(route, &mut fanout, reached)
+        };
+        self.scratch.variants = Some(variants);
+        done
+    }
+
+    /// To share groups and other shards.
+    fn route_on(&mut self, route: &Route, fanout: &mut Fanout<'_>, reached: bool) -> (Routed, ShardSet) {
         let mut shares = Vec::new();
         let mut shared_here = false;
         for group in route.groups.iter() {
             match self.choose_shard(*group) {
                 Some(shard) if shard == self.id => {
                     shared_here = true;
-                    self.share_here(*group, &mut fanout);
+                    self.share_here(*group, fanout);
                 }
                 Some(shard) => shares.push((shard, self.router.group_fingerprint(*group))),
                 None => {}
@@ -262,7 +382,6 @@ impl Core {
             };
             self.push(shard, parcel);
         }
-        self.scratch.variants = variants;
         let nowhere = !reached && !shared_here && targets.is_empty();
         (if nowhere { Routed::Nowhere } else { Routed::Somewhere }, targets)
     }
@@ -272,4 +391,21 @@ impl Core {
         let bytes = parcel.cost();
         self.links.push(to, parcel, bytes);
     }
+}
+
+/// The packet as its receivers can have it, if they can.
+#[inline]
+fn verbatim<'a>(
+    version: Version,
+    frame: &Frame<'_>,
+    packet: &'a [u8],
+    publish: &Publish<'_>,
+) -> Option<Verbatim<'a>> {
+    let packet_id_at = packet.len() - frame.body.len() + 2 + publish.topic.len();
+    let as_it_is = publish.topic_alias == 0
+        && publish.expiry_s.is_none()
+        && publish.payload.len() < Outbox::SPLICE_MIN
+        && publish.properties.as_contiguous().is_some()
+        && frame.is_shortest();
+    as_it_is.then_some(Verbatim { packet, version, packet_id_at })
 }

@@ -116,16 +116,13 @@ impl Core {
         let deadline = self.now + self.limits_at(listener).connect_timeout_ms;
         let mut connection = Connection::new(socket, peer, listener, deadline);
         if let Some(listening) = self.listening.get(usize::from(listener.0)) {
-            connection.place = match listening.enter() {
-                Entry::Free => None,
-                Entry::Taken(place) => Some(place),
-                Entry::Full => {
-                    self.counters().connections_refused_total.add(1);
-                    return Some(connection.socket);
-                }
-            };
+            if listening.enter() == Entry::Full {
+                self.counters().connections_refused_total.add(1);
+                return Some(connection.socket);
+            }
             if let ListenerKind::Secure(acceptor) = &listening.kind {
                 let Some(transport) = acceptor.accept() else {
+                    listening.leave();
                     self.counters().connections_refused_total.add(1);
                     return Some(connection.socket);
                 };

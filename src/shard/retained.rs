@@ -380,7 +380,7 @@ impl Core {
         let now = self.now;
         let sweep = self.retained.expire(now, SWEEP_VISITS);
         self.budget.release(Class::Retained, sweep.bytes);
-        self.timers.set(now + SWEEP_MS, Timer::Sweep);
+        self.timers.set(now + SWEEP_MS, Timer::Sweep.pack());
     }
 }
 

@@ -119,10 +119,10 @@ impl Core {
     }
 
     fn deliver_shared_kept(&mut self, member: Key, message: &Message) {
-        let mut variants = std::mem::take(&mut self.scratch.variants);
+        let mut variants = self.scratch.variants.take().unwrap_or_default();
         let mut fanout = Fanout::of_shared(message, &mut variants);
         self.deliver_shared(member, &mut fanout);
-        self.scratch.variants = variants;
+        self.scratch.variants = Some(variants);
     }
 
     /// Messages that a member had and will not finish, with their groups; to be called while its subscriptions exist.

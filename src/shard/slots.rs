@@ -7,7 +7,7 @@ use crate::access::Rights;
 use crate::clock::{Millis, NEVER, after_s};
 use crate::memory::{Key, Message, MessageView};
 use crate::session::{Cx, Drops, Orphan, Session};
-use crate::topic::{Presence, SubscriptionSet};
+use crate::topic::{self, Presence, SubscriptionSet};
 use crate::wire::{self, Qos};
 
 use super::connection::End;
@@ -29,7 +29,7 @@ pub(super) struct Slot {
     /// The live connection, if any.
     pub connection: Option<Key>,
     /// Connections that want the session, in the order in which they came; the live one has to end first.
-    pub waiting: VecDeque<Key>,
+    pub waiting: Successors,
     /// When the CONNECT of the newest connection was read.
     pub connected_at: Millis,
     /// Session Expiry Interval as the client asked for.
@@ -45,6 +45,46 @@ pub(super) struct Slot {
     pub overflowed: bool,
     /// Retained messages on their way to new subscriptions.
     pub cursors: Option<Box<Cursors>>,
+}
+
+// See `Connection`: held in memory a million times.
+const _: () = assert!(size_of::<Slot>() <= 192);
+
+/// Connections that wait for a session, in order; no memory while there are none.
+#[derive(Debug, Default)]
+pub(super) struct Successors(Option<Box<VecDeque<Key>>>);
+
+impl Successors {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = Key> + '_ {
+        self.0.iter().flat_map(|keys| keys.iter().copied())
+    }
+
+    pub fn push(&mut self, key: Key) {
+        self.0.get_or_insert_default().push_back(key);
+    }
+
+    pub fn pop(&mut self) -> Option<Key> {
+        let first = self.0.as_mut()?.pop_front();
+        self.shrink();
+        first
+    }
+
+    pub fn forget(&mut self, key: Key) {
+        if let Some(keys) = &mut self.0 {
+            keys.retain(|waiting| *waiting != key);
+        }
+        self.shrink();
+    }
+
+    fn shrink(&mut self) {
+        if self.0.as_ref().is_some_and(|keys| keys.is_empty()) {
+            self.0 = None;
+        }
+    }
 }
 
 /// The message that goes out when the client does not say good-bye.
@@ -77,6 +117,13 @@ impl Will {
 }
 
 impl Core {
+    /// The session of a Client Identifier.
+    pub(super) fn session_of(&self, client_id: &str) -> Option<Key> {
+        let named = |index| self.sessions.at(index).is_some_and(|(_, slot)| *slot.client_id == *client_id);
+        let index = self.by_client_id.find(topic::fingerprint(&self.keys, client_id), named)?;
+        self.sessions.at(index).map(|(key, _)| key)
+    }
+
     /// A session of its own for a Client Identifier that has none.
     pub(super) fn begin_session(&mut self, client_id: &str, client_hash: u64, user: Option<Arc<str>>) -> Key {
         let key = self.sessions.insert(Slot {
@@ -87,7 +134,7 @@ impl Core {
             session: Session::default(),
             subscriptions: SubscriptionSet::default(),
             connection: None,
-            waiting: VecDeque::new(),
+            waiting: Successors::default(),
             connected_at: 0,
             asked_expiry_s: 0,
             expiry_s: 0,
@@ -97,7 +144,7 @@ impl Core {
             overflowed: false,
             cursors: None,
         });
-        self.by_client_id.insert(client_id.into(), key);
+        self.by_client_id.insert(client_hash, key.index);
         key
     }
 
@@ -133,7 +180,7 @@ impl Core {
         } else if due <= self.now {
             self.session_due(session);
         } else if due != NEVER {
-            self.timers.set(due, Timer::Session(session));
+            self.timers.set(due, Timer::Session(session).pack());
         }
     }
 
@@ -156,7 +203,7 @@ impl Core {
         let Some(slot) = self.sessions.get_mut(session) else { return };
         let next = slot.ends_at.min(slot.will_at);
         if next != NEVER {
-            self.timers.set(next, Timer::Session(session));
+            self.timers.set(next, Timer::Session(session).pack());
         }
     }
 
@@ -175,7 +222,7 @@ impl Core {
         self.router.drop_all(&mut slot.subscriptions, &mut changes);
         let waiting = std::mem::take(&mut slot.waiting);
         if let Some(slot) = self.sessions.remove(session) {
-            self.by_client_id.remove(&slot.client_id);
+            self.by_client_id.remove(slot.client_hash, session.index);
         }
         self.counters().dropped_session_end_total.add(lost);
         for change in changes {

@@ -109,7 +109,7 @@ impl Sys {
 
 impl Core {
     pub(super) fn sys_due(&mut self) {
-        self.timers.set(self.now + self.options.sys_interval_ms, Timer::Sys);
+        self.timers.set(self.now + self.options.sys_interval_ms, Timer::Sys.pack());
         self.prune_timers();
         self.publish_gauges();
         self.count_sessions();

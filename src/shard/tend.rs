@@ -101,6 +101,10 @@ impl<I: Io> Shard<I> {
     fn arm_receive(&mut self, key: Key, mode: ReceiveMode) {
         let Some(connection) = self.core.connections.get_mut(key) else { return };
         connection.receive_armed = true;
+        if mode == ReceiveMode::Many && connection.live().is_some() {
+            // At home, and not going anywhere.
+            self.io.settle(&mut connection.socket);
+        }
         self.io.receive(&connection.socket, Token::new(key), mode);
         self.core.counters().receives_total.add(1);
     }
@@ -173,6 +177,9 @@ impl<I: Io> Shard<I> {
     fn close(&mut self, key: Key) {
         let core = &mut self.core;
         let Some(connection) = core.connections.remove(key) else { return };
+        if let Some(listening) = core.listening.get(usize::from(connection.listener.0)) {
+            listening.leave();
+        }
         core.budget.release(Class::Receive, connection.charged_receive);
         core.budget.release(Class::Send, connection.charged_send);
         self.io.close(connection.socket);
@@ -296,7 +303,7 @@ impl Core {
         connection.deadline = at;
         if at < connection.timer_at {
             connection.timer_at = at;
-            self.timers.set(at, Timer::Connection(key));
+            self.timers.set(at, Timer::Connection(key).pack());
         }
     }
 

@@ -119,7 +119,7 @@ impl Core {
         let Some(live) = self.connections.get_mut(key).and_then(|connection| connection.live_mut()) else {
             return;
         };
-        live.blocked = Some(blocked);
+        live.blocked = Some(Box::new(blocked));
         self.waits.paused.push_back(key);
         self.counters().pauses_total.add(1);
         self.mark_dirty(key);
@@ -150,7 +150,7 @@ impl Core {
             let Some(live) = self.connections.get(key).and_then(|connection| connection.live()) else {
                 continue;
             };
-            let free = match &live.blocked {
+            let free = match live.blocked.as_deref() {
                 Some(Blocked::Mesh(shards)) => shards.intersection(self.links.full()).is_empty(),
                 Some(Blocked::Relay(owner)) => {
                     !self.links.full().contains(*owner)

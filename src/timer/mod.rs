@@ -22,6 +22,11 @@ impl<T: Ord> Default for Timers<T> {
 }
 
 impl<T: Ord> Timers<T> {
+    /// Room for so many before the heap has to move.
+    pub fn with_capacity(capacity: usize) -> Self {
+        Timers { heap: BinaryHeap::with_capacity(capacity) }
+    }
+
     pub fn len(&self) -> usize {
         self.heap.len()
     }

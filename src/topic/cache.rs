@@ -13,7 +13,7 @@ use std::rc::Rc;
 
 use super::TextHasher;
 use super::routes::Route;
-use super::table::Table;
+use crate::memory::Table;
 
 #[derive(Debug)]
 pub(super) struct Cache {
@@ -28,11 +28,12 @@ pub(super) struct Cache {
     unprefixed: u64,
     /// New wildcard filters by hash of their first level, or of their first two.
     prefixed: Box<[u64]>,
+    /// Moves whenever any route may have become outdated.
+    epoch: u64,
 }
 
 #[derive(Debug)]
 struct Entry {
-    topic: Box<str>,
     hash: u64,
     route: Rc<Route>,
     stamp: Stamp,
@@ -63,7 +64,13 @@ impl Cache {
             bytes_max: (entries_max * ROUTE_BYTES_MEAN).max(ROUTE_BYTES_MIN),
             unprefixed: 0,
             prefixed: vec![0; entries_max.next_power_of_two().clamp(64, 1 << 14)].into_boxed_slice(),
+            epoch: 0,
         }
+    }
+
+    /// While it stays the same, every route that was good is good.
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch
     }
 
     /// One hash, one comparison, three counters.
@@ -79,9 +86,9 @@ impl Cache {
     }
 
     /// Keeps a route; in place of an outdated one, if there is one.
-    pub(super) fn insert(&mut self, hash: u64, topic: &str, route: &Rc<Route>, hasher: &TextHasher) {
-        let cost = cost(topic, route);
-        if let Some(at) = self.find(hash, topic) {
+    pub(super) fn insert(&mut self, hash: u64, route: &Rc<Route>, hasher: &TextHasher) {
+        let cost = cost(route);
+        if let Some(at) = self.find(hash, &route.topic) {
             self.remove(at);
         }
         // A route that would push out a quarter of the others is cheaper to make than to keep.
@@ -91,14 +98,15 @@ impl Cache {
         while self.entries.len() >= self.entries_max || self.bytes + cost > self.bytes_max {
             self.evict();
         }
-        let stamp = self.stamp(topic, hasher);
+        let stamp = self.stamp(&route.topic, hasher);
         self.table.insert(hash, self.entries.len() as u32);
-        self.entries.push(Entry { topic: topic.into(), hash, route: route.clone(), stamp, used: false });
+        self.entries.push(Entry { hash, route: route.clone(), stamp, used: false });
         self.bytes += cost;
     }
 
     /// A new exact filter has this hash.
     pub(super) fn forget(&mut self, hash: u64) {
+        self.epoch += 1;
         while let Some(at) = self.table.find(hash, |at| self.entries[at as usize].hash == hash) {
             self.remove(at as usize);
         }
@@ -106,6 +114,7 @@ impl Cache {
 
     /// The entry of a topic is worth making anew.
     pub(super) fn forget_topic(&mut self, hash: u64, topic: &str) {
+        self.epoch += 1;
         if let Some(at) = self.find(hash, topic) {
             self.remove(at);
         }
@@ -113,6 +122,7 @@ impl Cache {
 
     /// There is a new filter with wildcards.
     pub(super) fn outdate(&mut self, filter: &str, hasher: &TextHasher) {
+        self.epoch += 1;
         match literal_prefix(filter) {
             None => self.unprefixed += 1,
             Some(prefix) => self.prefixed[usize::from(self.counter(prefix, hasher))] += 1,
@@ -130,7 +140,7 @@ impl Cache {
     fn find(&self, hash: u64, topic: &str) -> Option<usize> {
         let same = |at: u32| {
             let entry = &self.entries[at as usize];
-            entry.hash == hash && *entry.topic == *topic
+            entry.hash == hash && *entry.route.topic == *topic
         };
         self.table.find(hash, same).map(|at| at as usize)
     }
@@ -155,7 +165,7 @@ impl Cache {
         if let Some(moved) = self.entries.get(at) {
             self.table.replace(moved.hash, self.entries.len() as u32, at as u32);
         }
-        self.bytes -= cost(&entry.topic, &entry.route);
+        self.bytes -= cost(&entry.route);
     }
 
     fn stamp(&self, topic: &str, hasher: &TextHasher) -> Stamp {
@@ -178,9 +188,9 @@ impl Cache {
 }
 
 /// Bytes that an entry takes, roughly.
-fn cost(topic: &str, route: &Route) -> usize {
+fn cost(route: &Route) -> usize {
     const PER_ENTRY: usize = size_of::<Entry>() + size_of::<Route>() + 64;
-    PER_ENTRY + topic.len() + size_of_val(&*route.local) + size_of_val(&*route.groups)
+    PER_ENTRY + route.topic.len() + size_of_val(&*route.local) + size_of_val(&*route.groups)
 }
 
 /// The first level of a topic and its first two; the same twice where it has only one.
@@ -203,12 +213,19 @@ fn literal_prefix(filter: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::routes::Repeats;
     use super::*;
     use crate::memory::{Key, ShardSet};
 
-    fn route(keys: usize) -> Rc<Route> {
+    fn route(topic: &str, keys: usize) -> Rc<Route> {
         let local = (0..keys as u32).map(|index| Key { index, generation: 1 }).collect();
-        Rc::new(Route { local, groups: Box::default(), remote: ShardSet::EMPTY })
+        Rc::new(Route {
+            topic: topic.into(),
+            local,
+            groups: Box::default(),
+            remote: ShardSet::EMPTY,
+            repeats: Repeats::Never,
+        })
     }
 
     fn hasher() -> TextHasher {
@@ -240,21 +257,18 @@ mod tests {
     fn entries_and_bytes_stay_bounded_whatever_the_topics() {
         let hasher = hasher();
         let mut cache = Cache::new(100);
-        let large = route(ROUTE_BYTES_MIN / 8 / 6);
         for number in 0..1000 {
             let topic = format!("t/{number}");
-            cache.insert(hasher.text(&topic), &topic, &large, &hasher);
+            cache.insert(hasher.text(&topic), &route(&topic, ROUTE_BYTES_MIN / 8 / 6), &hasher);
             assert!(cache.bytes() <= cache.bytes_max && cache.len() <= 5);
         }
-        let small = route(1);
         for number in 0..1000 {
             let topic = format!("s/{number}");
-            cache.insert(hasher.text(&topic), &topic, &small, &hasher);
+            cache.insert(hasher.text(&topic), &route(&topic, 1), &hasher);
             assert!(cache.bytes() <= cache.bytes_max && cache.len() <= 100);
         }
         assert_eq!(cache.len(), 100);
-        let too_large = route(ROUTE_BYTES_MIN / 8 / 2);
-        cache.insert(hasher.text("x"), "x", &too_large, &hasher);
+        cache.insert(hasher.text("x"), &route("x", ROUTE_BYTES_MIN / 8 / 2), &hasher);
         assert_eq!(cache.len(), 100);
         assert!(cache.get(hasher.text("x"), "x").is_none());
         for number in 0..1000 {
@@ -268,12 +282,11 @@ mod tests {
     fn what_is_used_stays_and_what_is_not_goes() {
         let hasher = hasher();
         let mut cache = Cache::new(8);
-        let route = route(1);
-        cache.insert(hasher.text("hot"), "hot", &route, &hasher);
+        cache.insert(hasher.text("hot"), &route("hot", 1), &hasher);
         for number in 0..1000 {
             assert!(cache.get(hasher.text("hot"), "hot").is_some(), "{number}");
             let topic = format!("cold/{number}");
-            cache.insert(hasher.text(&topic), &topic, &route, &hasher);
+            cache.insert(hasher.text(&topic), &route(&topic, 1), &hasher);
         }
         assert!(cache.get(hasher.text("cold/0"), "cold/0").is_none());
     }
@@ -282,7 +295,6 @@ mod tests {
     fn a_new_wildcard_outdates_its_own_prefix_only() {
         let hasher = hasher();
         let mut cache = Cache::new(1 << 14);
-        let route = route(1);
         let topics = ["a", "a/b", "a/b/c", "b", "b/b", "$SYS/x"];
         for (filter, outdated) in [
             ("#", &topics[..]),
@@ -292,9 +304,11 @@ mod tests {
             ("b/#", &["b", "b/b"]),
         ] {
             for topic in topics {
-                cache.insert(hasher.text(topic), topic, &route, &hasher);
+                cache.insert(hasher.text(topic), &route(topic, 1), &hasher);
             }
+            let epoch = cache.epoch();
             cache.outdate(filter, &hasher);
+            assert_ne!(cache.epoch(), epoch);
             for topic in topics {
                 let kept = cache.get(hasher.text(topic), topic).is_some();
                 assert_eq!(kept, !outdated.contains(&topic), "{filter} {topic}");

@@ -7,9 +7,8 @@
 use super::filter::Filter;
 use super::slots::Slots;
 use super::subscription::{Presence, Subscription, Target, Where};
-use super::table::Table;
 use super::{NONE, Router};
-use crate::memory::{Key, ShardId, ShardSet};
+use crate::memory::{Key, ShardId, ShardSet, Table};
 
 /// Members of a group on one shard.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]

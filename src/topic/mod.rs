@@ -22,7 +22,6 @@ mod routes;
 mod set;
 mod slots;
 mod subscription;
-mod table;
 mod trie;
 
 #[cfg(test)]
@@ -37,7 +36,7 @@ pub use groups::{Counts, Members};
 pub use remote::Interest;
 pub use retained::{Retained, Scan, Sweep};
 pub use router::{Announcement, Change, ChangeKind, FilterKey, Footprint, Router, Subscribed, Unsubscribed};
-pub use routes::Route;
+pub use routes::{Repeats, Route};
 pub use set::SubscriptionSet;
 pub use subscription::{Options, Presence, RetainHandling, Subscription};
 

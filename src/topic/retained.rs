@@ -14,10 +14,9 @@ use slab::Slab;
 
 use super::filter::open_to_wildcards;
 use super::order::Order;
-use super::table::Table;
 use super::{HashKeys, TextHasher};
 use crate::clock::{Millis, NEVER};
-use crate::memory::Message;
+use crate::memory::{Message, Table};
 
 /// Retained messages by topic: some 35 bytes each beside the message.
 #[derive(Debug)]

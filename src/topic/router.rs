@@ -4,20 +4,17 @@
 //! linked list of its subscribers, so that subscribing and unsubscribing take constant time with any number of them;
 //! wildcard filters are in the trie besides. What other shards announced is beside that, never mixed with it.
 
-use std::rc::Rc;
-
 use super::cache::Cache;
 use super::filter::{Filter, split};
 use super::groups::{Counts, Groups};
 use super::remote::Remote;
-use super::routes::{Route, Scratch};
+use super::routes::Scratch;
 use super::set::SubscriptionSet;
 use super::slots::Slots;
 use super::subscription::{Options, Presence, Subscription, Target, Where};
-use super::table::Table;
 use super::trie::Trie;
 use super::{HashKeys, NONE, TextHasher};
-use crate::memory::{Key, ShardId};
+use crate::memory::{Key, ShardId, Table};
 
 /// Who wants what, as one shard knows it. In calling order: [`Router::subscribe`], [`Router::unsubscribe`],
 /// [`Router::set_presence`] and [`Router::drop_all`] for sessions at home here; [`Router::announcement`] and
@@ -36,7 +33,6 @@ pub struct Router {
     pub(super) remote: Remote,
     pub(super) cache: Cache,
     pub(super) scratch: Scratch,
-    pub(super) nobody: Rc<Route>,
     text_bytes: usize,
 }
 
@@ -136,10 +132,16 @@ impl Router {
             remote: Remote::new(),
             cache: Cache::new(cache_entries_max),
             scratch: Scratch::default(),
-            nobody: Rc::new(Route::default()),
             text_bytes: 0,
             hasher,
         }
+    }
+
+    /// Room for so many subscriptions, each with a filter of its own, before anything has to move.
+    pub fn with_room(mut self, subscriptions: usize) -> Router {
+        self.subscriptions.reserve(subscriptions);
+        self.filters.reserve(subscriptions);
+        self
     }
 
     /// Subscribes `session`, or gives the subscription that it has the new options. `filter` is the whole text, which

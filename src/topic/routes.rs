@@ -6,14 +6,32 @@ use super::{NONE, Router};
 use crate::memory::{Key, ShardSet};
 
 /// Where messages with one topic go. It may be older than the last removal: a stale key finds nothing and is skipped.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Route {
+    /// What it is the way of.
+    pub topic: Box<str>,
     /// Ordinary subscriptions of this shard; those of one session are next to each other.
     pub local: Box<[Key]>,
     /// Every share group whose filter matches, with members anywhere.
     pub groups: Box<[Key]>,
     /// Other shards with an ordinary subscriber.
     pub remote: ShardSet,
+    /// Whether `local` has several subscriptions of one session.
+    pub repeats: Repeats,
+}
+
+/// Whether a session may occur more than once.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Repeats {
+    Never,
+    Sometimes,
+}
+
+impl Route {
+    /// Whether there is nobody.
+    pub fn is_empty(&self) -> bool {
+        self.local.is_empty() && self.groups.is_empty() && self.remote.is_empty()
+    }
 }
 
 /// Buffers for making routes, kept for their memory only.
@@ -36,8 +54,15 @@ impl Router {
             return route;
         }
         let route = self.make_route(hash, topic);
-        self.cache.insert(hash, topic, &route, &self.hasher);
+        self.cache.insert(hash, &route, &self.hasher);
         route
+    }
+
+    /// While it stays the same, a route that [`Router::route`] gave is as good as a new one; so whoever asks for the same
+    /// topic again and again need not ask.
+    #[inline]
+    pub fn routes_epoch(&self) -> u64 {
+        self.cache.epoch()
     }
 
     /// The reader of a route found that `dead` of its keys are stale; with more than half of them it is made anew at
@@ -78,15 +103,14 @@ impl Router {
             // A session has at most one subscription to each filter, so a single filter needs no order.
             scratch.local.sort_unstable();
         }
-        let route = if scratch.local.is_empty() && scratch.groups.is_empty() && remote.is_empty() {
-            self.nobody.clone()
-        } else {
-            Rc::new(Route {
-                local: scratch.local.iter().map(|(_, key)| *key).collect(),
-                groups: scratch.groups.as_slice().into(),
-                remote,
-            })
-        };
+        let twice = filters > 1 && scratch.local.windows(2).any(|pair| pair[0].0 == pair[1].0);
+        let route = Rc::new(Route {
+            topic: topic.into(),
+            local: scratch.local.iter().map(|(_, key)| *key).collect(),
+            groups: scratch.groups.as_slice().into(),
+            remote,
+            repeats: if twice { Repeats::Sometimes } else { Repeats::Never },
+        });
         scratch.local.shrink_to(SCRATCH_MAX);
         self.scratch = scratch;
         route

@@ -3,8 +3,7 @@
 use super::TextHasher;
 use super::slots::Slots;
 use super::subscription::{Subscription, Target};
-use super::table::Table;
-use crate::memory::Key;
+use crate::memory::{Key, Table};
 
 /// Which subscriptions a session has. Filled and emptied by the [`super::Router`] that it is handed to, which must
 /// always be the same; drop it only when empty (see [`super::Router::drop_all`]).

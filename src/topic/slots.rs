@@ -38,6 +38,10 @@ impl<T> Slots<T> {
         Slots { slots: Vec::new(), free: NONE, len: 0 }
     }
 
+    pub(super) fn reserve(&mut self, slots: usize) {
+        self.slots.reserve(slots);
+    }
+
     pub(super) fn len(&self) -> usize {
         self.len
     }

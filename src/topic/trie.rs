@@ -10,8 +10,8 @@ use slab::Slab;
 
 use super::filter::open_to_wildcards;
 use super::remote::SetRef;
-use super::table::Table;
 use super::{NONE, TextHasher};
+use crate::memory::Table;
 
 #[derive(Debug)]
 pub(super) struct Trie {

@@ -50,8 +50,15 @@ impl Frame<'_> {
         self.first & 0x0F
     }
 
+    /// Whether it is a PUBLISH.
+    #[inline]
+    pub const fn is_publish(&self) -> bool {
+        self.kind() == kind::PUBLISH
+    }
+
     /// Whether the Remaining Length was written in the fewest bytes possible.
-    pub(super) const fn is_shortest(&self) -> bool {
+    #[inline]
+    pub const fn is_shortest(&self) -> bool {
         self.len == 1 + vbi_len(self.body.len() as u32) + self.body.len()
     }
 }

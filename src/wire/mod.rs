@@ -13,6 +13,7 @@
 //! - No input panics. A fault is an error that knows its reason code; a 3.x caller just closes.
 //! - Cost is linear in the packet, and [`DecodeLimits`] stop floods of small fields.
 
+mod acks;
 mod connack;
 mod connect;
 mod encode;
@@ -22,6 +23,7 @@ mod properties;
 mod publish;
 mod read;
 mod reason;
+mod repeat;
 mod subscribe;
 mod text;
 
@@ -30,6 +32,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use acks::PlainAcks;
 pub use connack::{ConnAck, ConnAckEncoded, encode_connack};
 pub use connect::{Connect, ConnectError, Will, decode_connect};
 pub use encode::{
@@ -37,10 +40,11 @@ pub use encode::{
     encode_suback, encode_unsuback, suback_packet_size, unsuback_packet_size,
 };
 pub use frame::{Frame, LengthForm, NextFrame, PACKET_SIZE_MAX, next_frame};
-pub use packet::{Ack, Auth, Disconnect, Packet, decode};
+pub use packet::{Ack, Auth, Disconnect, Packet, decode, decode_publish};
 pub use properties::Properties;
 pub use publish::Publish;
 pub use reason::{DecodeError, Reason};
+pub use repeat::{Repeat, Repetition};
 pub use subscribe::{
     RetainHandling, Subscribe, SubscribeEntry, SubscribeFilters, Unsubscribe, UnsubscribeFilters,
 };

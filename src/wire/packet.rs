@@ -74,10 +74,25 @@ pub fn decode<'a>(
     frame: &Frame<'a>,
     limits: &DecodeLimits,
 ) -> Result<Packet<'a>, DecodeError> {
-    if frame.kind() == kind::PUBLISH {
-        return Publish::decode(version, frame, limits).map(Packet::Publish);
+    if frame.is_publish() {
+        return Publish::decode(version, frame, limits, "").map(Packet::Publish);
     }
     decode_other(version, frame, limits)
+}
+
+/// Reads a packet that [`Frame::is_publish`] names. Where its Topic Name is `known`, which must be one, `known` is what it
+/// gets: the same bytes need no second look.
+///
+/// # Errors
+/// As [`decode`].
+#[inline]
+pub fn decode_publish<'a>(
+    version: Version,
+    frame: &Frame<'a>,
+    limits: &DecodeLimits,
+    known: &'a str,
+) -> Result<Publish<'a>, DecodeError> {
+    Publish::decode(version, frame, limits, known)
 }
 
 fn decode_other<'a>(

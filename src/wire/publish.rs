@@ -34,6 +34,7 @@ impl<'a> Publish<'a> {
         version: Version,
         frame: &Frame<'a>,
         limits: &DecodeLimits,
+        known: &'a str,
     ) -> Result<Publish<'a>, DecodeError> {
         let flags = frame.flags();
         let dup = flags & 0x08 != 0;
@@ -46,7 +47,11 @@ impl<'a> Publish<'a> {
             return Err(DecodeError::Malformed("PUBLISH has DUP set at QoS 0"));
         }
         let mut reader = Reader::new(frame.body);
-        let topic = text::topic_name(reader.binary()?, limits.topic_levels_max)?; // [MQTT-3.3.2-1]
+        let topic = reader.binary()?; // [MQTT-3.3.2-1]
+        let topic = match topic == known.as_bytes() {
+            true => known,
+            false => text::topic_name(topic, limits.topic_levels_max)?,
+        };
         let packet_id = if qos == Qos::AtMostOnce { 0 } else { reader.packet_id()? };
         let properties = match version {
             Version::V5 => MessageProperties::decode(reader.property_block()?, Message::Publish, limits)?,

@@ -62,8 +62,8 @@ impl RunArgs {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64);
         let random = mix(now ^ u64::from(std::process::id()) << 32);
         let run_id = format!("{:08x}", random >> 32);
-        let default =
-            if shape.topics == 1 { shape.topic.to_string() } else { format!("{}/{{k}}", shape.topic) };
+        let plain = shape.topics == 1 && !self.wildcard;
+        let default = if plain { shape.topic.to_string() } else { format!("{}/{{k}}", shape.topic) };
         let template = Template::new(self.topic.as_deref().unwrap_or(&default), &run_id)?;
         let allowed = sys::cpus_allowed().map_err(|e| format!("cannot read the CPU affinity: {e}"))?;
         let cores = match &self.cores {
@@ -107,8 +107,10 @@ impl RunArgs {
             slow: shape.slow,
             slow_rate: self.slow_rate,
             idlers: shape.idlers,
+            idlers_subscribe: self.subscribe,
             topics_per_publisher: shape.topics,
             template,
+            wildcard: self.wildcard,
             qos: self.qos,
             retain: self.retain || shape.focus == Focus::Retained,
             sizes: self.payload.clone(),

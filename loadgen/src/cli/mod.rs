@@ -90,9 +90,13 @@ pub enum Action {
         /// A broker: name=host:port, with ,pid to measure its CPU time; the first is what others are compared with
         #[arg(long = "broker", required = true, value_parser = Contender::parse)]
         brokers: Vec<Contender>,
-        /// Rounds, in each of which every broker has its turn
-        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
-        rounds: u32,
+        /// Rounds, in each of which every broker has its turn [default: 3]
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        rounds: Option<u32>,
+        /// A file with several works (TOML: [[work]] with name and run; see bench/peers/table.toml); options after --
+        /// are added to each
+        #[arg(long)]
+        plan: Option<PathBuf>,
         /// Write the comparison as one HTML page
         #[arg(long)]
         html: Option<PathBuf>,
@@ -164,6 +168,9 @@ pub struct RunArgs {
     /// Connections that only stay open
     #[arg(long, help_heading = "Work")]
     pub connections: Option<u32>,
+    /// Each of those connections subscribes, to a topic of its own
+    #[arg(long, help_heading = "Work")]
+    pub subscribe: bool,
     /// Slow subscribers beside the others (slow-subscriber)
     #[arg(long, default_value_t = 1, help_heading = "Work")]
     pub slow: u32,
@@ -176,6 +183,9 @@ pub struct RunArgs {
     /// Topic template below loadgen/RUNID/, with {pub} for the publisher's number and {k} for the topic's
     #[arg(long, help_heading = "Work")]
     pub topic: Option<String>,
+    /// Subscribe with wildcards, also where each topic could be named
+    #[arg(long, help_heading = "Work")]
+    pub wildcard: bool,
     /// QoS of messages and subscriptions
     #[arg(short, long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=2), help_heading = "Work")]
     pub qos: u8,
@@ -398,6 +408,8 @@ mod tests {
             ("loadgen p2p --cores 999", "CPU"),
             ("loadgen p2p --rate 5 --gather 50us", "--gather"),
             ("loadgen p2p --cafile /nowhere.pem", "nowhere"),
+            ("loadgen p2p --wildcard --topic a/{pub}", "{k}"),
+            ("loadgen p2p --subscribe", "connect-storm"),
         ] {
             let Err(Refusal::Usage(what)) = read(line).unwrap().spec() else { panic!("{line} was accepted") };
             assert!(what.contains(word), "{line}: {what}");

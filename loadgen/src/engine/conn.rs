@@ -130,10 +130,12 @@ impl Conn {
     }
 
     /// The Topic Name of a PUBLISH, by its alias if it has one; `maximum` is what this client allowed.
+    #[inline]
     pub fn topic<'c>(&'c mut self, publish: &Publish<'c>, maximum: u16) -> Result<&'c [u8], Malformed> {
-        if publish.alias == 0 {
-            return Ok(publish.topic);
-        }
+        if publish.alias == 0 { Ok(publish.topic) } else { self.aliased(publish, maximum) }
+    }
+
+    fn aliased<'c>(&'c mut self, publish: &Publish<'c>, maximum: u16) -> Result<&'c [u8], Malformed> {
         if publish.alias > maximum {
             return Err(Malformed("a Topic Alias above the Topic Alias Maximum"));
         }

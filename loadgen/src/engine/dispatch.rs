@@ -4,7 +4,7 @@ use super::conn::{Conn, Phase};
 use super::ids::Awaiting;
 use super::plan::{self, Role};
 use super::traffic::{Arrived, Traffic};
-use crate::failure::Failure;
+use crate::failure::{BEFORE_CONNACK, Failure};
 use crate::spec::{Focus, Pattern, Spec};
 use crate::wire::decode::{self, Limits, Malformed, Packet, Publish};
 use crate::wire::encode;
@@ -29,9 +29,7 @@ impl Phase {
     /// For the sentence "the broker closed the connection …".
     pub fn during(self) -> &'static str {
         match self {
-            Phase::Unopened | Phase::Connecting | Phase::Handshake | Phase::AwaitingConnack => {
-                "before CONNACK"
-            }
+            Phase::Unopened | Phase::Connecting | Phase::Handshake | Phase::AwaitingConnack => BEFORE_CONNACK,
             Phase::AwaitingSuback => "before SUBACK",
             Phase::Up => "in the middle of the run",
             Phase::Leaving | Phase::Closed => "at the end",
@@ -85,8 +83,8 @@ impl Links {
     }
 
     /// Stages SUBSCRIBE.
-    pub fn subscribe(spec: &Spec, conn: &mut Conn, number: u32) {
-        let filters = plan::filters_of(spec, number);
+    pub fn subscribe(spec: &Spec, conn: &mut Conn) {
+        let filters = plan::filters_of(spec, conn.role);
         encode::subscribe(&mut conn.out, spec.version, SUBSCRIBE_ID, spec.qos, &filters);
         conn.phase = Phase::AwaitingSuback;
     }
@@ -117,7 +115,15 @@ impl Dispatch<'_, '_> {
         if matches!(conn.phase, Phase::Leaving | Phase::Closed) {
             return Ok(());
         }
-        match decode::packet(self.spec.version, first, body)? {
+        if decode::is_publish(first) {
+            let publish = decode::publish(self.spec.version, first, body)?;
+            return self.handle_publish(conn, &publish);
+        }
+        self.handle_other(conn, decode::packet(self.spec.version, first, body)?)
+    }
+
+    fn handle_other(&mut self, conn: &mut Conn, packet: Packet<'_>) -> Result<(), Failure> {
+        match packet {
             Packet::Publish(publish) => self.handle_publish(conn, &publish),
             Packet::Puback { packet_id, code } => self.handle_ack(conn, packet_id, Awaiting::Puback, code),
             Packet::Pubrec { packet_id, code } => self.handle_pubrec(conn, packet_id, code),
@@ -229,12 +235,15 @@ impl Dispatch<'_, '_> {
         match conn.role {
             Role::Subscriber(_) if resumed && session_present => self.ready(conn),
             Role::Subscriber(_) if self.spec.focus == Focus::Retained => self.ready(conn),
-            Role::Subscriber(number) => Links::subscribe(self.spec, conn, number),
+            Role::Subscriber(_) => Links::subscribe(self.spec, conn),
             Role::Publisher(_) => {
                 let limit = self.spec.inflight.min(limits.receive_maximum).max(1);
                 let aliases = self.spec.topic_alias_maximum.min(limits.topic_alias_maximum);
                 self.traffic.connected(conn.local, limit, aliases);
                 self.ready(conn);
+            }
+            Role::Idler(_) if self.spec.idlers_subscribe && !(resumed && session_present) => {
+                Links::subscribe(self.spec, conn);
             }
             Role::Idler(_) => self.ready(conn),
         }

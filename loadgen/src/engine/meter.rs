@@ -143,6 +143,16 @@ impl Default for Totals {
     }
 }
 
+/// Copies in a row that took equally long: those of one batch. They enter the histograms together.
+#[derive(Default)]
+struct Alike {
+    latency_ns: u64,
+    copies: u64,
+    /// How many of them were due in the measured time, and would also have been measured by a client that waits.
+    measured: u64,
+    uncorrected: u64,
+}
+
 /// See the top of the file.
 pub struct Meter {
     worker: u32,
@@ -154,6 +164,7 @@ pub struct Meter {
     second: u32,
     second_ends_ns: u64,
     interval: Interval,
+    alike: Alike,
 }
 
 const SECOND_NS: u64 = 1_000_000_000;
@@ -174,6 +185,7 @@ impl Meter {
             second: 0,
             second_ends_ns: u64::MAX,
             interval: interval(worker, 0),
+            alike: Alike::default(),
         }
     }
 
@@ -224,12 +236,27 @@ impl Meter {
             self.totals.delivered += 1;
             self.totals.delivered_bytes += bytes as u64;
         }
-        self.interval.latency.saturating_record(latency);
-        if self.measured(due_ns) {
-            self.totals.latency.saturating_record(latency);
-            if uncorrected {
-                self.totals.uncorrected.saturating_record(latency);
-            }
+        if self.alike.latency_ns != latency {
+            self.record_alike();
+            self.alike.latency_ns = latency;
+        }
+        let measured = self.measured(due_ns);
+        self.alike.copies += 1;
+        self.alike.measured += u64::from(measured);
+        self.alike.uncorrected += u64::from(measured && uncorrected);
+    }
+
+    /// Files the copies that took equally long.
+    fn record_alike(&mut self) {
+        let Alike { latency_ns, copies, measured, uncorrected } = std::mem::take(&mut self.alike);
+        if copies > 0 {
+            self.interval.latency.saturating_record_n(latency_ns, copies as u32);
+        }
+        if measured > 0 {
+            self.totals.latency.saturating_record_n(latency_ns, measured);
+        }
+        if uncorrected > 0 {
+            self.totals.uncorrected.saturating_record_n(latency_ns, uncorrected);
         }
     }
 
@@ -286,6 +313,7 @@ impl Meter {
         if now_ns < self.second_ends_ns {
             return None;
         }
+        self.record_alike();
         self.second += 1;
         self.second_ends_ns += SECOND_NS;
         let mut done = std::mem::replace(&mut self.interval, interval(self.worker, self.second));
@@ -295,6 +323,7 @@ impl Meter {
 
     /// Ends the last second early.
     pub fn finish(&mut self) -> Interval {
+        self.record_alike();
         let mut done = std::mem::replace(&mut self.interval, interval(self.worker, self.second + 1));
         done.missing = self.totals.faults.lost;
         done
@@ -302,5 +331,31 @@ impl Meter {
 
     pub fn second_ends_ns(&self) -> u64 {
         self.second_ends_ns
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_that_took_equally_long_are_filed_one_by_one_all_the_same() {
+        let mut meter = Meter::new(0);
+        meter.begin(1000, 2000, SECOND_NS);
+        // Due before the measured time, in it, and the latter also for a client that waits; all took 500.
+        for (due, uncorrected) in [(1500, true), (2500, false), (3500, true)] {
+            meter.delivered(due + 500, due, 64, uncorrected);
+        }
+        meter.delivered(9000, 8000, 64, true);
+        let first = meter.second_over(1000 + SECOND_NS).unwrap();
+        assert_eq!(
+            (first.latency.len(), first.latency.count_at(500), first.latency.count_at(1000)),
+            (4, 3, 1)
+        );
+        meter.delivered(SECOND_NS + 500, SECOND_NS - 1500, 64, false);
+        assert_eq!(meter.finish().latency.len(), 1);
+        let totals = &meter.totals;
+        assert_eq!((totals.latency.len(), totals.latency.count_at(500), totals.uncorrected.len()), (4, 2, 2));
+        assert_eq!((totals.delivered_all, totals.delivered), (5, 4));
     }
 }

@@ -23,7 +23,7 @@ use meter::{Interval, Totals};
 use worker::{Event, Worker, WorkerReport};
 
 use crate::failure::Failure;
-use crate::procfs::{Broker, ThreadUsage};
+use crate::procfs::{Broker, Memory, ThreadUsage};
 use crate::spec::{Focus, Spec};
 
 /// Failures that are kept word by word; all are counted.
@@ -52,9 +52,9 @@ pub struct Cost {
     /// Time in which a thread was ready to run and had no CPU.
     pub waited_ns: u64,
     pub wall_ns: u64,
-    /// Resident memory before the first connection, when all stood, and the most that was seen.
-    pub memory_before: u64,
-    pub memory_connected: u64,
+    /// Memory before the first connection, when all stood, and the most resident memory that was seen.
+    pub memory_before: Memory,
+    pub memory_connected: Memory,
     pub memory_peak: u64,
     pub threads: usize,
 }
@@ -272,7 +272,7 @@ impl<'a> Coordinator<'a> {
         if ends {
             self.cpu_after = Some(look);
         }
-        self.cost.memory_peak = self.cost.memory_peak.max(self.broker.memory());
+        self.cost.memory_peak = self.cost.memory_peak.max(self.broker.memory().resident);
         self.cost.threads = self.broker.threads();
     }
 

@@ -77,14 +77,23 @@ pub fn streams_of(spec: &Spec, subscriber: u32) -> (u32, u32) {
 /// Exact filters up to this many topics, a wildcard beyond.
 const FILTERS_MAX: u32 = 16;
 
-/// The filters of a subscriber.
-pub fn filters_of(spec: &Spec, subscriber: u32) -> Vec<String> {
+/// The filters of a client.
+pub fn filters_of(spec: &Spec, role: Role) -> Vec<String> {
+    let subscriber = match role {
+        Role::Subscriber(number) => number,
+        Role::Idler(number) => return vec![spec.template.idle("idle", number)],
+        Role::Publisher(_) => return Vec::new(),
+    };
+    if spec.publishers == 0 {
+        // A SUBSCRIBE without a filter is malformed [MQTT-3.8.3-2]; this one hears nothing.
+        return vec![spec.template.idle("silent", subscriber)];
+    }
     let (first, count) = streams_of(spec, subscriber);
     let topics = spec.topics_per_publisher;
     let exact = || (first..first + count).map(|s| spec.template.name(s / topics, s % topics));
     match spec.pattern {
         Pattern::Swallow => Vec::new(),
-        Pattern::Pairs | Pattern::All if count <= FILTERS_MAX => exact().collect(),
+        Pattern::Pairs | Pattern::All if count <= FILTERS_MAX && !spec.wildcard => exact().collect(),
         Pattern::Pairs => vec![spec.template.filter(Some(subscriber))],
         Pattern::All => vec![spec.template.filter(None)],
         Pattern::Shared { groups } => {

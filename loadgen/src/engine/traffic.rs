@@ -78,6 +78,8 @@ pub struct Traffic<'a> {
     /// Next sequence of each stream of this worker's publishers.
     sequences: Vec<u64>,
     topics: Vec<Box<[u8]>>,
+    /// What stands before their payloads, where all payloads have one length.
+    heads: Vec<encode::Head>,
     /// Topic Names that must arrive: one for each track in `Pairs`, one for each stream otherwise.
     names: Vec<Box<[u8]>>,
     /// First track of each share group that lives here.
@@ -95,6 +97,11 @@ pub struct Traffic<'a> {
     progress: u64,
 }
 
+/// What a message of this run says beside its payload.
+fn head<'t>(spec: &Spec, topic: encode::Topic<'t>, packet_id: u16) -> encode::Publish<'t> {
+    encode::Publish { version: spec.version, qos: spec.qos, retain: spec.retain, topic, packet_id }
+}
+
 impl<'a> Traffic<'a> {
     pub fn new(spec: &'a Spec, control: &'a Control, worker: u32) -> Traffic<'a> {
         Traffic {
@@ -106,6 +113,7 @@ impl<'a> Traffic<'a> {
             publishers: Vec::new(),
             sequences: Vec::new(),
             topics: Vec::new(),
+            heads: Vec::new(),
             names: Vec::new(),
             groups: Vec::new(),
             subscriptions: Vec::new(),
@@ -125,7 +133,11 @@ impl<'a> Traffic<'a> {
         let topics = self.spec.topics_per_publisher;
         for n in 0..topics {
             self.sequences.push(0);
-            self.topics.push(self.spec.template.name(number, n).into_bytes().into());
+            let name: Box<[u8]> = self.spec.template.name(number, n).into_bytes().into();
+            if let Some(len) = self.payloads.fixed_len() {
+                self.heads.push(encode::Head::new(&head(self.spec, encode::Topic::Name(&name), 0), len));
+            }
+            self.topics.push(name);
         }
         self.publishers.push(Publisher {
             number,
@@ -512,9 +524,13 @@ impl<'a> Traffic<'a> {
             publisher.aliases_set = n as u16 + 1;
             encode::Topic::NameSetsAlias(name, n as u16 + 1)
         };
-        let head =
-            encode::Publish { version: spec.version, qos: spec.qos, retain: spec.retain, topic, packet_id };
-        encode::publish(&mut conn.out, &head, self.payloads.len(stream, sequence));
+        match (topic, self.heads.get(index)) {
+            (encode::Topic::Name(_), Some(head)) => head.append(&mut conn.out, packet_id),
+            _ => {
+                let len = self.payloads.len(stream, sequence);
+                encode::publish(&mut conn.out, &head(spec, topic, packet_id), len);
+            }
+        }
         self.payloads.write(&mut conn.out, stream, sequence, due_ns);
         self.meter.sent(now_ns, 1);
     }

@@ -14,7 +14,7 @@ use super::dispatch::{Dispatch, Links};
 use super::plan::{self, Role};
 use super::slow;
 use super::worker::{Event, Worker};
-use crate::failure::Failure;
+use crate::failure::{Failure, NO_CONNACK};
 use crate::ring::{Completion, RecvBuf};
 use crate::spec::Pattern;
 use crate::sys;
@@ -202,10 +202,7 @@ impl Worker<'_> {
             && received[0] != 0x20
         {
             // Its length, if it were one, could keep us waiting for more.
-            return Err(Failure::Malformed {
-                who: role.name(),
-                what: "an answer to CONNECT that is no CONNACK",
-            });
+            return Err(Failure::Malformed { who: role.name(), what: NO_CONNACK });
         }
         if let Some(mut layers) = conn.layers.take() {
             self.plain.clear();

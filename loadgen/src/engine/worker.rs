@@ -397,10 +397,10 @@ impl<'a> Worker<'a> {
         for slot in 0..self.conns.len() {
             let now = self.now();
             let conn = &mut self.conns[slot];
-            if let Role::Subscriber(number) = conn.role
+            if let Role::Subscriber(_) = conn.role
                 && conn.phase == Phase::Up
             {
-                Links::subscribe(self.spec, conn, number);
+                Links::subscribe(self.spec, conn);
                 conn.due_ns = now;
                 self.stage(slot as u32);
                 self.flush()?;

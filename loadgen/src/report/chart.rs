@@ -15,7 +15,12 @@ pub struct Axis {
     pub min: f64,
     pub max: f64,
     pub ticks: Vec<(f64, String)>,
+    /// Values that get a fine line and no label.
+    pub fine: Vec<f64>,
+    /// What is on it, and in which unit.
     pub title: String,
+    /// A stretch that is set apart, and what it is called.
+    pub shaded: Option<(f64, f64, &'static str)>,
 }
 
 /// One line.
@@ -26,47 +31,85 @@ pub struct Series {
     pub points: Vec<(f64, f64)>,
 }
 
+/// Colours that a page has for lines and bars.
+pub const COLORS: usize = 6;
 const WIDTH: f64 = 760.0;
 const HEIGHT: f64 = 300.0;
-const LEFT: f64 = 74.0;
+const LEFT: f64 = 92.0;
 const RIGHT: f64 = 16.0;
-const TOP: f64 = 12.0;
+const TOP: f64 = 14.0;
 const BOTTOM: f64 = 44.0;
 /// Points of a line that get a mark with a tooltip; beyond, marks would hide the line.
 const MARKS_MAX: usize = 120;
+/// Points of a line whose marks are drawn.
+const MARKS_SEEN_MAX: usize = 40;
 
 impl Axis {
     /// From 0 to a round number above `max`, with about five labels.
     pub fn linear(title: &str, max: f64, label: impl Fn(f64) -> String) -> Axis {
+        Axis::stepped(title, max, 0.0, label)
+    }
+
+    /// The same in whole numbers.
+    pub fn whole(title: &str, max: f64) -> Axis {
+        Axis::stepped(title, max, 1.0, |v| format!("{v:.0}"))
+    }
+
+    fn stepped(title: &str, max: f64, step_min: f64, label: impl Fn(f64) -> String) -> Axis {
         let max = if max > 0.0 { max } else { 1.0 };
-        let rough = max / 5.0;
+        let rough = (max / 5.0).max(step_min);
         let power = 10f64.powf(rough.log10().floor());
         let step =
             [1.0, 2.0, 5.0, 10.0].map(|m| m * power).into_iter().find(|&s| s >= rough).unwrap_or(rough);
         let steps = (max / step).ceil() as usize;
         let ticks = (0..=steps).map(|i| (i as f64 * step, label(i as f64 * step))).collect();
-        Axis { scale: Scale::Linear, min: 0.0, max: steps as f64 * step, ticks, title: title.into() }
+        let max = steps as f64 * step;
+        Axis {
+            scale: Scale::Linear,
+            min: 0.0,
+            max,
+            ticks,
+            fine: Vec::new(),
+            title: title.into(),
+            shaded: None,
+        }
     }
 
     /// Whole powers of ten around the range, a label at each.
     pub fn log(title: &str, min: f64, max: f64, label: impl Fn(f64) -> String) -> Axis {
         let low = min.max(1e-9).log10().floor() as i32;
         let high = (max.max(1e-9).log10().ceil() as i32).max(low + 1);
-        let ticks = (low..=high).map(|p| (10f64.powi(p), label(10f64.powi(p)))).collect();
-        Axis { scale: Scale::Log, min: 10f64.powi(low), max: 10f64.powi(high), ticks, title: title.into() }
+        let decade = |p: i32| [1.0, 2.0, 5.0].map(|digit| digit * 10f64.powi(p));
+        let ticks: Vec<f64> = if high - low <= 2 {
+            // A decade alone says too little.
+            (low..high).flat_map(decade).chain([10f64.powi(high)]).collect()
+        } else {
+            (low..=high).map(|p| 10f64.powi(p)).collect()
+        };
+        let fine =
+            (low..high).flat_map(|p| (2..10).map(move |digit| f64::from(digit) * 10f64.powi(p))).collect();
+        Axis {
+            scale: Scale::Log,
+            min: 10f64.powi(low),
+            max: 10f64.powi(high),
+            ticks: ticks.into_iter().map(|v| (v, label(v))).collect(),
+            fine,
+            title: title.into(),
+            shaded: None,
+        }
     }
 
-    /// Exactly from `min` to `max`, a label at each power of ten between.
-    pub fn log_exact(title: &str, min: f64, max: f64, label: impl Fn(f64) -> String) -> Axis {
-        let mut axis = Axis::log(title, min, max, label);
-        (axis.min, axis.max) = (min, max);
+    /// Exactly from `min` to `max`, with a label at each of the values that lie between.
+    pub fn log_exact(title: &str, min: f64, max: f64, labels: Vec<(f64, String)>) -> Axis {
+        let mut axis = Axis::log(title, min, max, |_| String::new());
+        (axis.min, axis.max, axis.ticks, axis.fine) = (min, max, labels, Vec::new());
         axis.ticks.retain(|(value, _)| (min..=max).contains(value));
         axis
     }
 
-    /// Exactly from 0 to `max`, with the labels of a round axis that lie between.
-    pub fn linear_exact(title: &str, max: f64, label: impl Fn(f64) -> String) -> Axis {
-        let mut axis = Axis::linear(title, max, label);
+    /// Exactly from 0 to `max` in whole numbers.
+    pub fn whole_exact(title: &str, max: f64) -> Axis {
+        let mut axis = Axis::whole(title, max);
         axis.max = max.max(f64::MIN_POSITIVE);
         axis.ticks.retain(|(value, _)| *value <= max);
         axis
@@ -98,13 +141,39 @@ pub fn chart(x: &Axis, y: &Axis, series: &[Series], show: impl Fn(f64, f64) -> S
     };
     let mut out = String::from("<div class=\"legend\">");
     for line in series {
-        let _ = write!(out, "<span><i class=\"c{}\"></i>{}</span>", line.color, escape(&line.name));
+        let _ = write!(
+            out,
+            "<span><svg class=\"key\" viewBox=\"0 0 26 4\"><path class=\"s{}\" d=\"M0 2H26\"/></svg>{}</span>",
+            line.color,
+            escape(&line.name)
+        );
     }
     let _ = write!(
         out,
         "</div><svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">",
         escape(&y.title)
     );
+    if let Some((from, to, what)) = x.shaded {
+        let ((left, _), (right, _)) = (place(from, y.min), place(to, y.min));
+        let _ = write!(
+            out,
+            "<rect class=\"shade\" x=\"{left:.1}\" y=\"{TOP}\" width=\"{:.1}\" height=\"{:.1}\"/>\
+             <text class=\"tick\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
+            right - left,
+            HEIGHT - BOTTOM - TOP,
+            left + 4.0,
+            HEIGHT - BOTTOM - 6.0,
+            escape(what)
+        );
+    }
+    for value in &y.fine {
+        let (_, down) = place(x.min, *value);
+        let _ = write!(
+            out,
+            "<line class=\"fine\" x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{down:.1}\" y2=\"{down:.1}\"/>",
+            WIDTH - RIGHT
+        );
+    }
     for (value, label) in &y.ticks {
         let (_, down) = place(x.min, *value);
         let _ = write!(
@@ -135,16 +204,24 @@ pub fn chart(x: &Axis, y: &Axis, series: &[Series], show: impl Fn(f64, f64) -> S
         HEIGHT - 8.0,
         escape(&x.title)
     );
+    let middle = (TOP + HEIGHT - BOTTOM) / 2.0;
+    let _ = write!(
+        out,
+        "<text class=\"title\" transform=\"translate(14 {middle:.1}) rotate(-90)\" text-anchor=\"middle\">{}</text>",
+        escape(&y.title)
+    );
     for line in series {
         let points: Vec<(f64, f64)> = line.points.iter().map(|&(px, py)| place(px, py)).collect();
         let path: Vec<String> = points.iter().map(|(right, down)| format!("{right:.1},{down:.1}")).collect();
         let _ = write!(out, "<polyline class=\"s{}\" points=\"{}\"/>", line.color, path.join(" "));
         let step = line.points.len().div_ceil(MARKS_MAX).max(1);
+        // Where they would run into a band they are there for the pointer only.
+        let seen = if line.points.len() > MARKS_SEEN_MAX { " hit" } else { "" };
         for (i, (right, down)) in points.iter().enumerate().step_by(step) {
             let (px, py) = line.points[i];
             let _ = write!(
                 out,
-                "<circle class=\"m{}\" cx=\"{right:.1}\" cy=\"{down:.1}\" r=\"3\"><title>{}: {}</title></circle>",
+                "<circle class=\"m{}{seen}\" cx=\"{right:.1}\" cy=\"{down:.1}\" r=\"3\"><title>{}: {}</title></circle>",
                 line.color,
                 escape(&line.name),
                 escape(&show(px, py))
@@ -169,6 +246,9 @@ mod tests {
         assert!((axis.place(100.0) - 1.0 / 3.0).abs() < 1e-9);
         assert_eq!(axis.place(0.0), 0.0);
         assert!(Axis::linear("a", 0.0, |v| v.to_string()).max > 0.0);
+        let labels: Vec<String> = Axis::whole_exact("a", 2.0).ticks.into_iter().map(|t| t.1).collect();
+        assert_eq!(labels, ["0", "1", "2"], "no label twice");
+        assert_eq!(Axis::log("a", 30.0, 40.0, |v| v.to_string()).ticks.len(), 4, "10, 20, 50, 100");
     }
 
     #[test]
@@ -179,5 +259,6 @@ mod tests {
         assert!(svg.contains("a &amp; b") && svg.contains("x&lt;y") && !svg.contains("x<y"));
         assert_eq!(svg.matches("<circle").count(), 2);
         assert_eq!(svg.matches("<svg").count(), svg.matches("</svg>").count());
+        assert_eq!(svg.matches("class=\"s0\"").count(), 2, "the line and its key in the legend");
     }
 }

@@ -4,19 +4,19 @@ use std::fmt::Write;
 
 use hdrhistogram::Histogram;
 
-use super::chart::{Axis, Series, chart, escape};
+use super::chart::{Axis, COLORS, Series, chart, escape};
 use super::{Figures, QUANTILES, count, headline, text, time};
 use crate::engine::Outcome;
-use crate::environment::Environment;
+use crate::environment::{Environment, Subject};
 use crate::spec::{Focus, Spec};
 use crate::verdict::{Verdict, Worth};
 
 /// Style of all pages. Colours stand out against each other in both schemes and for the colour-blind.
 const STYLE: &str = "\
 :root{color-scheme:light dark;--bg:#fcfcfb;--fg:#1b1f24;--soft:#5b6570;--line:#dfe3e7;--card:#fff;\
---c0:#0b62b8;--c1:#c8500a;--c2:#12805c;--c3:#8a3fb0;--good:#12805c;--warn:#b25e00;--bad:#b3261e}\
+--c0:#0b62b8;--c1:#c8500a;--c2:#12805c;--c3:#8a3fb0;--c4:#6b6b00;--c5:#a3174f;--good:#12805c;--warn:#b25e00;--bad:#b3261e}\
 @media (prefers-color-scheme:dark){:root{--bg:#14171b;--fg:#e8ebee;--soft:#9aa5b1;--line:#2c333b;--card:#1b2026;\
---c0:#6db3f8;--c1:#f79a5b;--c2:#5fcf9f;--c3:#cf97ee;--good:#5fcf9f;--warn:#f0b35a;--bad:#ff8a80}}\
+--c0:#6db3f8;--c1:#f79a5b;--c2:#5fcf9f;--c3:#cf97ee;--c4:#d6d05a;--c5:#ff8fb5;--good:#5fcf9f;--warn:#f0b35a;--bad:#ff8a80}}\
 *{box-sizing:border-box}body{margin:0 auto;max-width:840px;padding:28px 20px 60px;background:var(--bg);color:var(--fg);\
 font:15px/1.5 system-ui,sans-serif}h1{font-size:21px;margin:0 0 2px}h2{font-size:16px;margin:30px 0 8px}\
 p{margin:4px 0;color:var(--soft)}.card{background:var(--card);border:1px solid var(--line);border-radius:8px;\
@@ -30,13 +30,20 @@ th,td{text-align:right;padding:5px 8px;border-bottom:1px solid var(--line);white
 th:first-child,td:first-child{text-align:left}th{color:var(--soft);font-weight:600}\
 td.text{text-align:left;white-space:normal;overflow-wrap:anywhere}\
 svg{width:100%;min-width:520px;height:auto;display:block}.grid{stroke:var(--line);stroke-width:1}\
-.tick,.title{fill:var(--soft);font:12px system-ui,sans-serif}polyline{fill:none;stroke-width:2;stroke-linejoin:round}\
+.fine{stroke:var(--line);stroke-width:.5;opacity:.6}.shade{fill:var(--line);opacity:.45}\
+.tick,.title{fill:var(--soft);font:12px system-ui,sans-serif}polyline,.key path{fill:none;stroke-width:2;stroke-linejoin:round}.hit{opacity:0}.hit:hover{opacity:1}\
+.key{display:inline-block;width:26px;min-width:0;height:4px;margin-right:6px;vertical-align:middle}\
 .legend{display:flex;gap:16px;flex-wrap:wrap;font-size:13px;color:var(--soft);padding-left:8px}\
-.legend i{display:inline-block;width:14px;height:3px;margin-right:6px;vertical-align:middle}\
-.s0{stroke:var(--c0)}.s1{stroke:var(--c1)}.s2{stroke:var(--c2)}.s3{stroke:var(--c3)}\
+.s0{stroke:var(--c0)}.s1{stroke:var(--c1);stroke-dasharray:7 3}.s2{stroke:var(--c2);stroke-dasharray:2 2}\
+.s3{stroke:var(--c3);stroke-dasharray:9 2 2 2}\
+.s4{stroke:var(--c4);stroke-dasharray:12 3}.s5{stroke:var(--c5);stroke-dasharray:4 4}.m4{fill:var(--c4)}.m5{fill:var(--c5)}\
 .m0{fill:var(--c0)}.m1{fill:var(--c1)}.m2{fill:var(--c2)}.m3{fill:var(--c3)}\
-.c0{background:var(--c0)}.c1{background:var(--c1)}.c2{background:var(--c2)}.c3{background:var(--c3)}\
-pre{font:12.5px/1.45 ui-monospace,monospace;margin:0}";
+h3{font-size:13px;margin:12px 0 2px;color:var(--soft);font-weight:600}h3:first-child{margin-top:0}\
+.below{margin-top:10px}svg.bar{margin:1px 0}.value{fill:var(--fg);font:12px system-ui,sans-serif}.soft{fill:var(--soft)}\
+.whisker{stroke:var(--fg);stroke-width:1.2;fill:none;opacity:.75}small{display:inline-block;min-width:52px;color:var(--soft);\
+font-size:12px}a{color:inherit}summary{cursor:pointer;color:var(--soft)}.wide td,.wide th{padding:4px 6px;font-size:13.5px}\
+@media print{body{max-width:none}.card{break-inside:avoid}}\
+pre{overflow-x:auto;font:12.5px/1.45 ui-monospace,monospace;margin:0}";
 
 /// A whole page around `body`.
 pub fn page(title: &str, body: &str) -> String {
@@ -48,13 +55,19 @@ pub fn page(title: &str, body: &str) -> String {
     )
 }
 
+/// A round time without the zeros behind its point.
+fn tick(ns: f64) -> String {
+    time(ns as u64).replace(".00 ", " ").replace(".0 ", " ")
+}
+
 /// Latency by percentile: the x-axis stretches towards 100 %, as 1/(1-percentile).
 pub fn percentile_chart(lines: &[(String, &Histogram<u64>)]) -> String {
-    let present: Vec<_> = lines.iter().filter(|(_, h)| !h.is_empty()).collect();
-    let samples = present.iter().map(|(_, h)| h.len()).max().unwrap_or(0);
-    let series: Vec<Series> = present
+    let samples = lines.iter().map(|(_, h)| h.len()).max().unwrap_or(0);
+    // A name keeps its colour, whoever else has a line.
+    let series: Vec<Series> = lines
         .iter()
         .enumerate()
+        .filter(|(_, (_, histogram))| !histogram.is_empty())
         .map(|(color, (name, histogram))| {
             let points = histogram
                 .iter_quantiles(8)
@@ -63,18 +76,20 @@ pub fn percentile_chart(lines: &[(String, &Histogram<u64>)]) -> String {
                     (1.0 / left, step.value_iterated_to() as f64)
                 })
                 .collect();
-            Series { name: name.clone(), color: color % 4, points }
+            Series { name: name.clone(), color: color % COLORS, points }
         })
         .collect();
     let values = || series.iter().flat_map(|s| s.points.iter().map(|p| p.1));
     let (low, high) = (values().fold(f64::INFINITY, f64::min), values().fold(1.0, f64::max));
-    let nines = |x: f64| match x.log10().round() as i32 {
-        0 => "0 %".into(),
-        n => format!("{:.*} %", (n - 2).max(0) as usize, 100.0 * (1.0 - 10f64.powi(-n))),
-    };
-    let x = Axis::log_exact("percentile", 1.0, samples.max(10) as f64, nines);
+    let nines = (1..=9).map(|n| {
+        let share = 100.0 * (1.0 - 10f64.powi(-n));
+        (10f64.powi(n), format!("{share:.*} %", (n - 2).max(0) as usize))
+    });
+    let labels = [(1.0, "0 %".to_string()), (2.0, "50 %".into()), (4.0, "75 %".into())];
+    let labels = labels.into_iter().chain(nines).collect();
+    let x = Axis::log_exact("percentile (logarithmic towards 100 %)", 1.0, samples.max(10) as f64, labels);
     // Below a microsecond nobody can tell differences, and the generator's lateness begins at nanoseconds.
-    let y = Axis::log("latency by percentile", low.max(1000.0), high, |ns| time(ns as u64));
+    let y = Axis::log("latency", low.max(1000.0), high, tick);
     chart(&x, &y, &series, |x, y| format!("{:.4} %: {}", 100.0 * (1.0 - 1.0 / x), time(y as u64)))
 }
 
@@ -88,8 +103,11 @@ fn over_time(spec: &Spec, outcome: &Outcome) -> String {
         color,
         points: seconds().map(|s| (f64::from(s.second + 1), value(s))).collect(),
     };
-    let x =
-        || Axis::linear_exact("seconds since messages began to flow", whole as f64, |v| format!("{v:.0}"));
+    let warm = spec.warmup_s.min(whole as f64);
+    let x = || Axis {
+        shaded: (warm > 0.0).then_some((0.0, warm, "warm-up")),
+        ..Axis::whole_exact("seconds since messages began to flow", whole as f64)
+    };
     let mut rates = Vec::new();
     if connects {
         rates.push(line("connects/s", 0, &|s| s.connected as f64));
@@ -98,14 +116,17 @@ fn over_time(spec: &Spec, outcome: &Outcome) -> String {
         rates.push(line("received/s", 0, &|s| s.delivered as f64));
         let copies = f64::from(spec.copies().max(1));
         if spec.is_open() && spec.focus == Focus::Messages {
-            rates.push(line("offered/s (x copies)", 1, &|s| s.offered as f64 * copies));
+            let name = if copies > 1.0 { "offered/s × copies" } else { "offered/s" };
+            rates.push(line(name, 1, &|s| s.offered as f64 * copies));
         }
     }
     let mut out = String::new();
     let max =
         |series: &[Series]| series.iter().flat_map(|s| s.points.iter().map(|p| p.1)).fold(0.0, f64::max);
     if !rates.is_empty() {
-        let y = Axis::linear("rate over time", max(&rates), |v| count(v as u64));
+        let what =
+            if connects && spec.publishers == 0 { "connections a second" } else { "messages a second" };
+        let y = Axis::linear(what, max(&rates), |v| count(v as u64));
         let _ = write!(
             out,
             "<h2>Rate over time</h2><div class=\"card\">{}</div>",
@@ -120,7 +141,7 @@ fn over_time(spec: &Spec, outcome: &Outcome) -> String {
             line("max", 3, &|s| s.latency.max() as f64),
         ];
         let low = latency[0].points.iter().map(|p| p.1).filter(|&v| v > 0.0).fold(1e9, f64::min);
-        let y = Axis::log("latency over time", low, max(&latency), |ns| time(ns as u64));
+        let y = Axis::log("latency", low, max(&latency), tick);
         let _ = write!(
             out,
             "<h2>Latency over time</h2><div class=\"card\">{}</div>",
@@ -131,21 +152,24 @@ fn over_time(spec: &Spec, outcome: &Outcome) -> String {
 }
 
 /// The environment as a table.
-pub fn environment(environment: &Environment) -> String {
+pub fn environment(environment: &Environment, subjects: &[Subject]) -> String {
     let calibration =
         environment.calibration.as_ref().map_or("none: run `loadgen calibrate`".into(), |c| c.text());
-    let rows = [
+    let own = [
         ("command", environment.command.clone()),
         ("time", environment.date()),
-        ("CPU", format!("{} x {}", environment.cpus, environment.cpu)),
+        ("CPU", format!("{} × {}", environment.cpus, environment.cpu)),
         ("memory", super::bytes(environment.memory_bytes as f64)),
         ("kernel", format!("Linux {}", environment.kernel)),
         ("loadgen", env!("CARGO_PKG_VERSION").into()),
         ("this generator alone", calibration),
     ];
-    let rows: String = rows
+    let brokers = subjects.iter().map(|subject| (subject.name.as_str(), subject.text()));
+    let rows: String = brokers
+        .chain(own)
+        .collect::<Vec<_>>()
         .iter()
-        .map(|(k, v)| format!("<tr><td>{k}</td><td class=\"text\">{}</td></tr>", escape(v)))
+        .map(|(k, v)| format!("<tr><td>{}</td><td class=\"text\">{}</td></tr>", escape(k), escape(v)))
         .collect();
     format!("<h2>Environment</h2><div class=\"card scroll\"><table>{rows}</table></div>")
 }
@@ -178,7 +202,13 @@ fn tiles(spec: &Spec, outcome: &Outcome, verdict: &Verdict, figures: &Figures<'_
 }
 
 /// The whole page.
-pub fn render(spec: &Spec, outcome: &Outcome, verdict: &Verdict, place: &Environment) -> String {
+pub fn render(
+    spec: &Spec,
+    outcome: &Outcome,
+    verdict: &Verdict,
+    place: &Environment,
+    subject: &Subject,
+) -> String {
     let figures = Figures::of(spec, outcome);
     let mut body = format!("<h1>{}</h1><p>{}</p>", escape(&spec.scenario), escape(&headline(spec)));
     let class = match (verdict.exit, verdict.worth) {
@@ -225,6 +255,6 @@ pub fn render(spec: &Spec, outcome: &Outcome, verdict: &Verdict, place: &Environ
         "<h2>The report in full</h2><div class=\"card\"><pre>{}</pre></div>",
         escape(&text::render(spec, outcome, verdict, place))
     );
-    body.push_str(&environment(place));
+    body.push_str(&environment(place, std::slice::from_ref(subject)));
     page(&format!("loadgen: {}", spec.scenario), &body)
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{Figures, QUANTILES, headline};
 use crate::engine::Outcome;
-use crate::environment::Environment;
+use crate::environment::{Environment, Subject};
 use crate::spec::{Load, Spec};
 use crate::verdict::Verdict;
 
@@ -23,7 +23,13 @@ fn quantiles(histogram: &Histogram<u64>) -> Value {
 }
 
 /// The whole report as one object.
-pub fn render(spec: &Spec, outcome: &Outcome, verdict: &Verdict, place: &Environment) -> Value {
+pub fn render(
+    spec: &Spec,
+    outcome: &Outcome,
+    verdict: &Verdict,
+    place: &Environment,
+    subject: &Subject,
+) -> Value {
     let figures = Figures::of(spec, outcome);
     let totals = &outcome.totals;
     let open = spec.is_open();
@@ -103,10 +109,14 @@ pub fn render(spec: &Spec, outcome: &Outcome, verdict: &Verdict, place: &Environ
         "broker": outcome.cost.map(|cost| json!({
             "cpu_ns_each": figures.cpu_ns_each, "cpu_share": figures.cpu_share,
             "cpu_ns": cost.cpu_ns, "waited_ns": cost.waited_ns, "wall_ns": cost.wall_ns, "threads": cost.threads,
-            "memory_before": cost.memory_before, "memory_connected": cost.memory_connected,
+            "memory_before": cost.memory_before.resident, "memory_connected": cost.memory_connected.resident,
+            "anonymous_before": cost.memory_before.anonymous,
+            "anonymous_connected": cost.memory_connected.anonymous,
             "memory_peak": cost.memory_peak, "memory_per_connection": figures.memory_per_connection,
+            "kernel_per_connection": figures.kernel_per_connection,
         })),
         "environment": place.json(),
+        "subject": subject.json(),
         "generator": cores,
         "seconds": seconds,
     })

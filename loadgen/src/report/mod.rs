@@ -9,6 +9,7 @@ pub mod text;
 use hdrhistogram::Histogram;
 
 use crate::engine::Outcome;
+use crate::procfs::Memory;
 use crate::spec::{Focus, Load, Pattern, Spec};
 
 /// The quantiles of every table.
@@ -34,7 +35,9 @@ pub struct Figures<'a> {
     pub cpu_ns_each: Option<f64>,
     /// CPU time of the broker in CPUs.
     pub cpu_share: Option<f64>,
+    /// What the broker allocated for each connection, and what the kernel did, both ends if they are on one machine.
     pub memory_per_connection: Option<f64>,
+    pub kernel_per_connection: Option<f64>,
 }
 
 impl Figures<'_> {
@@ -57,6 +60,12 @@ impl Figures<'_> {
         let share = cost.map(|cost| cost.cpu_ns as f64 / cost.wall_ns as f64);
         let each = share.filter(|_| count > 0).map(|share| share * 1e9 * seconds / count as f64);
         let connected = outcome.cost.filter(|_| outcome.connections > 0);
+        let per_connection = |memory: fn(&Memory) -> u64| {
+            connected.map(|cost| {
+                let grown = memory(&cost.memory_connected).saturating_sub(memory(&cost.memory_before));
+                grown as f64 / f64::from(outcome.connections)
+            })
+        };
         Figures {
             offered_rate: totals.offered as f64 / seconds,
             sent_rate: totals.sent as f64 / seconds,
@@ -68,10 +77,8 @@ impl Figures<'_> {
             // In a run about reconnects the broker also does other work.
             cpu_ns_each: each.filter(|_| spec.focus != Focus::Reconnects || spec.publishers == 0),
             cpu_share: share,
-            memory_per_connection: connected.map(|cost| {
-                cost.memory_connected.saturating_sub(cost.memory_before) as f64
-                    / f64::from(outcome.connections)
-            }),
+            memory_per_connection: per_connection(|memory| memory.anonymous),
+            kernel_per_connection: per_connection(|memory| memory.kernel),
         }
     }
 }
@@ -127,7 +134,7 @@ fn clients(spec: &Spec) -> String {
         add(spec.subscribers - spec.slow, "subscriber");
         add(spec.slow, "slow subscriber");
     }
-    add(spec.idlers, "connection");
+    add(spec.idlers, if spec.idlers_subscribe { "subscribed connection" } else { "connection" });
     if let Pattern::Shared { groups } = spec.pattern {
         add(groups, "share group");
     }
@@ -163,7 +170,8 @@ fn load(spec: &Spec) -> String {
 /// The run's work in one line.
 pub fn headline(spec: &Spec) -> String {
     let messages = if spec.publishers > 0 {
-        format!(", QoS {}, payload {} B", spec.qos, spec.sizes)
+        let wildcard = if spec.wildcard { ", wildcard filters" } else { "" };
+        format!(", QoS {}, payload {} B{wildcard}", spec.qos, spec.sizes)
     } else {
         String::new()
     };

@@ -10,6 +10,9 @@ use crate::environment::Environment;
 use crate::spec::{Focus, Load, Pattern, Spec};
 use crate::verdict::{Verdict, Worth};
 
+/// From so many connections on their memory stands out from the rest.
+const CONNECTIONS_THAT_SHOW: u32 = 100;
+
 fn row(out: &mut String, name: &str, histogram: &Histogram<u64>) {
     let cells: Vec<String> = QUANTILES
         .iter()
@@ -204,12 +207,23 @@ fn cost(out: &mut String, spec: &Spec, outcome: &Outcome, figures: &Figures<'_>)
     }
     let _ = writeln!(
         out,
-        "  its memory    {} before, {} connected{}, {} at most",
-        bytes(cost.memory_before as f64),
-        bytes(cost.memory_connected as f64),
-        figures.memory_per_connection.map_or(String::new(), |b| format!(" ({} per connection)", bytes(b))),
+        "  its memory    {} before, {} connected, {} at most",
+        bytes(cost.memory_before.resident as f64),
+        bytes(cost.memory_connected.resident as f64),
         bytes(cost.memory_peak as f64)
     );
+    // A few connections cost less than what else changes meanwhile.
+    let many = outcome.connections >= CONNECTIONS_THAT_SHOW;
+    if let (Some(own), Some(kernel)) =
+        (figures.memory_per_connection.filter(|_| many), figures.kernel_per_connection)
+    {
+        let _ = writeln!(
+            out,
+            "                {} allocated per connection; the kernel's objects on this machine grew by {} for each",
+            bytes(own),
+            bytes(kernel)
+        );
+    }
 }
 
 fn ending(out: &mut String, spec: &Spec, outcome: &Outcome, verdict: &Verdict) {

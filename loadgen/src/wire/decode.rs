@@ -132,7 +132,19 @@ impl<'a> Reader<'a> {
         self.take(n).map(drop)
     }
 
-    #[inline]
+    /// The Topic Alias among the properties of a PUBLISH, or 0.
+    fn alias(&mut self) -> Result<u16, Malformed> {
+        let mut alias = 0;
+        let mut properties = self.properties()?;
+        while !properties.0.is_empty() {
+            match properties.byte()? {
+                0x23 => alias = properties.u16()?,
+                id => properties.skip(id)?,
+            }
+        }
+        Ok(alias)
+    }
+
     fn properties(&mut self) -> Result<Reader<'a>, Malformed> {
         let first = self.byte()?;
         let mut len = usize::from(first & 0x7F);
@@ -151,32 +163,40 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Reads the body of one packet, `body` being all that follows the fixed header.
+/// Whether the packet that begins with this byte is a PUBLISH.
 #[inline]
+pub fn is_publish(first: u8) -> bool {
+    first >> 4 == 3
+}
+
+/// Reads the body of a PUBLISH: nearly all that a broker sends.
+#[inline]
+pub fn publish(version: Version, first: u8, body: &[u8]) -> Result<Publish<'_>, Malformed> {
+    let mut r = Reader(body);
+    let qos = first >> 1 & 3;
+    if qos == 3 {
+        return Err(Malformed("PUBLISH with QoS 3"));
+    }
+    let topic_len = usize::from(r.u16()?);
+    let topic = r.take(topic_len)?;
+    let packet_id = if qos > 0 { r.u16()? } else { 0 };
+    let mut alias = 0;
+    if version == Version::V5 {
+        match r.0 {
+            // Most have no properties.
+            [0, payload @ ..] => r.0 = payload,
+            _ => alias = r.alias()?,
+        }
+    }
+    let (dup, retain) = (first & 8 != 0, first & 1 != 0);
+    Ok(Publish { qos, dup, retain, topic, alias, packet_id, payload: r.0 })
+}
+
+/// Reads the body of one packet, `body` being all that follows the fixed header.
 pub fn packet(version: Version, first: u8, body: &[u8]) -> Result<Packet<'_>, Malformed> {
     let mut r = Reader(body);
     Ok(match first >> 4 {
-        3 => {
-            let qos = first >> 1 & 3;
-            if qos == 3 {
-                return Err(Malformed("PUBLISH with QoS 3"));
-            }
-            let topic_len = usize::from(r.u16()?);
-            let topic = r.take(topic_len)?;
-            let packet_id = if qos > 0 { r.u16()? } else { 0 };
-            let mut alias = 0;
-            if version == Version::V5 {
-                let mut properties = r.properties()?;
-                while !properties.0.is_empty() {
-                    match properties.byte()? {
-                        0x23 => alias = properties.u16()?,
-                        id => properties.skip(id)?,
-                    }
-                }
-            }
-            let (dup, retain) = (first & 8 != 0, first & 1 != 0);
-            Packet::Publish(Publish { qos, dup, retain, topic, alias, packet_id, payload: r.0 })
-        }
+        3 => Packet::Publish(publish(version, first, body)?),
         2 => connack(version, r)?,
         4 => Packet::Puback { packet_id: r.u16()?, code: r.byte().unwrap_or(0) },
         5 => Packet::Pubrec { packet_id: r.u16()?, code: r.byte().unwrap_or(0) },
@@ -248,6 +268,28 @@ mod tests {
                         payload: &payload
                     })
                 );
+            }
+        }
+    }
+
+    #[test]
+    fn a_head_that_is_kept_makes_the_same_bytes() {
+        for (version, qos, len) in [
+            (Version::V311, 0u8, 5usize),
+            (Version::V311, 1, 300),
+            (Version::V5, 0, 64),
+            (Version::V5, 2, 20_000),
+        ] {
+            let publish = |packet_id| {
+                let topic = encode::Topic::Name(b"x/y");
+                encode::Publish { version, qos, retain: false, topic, packet_id }
+            };
+            let kept = encode::Head::new(&publish(0), len);
+            for packet_id in [1, 0xABCD] {
+                let (mut fresh, mut copied) = (vec![1, 2], vec![1, 2]);
+                encode::publish(&mut fresh, &publish(packet_id), len);
+                kept.append(&mut copied, packet_id);
+                assert_eq!(copied, fresh, "{version:?} QoS {qos}");
             }
         }
     }

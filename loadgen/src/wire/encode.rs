@@ -138,6 +138,36 @@ pub fn publish(out: &mut Vec<u8>, p: &Publish<'_>, payload_len: usize) {
     }
 }
 
+/// What stands before the payload of every PUBLISH of one topic with payloads of one length: encoded once.
+pub struct Head {
+    bytes: Box<[u8]>,
+    /// Where the Packet Identifier goes, if it has one.
+    id_at: Option<usize>,
+    payload_len: usize,
+}
+
+impl Head {
+    pub fn new(p: &Publish<'_>, payload_len: usize) -> Head {
+        let mut bytes = Vec::new();
+        publish(&mut bytes, p, payload_len);
+        // Behind it stands the length of no properties, if anything.
+        let tail = if p.version == Version::V5 { 3 } else { 2 };
+        let id_at = (p.qos > 0).then(|| bytes.len() - tail);
+        Head { bytes: bytes.into(), id_at, payload_len }
+    }
+
+    /// Appends it, with room for the payload, which the caller appends next.
+    #[inline]
+    pub fn append(&self, out: &mut Vec<u8>, packet_id: u16) {
+        out.reserve(self.bytes.len() + self.payload_len);
+        let start = out.len();
+        out.extend_from_slice(&self.bytes);
+        if let Some(at) = self.id_at {
+            out[start + at..start + at + 2].copy_from_slice(&packet_id.to_be_bytes());
+        }
+    }
+}
+
 /// The four packets that carry a Packet Identifier and nothing else.
 #[derive(Clone, Copy)]
 pub enum Ack {

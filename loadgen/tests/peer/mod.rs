@@ -75,6 +75,7 @@ struct Shared {
     sessions: HashMap<String, bool>,
     swapped: Option<(String, u8, Vec<u8>)>,
     turn: usize,
+    wildcards: Vec<String>,
 }
 
 /// A running peer.
@@ -84,6 +85,8 @@ pub struct Peer {
     pub published: Arc<AtomicU64>,
     /// PUBLISH packets that came with an alias instead of a topic.
     pub aliased: Arc<AtomicU64>,
+    /// Filters that were granted.
+    pub subscribed: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
 }
 
@@ -110,11 +113,13 @@ impl Peer {
             shared: Arc::default(),
             published: Arc::default(),
             aliased: Arc::default(),
+            subscribed: Arc::default(),
             stop: Arc::default(),
         };
         let script: Script = Arc::new(script);
         let (shared, published, aliased, stop) =
             (peer.shared.clone(), peer.published.clone(), peer.aliased.clone(), peer.stop.clone());
+        let subscribed = peer.subscribed.clone();
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 if stop.load(Ordering::Relaxed) {
@@ -125,6 +130,7 @@ impl Peer {
                     shared: shared.clone(),
                     published: published.clone(),
                     aliased: aliased.clone(),
+                    subscribed: subscribed.clone(),
                     welcome,
                     version: 4,
                     id: String::new(),
@@ -148,6 +154,11 @@ impl Peer {
         self.shared.lock().unwrap().retained.len()
     }
 
+    /// Granted filters with a wildcard.
+    pub fn wildcards(&self) -> Vec<String> {
+        self.shared.lock().unwrap().wildcards.clone()
+    }
+
     /// Sessions that outlived their connection and were not removed.
     pub fn sessions(&self) -> usize {
         self.shared.lock().unwrap().sessions.values().filter(|&&kept| kept).count()
@@ -162,6 +173,7 @@ struct Client {
     shared: Arc<Mutex<Shared>>,
     published: Arc<AtomicU64>,
     aliased: Arc<AtomicU64>,
+    subscribed: Arc<AtomicU64>,
     welcome: Welcome,
     version: u8,
     id: String,
@@ -302,8 +314,13 @@ impl Client {
             filters.push((filter, body[at] & 3));
             at += 1;
         }
-        if !reply(writer, 0x90, &answer) {
+        // A SUBSCRIBE without a filter is a protocol error: no answer, and the end.
+        if filters.is_empty() || !reply(writer, 0x90, &answer) {
             return false;
+        }
+        self.subscribed.fetch_add(filters.len() as u64, Ordering::Relaxed);
+        for (filter, _) in filters.iter().filter(|(filter, _)| filter.contains('+')) {
+            self.shared.lock().unwrap().wildcards.push(filter.clone());
         }
         for (filter, qos) in filters {
             let mut subscriber = Subscriber {

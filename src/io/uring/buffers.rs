@@ -5,6 +5,11 @@
 //!   knows which, so that neither a stale nor a repeated id can touch memory that the kernel writes to.
 //! - What is given back becomes visible to the kernel at `publish`, once per enter. Under DEFER_TASKRUN the kernel takes
 //!   buffers only inside an enter, so nothing is gained by doing it earlier.
+//!
+//! The kernel is offered a *window* of buffers, not all of them: it takes them in turn, so what it is offered is what it
+//! touches, and a few that stay in the caches serve as well as thousands that do not. The window follows what turns
+//! take: more than half of it in one turn doubles it at once, a long time with less than an eighth halves it. What is
+//! above it has no memory.
 #![allow(unsafe_code)] // Memory that is shared with the kernel.
 
 use std::io;
@@ -20,6 +25,14 @@ use crate::io::Buffer;
 pub(super) const GROUP: u16 = 0;
 /// `filled` of a buffer that the kernel owns.
 const KERNELS: u32 = u32::MAX;
+/// `filled` of one that nobody uses.
+const FREE: u32 = u32::MAX - 1;
+/// The smallest window.
+const WINDOW_MIN: u16 = 64;
+/// Turns over which a window has to be too large before it is halved.
+const PERIOD: u16 = 1024;
+/// Buffers whose memory is given back in one turn.
+const TRIM_MAX: usize = 16;
 
 /// An anonymous mapping.
 struct Mapping {
@@ -64,8 +77,22 @@ pub(super) struct BufRing {
     buffer_bytes: u32,
     mask: u16,
     tail: u16,
-    /// By buffer: the bytes that the kernel put there, or [`KERNELS`].
+    /// By buffer: the bytes that the kernel put there, [`KERNELS`] or [`FREE`].
     filled: Box<[u32]>,
+    /// Those that nobody uses. What was given back last is on top and is offered first.
+    free: Vec<u16>,
+    /// How many of them, from the bottom, have no memory behind them.
+    cold: usize,
+    /// Buffers that the kernel has.
+    offered: u16,
+    /// Buffers that the kernel has after [`BufRing::publish`].
+    window: u16,
+    /// Buffers taken since, and receives that ended for want of one.
+    taken: u16,
+    missed: u16,
+    /// The most that a turn wanted in this period, and how many turns it has lasted.
+    peak: u16,
+    turns: u16,
 }
 
 impl BufRing {
@@ -75,7 +102,7 @@ impl BufRing {
     /// `ENOMEM`, and `EINVAL` from a kernel without buffer rings (before 5.19).
     pub fn new(submitter: &Submitter<'_>, count: u16, buffer_bytes: u32) -> io::Result<BufRing> {
         assert!(count.is_power_of_two() && count <= 1 << 15, "{count} buffers");
-        assert!(buffer_bytes > 0 && buffer_bytes < KERNELS);
+        assert!(buffer_bytes > 0 && buffer_bytes < FREE);
         let entries = Mapping::new(usize::from(count) * size_of::<BufRingEntry>())?;
         let memory = Mapping::new(usize::from(count) * buffer_bytes as usize)?;
         // SAFETY: `entries` is page-aligned, holds `count` entries, and outlives the registration: `Uring` drops the
@@ -83,11 +110,22 @@ impl BufRing {
         unsafe {
             submitter.register_buf_ring_with_flags(entries.start.as_ptr() as u64, count, GROUP, 0)?;
         }
-        let filled = vec![0; usize::from(count)].into_boxed_slice();
-        let mut ring = BufRing { entries, memory, buffer_bytes, mask: count - 1, tail: 0, filled };
-        for id in 0..count {
-            ring.give(id);
-        }
+        let mut ring = BufRing {
+            entries,
+            memory,
+            buffer_bytes,
+            mask: count - 1,
+            tail: 0,
+            filled: vec![FREE; usize::from(count)].into_boxed_slice(),
+            free: (0..count).rev().collect(),
+            cold: usize::from(count),
+            offered: 0,
+            window: count.min(WINDOW_MIN),
+            taken: 0,
+            missed: 0,
+            peak: 0,
+            turns: 0,
+        };
         ring.publish();
         Ok(ring)
     }
@@ -102,6 +140,8 @@ impl BufRing {
         let filled = &mut self.filled[usize::from(id)];
         assert_eq!(*filled, KERNELS, "the kernel filled buffer {id}, which it did not own");
         *filled = len;
+        self.offered -= 1;
+        self.taken += 1;
         Buffer { id, offset: 0, len }
     }
 
@@ -109,21 +149,29 @@ impl BufRing {
     pub fn bytes(&self, buffer: Buffer) -> &[u8] {
         let filled = self.filled[usize::from(buffer.id)];
         let end = buffer.offset.checked_add(buffer.len).expect("no buffer is that long");
-        assert!(filled != KERNELS && end <= filled, "{buffer:?} of which {filled} bytes are ours");
+        assert!(filled < FREE && end <= filled, "{buffer:?} of which {filled} bytes are ours");
         let start = usize::from(buffer.id) * self.buffer_bytes as usize + buffer.offset as usize;
         // SAFETY: in bounds of the mapping since `end <= filled <= buffer_bytes`; initialised, since a new mapping is
         // zero; and the kernel does not write to it before `replenish`, which needs `&mut self`.
         unsafe { std::slice::from_raw_parts(self.memory.start.as_ptr().add(start), buffer.len as usize) }
     }
 
-    /// Gives a buffer back; the kernel sees it after [`BufRing::publish`].
+    /// Gives a buffer back; the kernel may see it after [`BufRing::publish`].
     pub fn replenish(&mut self, id: u16) {
-        assert_ne!(self.filled[usize::from(id)], KERNELS, "buffer {id} was given back twice");
-        self.give(id);
+        let filled = &mut self.filled[usize::from(id)];
+        assert!(*filled < FREE, "buffer {id} was given back twice");
+        *filled = FREE;
+        self.free.push(id);
+    }
+
+    /// A receive ended because the kernel had no buffer.
+    pub fn ran_out(&mut self) {
+        self.missed = self.missed.saturating_add(1);
     }
 
     fn give(&mut self, id: u16) {
         self.filled[usize::from(id)] = KERNELS;
+        self.offered += 1;
         // SAFETY: the offset is in bounds of the mapping. The slot is one that the kernel does not read: it reads
         // between its head and the published tail, and no more entries than buffers are ever in the ring.
         unsafe {
@@ -147,13 +195,137 @@ impl BufRing {
         self.entries.len = 0;
     }
 
-    /// Shows the kernel everything that was given back.
-    pub fn publish(&self) {
+    /// Fills the window up, and shows the kernel what it was offered.
+    pub fn publish(&mut self) {
+        if self.taken > 0 || self.missed > 0 || self.tail == 0 {
+            self.adapt();
+            while self.offered < self.window
+                && let Some(id) = self.free.pop()
+            {
+                self.give(id);
+            }
+            self.cold = self.cold.min(self.free.len());
+            self.show();
+        }
+        self.trim();
+    }
+
+    /// Lets the window follow what is taken.
+    fn adapt(&mut self) {
+        let count = self.filled.len() as u16;
+        let wanted = std::mem::take(&mut self.taken).saturating_add(std::mem::take(&mut self.missed));
+        self.peak = self.peak.max(wanted);
+        if wanted > self.window / 2 {
+            self.window = wanted.min(count / 2).next_power_of_two().saturating_mul(2).min(count);
+        }
+        self.turns += 1;
+        if self.turns == PERIOD {
+            if self.peak < self.window / 8 {
+                self.window = (self.window / 2).max(WINDOW_MIN.min(count));
+            }
+            (self.turns, self.peak) = (0, 0);
+        }
+    }
+
+    /// Gives back the memory of some of the buffers that are not in the window, those that were used longest ago.
+    fn trim(&mut self) {
+        if self.offered < self.window {
+            return; // All are in use, or about to be.
+        }
+        for _ in 0..TRIM_MAX {
+            let Some(&id) = self.free.get(self.cold) else { return };
+            self.cold += 1;
+            let start = usize::from(id) * self.buffer_bytes as usize;
+            // SAFETY: the buffer lies within the mapping and belongs to nobody: neither the kernel nor a completion
+            // names it, and what it held is not looked at again. For a part of a page the kernel says EINVAL, and
+            // nothing is given back.
+            unsafe {
+                let start = self.memory.start.as_ptr().add(start);
+                libc::madvise(start.cast(), self.buffer_bytes as usize, libc::MADV_DONTNEED);
+            }
+        }
+    }
+
+    /// Shows the kernel everything that was given.
+    fn show(&self) {
         // SAFETY: the tail lies in the reserved field of the first entry, is aligned, and is written only here; the
         // kernel reads it with acquire.
         unsafe {
             let tail = BufRingEntry::tail(self.entries.start.as_ptr().cast());
             AtomicU16::from_ptr(tail.cast_mut()).store(self.tail, Ordering::Release);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A ring of its own, since buffers are registered with one.
+    fn buffers(count: u16) -> (io_uring::IoUring, BufRing) {
+        let ring = io_uring::IoUring::new(8).unwrap();
+        let buffers = BufRing::new(&ring.submitter(), count, 4096).unwrap();
+        (ring, buffers)
+    }
+
+    /// The kernel takes so many, in the order in which they were offered.
+    fn turn(buffers: &mut BufRing, head: &mut u16, count: u16) {
+        let ids: Vec<u16> = (0..count)
+            .map(|_| {
+                let at = usize::from(*head & buffers.mask);
+                *head = head.wrapping_add(1);
+                // SAFETY: within the mapping of entries, which the kernel only reads.
+                unsafe { (*buffers.entries.start.as_ptr().cast::<BufRingEntry>().add(at)).bid() }
+            })
+            .collect();
+        for id in &ids {
+            buffers.take(*id, 1);
+        }
+        for id in ids {
+            buffers.replenish(id);
+        }
+        buffers.publish();
+    }
+
+    fn with_memory(buffers: &BufRing) -> usize {
+        buffers.filled.len() - buffers.cold
+    }
+
+    #[test]
+    fn few_buffers_serve_many_turns() {
+        let (_ring, mut buffers) = buffers(2048);
+        let mut head = 0;
+        for _ in 0..5000 {
+            turn(&mut buffers, &mut head, 20);
+        }
+        assert_eq!((buffers.window, with_memory(&buffers)), (WINDOW_MIN, usize::from(WINDOW_MIN)));
+    }
+
+    #[test]
+    fn the_window_follows_what_turns_take_both_ways() {
+        let (_ring, mut buffers) = buffers(2048);
+        let mut head = 0;
+        turn(&mut buffers, &mut head, 64);
+        assert_eq!(buffers.window, 128);
+        // The kernel had 128; a thousand more were missed.
+        (0..900).for_each(|_| buffers.ran_out());
+        turn(&mut buffers, &mut head, 128);
+        assert_eq!((buffers.window, buffers.offered), (2048, 2048));
+        turn(&mut buffers, &mut head, 2048);
+        assert_eq!((buffers.window, with_memory(&buffers)), (2048, 2048));
+        for _ in 0..8 * u32::from(PERIOD) {
+            turn(&mut buffers, &mut head, 3);
+        }
+        assert_eq!((buffers.window, with_memory(&buffers)), (WINDOW_MIN, usize::from(WINDOW_MIN)));
+    }
+
+    #[test]
+    #[should_panic(expected = "given back twice")]
+    fn a_buffer_is_given_back_once() {
+        let (_ring, mut buffers) = buffers(64);
+        buffers.publish();
+        buffers.take(0, 1);
+        buffers.replenish(0);
+        buffers.replenish(0);
     }
 }

@@ -76,7 +76,7 @@ impl Features {
 }
 
 fn small() -> Sizes {
-    Sizes { sq_entries: 8, cq_entries: 16, buffers: 2, buffer_bytes: 64 }
+    Sizes { sq_entries: 8, cq_entries: 16, buffers: 2, buffer_bytes: 64, direct: 0 }
 }
 
 const WAIT: Wait = Wait { timeout_ms: TRIAL_MS, completions: 1, gather_us: 0 };

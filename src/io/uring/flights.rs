@@ -6,7 +6,7 @@
 
 use slab::Slab;
 
-use io_uring::{opcode, squeue, types};
+use io_uring::{opcode, squeue};
 
 use crate::io::{Operation, Socket, Token};
 use crate::memory::{Key, OutBatch};
@@ -47,11 +47,10 @@ impl Flights {
 
     /// Takes the batch over and describes its send. The submission's pointers are valid until [`Flights::end`].
     pub fn begin(&mut self, socket: &Socket, token: Token, batch: OutBatch) -> squeue::Entry {
-        let fd = types::Fd(socket.0 as i32);
         let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
         let index = self.slots.insert(Flight { token, batch, vectors: None });
         let flight = &mut self.slots[index];
-        let entry = match flight.batch.contiguous() {
+        let entry = super::on(socket, |fd| match flight.batch.contiguous() {
             Some(bytes) => {
                 let len = bytes.len().min(BYTES_MAX) as u32;
                 opcode::Send::new(fd, bytes.as_ptr(), len).flags(flags).build()
@@ -63,7 +62,7 @@ impl Flights {
                 flight.vectors = Some(vectors);
                 opcode::SendMsg::new(fd, header).flags(flags as u32).build()
             }
-        };
+        });
         // The slot's index, not the connection's: a flight is found without trusting what the shard kept.
         entry.user_data(Token::new(Key { index: index as u32, generation: 0 }).user_data(Operation::Send))
     }

@@ -3,13 +3,16 @@
 //! What it is not: a policy. It arms what it is asked to arm and reports what came of it; the one thing that it does by
 //! itself is to go on accepting after an error that concerns a single connection.
 //!
-//! Sockets are process descriptors, so a hand-off between shards is a number in a message.
+//! Sockets are process descriptors, so a hand-off between shards is a number in a message; those that stay may move to the
+//! ring's own table (`direct`).
 //!
 //! - [`ring`](self::Uring): queues and the system call; `buffers`: receive memory; `flights`: send memory;
-//!   `features`: what this kernel can do, found out by trying; `peers`: the rings of the other shards.
+//!   `features`: what this kernel can do, found out by trying; `peers`: the rings of the other shards; `direct`: sockets that
+//!   are no process descriptors.
 #![allow(unsafe_code)] // Submissions hold pointers; descriptors change hands as numbers.
 
 mod buffers;
+mod direct;
 mod features;
 mod flights;
 mod peers;
@@ -30,6 +33,7 @@ use super::{
 };
 use crate::memory::{Key, OutBatch, ShardId};
 use buffers::BufRing;
+use direct::{Direct, Place};
 use flights::Flights;
 use ring::{Cqe, Ring};
 
@@ -49,11 +53,13 @@ pub struct Sizes {
     pub buffers: u16,
     /// Bytes of a receive buffer.
     pub buffer_bytes: u32,
+    /// Sockets that the ring itself can hold, at most the soft limit of descriptors; 0 for none.
+    pub direct: u32,
 }
 
 impl Default for Sizes {
     fn default() -> Sizes {
-        Sizes { sq_entries: 2048, cq_entries: 16 * 1024, buffers: 2048, buffer_bytes: 4096 }
+        Sizes { sq_entries: 2048, cq_entries: 16 * 1024, buffers: 2048, buffer_bytes: 4096, direct: 0 }
     }
 }
 
@@ -69,6 +75,7 @@ pub struct Uring {
     ring: Ring,
     buffers: BufRing,
     flights: Flights,
+    direct: Direct,
     listeners: Vec<Listener>,
     shard: ShardId,
     peers: Arc<Peers>,
@@ -95,6 +102,8 @@ impl Uring {
         features::require(ring.params())?;
         let buffers = BufRing::new(&ring.submitter(), sizes.buffers, sizes.buffer_bytes)
             .map_err(|error| Unavailable::step("a ring of receive buffers", &error))?;
+        let direct = Direct::new(&ring.submitter(), sizes.direct)
+            .map_err(|error| Unavailable::step("a table of descriptors", &error))?;
         let mut accepting = Vec::with_capacity(listeners.len());
         for socket in listeners {
             // Inherited by what is accepted. Output is batched by the turn; waiting for more would only delay it.
@@ -108,6 +117,7 @@ impl Uring {
             ring,
             buffers,
             flights: Flights::default(),
+            direct,
             listeners: accepting,
             shard,
             peers,
@@ -197,7 +207,10 @@ impl Uring {
         debug_assert!(!more, "a receive goes on after {}", cqe.result);
         let end = match -cqe.result {
             0 => ReceiveEnd::Eof,
-            libc::ENOBUFS => ReceiveEnd::NoBuffers,
+            libc::ENOBUFS => {
+                self.buffers.ran_out();
+                ReceiveEnd::NoBuffers
+            }
             libc::ECANCELED => ReceiveEnd::Cancelled,
             errno => ReceiveEnd::Error(errno),
         };
@@ -227,6 +240,8 @@ impl Uring {
             },
             // The accept ends with its own completion.
             Operation::AcceptCancel => {}
+            // Taken out by `now`.
+            Operation::Now => debug_assert!(false, "nobody waited for {cqe:?}"),
         }
     }
 }
@@ -236,8 +251,54 @@ fn token(index: u32) -> Token {
     Token::new(Key { index, generation: 0 })
 }
 
-fn fd(socket: &Socket) -> RawFd {
-    socket.0 as RawFd
+/// An operation of the ring on a socket, wherever it is: `with` makes it for a descriptor or a place of that number.
+fn on(socket: &Socket, with: impl FnOnce(types::Fd) -> squeue::Entry) -> squeue::Entry {
+    match Place::of(socket) {
+        Place::Descriptor(fd) => with(types::Fd(fd)),
+        Place::Slot(slot) => with(types::Fd(slot as RawFd)).flags(squeue::Flags::FIXED_FILE),
+    }
+}
+
+impl Uring {
+    /// Submits an operation that ends within its submission, and takes its completion out of the queue.
+    ///
+    /// # Safety
+    /// As for [`Ring::push`]; pointers need to be valid for this call only.
+    unsafe fn now(&mut self, entry: squeue::Entry) -> i32 {
+        let user_data = token(0).user_data(Operation::Now);
+        // SAFETY: the caller's promise; nothing returns before the completion is there.
+        unsafe { self.ring.push(entry.user_data(user_data)) };
+        let mut wait = Wait { timeout_ms: 0, completions: 0, gather_us: 0 };
+        loop {
+            self.ring.submit_and_wait(wait);
+            self.ring.reap(&mut self.cqes);
+            // The others stay, in their order, for the next turn.
+            if let Some(at) = self.cqes.iter().position(|cqe| cqe.user_data == user_data) {
+                return self.cqes.remove(at).result;
+            }
+            // The kernel was short of memory for a moment.
+            wait = Wait { timeout_ms: 1, completions: 1, gather_us: 0 };
+        }
+    }
+
+    /// Calls `f` with a descriptor of the socket; `None` if there is none to be had.
+    fn with_descriptor<R>(&mut self, socket: &Socket, f: impl FnOnce(RawFd) -> R) -> Option<R> {
+        match Place::of(socket) {
+            Place::Descriptor(fd) => Some(f(fd)),
+            Place::Slot(slot) => {
+                let entry = opcode::FixedFdInstall::new(types::Fixed(slot), 0).build();
+                // SAFETY: the entry has no pointers.
+                let fd = unsafe { self.now(entry) };
+                if fd < 0 {
+                    return None;
+                }
+                self.calls += 1;
+                // SAFETY: the kernel made this descriptor for us.
+                let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+                Some(f(fd.as_raw_fd()))
+            }
+        }
+    }
 }
 
 impl Io for Uring {
@@ -261,15 +322,26 @@ impl Io for Uring {
         self.push(entry);
     }
 
+    fn settle(&mut self, socket: &mut Socket) {
+        if let Place::Descriptor(fd) = Place::of(socket)
+            && let Some(settled) = self.direct.settle(&self.ring.submitter(), fd)
+        {
+            self.calls += 2;
+            *socket = settled;
+            // SAFETY: the socket was ours, and is another number now.
+            drop(unsafe { OwnedFd::from_raw_fd(fd) });
+        }
+    }
+
     fn receive(&mut self, socket: &Socket, token: Token, mode: ReceiveMode) {
-        let fd = types::Fd(fd(socket));
-        let entry = match mode {
-            ReceiveMode::Once => opcode::Recv::new(fd, std::ptr::null_mut(), self.buffers.buffer_bytes())
+        let buffer_bytes = self.buffers.buffer_bytes();
+        let entry = on(socket, |fd| match mode {
+            ReceiveMode::Once => opcode::Recv::new(fd, std::ptr::null_mut(), buffer_bytes)
                 .buf_group(buffers::GROUP)
                 .build()
                 .flags(squeue::Flags::BUFFER_SELECT),
             ReceiveMode::Many => opcode::RecvMulti::new(fd, buffers::GROUP).build(),
-        };
+        });
         self.receives_armed += 1;
         self.push(entry.user_data(token.user_data(Operation::Receive)));
     }
@@ -296,7 +368,13 @@ impl Io for Uring {
             Shutdown::Both => libc::SHUT_RDWR,
         };
         // SAFETY: no memory is involved.
-        unsafe { libc::shutdown(fd(socket), how) };
+        let done = self.with_descriptor(socket, |fd| unsafe { libc::shutdown(fd, how) });
+        if done.is_none() {
+            // Out of descriptors: rather a worker thread than a peer that never hears of the end.
+            let entry = on(socket, |fd| opcode::Shutdown::new(fd, how).build());
+            // A user_data whose completion is ignored, whatever it says.
+            self.push(entry.user_data(token(0).user_data(Operation::AcceptCancel)));
+        }
     }
 
     fn read_now(&mut self, socket: &Socket, into: &mut Vec<u8>, max: usize) -> ReadNow {
@@ -304,27 +382,39 @@ impl Io for Uring {
         let room = max.min(READ_NOW_MAX);
         into.reserve(room);
         // SAFETY: `room` bytes beyond the length are reserved, and the length grows by what was written.
-        let count = unsafe {
+        let result = unsafe {
             let spare = into.as_mut_ptr().add(into.len());
-            let count = libc::recv(fd(socket), spare.cast(), room, libc::MSG_DONTWAIT);
-            into.set_len(into.len() + count.max(0) as usize);
-            count
+            let result = match Place::of(socket) {
+                Place::Descriptor(fd) => match libc::recv(fd, spare.cast(), room, libc::MSG_DONTWAIT) {
+                    count @ 0.. => count as i32,
+                    _ => -io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO),
+                },
+                // With this flag it does not wait in the ring either.
+                Place::Slot(slot) => self.now(
+                    opcode::Recv::new(types::Fixed(slot), spare, room as u32)
+                        .flags(libc::MSG_DONTWAIT)
+                        .build(),
+                ),
+            };
+            into.set_len(into.len() + result.max(0) as usize);
+            result
         };
-        match count {
-            1.. => ReadNow::Bytes(count as usize),
+        match result {
+            1.. => ReadNow::Bytes(result as usize),
             0 if room > 0 => ReadNow::Eof,
             0 => ReadNow::Bytes(0),
-            _ => match io::Error::last_os_error().raw_os_error() {
-                Some(libc::EAGAIN) => ReadNow::WouldBlock,
-                errno => ReadNow::Error(errno.unwrap_or(libc::EIO)),
-            },
+            _ if result == -libc::EAGAIN => ReadNow::WouldBlock,
+            _ => ReadNow::Error(-result),
         }
     }
 
     fn close(&mut self, socket: Socket) {
         self.calls += 1;
-        // SAFETY: the socket came from an accept or a hand-off, is owned by whoever holds it, and ends here.
-        drop(unsafe { OwnedFd::from_raw_fd(fd(&socket)) });
+        match Place::of(&socket) {
+            // SAFETY: the socket came from an accept or a hand-off, is owned by whoever holds it, and ends here.
+            Place::Descriptor(fd) => drop(unsafe { OwnedFd::from_raw_fd(fd) }),
+            Place::Slot(slot) => self.direct.close(&self.ring.submitter(), slot),
+        }
     }
 
     fn doorbell(&mut self, shard: ShardId) {

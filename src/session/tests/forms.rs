@@ -139,6 +139,70 @@ fn a_copied_form_is_what_its_receiver_would_get_alone() {
     }
 }
 
+/// Whatever the publisher's packet was like, a delivery that copies it is the one that would have been encoded.
+#[test]
+fn mqtt_3_3_1_3_a_copied_packet_is_what_would_have_been_encoded() {
+    use crate::wire::PublishHead;
+    let properties = [0x03, 0, 2, b'a', b'b'];
+    let (mut copied, mut variants, mut others) = (0, Variants::new(), Variants::new());
+    for (version, dup, retain) in [Version::V5, Version::V31, Version::V311]
+        .into_iter()
+        .flat_map(|version| [false, true].map(|dup| (version, dup)))
+        .flat_map(|(version, dup)| [false, true].map(|retain| (version, dup, retain)))
+    {
+        for (qos, len, properties) in [AtMostOnce, AtLeastOnce, ExactlyOnce]
+            .into_iter()
+            .flat_map(|qos| [0, 1, 100, 200, 1023].map(|len| (qos, len)))
+            .flat_map(|(qos, len)| [&[][..], &properties].map(|properties| (qos, len, properties)))
+        {
+            let payload = vec![7; len];
+            let properties = if version == Version::V5 { properties } else { &[] };
+            let view = MessageView { properties, qos, retain, ..message("a/topic", &payload) };
+            let head = PublishHead {
+                version,
+                dup: dup && qos != AtMostOnce,
+                qos,
+                retain,
+                packet_id: 777,
+                topic: view.topic,
+                topic_alias: 0,
+                expiry_s: None,
+                identifiers: &[],
+                properties,
+                payload_len: len,
+            };
+            let mut packet = Vec::new();
+            head.encode(&mut packet);
+            packet.extend_from_slice(&payload);
+            let packet_id_at = 1 + if packet[1] < 128 { 1 } else { 2 } + 2 + view.topic.len();
+            let verbatim = Some(Verbatim { packet: &packet, version, packet_id_at });
+            let mut fanout = Fanout::of_packet(view, verbatim, &mut variants);
+            let mut plain = Fanout::new(view, &mut others);
+            for (receiver, granted, set) in [Version::V5, Version::V31, Version::V311]
+                .into_iter()
+                .flat_map(|version| [AtMostOnce, AtLeastOnce, ExactlyOnce].map(|granted| (version, granted)))
+                .flat_map(|(version, granted)| {
+                    [Retain::Clear, Retain::Set].map(|set| (version, granted.min(qos), set))
+                })
+            {
+                for (identifiers, topic_alias) in [(&[][..], 0), (&[5], 0), (&[], 3)] {
+                    let grant = Grant { qos: granted, retain: set, identifiers, share: None };
+                    let (mut one, mut other) = (Bench::new(), Bench::new());
+                    for bench in [&mut one, &mut other] {
+                        bench.connect(receiver, Maxima { topic_alias, ..Maxima::NONE });
+                    }
+                    assert_eq!(one.deliver_to_one(&mut fanout, grant), SENT);
+                    assert_eq!(other.deliver_to_one(&mut plain, grant), SENT);
+                    copied += usize::from(fanout.verbatim(one.link.as_ref().unwrap(), &grant).is_some());
+                    let bytes = one.bytes();
+                    assert_eq!(bytes, other.bytes(), "{version:?} to {receiver:?}, {grant:?}");
+                }
+            }
+        }
+    }
+    assert!(copied > 500, "{copied} deliveries were copies");
+}
+
 #[test]
 fn a_message_is_copied_once_for_all_its_receivers() {
     let mut variants = Variants::new();

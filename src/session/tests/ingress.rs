@@ -47,7 +47,7 @@ fn mqtt_4_3_2_5_a_qos_1_identifier_means_a_new_message_each_time() {
     let mut bench = Bench::new().connected();
     for _ in 0..3 {
         assert_eq!(bench.incoming(AtLeastOnce, 5), Ingress::Route);
-        bench.act(|session, link, _| session.acknowledge_publish(link.unwrap(), AtLeastOnce));
+        bench.act(|_, link, _| Session::acknowledge_publish(link.unwrap(), AtLeastOnce));
     }
 }
 
@@ -74,11 +74,11 @@ fn mqtt_3_3_4_7_one_publish_too_many() {
     assert_eq!(bench.incoming(AtMostOnce, 0), Ingress::Route, "QoS 0 never counts");
     assert_eq!(bench.incoming(ExactlyOnce, 3), Ingress::ReceiveMaximumExceeded);
     assert_eq!(bench.incoming(AtLeastOnce, 3), Ingress::ReceiveMaximumExceeded);
-    bench.act(|session, link, _| {
+    bench.act(|_, link, _| {
         let link = link.unwrap();
-        session.acknowledge_publish(link, ExactlyOnce);
+        Session::acknowledge_publish(link, ExactlyOnce);
         assert_eq!(link.receive_used(), 2, "PUBREC is not the end");
-        session.acknowledge_publish(link, AtLeastOnce);
+        Session::acknowledge_publish(link, AtLeastOnce);
     });
     assert_eq!(bench.incoming(AtLeastOnce, 3), Ingress::Route);
     assert_eq!(bench.pubrel(1), Reason::SUCCESS);

@@ -265,7 +265,7 @@ impl Pair {
             (Ingress::ReceiveMaximumExceeded, _) => self.lose_connection(),
             (Ingress::Route, Answer::Success) => {
                 self.model.acknowledge_publish(qos);
-                self.bench.act(|session, link, _| session.acknowledge_publish(link.unwrap(), qos));
+                self.bench.act(|_, link, _| Session::acknowledge_publish(link.unwrap(), qos));
             }
             (Ingress::Route, Answer::Error) => {
                 self.model.refuse_publish(qos, packet_id);

@@ -154,10 +154,10 @@ fn a_full_queue_drops_the_oldest_but_nothing_in_flight() {
 
 #[test]
 fn a_message_that_cannot_fit_drives_nothing_out() {
-    let limits = Limits { queue_full: QueueFull::DropOldest, queue_bytes_max: 1000, ..Limits::default() };
+    let limits = Limits { queue_full: QueueFull::DropOldest, queue_bytes_max: 2000, ..Limits::default() };
     let mut bench = Bench::with(limits.clone(), 1 << 40);
     assert_eq!(bench.deliver(message("t", b""), at(AtLeastOnce)), QUEUED);
-    assert_eq!(bench.deliver(message("t", &[0; 1000]), at(AtLeastOnce)), dropped(DropReason::QueueFull));
+    assert_eq!(bench.deliver(message("t", &[0; 2000]), at(AtLeastOnce)), dropped(DropReason::QueueFull));
     assert_eq!(bench.session.queue_len(), 1);
     // No more memory, and the queue's own would not be enough.
     let mut bench = Bench::with(limits, 600);

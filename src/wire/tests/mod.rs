@@ -7,6 +7,7 @@ mod frames;
 mod properties;
 mod publish;
 mod robust;
+mod shortcuts;
 mod subscribe;
 
 use super::testing::frame;

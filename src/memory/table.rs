@@ -4,15 +4,17 @@
 //! each hash, which is what places an entry and spares most comparisons. It is never iterated: no behaviour can come
 //! from its order. Clients choose what is hashed, so hashes must be keyed.
 
-use super::NONE;
+/// No index: marks a free place.
+const NONE: u32 = u32::MAX;
 
+/// See the top of the file.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Table {
+pub struct Table {
     places: Box<[Place]>,
     len: usize,
     /// Places looked at by all calls so far.
     #[cfg(test)]
-    pub(super) probes: std::cell::Cell<u64>,
+    pub probes: std::cell::Cell<u64>,
 }
 
 #[derive(Copy, Clone, Debug)]
@@ -30,12 +32,13 @@ impl Place {
 const PLACES_MIN: usize = 8;
 
 impl Table {
-    pub(super) fn bytes(&self) -> usize {
+    /// Bytes of its places.
+    pub fn bytes(&self) -> usize {
         self.places.len() * size_of::<Place>()
     }
 
     /// The value under `hash` for which `same` says yes.
-    pub(super) fn find(&self, hash: u64, mut same: impl FnMut(u32) -> bool) -> Option<u32> {
+    pub fn find(&self, hash: u64, mut same: impl FnMut(u32) -> bool) -> Option<u32> {
         if self.len == 0 {
             return None;
         }
@@ -61,7 +64,7 @@ impl Table {
     }
 
     /// Adds `value`, which is not in the table.
-    pub(super) fn insert(&mut self, hash: u64, value: u32) {
+    pub fn insert(&mut self, hash: u64, value: u32) {
         debug_assert!(value != NONE);
         // At most three quarters full: probes stay short, and there is always a free place to end them.
         if (self.len + 1) * 4 > self.places.len() * 3 {
@@ -104,7 +107,7 @@ impl Table {
     }
 
     /// Puts `new` in the place of `old`, which was inserted with the same hash.
-    pub(super) fn replace(&mut self, hash: u64, old: u32, new: u32) {
+    pub fn replace(&mut self, hash: u64, old: u32, new: u32) {
         match self.position(hash, old) {
             Some(at) => self.places[at].value = new,
             None => debug_assert!(false, "replaced what was never inserted"),
@@ -112,7 +115,7 @@ impl Table {
     }
 
     /// Takes out `value`, which was inserted with the same hash.
-    pub(super) fn remove(&mut self, hash: u64, value: u32) {
+    pub fn remove(&mut self, hash: u64, value: u32) {
         let Some(mut free) = self.position(hash, value) else {
             debug_assert!(false, "removed what was never inserted");
             return;

@@ -1,0 +1,82 @@
+//! A warm turn allocates nothing: counted by an allocator of this test's own, within the turns of a shard and nowhere else.
+#![allow(unsafe_code)] // An allocator is an unsafe trait.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use bench::{Meter, Operation, Scale};
+
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+fn count() {
+    // A thread that is being torn down has no cell any more, and nobody to read it.
+    let _ = ALLOCATIONS.try_with(|cell| cell.set(cell.get() + 1));
+}
+
+// SAFETY: every call is handed to the system's allocator with its arguments unchanged; counting neither allocates nor
+// unwinds.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps the rules of `GlobalAlloc::alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps the rules of `GlobalAlloc::dealloc`.
+        unsafe { System.dealloc(at, layout) }
+    }
+
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps the rules of `GlobalAlloc::realloc`.
+        unsafe { System.realloc(at, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Steps until tables and buffers have the size that they keep, and steps that are counted.
+const WARM: usize = 50;
+const STEPS: u64 = 100;
+
+/// Allocations per message or delivery in warm turns.
+fn allocations(name: &str) -> f64 {
+    let mut prepared = Operation::find(name).expect(name).prepare(Scale::Tiny);
+    let mut meter = Meter::default();
+    (0..WARM).for_each(|_| prepared.step(&mut meter));
+    meter.watch(|| ALLOCATIONS.get());
+    (0..STEPS).for_each(|_| prepared.step(&mut meter));
+    meter.watched() as f64 / (STEPS * prepared.units) as f64
+}
+
+#[test]
+fn a_warm_turn_allocates_nothing() {
+    for name in [
+        "turn/single",
+        "turn/p2p-qos0",
+        "turn/p2p-qos1",
+        "turn/fan-in",
+        "turn/fan-out",
+        "shards/63-idle-peers",
+    ] {
+        assert_eq!(allocations(name), 0.0, "{name}");
+    }
+}
+
+/// A message that other shards get is a block of memory that the last of them frees, so it is a new one each time: the
+/// bytes and their count. Nothing else of its way allocates.
+#[test]
+fn a_message_to_another_shard_takes_its_own_memory_and_no_more() {
+    for (name, max) in
+        [("shards/cross-qos0", 2.0), ("shards/cross-qos1", 2.0), ("shards/fan-out", 2.0 / 100.0)]
+    {
+        let found = allocations(name);
+        assert!(found <= max, "{name}: {found}");
+    }
+}
