@@ -52,6 +52,35 @@ pub struct Limits {
     pub memory_max: u64,
 }
 
+/// Those of the limits that a listener may have of its own: what holds for a connection, not for a session, a shard or
+/// the machine.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct ListenerLimits {
+    /// Connections that came in here, beside [`Limits::connections_max`], which holds too. Beyond it a connection is
+    /// closed when it is accepted.
+    pub connections_max: Option<u32>,
+    /// As [`Limits::packet_size_max`], and so on.
+    pub packet_size_max: u32,
+    pub connect_packet_size_max: u32,
+    pub connect_timeout_ms: Millis,
+    pub keep_alive_max_s: u16,
+    pub session_expiry_max_s: u32,
+}
+
+impl ListenerLimits {
+    /// What holds at a listener without limits of its own.
+    pub fn of(limits: &Limits) -> ListenerLimits {
+        ListenerLimits {
+            connections_max: None,
+            packet_size_max: limits.packet_size_max,
+            connect_packet_size_max: limits.connect_packet_size_max,
+            connect_timeout_ms: limits.connect_timeout_ms,
+            keep_alive_max_s: limits.keep_alive_max_s,
+            session_expiry_max_s: limits.session_expiry_max_s,
+        }
+    }
+}
+
 /// What gives way when a session's queue is full.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum QueueFull {

@@ -419,6 +419,12 @@ impl fmt::Display for Utc {
     }
 }
 
+/// A moment in seconds since 1970 as its date, such as `2040-01-31`.
+pub fn day(seconds: u64) -> String {
+    let (year, month, day) = date(seconds / 86_400);
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
 /// The date that is `days` after 1970-01-01. Counts years from March, so that the leap day comes last.
 fn date(days: u64) -> (u64, u64, u64) {
     const DAYS_IN_400_YEARS: u64 = 146_097;

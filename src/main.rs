@@ -61,10 +61,20 @@ fn tell(outcome: Result<String, ConfigError>) -> ExitCode {
     }
 }
 
-/// Users and rules are read again; the old ones stay if anything is wrong.
+/// Certificates, users and rules are read again; the old ones stay if anything is wrong.
 fn reload(server: &mut Server) {
     match server.reload() {
-        Ok(()) => log::event(Level::Info, Kind::Reload, &[("signal", Signal::HangUp.name().into())]),
+        Ok(()) => {
+            let until = server.certificate_expiry_s().map(log::day);
+            let signal = ("signal", Signal::HangUp.name().into());
+            match &until {
+                Some(until) => {
+                    let values = [signal, ("certificates-until", until.as_str().into())];
+                    log::event(Level::Info, Kind::Reload, &values);
+                }
+                None => log::event(Level::Info, Kind::Reload, &[signal]),
+            }
+        }
         Err(error) => {
             let why = error.to_string();
             let values = [("why", why.as_str().into()), ("kept", "what was in force before".into())];

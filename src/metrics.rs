@@ -53,6 +53,9 @@ counters! {
     mesh_waiting,
     /// Connections that are not read because another shard is saturated or a switch waits.
     connections_paused,
+    /// When the first of the listeners' certificates expires, in seconds since 1970; 0 without TLS. The same on all
+    /// shards.
+    certificate_expiry_s,
     /// Connections accepted from the kernel.
     connections_accepted_total,
     /// Connections refused because of a limit.

@@ -6,8 +6,10 @@
 //! - A thread that starts shards holds stop signals back first, so that they reach the thread that waits for them.
 
 mod capacity;
+mod error;
+mod listeners;
+mod text;
 
-use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -17,21 +19,22 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::access::hashing::{self, HASHING_THREADS_MAX, Hasher, Hashing};
-use crate::access::{Access, Current, FileError, Settings, Users, Verifier};
+use crate::access::{Access, Current, Settings, Users, Verifier};
 use crate::clock::Millis;
-use crate::config::{self, Config, exit};
+use crate::config::{self, Config};
 use crate::io::kernel::{Kernel, KernelError, Visitor};
-use crate::io::sockets::{self, Cause, ListenError, Locks};
-use crate::io::uring::Unavailable;
+use crate::io::sockets::{self, Locks};
 use crate::io::{Driver, Wait};
-use crate::limits::{Limits, QueueFull};
+use crate::limits::Limits;
 use crate::memory::{Class, Pool, ShardId};
 use crate::mesh::{self, Bounds};
 use crate::metrics::{Counters, sum};
-use crate::shard::{ListenerKind, Live, Options, Parcel, Setup, Shard, Stopping, Turn};
+use crate::shard::{Live, Options, Parcel, Setup, Shard, Stopping, Turn};
 use crate::transport::Acceptor;
-use crate::transport::tls::{LoadError, Reload, TlsAcceptor};
+use crate::transport::tls::{Reload, TlsAcceptor};
+
 use capacity::{clients_expected, fit_descriptors};
+pub use error::StartError;
 
 /// Bytes of all rings between shards together.
 const MESH_RING_BYTES: usize = 32 << 20;
@@ -53,100 +56,6 @@ const LARGE_PAGES_FROM: u64 = 100_000;
 const STOP_POLL: Duration = Duration::from_millis(5);
 /// How long a shard may take to notice that it is given up.
 const ABANDON_PATIENCE: Duration = Duration::from_millis(200);
-
-/// Why a broker did not start.
-#[derive(Debug)]
-pub enum StartError {
-    Kernel(KernelError),
-    Listen(ListenError),
-    Tls(LoadError),
-    /// Too few descriptors for what was asked.
-    Descriptors {
-        limit: u64,
-        needed: u64,
-        connections: u64,
-        /// So many shards would have room in their rings.
-        shards: Option<u64>,
-    },
-    /// A CPU that this process may not use.
-    Pin {
-        cpu: u16,
-        error: io::Error,
-    },
-    /// A file of users or rules.
-    Access(FileError),
-    /// A thread, or a limit that could not be read.
-    System {
-        what: &'static str,
-        error: io::Error,
-    },
-}
-
-impl StartError {
-    /// The code that the process exits with.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            StartError::Kernel(KernelError::Uring(Unavailable::Failed { .. }) | KernelError::Epoll(_)) => {
-                exit::SYSTEM
-            }
-            StartError::Kernel(KernelError::Uring(_)) => exit::UNAVAILABLE,
-            StartError::Listen(error) => match error.cause {
-                Cause::Privileged => exit::PRIVILEGE,
-                Cause::NotHere => exit::USAGE,
-                Cause::Instance | Cause::Taken | Cause::Descriptors | Cause::Other(_) => exit::SYSTEM,
-            },
-            StartError::Pin { .. } | StartError::Tls(_) => exit::USAGE,
-            StartError::Access(_) => exit::CONFIG,
-            StartError::Descriptors { .. } | StartError::System { .. } => exit::SYSTEM,
-        }
-    }
-}
-
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            StartError::Kernel(error) => error.fmt(f),
-            StartError::Listen(error) => error.fmt(f),
-            StartError::Access(error) => error.fmt(f),
-            StartError::Tls(error) => error.fmt(f),
-            StartError::Descriptors { limit, needed, connections, shards } => write!(
-                f,
-                "this process may have {limit} descriptors, and {connections} connections need {needed}. More for this \
-                 shell: ulimit -n {needed} (as root if the hard limit is lower); for a systemd unit: \
-                 LimitNOFILE={needed}; for a container: --ulimit nofile={needed}{}",
-                shards.map_or(String::new(), |shards| format!(
-                    ". Without that: --shards {shards}, since each shard's ring holds up to {limit} sockets itself"
-                ))
-            ),
-            StartError::Pin { cpu, error } => write!(
-                f,
-                "this process may not run on CPU {cpu}: {error}. See where it may: taskset -cp $$. \
-                 Name others with --cores, or let the scheduler choose with --no-pin"
-            ),
-            StartError::System { what, error } => write!(f, "{what}: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for StartError {}
-
-impl From<KernelError> for StartError {
-    fn from(error: KernelError) -> StartError {
-        StartError::Kernel(error)
-    }
-}
-
-impl From<LoadError> for StartError {
-    fn from(error: LoadError) -> StartError {
-        StartError::Tls(error)
-    }
-}
-
-impl From<ListenError> for StartError {
-    fn from(error: ListenError) -> StartError {
-        StartError::Listen(error)
-    }
-}
 
 /// What shards are told from outside.
 #[derive(Debug, Default)]
@@ -187,7 +96,8 @@ struct Gatekeeping {
     settings: Settings,
     current: Arc<Current>,
     hashing: Option<Hashing>,
-    users: usize,
+    /// By file.
+    users: Vec<usize>,
 }
 
 /// What a shard's thread needs to begin.
@@ -211,10 +121,10 @@ impl Server {
         let (policy, users) = config.access.load().map_err(StartError::Access)?;
         let shards = config.shards();
         // The last seats are this thread's and those of the threads that hash.
-        let hashers = hashing_threads(&users);
+        let hashers = hashing_threads(users.len());
         let mut kernel = Kernel::choose(config.io, shards + 1 + hashers)?;
         let limits = Arc::new(fit_descriptors(config, &mut kernel)?);
-        let (acceptors, kinds) = listeners(config)?;
+        let (acceptors, behind) = listeners::listeners(config)?;
         let listening = sockets::listen(&config.addresses(), shards, sockets::BACKLOG)?;
         let mut bell = kernel.ringer(shards)?;
         let keys = [bell.random(), bell.random(), bell.random(), bell.random()];
@@ -229,9 +139,9 @@ impl Server {
         };
         let epoch = Instant::now();
         let current = Arc::new(Current::new(policy));
-        let users_len = users.as_ref().map_or(0, Users::len);
-        let (hashing, desks) = match users {
-            Some(users) => {
+        let users_len = users.iter().map(Users::len).collect();
+        let (hashing, desks) = match hashers {
+            1.. => {
                 let mut key = [0; 32];
                 for part in key.chunks_mut(8) {
                     part.copy_from_slice(&bell.random().to_ne_bytes());
@@ -242,7 +152,7 @@ impl Server {
                 }
                 (Some(hashing), desks.into_iter().map(Some).collect())
             }
-            None => (None, (0..shards).map(|_| None).collect::<Vec<_>>()),
+            0 => (None, (0..shards).map(|_| None).collect::<Vec<_>>()),
         };
         let mut access = desks.into_iter().map(|desk| {
             let verifier = desk.map(|desk| Box::new(desk) as Box<dyn Verifier>);
@@ -263,7 +173,7 @@ impl Server {
                 links,
                 pool: Arc::clone(&pool),
                 counters: Arc::clone(&counters),
-                listeners: kinds.clone(),
+                listeners: behind.clone(),
                 stopping: Arc::clone(&stopping),
                 access: access.next().unwrap_or_default(),
                 options: options.clone(),
@@ -323,6 +233,11 @@ impl Server {
         &self.acceptors
     }
 
+    /// When the first certificate of a listener expires, in seconds since 1970; `None` without TLS.
+    pub fn certificate_expiry_s(&self) -> Option<u64> {
+        self.acceptors.iter().map(|acceptor| acceptor.expiry().certificate_at_s).min()
+    }
+
     /// The counters of all shards.
     pub fn counters(&self) -> &Arc<[Counters]> {
         &self.counters
@@ -337,8 +252,8 @@ impl Server {
         let certificates = Reload::load(&self.acceptors)?;
         // Nothing below can fail.
         certificates.swap();
-        if let (Some(hashing), Some(users)) = (&self.access.hashing, users) {
-            self.access.users = users.len();
+        if let Some(hashing) = &self.access.hashing {
+            self.access.users = users.iter().map(Users::len).collect();
             hashing.replace(users);
         }
         self.access.current.replace(policy);
@@ -386,83 +301,17 @@ impl Server {
         self.bell.submit_and_wait(Wait { timeout_ms: 0, completions: 0, gather_us: 0 });
     }
 
-    /// What a person should know, line by line.
-    pub fn start_text(&self, config: &Config) -> Vec<String> {
-        let limits = &self.limits;
-        let cpus = match config.placement.iter().copied().collect::<Option<Vec<u16>>>() {
-            Some(mut cpus) => {
-                cpus.sort_unstable();
-                cpus.dedup();
-                format!("bound to CPU {}", config::ranges(&cpus))
-            }
-            None => "on CPUs that the scheduler chooses".to_owned(),
-        };
-        let full = match limits.queue_full {
-            QueueFull::DropNewest => "the newest is dropped",
-            QueueFull::DropOldest => "the oldest is dropped",
-            QueueFull::Disconnect => "the client is disconnected",
-        };
-        let mut lines = vec![format!("ringmq {}", env!("CARGO_PKG_VERSION"))];
-        let plain = config.listen.len();
-        lines.extend(self.addresses.iter().enumerate().map(|(index, address)| {
-            format!("listening on {address}{}", if index < plain { "" } else { " (TLS)" })
-        }));
-        lines.push(format!("shards: {}, {cpus}", self.shards.len()));
-        lines.push(format!("io: {}", self.kernel));
-        lines.push(format!(
-            "limits: {} connections, packets of {}, {} messages and {} queued a session ({full}), {} retained messages \
-             of {} in all, {} of memory; all: ringmq --help",
-            limits.connections_max,
-            config::bytes(limits.packet_size_max.into()),
-            limits.queue_messages_max,
-            config::bytes(limits.queue_bytes_max),
-            limits.retained_messages_max,
-            config::bytes(limits.retained_bytes_max.min(limits.memory_max / 2)),
-            config::bytes(limits.memory_max),
-        ));
-        lines.push(
-            "sessions, queued messages and retained messages are lost when this process stops".to_owned(),
-        );
-        lines.extend(self.access_text(config));
-        if !config.network_hint.is_empty() {
-            lines.push(format!(
-                "only this machine is served; to listen to the network: {}",
-                config.network_hint
-            ));
-        }
-        lines
-    }
-
-    /// Who is let in and what they may do, where that was set at all.
-    fn access_text(&self, config: &Config) -> Option<String> {
-        let Gatekeeping { settings, users, .. } = &self.access;
-        let has_users = settings.password_file.is_some();
-        let who = match (has_users, config.allow_anonymous) {
-            (true, true) => format!("{users} users, and anonymous clients (--allow-anonymous)"),
-            (true, false) => format!("{users} users, no anonymous clients"),
-            (false, _) if config.network_hint.is_empty() => {
-                "everybody who reaches these addresses (--allow-anonymous)".to_owned()
-            }
-            (false, _) if settings.acl_file.is_some() => "everybody on this machine".to_owned(),
-            (false, _) => return None,
-        };
-        Some(match &settings.acl_file {
-            Some(path) => format!("access: {who}; what they may do is in {}", path.display()),
-            None => format!("access: {who}; all may publish and subscribe"),
-        })
-    }
-
     /// Connections that exist, for the log of a stop.
     pub fn connections(&self) -> u64 {
         sum(&self.counters, |shard| &shard.connections)
     }
 }
 
-/// One on a small machine, so that half of it at least is left to messages.
-fn hashing_threads(users: &Option<Users>) -> u16 {
+/// None without files of users; one on a small machine, so that half of it at least is left to messages.
+fn hashing_threads(files: usize) -> u16 {
     let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get());
     let threads = HASHING_THREADS_MAX.min(cpus.div_ceil(2).max(1)) as u16;
-    users.as_ref().map_or(0, |_| threads)
+    if files == 0 { 0 } else { threads }
 }
 
 /// A thread that hashes, with a ring of its own to wake shards; it ends with them.
@@ -489,20 +338,6 @@ fn start_hashing(hasher: Hasher, here: ShardId, kernel: Kernel) -> Result<(), St
         .map_err(|error| StartError::System { what: "a thread for passwords", error })?;
     let ended = || StartError::System { what: "a thread for passwords", error: io::ErrorKind::Other.into() };
     is_ready.recv().unwrap_or_else(|_| Err(ended()))
-}
-
-/// What the connections of each address speak, in the order of [`Config::addresses`]. All TLS addresses have one
-/// acceptor, so a client resumes at any of them.
-fn listeners(config: &Config) -> Result<(Vec<Arc<TlsAcceptor>>, Vec<ListenerKind>), LoadError> {
-    let mut kinds = vec![ListenerKind::Plain; config.listen.len()];
-    let mut acceptors = Vec::new();
-    if let Some(tls) = &config.tls {
-        let acceptor = Arc::new(TlsAcceptor::new(tls.settings.clone())?);
-        let kind = || ListenerKind::Secure(Arc::clone(&acceptor) as Arc<dyn Acceptor>);
-        kinds.extend(tls.listen.iter().map(|_| kind()));
-        acceptors.push(acceptor);
-    }
-    Ok((acceptors, kinds))
 }
 
 /// What each FIFO between two shards may hold, out of budgets for all of them.
@@ -629,7 +464,9 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::config::exit;
     use crate::io::machine::Machine;
+    use crate::io::uring::Unavailable;
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -710,8 +547,8 @@ mod tests {
     #[test]
     fn a_start_that_fails_leaves_nothing_behind() {
         let mut config = config("--listen 127.0.0.1:0 --shards 2");
-        let port = sockets::listen(&config.listen, 1, 1).unwrap().addresses[0];
-        config.listen = vec![port];
+        let port = sockets::listen(&config.addresses(), 1, 1).unwrap().addresses[0];
+        config.listeners[0].address = port;
         config.placement = vec![None, Some(sockets::CPUS_MAX - 1)];
         let error = Server::start(&config).map(drop).unwrap_err();
         assert!(matches!(error, StartError::Pin { .. }), "{error}");

@@ -53,7 +53,7 @@ const ROOTS: &[&str] = &["src/lib.rs", "src/main.rs", "loadgen/src/lib.rs"];
 const LINES_MAX: usize = 700;
 
 /// Files that are longer, and how long each of them may be. Whoever touches one makes it shorter.
-const LONG: &[(&str, usize)] = &[("src/config.rs", 891), ("src/io/tests.rs", 730), ("src/server.rs", 767)];
+const LONG: &[(&str, usize)] = &[("src/io/tests.rs", 730)];
 
 /// Directories with sources.
 const SOURCES: &[&str] = &["src", "bench", "loadgen", "tests", "scripts", ".ci"];
@@ -482,7 +482,9 @@ fn the_maps_are_whole() {
 #[test]
 fn documents_name_what_exists() {
     let metrics = read("src/metrics.rs");
-    let config = read("src/config.rs") + &read("src/config/access.rs") + &read("src/config/tls.rs");
+    let files = ["flags.rs", "access.rs", "tls.rs"];
+    let config: String = files.iter().map(|file| read(&format!("src/config/{file}"))).collect();
+    let config = config.replace("\n    pub ", "\n    ");
     let documents = documents();
     assert!(documents.len() >= 4, "{documents:?}");
     for (path, text) in &documents {

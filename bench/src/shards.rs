@@ -149,7 +149,7 @@ impl Stage {
                 links,
                 pool: Arc::clone(&pool),
                 counters: Arc::clone(&counters),
-                listeners: vec![ListenerKind::Plain],
+                listeners: vec![ListenerKind::Plain.into()],
                 stopping: Arc::clone(&stopping),
                 access: ringmq::access::Access::default(),
                 options: Options { sys_interval_ms: 0, ..Options::default() },

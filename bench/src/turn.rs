@@ -120,7 +120,7 @@ fn shard() -> Shard<Still> {
         links: mesh::build(1, bounds).remove(0),
         pool: Pool::new([1 << 40; CLASSES]),
         counters: Arc::new([Counters::default()]),
-        listeners: vec![ListenerKind::Plain],
+        listeners: vec![ListenerKind::Plain.into()],
         stopping: Arc::new(Stopping::default()),
         access: ringmq::access::Access::default(),
         options: Options { sys_interval_ms: 0, ..Options::default() },

@@ -15,13 +15,23 @@ use super::{Answer, is_sys};
 /// Who is let in and what they may do, beside the passwords.
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
-    /// Without rules everybody may do everything, but publish to `$SYS`.
-    pub rules: Option<Rules>,
-    /// By listener; those beyond the end admit.
-    pub anonymous: Box<[Anonymous]>,
-    pub client_ids: ClientIds,
+    /// One set for each file of rules.
+    pub rules: Box<[Rules]>,
+    /// By listener; those beyond the end are as [`Door::default`] has it.
+    pub doors: Box<[Door]>,
     pub overlap: Overlap,
     pub denial: Denial,
+}
+
+/// Who is let in at one listener, and whose rules hold for those who came in there.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Door {
+    pub anonymous: Anonymous,
+    pub client_ids: ClientIds,
+    /// Which file of users; without one names and passwords mean nothing here.
+    pub users: Option<u16>,
+    /// Which of [`Policy::rules`]; without any everybody may do everything, but publish to `$SYS`.
+    pub rules: Option<u16>,
 }
 
 /// What becomes of a client without a user name, at one listener.
@@ -105,7 +115,7 @@ pub struct Access {
     current: Arc<Current>,
     generation: u32,
     policy: Arc<Policy>,
-    /// Whether `policy` has any.
+    /// Whether any listener has some.
     rules: bool,
     /// Without one there are no users: names and passwords mean nothing, and everybody is anonymous.
     verifier: Option<Box<dyn Verifier>>,
@@ -124,6 +134,16 @@ pub struct Rights {
     pub checked_in: u32,
 }
 
+impl Rights {
+    /// Its client came in here. What was found under the rules of another listener is forgotten.
+    pub fn enter(&mut self, listener: u16) {
+        if self.grants.listener != listener {
+            let grants = Grants::default().of_listener(listener);
+            *self = Rights { grants, ..Rights::default() };
+        }
+    }
+}
+
 impl Access {
     pub fn new(current: Arc<Current>, verifier: Option<Box<dyn Verifier>>) -> Access {
         let mut access = Access { current, verifier, ..Access::default() };
@@ -138,7 +158,7 @@ impl Access {
             let held = self.current.policy.lock().unwrap_or_else(PoisonError::into_inner);
             self.generation = self.current.generation.load(Ordering::Acquire);
             self.policy = held.clone();
-            self.rules = self.policy.rules.is_some();
+            self.rules = self.policy.doors.iter().any(|door| door.rules.is_some());
         }
     }
 
@@ -156,18 +176,15 @@ impl Access {
         self.rules
     }
 
-    pub fn has_users(&self) -> bool {
-        self.verifier.is_some()
-    }
-
     /// Logins whose answers are still to come.
     pub fn awaited(&self) -> usize {
         self.awaited
     }
 
-    /// What becomes of a client without a user name at this listener.
-    pub fn anonymous(&self, listener: u16) -> Anonymous {
-        self.policy.anonymous.get(usize::from(listener)).copied().unwrap_or_default()
+    /// Who is let in at this listener.
+    pub fn door(&self, listener: u16) -> Door {
+        let door = self.policy.doors.get(usize::from(listener)).copied().unwrap_or_default();
+        Door { users: door.users.filter(|_| self.verifier.is_some()), ..door }
     }
 
     /// Only where there are users.
@@ -193,12 +210,13 @@ impl Access {
         }
     }
 
-    /// What the client may do; `None` where there are no rules.
+    /// What the client may do; `None` where it came in without rules.
     pub fn permissions<'a>(&'a self, rights: &mut Rights, who: Who<'a>) -> Option<Permissions<'a>> {
-        let rules = self.policy.rules.as_ref()?;
+        let door = self.policy.doors.get(usize::from(rights.grants.listener))?;
+        let rules = self.policy.rules.get(usize::from(door.rules?))?;
         if rights.generation != self.generation {
             rights.generation = self.generation;
-            rights.grants = rules.grants(who);
+            rights.grants = rules.grants(who).of_listener(rights.grants.listener);
         }
         Some(rules.permissions(rights.grants, who))
     }
@@ -211,7 +229,11 @@ mod tests {
 
     #[test]
     fn a_new_policy_is_taken_once_and_old_grants_are_found_again() {
-        let policy = |text: &str| Policy { rules: Some(acl_file::parse(text).unwrap()), ..Policy::default() };
+        let policy = |text: &str| Policy {
+            rules: [acl_file::parse(text).unwrap()].into(),
+            doors: [Door { rules: Some(0), ..Door::default() }].into(),
+            ..Policy::default()
+        };
         let current = Arc::new(Current::new(policy("user zoe\ntopic z\nuser bob\ntopic a\n")));
         let mut access = Access::new(current.clone(), None);
         let mut rights = Rights::default();
@@ -224,6 +246,30 @@ mod tests {
         current.replace(Policy::default());
         access.refresh();
         assert!(access.may_publish(&mut rights, who, "z") && !access.may_publish(&mut rights, who, "$SYS/x"));
+    }
+
+    #[test]
+    fn the_rules_of_the_listener_hold_where_the_client_came_in_last() {
+        let rules = |text: &str| acl_file::parse(text).unwrap();
+        let door = |rules| Door { rules, ..Door::default() };
+        let policy = Policy {
+            rules: [rules("user bob\ntopic inside\n"), rules("user bob\ntopic outside\n")].into(),
+            doors: [door(Some(0)), door(Some(1)), door(None)].into(),
+            ..Policy::default()
+        };
+        let access = Access::new(Arc::new(Current::new(policy)), None);
+        let who = Who { user: Some("bob"), client_id: "c" };
+        let mut rights = Rights::default();
+        for (listener, expected) in
+            [(0, [true, false]), (1, [false, true]), (2, [true, true]), (0, [true, false])]
+        {
+            rights.open_in = 7;
+            rights.enter(listener);
+            assert!(listener == 0 && rights.open_in == 7 || rights.open_in == 0, "what was found elsewhere");
+            rights.enter(listener);
+            let may = ["inside", "outside"].map(|topic| access.may_publish(&mut rights, who, topic));
+            assert_eq!(may, expected, "{listener}");
+        }
     }
 
     #[test]

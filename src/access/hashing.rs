@@ -31,6 +31,7 @@ pub type Wake = Box<dyn FnMut(ShardId)>;
 struct Job {
     shard: ShardId,
     connection: Key,
+    users: u16,
     user: Box<str>,
     password: Box<[u8]>,
     tag: Tag,
@@ -41,7 +42,8 @@ struct Job {
 /// What shards and threads share.
 struct Shared {
     tagger: Tagger,
-    users: Mutex<Arc<Users>>,
+    /// By file.
+    users: Mutex<Arc<[Users]>>,
     verified: Mutex<Verified>,
     failures: Mutex<Failures>,
 }
@@ -68,10 +70,15 @@ pub struct Hasher {
 }
 
 /// One desk for each shard and as many hashers as asked for; `key` is random.
-pub fn build(users: Users, key: [u8; 32], shards: u16, hashers: usize) -> (Hashing, Vec<Desk>, Vec<Hasher>) {
+pub fn build(
+    users: Box<[Users]>,
+    key: [u8; 32],
+    shards: u16,
+    hashers: usize,
+) -> (Hashing, Vec<Desk>, Vec<Hasher>) {
     let shared = Arc::new(Shared {
         tagger: Tagger::new(key),
-        users: Mutex::new(Arc::new(users)),
+        users: Mutex::new(users.into()),
         verified: Mutex::default(),
         failures: Mutex::default(),
     });
@@ -92,10 +99,10 @@ pub fn build(users: Users, key: [u8; 32], shards: u16, hashers: usize) -> (Hashi
 
 impl Hashing {
     /// From now on these are the users; what was verified by others is forgotten.
-    pub fn replace(&self, users: Users) {
+    pub fn replace(&self, users: Box<[Users]>) {
         // Both locks, so that no hasher puts an old verdict into the new cache.
         let mut verified = lock(&self.shared.verified);
-        *lock(&self.shared.users) = Arc::new(users);
+        *lock(&self.shared.users) = users.into();
         verified.clear();
     }
 }
@@ -103,7 +110,7 @@ impl Hashing {
 impl Verifier for Desk {
     fn verify(&mut self, login: Login<'_>) -> Verdict {
         let now = Instant::now();
-        let tag = self.shared.tagger.tag(login.user, login.password);
+        let tag = self.shared.tagger.tag(login.users, login.user, login.password);
         // A lock that is held counts as a miss: a shard never waits.
         if let Ok(verified) = self.shared.verified.try_lock()
             && let Some(user) = verified.get(&tag, now)
@@ -113,6 +120,7 @@ impl Verifier for Desk {
         let job = Job {
             shard: self.shard,
             connection: login.connection,
+            users: login.users,
             user: login.user.into(),
             password: login.password.into(),
             tag,
@@ -155,7 +163,8 @@ impl Hasher {
             return Outcome::TooSoon;
         }
         let users = lock(&self.shared.users).clone();
-        if !users.verify(&job.user, &job.password, scratch) {
+        let known = users.get(usize::from(job.users));
+        if !known.is_some_and(|users| users.verify(&job.user, &job.password, scratch)) {
             let hold = lock(&self.shared.failures).failed(job.peer, Instant::now());
             return Outcome::Wrong { hold_ms: hold.as_millis() as u64 };
         }
@@ -182,6 +191,7 @@ mod tests {
 
     fn login<'a>(password: &'a str, peer: u8, index: u32) -> Login<'a> {
         Login {
+            users: 0,
             user: "bob",
             password: password.as_bytes(),
             peer: [127, 0, 0, peer].into(),
@@ -196,7 +206,7 @@ mod tests {
 
     #[test]
     fn what_was_verified_is_known_at_once_until_the_users_change() {
-        let (hashing, mut desks, hashers) = build(Users::parse(BOB).unwrap(), [1; 32], 2, 2);
+        let (hashing, mut desks, hashers) = build([Users::parse(BOB).unwrap()].into(), [1; 32], 2, 2);
         let threads: Vec<_> = hashers
             .into_iter()
             .map(|hasher| std::thread::spawn(move || hasher.run(Box::new(|_| {}))))
@@ -206,7 +216,7 @@ mod tests {
         assert_eq!(answer.connection.index, 7);
         assert_eq!(answer.outcome, Outcome::Verified("bob".into()));
         assert_eq!(desks[0].verify(login("swordfish", 1, 8)), Verdict::Verified("bob".into()));
-        hashing.replace(Users::default());
+        hashing.replace([Users::default()].into());
         assert_eq!(desks[0].verify(login("swordfish", 1, 9)), Verdict::Later);
         assert_eq!(wait(&desks[0]).outcome, Outcome::Wrong { hold_ms: 0 });
         drop(desks);
@@ -215,7 +225,7 @@ mod tests {
 
     #[test]
     fn an_address_that_keeps_failing_is_held_back_and_then_not_heard() {
-        let (_hashing, mut desks, mut hashers) = build(Users::parse(BOB).unwrap(), [1; 32], 1, 1);
+        let (_hashing, mut desks, mut hashers) = build([Users::parse(BOB).unwrap()].into(), [1; 32], 1, 1);
         let thread = std::thread::spawn(move || hashers.remove(0).run(Box::new(|_| {})));
         let desk = &mut desks[0];
         let outcomes: Vec<Outcome> = (0..12)
@@ -237,7 +247,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_says_so_and_what_nobody_waits_for_is_not_hashed() {
-        let (_hashing, mut desks, mut hashers) = build(Users::parse(BOB).unwrap(), [1; 32], 1, 1);
+        let (_hashing, mut desks, mut hashers) = build([Users::parse(BOB).unwrap()].into(), [1; 32], 1, 1);
         let mut late = login("swordfish", 1, 0);
         late.patience_ms = 0;
         for _ in 0..LOGIN_QUEUE_MAX {

@@ -9,6 +9,8 @@ use crate::memory::Key;
 /// A user name and a password that came with a CONNECT.
 #[derive(Copy, Clone)]
 pub struct Login<'a> {
+    /// Which file of users is asked.
+    pub users: u16,
     pub user: &'a str,
     pub password: &'a [u8],
     pub peer: IpAddr,

@@ -23,7 +23,7 @@ mod verified;
 #[cfg(test)]
 mod rules_tests;
 
-pub use gate::{Access, Anonymous, ClientIds, Current, Denial, Identity, Overlap, Policy, Rights};
+pub use gate::{Access, Anonymous, ClientIds, Current, Denial, Door, Identity, Overlap, Policy, Rights};
 pub use login::{Answer, Login, Outcome, Verdict, Verifier};
 pub use pattern::{Names, Who};
 pub use rules::{Action, Effect, Grants, Permissions, Rule, Rules, Subject, Subscribable, is_sys};

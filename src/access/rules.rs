@@ -112,6 +112,14 @@ pub struct Grants {
     user_list: u32,
     client_list: u32,
     plain: Plain,
+    /// Where the client came in, whose rules these are; beside them, since there is room and every session has one.
+    pub(super) listener: u16,
+}
+
+impl Grants {
+    pub(super) fn of_listener(self, listener: u16) -> Grants {
+        Grants { listener, ..self }
+    }
 }
 
 /// What one client may do.
@@ -154,7 +162,7 @@ impl Rules {
             None => ANONYMOUS,
         };
         let client_list = self.clients.get(who.client_id).copied().unwrap_or(NOBODY);
-        Grants { user_list, client_list, plain: Plain::of(who) }
+        Grants { user_list, client_list, plain: Plain::of(who), listener: 0 }
     }
 
     /// What a client may do; `grants` are those that these rules gave it.

@@ -3,20 +3,19 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::gate::{Anonymous, ClientIds, Denial, Overlap, Policy};
+use super::acl_file;
+use super::gate::{Denial, Door, Overlap, Policy};
 use super::users::Users;
-use super::{Rules, acl_file};
 
 /// Settings about access; the files are read by [`Settings::load`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
-    /// Users and hashes of their passwords; without it everybody is anonymous.
-    pub password_file: Option<PathBuf>,
-    /// Rules in mosquitto's format; without it everybody may do everything.
-    pub acl_file: Option<PathBuf>,
+    /// Users and hashes of their passwords, as [`Door::users`] counts them.
+    pub password_files: Vec<PathBuf>,
+    /// Rules in mosquitto's format, as [`Door::rules`] counts them.
+    pub acl_files: Vec<PathBuf>,
     /// By listener.
-    pub anonymous: Box<[Anonymous]>,
-    pub client_ids: ClientIds,
+    pub doors: Box<[Door]>,
     pub overlap: Overlap,
     pub denial: Denial,
 }
@@ -38,21 +37,16 @@ impl fmt::Display for FileError {
 impl std::error::Error for FileError {}
 
 impl Settings {
-    /// Reads everything; the users only if there is a file of them.
+    /// Reads all files: the policy, and the users of each file.
     ///
     /// # Errors
     /// The first file that cannot be read or that is wrong. A rule that is not read would be one that is not enforced.
-    pub fn load(&self) -> Result<(Policy, Option<Users>), FileError> {
-        let users = self.password_file.as_deref().map(|path| read(path, Users::parse)).transpose()?;
-        let rules: Option<Rules> =
-            self.acl_file.as_deref().map(|path| read(path, acl_file::parse)).transpose()?;
-        let policy = Policy {
-            rules,
-            anonymous: self.anonymous.clone(),
-            client_ids: self.client_ids,
-            overlap: self.overlap,
-            denial: self.denial,
-        };
+    pub fn load(&self) -> Result<(Policy, Box<[Users]>), FileError> {
+        let users =
+            self.password_files.iter().map(|path| read(path, Users::parse)).collect::<Result<_, _>>()?;
+        let rules =
+            self.acl_files.iter().map(|path| read(path, acl_file::parse)).collect::<Result<_, _>>()?;
+        let policy = Policy { rules, doors: self.doors.clone(), overlap: self.overlap, denial: self.denial };
         Ok((policy, users))
     }
 }

@@ -10,9 +10,9 @@ use super::password::{Scratch, Secret};
 /// The users that may log in.
 #[derive(Clone, Debug, Default)]
 pub struct Users {
-    secrets: HashMap<Box<str>, Secret, RandomState>,
-    /// Hashed for names that nobody has, so that they cannot be told by the time it takes.
-    decoy: Option<Secret>,
+    by_name: HashMap<Box<str>, usize, RandomState>,
+    /// In the order of the file.
+    secrets: Vec<Secret>,
 }
 
 /// What is wrong with a file of users, and where. Holds nothing of any hash.
@@ -46,10 +46,10 @@ impl Users {
             };
             let secret = Secret::parse(line[name.len() + 1..].trim_end())
                 .map_err(|why| wrong(format!("user {name:?}: {why}")))?;
-            users.decoy.get_or_insert_with(|| secret.clone());
-            if users.secrets.insert(name.into(), secret).is_some() {
+            if users.by_name.insert(name.into(), users.secrets.len()).is_some() {
                 return Err(wrong(format!("user {name:?} is there twice")));
             }
+            users.secrets.push(secret);
         }
         Ok(users)
     }
@@ -64,14 +64,20 @@ impl Users {
 
     /// Whether the user exists and has this password. Takes milliseconds, on purpose.
     pub(super) fn verify(&self, name: &str, password: &[u8], scratch: &mut Scratch) -> bool {
-        match (self.secrets.get(name), &self.decoy) {
-            (Some(secret), _) => secret.is_of(password, scratch),
-            (None, Some(decoy)) => {
-                let _ = decoy.is_of(password, scratch);
-                false
-            }
-            (None, None) => false,
+        if let Some(at) = self.by_name.get(name) {
+            return self.secrets[*at].is_of(password, scratch);
         }
+        if let Some(decoy) = self.decoy(name) {
+            let _ = decoy.is_of(password, scratch);
+        }
+        false
+    }
+
+    /// Hashed in place of a name that nobody has, so that it cannot be told by the time that it takes. Each such name
+    /// keeps its own: where hashes of several costs stand in a file, it is as slow or as fast as one of them, always.
+    fn decoy(&self, name: &str) -> Option<&Secret> {
+        let at = self.by_name.hasher().hash_one(name) as usize;
+        self.secrets.get(at.checked_rem(self.secrets.len())?)
     }
 }
 
@@ -100,6 +106,21 @@ mod tests {
         assert_eq!(users.len(), 2);
         assert!(verify("bob", "swordfish") && verify("anna maria", "swordfish"));
         assert!(!verify("bob", "Swordfish") && !verify("carol", "swordfish") && !verify("", "swordfish"));
+    }
+
+    /// Or the time of a refusal would tell the names of those whose hash costs less than the first one's.
+    #[test]
+    fn names_that_nobody_has_cost_what_users_cost_and_always_the_same() {
+        let other = HASH.replace("Y4WPO0", "Z4WPO0");
+        let users = Users::parse(&format!("bob:{HASH}\neve:{other}\n")).unwrap();
+        let mut chosen = std::collections::BTreeMap::new();
+        for name in (0..100).map(|number| format!("nobody-{number}")) {
+            let text = users.decoy(&name).unwrap().text();
+            assert_eq!(users.decoy(&name).unwrap().text(), text);
+            *chosen.entry(text).or_insert(0) += 1;
+        }
+        assert!(chosen.len() == 2 && chosen.values().all(|count| *count > 10), "{chosen:?}");
+        assert!(Users::default().decoy("bob").is_none());
     }
 
     #[test]

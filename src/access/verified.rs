@@ -29,9 +29,11 @@ impl Tagger {
         Tagger(key)
     }
 
-    pub(super) fn tag(&self, user: &str, password: &[u8]) -> Tag {
+    /// `users` is the file that knows the user: a name may stand in several.
+    pub(super) fn tag(&self, users: u16, user: &str, password: &[u8]) -> Tag {
         // Any key length is taken, so the error does not happen; a tag without its key would be worse than none.
         let mut mac = <Hmac<Sha256> as Mac>::new_from_slice(&self.0).expect("HMAC takes keys of any length");
+        mac.update(&users.to_be_bytes());
         mac.update(&(user.len() as u64).to_be_bytes());
         mac.update(user.as_bytes());
         mac.update(password);
@@ -80,13 +82,14 @@ mod tests {
         let tagger = Tagger::new([1; 32]);
         let start = Instant::now();
         let mut verified = Verified::default();
-        verified.insert(tagger.tag("ann", b"bc"), "ann".into(), start);
-        let get = |user, password: &str, at| verified.get(&tagger.tag(user, password.as_bytes()), at);
+        verified.insert(tagger.tag(0, "ann", b"bc"), "ann".into(), start);
+        let get = |user, password: &str, at| verified.get(&tagger.tag(0, user, password.as_bytes()), at);
         assert_eq!(get("ann", "bc", start).as_deref(), Some("ann"));
         assert_eq!(get("annb", "c", start), None, "name and password are kept apart");
         assert_eq!(get("ann", "bd", start), None);
         assert_eq!(get("ann", "bc", start + VERIFIED_TTL), None);
-        assert_ne!(Tagger::new([2; 32]).tag("ann", b"bc"), tagger.tag("ann", b"bc"));
+        assert_eq!(verified.get(&tagger.tag(1, "ann", b"bc"), start), None, "another file's user");
+        assert_ne!(Tagger::new([2; 32]).tag(0, "ann", b"bc"), tagger.tag(0, "ann", b"bc"));
     }
 
     #[test]

@@ -1,11 +1,10 @@
 //! Flags about users and rules.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use crate::access::{Anonymous, ClientIds, Denial, Overlap, Settings};
+use crate::access::{ClientIds, Denial, Overlap, Settings};
 
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Users and rules")]
@@ -16,7 +15,7 @@ pub(super) struct AccessFlags {
     /// user has to give that user's password (else 0x86; 4 in 3.x), also where anonymous clients are let in. Read again
     /// at SIGHUP, together with the rules: all of it or, if anything is wrong, none.
     #[arg(long, value_name = "FILE")]
-    password_file: Option<PathBuf>,
+    pub password_file: Option<PathBuf>,
 
     /// Rules about who may publish and subscribe to what, in the format of mosquitto's ACL files
     ///
@@ -24,11 +23,11 @@ pub(super) struct AccessFlags {
     /// or `client ID` above them; `pattern` lines are for everybody, with %u and %c for the client's own names. Read
     /// again at SIGHUP; clients stay, and what they may have is checked anew.
     #[arg(long, value_name = "FILE")]
-    acl_file: Option<PathBuf>,
+    pub acl_file: Option<PathBuf>,
 
     /// Client Identifiers that a user may have; others get 0x85 (2 in 3.x)
     #[arg(long, value_enum, value_name = "WHICH", default_value_t = ClientIdsFlag::Any)]
-    client_ids: ClientIdsFlag,
+    pub client_ids: ClientIdsFlag,
 
     /// Refuse a SUBSCRIBE that matches anything which the client may not have
     ///
@@ -42,7 +41,7 @@ pub(super) struct AccessFlags {
 }
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq, ValueEnum)]
-enum ClientIdsFlag {
+pub(super) enum ClientIdsFlag {
     Any,
     /// Exactly the user name
     UserName,
@@ -50,43 +49,29 @@ enum ClientIdsFlag {
     BeginWithUserName,
 }
 
-impl AccessFlags {
-    pub fn has_users(&self) -> bool {
-        self.password_file.is_some()
-    }
-}
-
-/// The flags together with the addresses that anonymous clients may or may not use.
-///
-/// `listeners` are addresses, each with whether a certificate is required there.
-pub(super) fn settings(
-    flags: &AccessFlags,
-    listeners: impl Iterator<Item = (SocketAddr, bool)>,
-    allow_anonymous: bool,
-) -> Settings {
-    let AccessFlags { password_file, acl_file, client_ids, strict_subscribe, suback_unspecified } = flags;
-    let anonymous = |(address, certified): (SocketAddr, bool)| {
-        let admitted = allow_anonymous || certified || address.ip().is_loopback() && password_file.is_none();
-        if admitted { Anonymous::Admitted } else { Anonymous::Refused }
-    };
-    Settings {
-        password_file: password_file.clone(),
-        acl_file: acl_file.clone(),
-        anonymous: listeners.map(anonymous).collect(),
-        client_ids: match client_ids {
+impl From<ClientIdsFlag> for ClientIds {
+    fn from(flag: ClientIdsFlag) -> ClientIds {
+        match flag {
             ClientIdsFlag::Any => ClientIds::Any,
             ClientIdsFlag::UserName => ClientIds::UserName,
             ClientIdsFlag::BeginWithUserName => ClientIds::BeginWithUserName,
-        },
-        overlap: if *strict_subscribe { Overlap::Refuse } else { Overlap::Filter },
-        denial: if *suback_unspecified { Denial::Unspecified } else { Denial::NotAuthorized },
+        }
+    }
+}
+
+/// What holds at all listeners; their files and doors are still to come.
+pub(super) fn settings(flags: &AccessFlags) -> Settings {
+    Settings {
+        overlap: if flags.strict_subscribe { Overlap::Refuse } else { Overlap::Filter },
+        denial: if flags.suback_unspecified { Denial::Unspecified } else { Denial::NotAuthorized },
+        ..Settings::default()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::tests::{parse, refused};
-    use super::*;
+    use crate::access::Anonymous;
 
     #[test]
     fn anonymous_clients_come_in_at_loopback_unless_there_are_users() {
@@ -101,7 +86,8 @@ mod tests {
                 [Admitted, Admitted],
             ),
         ] {
-            assert_eq!(*parse(line).access.anonymous, expected, "{line}");
+            let doors = parse(line).access.doors;
+            assert_eq!(doors.iter().map(|door| door.anonymous).collect::<Vec<_>>(), expected, "{line}");
         }
         assert!(refused("--listen 0.0.0.0:1 --acl-file r").contains("--password-file"));
         let hint = parse("--password-file u").network_hint;

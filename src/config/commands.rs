@@ -4,15 +4,22 @@ use std::path::PathBuf;
 
 use clap::{CommandFactory, Parser};
 
-use super::{Config, ConfigError, FileError, Flags, file};
+use super::file::Listener;
+use super::listener::{self, REPLACING};
+use super::{Config, ConfigError, FileError, Flags, access_text, file, listener_text};
 use crate::access::passwd::{self, Change, Source};
 use crate::io::machine::Machine;
+use crate::log;
+use crate::transport::Acceptor;
+use crate::transport::tls::{LoadError, TlsAcceptor};
 
 /// A command line and the file that it names.
 pub(super) struct Sources {
-    given: clap::ArgMatches,
-    path: Option<PathBuf>,
+    pub given: clap::ArgMatches,
+    pub path: Option<PathBuf>,
     settings: Vec<file::Setting>,
+    /// Those of the file, unless the command line replaces them.
+    pub listeners: Vec<Listener>,
     /// The command line with those settings of the file that it does not replace.
     pub arguments: Vec<String>,
 }
@@ -22,12 +29,16 @@ impl Sources {
         let command = Flags::command();
         let given = command.clone().try_get_matches_from(args).map_err(ConfigError::Clap)?;
         let path = given.get_one::<PathBuf>("config").cloned();
-        let settings = path.as_deref().map(|path| file::read(path, &command)).transpose();
-        let settings = settings.map_err(ConfigError::File)?.unwrap_or_default();
+        let contents = path.as_deref().map(|path| file::read(path, &command)).transpose();
+        let file::Contents { settings, mut listeners } =
+            contents.map_err(ConfigError::File)?.unwrap_or_default();
+        if REPLACING.iter().any(|flag| file::is_given(flag, &given, &command)) {
+            listeners.clear();
+        }
         let mut arguments: Vec<String> = args.iter().take(1).cloned().collect();
         arguments.extend(file::not_given(&settings, &given, &command));
         arguments.extend(args.iter().skip(1).cloned());
-        Ok(Sources { given, path, settings, arguments })
+        Ok(Sources { given, path, settings, listeners, arguments })
     }
 }
 
@@ -40,7 +51,14 @@ pub fn effective(args: &[String]) -> Result<String, ConfigError> {
     let sources = Sources::read(&without_word(args))?;
     let command = Flags::command();
     let all = command.clone().try_get_matches_from(&sources.arguments).map_err(ConfigError::Clap)?;
-    Ok(file::effective(&command, &all, &sources.given, &sources.settings, sources.path.as_deref()))
+    let flat = file::Effective {
+        command: &command,
+        all: &all,
+        given: &sources.given,
+        settings: &sources.settings,
+        path: sources.path.as_deref(),
+    };
+    Ok(flat.text(!sources.listeners.is_empty()) + &listener::effective(&sources, &flat)?)
 }
 
 #[derive(Parser, Debug)]
@@ -50,7 +68,7 @@ struct CheckFlags {
     file: PathBuf,
 }
 
-/// `ringmq check FILE`: reads a file, and those that it names, as a start would. Returns what to tell the person.
+/// `ringmq check FILE`: reads a file, and those that it names, as a start would. Returns what it means.
 ///
 /// # Errors
 /// The first thing that a start would refuse.
@@ -58,14 +76,31 @@ pub fn check(args: &[String], machine: &Machine, affinity: &[u16]) -> Result<Str
     let CheckFlags { file } = CheckFlags::try_parse_from(without_word(args)).map_err(ConfigError::Clap)?;
     let path = file.to_string_lossy().into_owned();
     let config = Config::parse(&["ringmq".to_owned(), format!("--config={path}")], machine, affinity)?;
-    let (policy, users) = config
+    let (_, users) = config
         .access
         .load()
         .map_err(|error| ConfigError::File(FileError { path: error.path, at: None, what: error.what }))?;
-    let settings = file::read(&file, &Flags::command()).map_err(ConfigError::File)?.len();
-    let users = users.map_or("no file of users".to_owned(), |users| format!("{} users", users.len()));
-    let rules = if policy.rules.is_some() { "rules" } else { "no rules" };
-    Ok(format!("{path}: {settings} settings, {users}, {rules}: all well"))
+    let unusable =
+        |error: LoadError| ConfigError::File(FileError { path: error.path, at: None, what: error.why });
+    let contents = file::read(&file, &Flags::command()).map_err(ConfigError::File)?;
+    let mut lines = Vec::new();
+    for listener in &config.listeners {
+        let mut line = format!("listens on {}", listener.address);
+        let more = listener_text(&config, listener);
+        if !more.is_empty() {
+            line.push_str(&format!(": {more}"));
+        }
+        if let Some(tls) = &listener.tls {
+            let acceptor = TlsAcceptor::new(tls.clone()).map_err(unusable)?;
+            line.push_str(&format!("; certificate until {}", log::day(acceptor.expiry().certificate_at_s)));
+        }
+        lines.push(line);
+    }
+    lines.extend(access_text(&config, &users.iter().map(|users| users.len()).collect::<Vec<_>>()));
+    let settings = contents.settings.len();
+    let listeners = config.listeners.len();
+    lines.push(format!("{path}: {settings} settings, {listeners} listeners: all well"));
+    Ok(lines.join("\n"))
 }
 
 /// The command line without the word behind the program's name.

@@ -1,29 +1,68 @@
-//! `ringmq.toml`: a key for each flag, named as the flag is, with the same values and the same meaning.
+//! `ringmq.toml`: a key for each flag, named as the flag is, with the same values and the same meaning; and a table
+//! `[[listener]]` for each listener, whose keys are those of [`super::listener`].
 //!
 //! So there is one list of settings, with one help text each. A flag on the command line replaces what the file says;
 //! nothing else does. Paths in the file are relative to the file. Every value is checked where it stands, so that an
 //! error has a line and a column.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use clap::error::ErrorKind;
 use clap::parser::ValueSource;
-use clap::{Arg, ArgAction, ArgMatches, ValueHint};
+use clap::{Arg, ArgAction, ArgMatches, CommandFactory, ValueHint};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::listener::ListenerKeys;
+
 /// The flags that make no sense in a file.
 const ONLY_FLAGS: [&str; 3] = ["config", "help", "version"];
+
+/// A line and a column, from 1.
+pub(super) type Place = (usize, usize);
+
+/// What a file says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Contents {
+    /// Of the whole broker, in the order of the file.
+    pub settings: Vec<Setting>,
+    pub listeners: Vec<Listener>,
+}
+
+/// A `[[listener]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Listener {
+    pub at: Place,
+    pub settings: Vec<Setting>,
+}
+
+impl Listener {
+    /// Where a key stands, or the table if it has no such key.
+    pub fn place_of(&self, key: &str) -> Place {
+        self.settings.iter().find(|setting| setting.key == key).map_or(self.at, |setting| setting.at)
+    }
+}
 
 /// One setting of a file, as flags say it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Setting {
     pub key: String,
-    /// From 1.
-    pub line: usize,
+    pub at: Place,
     /// What stands for it on a command line; nothing for a switch that is off.
     pub arguments: Vec<String>,
+}
+
+impl Setting {
+    /// Its value, if it has exactly one.
+    pub fn value(&self) -> Option<&str> {
+        match &self.arguments[..] {
+            [argument] => argument.split_once('=').map(|(_, value)| value),
+            _ => None,
+        }
+    }
 }
 
 /// What is wrong with a file, and where.
@@ -51,7 +90,7 @@ impl std::error::Error for FileError {}
 ///
 /// # Errors
 /// The first thing that is wrong: no TOML, a key that is none, or a value that its flag does not take.
-pub(super) fn read(path: &Path, command: &clap::Command) -> Result<Vec<Setting>, FileError> {
+pub(super) fn read(path: &Path, command: &clap::Command) -> Result<Contents, FileError> {
     let text = std::fs::read_to_string(path).map_err(|error| FileError {
         path: path.to_owned(),
         at: None,
@@ -70,33 +109,106 @@ type Wrong = (Range<usize>, String);
 /// What a flag is given, `None` for the bare flag, and where it stands.
 type Placed = (Option<String>, Range<usize>);
 
-fn parse(text: &str, command: &clap::Command, directory: &Path) -> Result<Vec<Setting>, Wrong> {
+/// The key that begins a list of tables.
+const LISTENER: &str = "listener";
+
+fn parse(text: &str, command: &clap::Command, directory: &Path) -> Result<Contents, Wrong> {
     let table = DeTable::parse(text)
         .map_err(|error| (error.span().unwrap_or_default(), error.message().to_owned()))?
         .into_inner();
-    let mut entries: Vec<(&Spanned<_>, &Spanned<DeValue<'_>>)> = table.iter().collect();
-    entries.sort_by_key(|(key, _)| key.span().start);
-    let mut settings = Vec::new();
-    for (key, value) in entries {
-        let (name, span): (&str, _) = (key.get_ref(), key.span());
-        let Some(arg) = settable(command).find(|arg| arg.get_long() == Some(name)) else {
-            return Err((span, unknown(name, command)));
+    let reader = Reader { text, directory };
+    let mut contents = Contents::default();
+    let (lists, flat): (Vec<_>, Vec<_>) = table.iter().partition(|(key, _)| *key.get_ref() == LISTENER);
+    contents.settings = reader.settings(flat, command, &|name| unknown(name, command, &[LISTENER]))?;
+    for (key, value) in lists {
+        let items = match value.get_ref() {
+            DeValue::Array(items) => items,
+            _ => {
+                return Err((key.span(), "listeners are a list: [[listener]], with two brackets".to_owned()));
+            }
         };
-        let mut arguments = Vec::new();
-        for (value, span) in values(arg, value)? {
-            let before = arguments.len();
-            match value {
-                None => arguments.push(format!("--{name}")),
-                Some(text) => arguments.push(format!("--{name}={}", located(arg, &text, directory))),
-            }
-            let alone = std::iter::once("ringmq").chain(arguments[before..].iter().map(String::as_str));
-            if let Err(error) = command.clone().try_get_matches_from(alone) {
-                return Err((span, first_line(&error.to_string())));
-            }
+        let own = ListenerKeys::command();
+        for item in items {
+            let DeValue::Table(table) = item.get_ref() else {
+                return Err((
+                    item.span(),
+                    "a listener is a table: [[listener]], and its keys below".to_owned(),
+                ));
+            };
+            let no_key = |name: &str| match settable(command).any(|arg| arg.get_long() == Some(name)) {
+                true => format!("{name:?} is of the whole broker: it stands above the first [[listener]]"),
+                false => unknown(name, &own, &[]),
+            };
+            let settings = reader.settings(table.iter().collect(), &own, &no_key)?;
+            contents.listeners.push(Listener { at: place(text, item.span().start), settings });
         }
-        settings.push(Setting { key: name.to_owned(), line: place(text, span.start).0, arguments });
     }
-    Ok(settings)
+    if let (false, Some((span, what))) = (contents.listeners.is_empty(), second_way(&table)) {
+        return Err((span, what));
+    }
+    Ok(contents)
+}
+
+/// A setting that says with flags' names what a `[[listener]]` says too.
+fn second_way(table: &DeTable<'_>) -> Option<Wrong> {
+    table.iter().find_map(|(key, _)| match key.get_ref().as_ref() {
+        name @ ("listen" | "tls-listen") => Some((
+            key.span(),
+            format!("{name} beside [[listener]]: make it the address of another [[listener]]"),
+        )),
+        name if name.starts_with("tls-") => Some((
+            key.span(),
+            format!("{name} goes with tls-listen: a [[listener]] has cert, key and client-ca"),
+        )),
+        _ => None,
+    })
+}
+
+/// What it takes to read the keys of one table.
+struct Reader<'a> {
+    text: &'a str,
+    directory: &'a Path,
+}
+
+/// A key and its value, each with its place.
+type Entry<'t, 'a> = (&'t Spanned<Cow<'a, str>>, &'t Spanned<DeValue<'a>>);
+
+impl Reader<'_> {
+    /// Each value is checked by its flag where it stands. `no_key` says what is wrong with a key that is none.
+    fn settings(
+        &self,
+        mut entries: Vec<Entry<'_, '_>>,
+        command: &clap::Command,
+        no_key: &dyn Fn(&str) -> String,
+    ) -> Result<Vec<Setting>, Wrong> {
+        entries.sort_by_key(|(key, _)| key.span().start);
+        let mut settings = Vec::new();
+        for (key, value) in entries {
+            let (name, span): (&str, _) = (key.get_ref(), key.span());
+            let Some(arg) = settable(command).find(|arg| arg.get_long() == Some(name)) else {
+                return Err((span, no_key(name)));
+            };
+            let mut arguments = Vec::new();
+            for (value, span) in values(arg, value)? {
+                let argument = match value {
+                    None => format!("--{name}"),
+                    Some(text) => format!("--{name}={}", located(arg, &text, self.directory)),
+                };
+                let program = (!command.is_no_binary_name_set()).then_some("ringmq");
+                let alone = program.into_iter().chain([argument.as_str()]);
+                match command.clone().try_get_matches_from(alone) {
+                    // What it needs beside it is asked once everything is together.
+                    Err(error) if error.kind() != ErrorKind::MissingRequiredArgument => {
+                        return Err((span, first_line(&error.to_string())));
+                    }
+                    Ok(_) | Err(_) => {}
+                }
+                arguments.push(argument);
+            }
+            settings.push(Setting { key: name.to_owned(), at: place(self.text, span.start), arguments });
+        }
+        Ok(settings)
+    }
 }
 
 /// Flags that may stand in a file.
@@ -110,11 +222,20 @@ fn values(arg: &Arg, value: &Spanned<DeValue<'_>>) -> Result<Vec<Placed>, Wrong>
     match (value.get_ref(), arg.get_action()) {
         (DeValue::Boolean(on), ArgAction::SetTrue) => Ok(on.then_some((None, span)).into_iter().collect()),
         (_, ArgAction::SetTrue) => Err((span, "true or false is expected".to_owned())),
+        (value, ArgAction::Set) if is_switch(arg) => match value {
+            DeValue::Boolean(on) => Ok(vec![(Some(on.to_string()), span)]),
+            _ => Err((span, "true or false is expected".to_owned())),
+        },
         (DeValue::Array(items), ArgAction::Append) => {
             items.iter().map(|item| Ok((Some(scalar(item)?), item.span()))).collect()
         }
         _ => Ok(vec![(Some(scalar(value)?), span)]),
     }
+}
+
+/// Whether it takes `true` and `false`.
+fn is_switch(arg: &Arg) -> bool {
+    arg.get_possible_values().iter().any(|value| value.get_name() == "true")
 }
 
 fn scalar(value: &Spanned<DeValue<'_>>) -> Result<String, Wrong> {
@@ -140,10 +261,10 @@ fn located(arg: &Arg, text: &str, directory: &Path) -> String {
     }
 }
 
-fn unknown(name: &str, command: &clap::Command) -> String {
-    let distances =
-        settable(command).filter_map(|arg| Some((distance(name, arg.get_long()?), arg.get_long()?)));
-    match distances.min() {
+/// What is wrong with a key that is none of `command`, nor one of `others`.
+fn unknown(name: &str, command: &clap::Command, others: &[&str]) -> String {
+    let known = settable(command).filter_map(Arg::get_long).chain(others.iter().copied());
+    match known.map(|known| (distance(name, known), known)).min() {
         Some((changes, near)) if changes <= near.len() / 2 => {
             format!("there is no setting {name:?}; is {near:?} meant?")
         }
@@ -174,7 +295,7 @@ fn place(text: &str, byte: usize) -> (usize, usize) {
 }
 
 /// What clap says, without its `error:` and its advice about command lines.
-fn first_line(error: &str) -> String {
+pub(super) fn first_line(error: &str) -> String {
     let line = error.lines().next().unwrap_or_default();
     line.strip_prefix("error: ").unwrap_or(line).to_owned()
 }
@@ -185,50 +306,83 @@ pub(super) fn not_given(settings: &[Setting], given: &ArgMatches, command: &clap
     kept.flat_map(|setting| setting.arguments.iter().cloned()).collect()
 }
 
-fn is_given(key: &str, given: &ArgMatches, command: &clap::Command) -> bool {
+pub(super) fn is_given(key: &str, given: &ArgMatches, command: &clap::Command) -> bool {
     settable(command)
         .find(|arg| arg.get_long() == Some(key))
         .is_some_and(|arg| given.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine))
 }
 
-/// All settings as a file would have them, each with where it comes from. `all` has both, `given` the command line.
-pub(super) fn effective(
-    command: &clap::Command,
-    all: &ArgMatches,
-    given: &ArgMatches,
-    settings: &[Setting],
-    path: Option<&Path>,
-) -> String {
-    let mut text = String::new();
-    for arg in settable(command) {
-        let (Some(name), id) = (arg.get_long(), arg.get_id().as_str()) else { continue };
-        let source = match settings.iter().find(|setting| setting.key == name) {
-            _ if is_given(name, given, command) => "command line".to_owned(),
-            Some(setting) => match path {
-                Some(path) => format!("{}:{}", path.display(), setting.line),
-                None => format!("line {}", setting.line),
-            },
-            None => "default".to_owned(),
-        };
-        let raw = || all.get_raw(id).into_iter().flatten().map(|value| value.to_string_lossy());
-        let value = match arg.get_action() {
-            ArgAction::SetTrue => Some(all.get_flag(id).to_string()),
-            ArgAction::Append => {
-                Some(format!("[{}]", raw().map(|value| quoted(&value)).collect::<Vec<_>>().join(", ")))
-            }
-            _ => raw().next().map(|value| quoted(&value)),
-        };
-        match value {
-            Some(value) => text.push_str(&format!("{name} = {value}  # {source}\n")),
-            None => text.push_str(&format!("# {name} is not set\n")),
-        }
-    }
-    text
+/// Settings of the whole broker, each with its value and where that comes from.
+pub(super) struct Effective<'a> {
+    pub command: &'a clap::Command,
+    /// The file and the command line.
+    pub all: &'a ArgMatches,
+    /// The command line.
+    pub given: &'a ArgMatches,
+    pub settings: &'a [Setting],
+    pub path: Option<&'a Path>,
 }
 
-/// A value as TOML has it: numbers bare, texts in quotes.
-fn quoted(value: &str) -> String {
-    if value.parse::<u64>().is_ok() { value.to_owned() } else { format!("{value:?}") }
+impl Effective<'_> {
+    /// A value as TOML has it, and its source; `None` if it is not set.
+    pub fn of(&self, name: &str) -> Option<(String, String)> {
+        let arg = settable(self.command).find(|arg| arg.get_long() == Some(name))?;
+        let raw = self.all.get_raw(arg.get_id().as_str());
+        let raw: Vec<_> = raw.into_iter().flatten().map(|value| value.to_string_lossy()).collect();
+        let value = match arg.get_action() {
+            ArgAction::SetTrue => self.all.get_flag(arg.get_id().as_str()).to_string(),
+            ArgAction::Append if raw.is_empty() => return None,
+            ArgAction::Append => {
+                format!("[{}]", raw.iter().map(|value| quoted(value)).collect::<Vec<_>>().join(", "))
+            }
+            _ => quoted(raw.first()?),
+        };
+        let source = match self.settings.iter().find(|setting| setting.key == name) {
+            _ if is_given(name, self.given, self.command) => "command line".to_owned(),
+            Some(setting) => self.place(setting.at),
+            None => "default".to_owned(),
+        };
+        Some((value, source))
+    }
+
+    /// The path that a setting has.
+    pub fn path(&self, name: &str) -> Option<PathBuf> {
+        let arg = settable(self.command).find(|arg| arg.get_long() == Some(name))?;
+        self.all.get_one::<PathBuf>(arg.get_id().as_str()).cloned()
+    }
+
+    /// A place in the file.
+    pub fn place(&self, (line, _): Place) -> String {
+        match self.path {
+            Some(path) => format!("{}:{line}", path.display()),
+            None => format!("line {line}"),
+        }
+    }
+
+    /// All settings as a file would have them, but those about listeners if `without_listeners`.
+    pub fn text(&self, without_listeners: bool) -> String {
+        let mut text = String::new();
+        let is_about_listeners = |name: &str| name == "listen" || name.starts_with("tls-");
+        for name in settable(self.command).filter_map(Arg::get_long) {
+            if without_listeners && is_about_listeners(name) {
+                continue;
+            }
+            match self.of(name) {
+                Some((value, source)) => text.push_str(&format!("{name} = {value}  # {source}\n")),
+                None if name == "listen" && self.of("tls-listen").is_none() => {
+                    text.push_str("listen = [\"127.0.0.1:1883\"]  # default\n");
+                }
+                None => text.push_str(&format!("# {name} is not set\n")),
+            }
+        }
+        text
+    }
+}
+
+/// A value as TOML has it: numbers, true and false bare, texts in quotes.
+pub(super) fn quoted(value: &str) -> String {
+    let is_bare = value.parse::<u64>().is_ok() || value == "true" || value == "false";
+    if is_bare { value.to_owned() } else { format!("{value:?}") }
 }
 
 #[cfg(test)]
@@ -236,12 +390,12 @@ mod tests {
     use super::*;
 
     fn command() -> clap::Command {
-        <super::super::Flags as clap::CommandFactory>::command()
+        <super::super::flags::Flags as CommandFactory>::command()
     }
 
     fn parsed(text: &str) -> Result<Vec<String>, (usize, usize, String)> {
         parse(text, &command(), Path::new("/etc/ringmq"))
-            .map(|settings| settings.into_iter().flat_map(|setting| setting.arguments).collect())
+            .map(|contents| contents.settings.into_iter().flat_map(|setting| setting.arguments).collect())
             .map_err(|(span, what)| {
                 let (line, column) = place(text, span.start);
                 (line, column, what)
@@ -299,12 +453,16 @@ mod tests {
         }
     }
 
+    fn shown(command: &clap::Command, all: &ArgMatches) -> String {
+        Effective { command, all, given: all, settings: &[], path: None }.text(false)
+    }
+
     #[test]
     fn what_is_printed_can_be_read_again() {
         let command = command();
         let all =
             command.clone().try_get_matches_from(["ringmq", "--shards=3", "--listen=127.0.0.1:7"]).unwrap();
-        let text = effective(&command, &all, &all, &[], None);
+        let text = shown(&command, &all);
         assert!(
             text.contains("shards = 3  # command line\n") && text.contains("sys-interval = 10  # default\n"),
             "{text}"
@@ -316,7 +474,7 @@ mod tests {
             .try_get_matches_from(std::iter::once("ringmq".to_owned()).chain(arguments))
             .unwrap();
         let values = |matches| {
-            effective(&command, matches, matches, &[], None)
+            shown(&command, matches)
                 .lines()
                 .map(|line| line.split("  #").next().unwrap().to_owned())
                 .collect::<Vec<_>>()

@@ -1,6 +1,6 @@
 //! Which shards there are, and on which CPUs.
 
-use super::CoreFlags;
+use super::flags::CoreFlags;
 use crate::io::machine::{Machine, parse_cpus};
 use crate::memory::ShardSet;
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{TlsConfig, parse_address};
+use super::flags::parse_address;
 use crate::transport::tls::{CertificateUser, ClientCertificates, Settings};
 
 #[derive(Args, Debug)]
@@ -37,7 +37,7 @@ pub(super) struct TlsFlags {
 }
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq, ValueEnum)]
-enum ClientCertFlag {
+pub(super) enum ClientCertFlag {
     /// They are not asked
     None,
     /// One that is shown must be good
@@ -47,39 +47,58 @@ enum ClientCertFlag {
 }
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq, ValueEnum)]
-enum ClientUserFlag {
+pub(super) enum ClientUserFlag {
     /// The Common Name, if there is exactly one
     CommonName,
     /// The whole subject, such as CN=sensor-1,O=Acme
     Subject,
 }
 
-/// The flags, checked against each other; `None` if there is no TLS.
-pub(super) fn tls(flags: &TlsFlags) -> Result<Option<TlsConfig>, String> {
+impl From<ClientUserFlag> for CertificateUser {
+    fn from(flag: ClientUserFlag) -> CertificateUser {
+        match flag {
+            ClientUserFlag::CommonName => CertificateUser::CommonName,
+            ClientUserFlag::Subject => CertificateUser::Subject,
+        }
+    }
+}
+
+/// What does not go together.
+pub(super) enum Mismatch {
+    /// Certificates of clients are not asked for, and there is somebody who signs them.
+    OfNoUse,
+    /// They are asked for, and nobody signs them.
+    CaMissing,
+}
+
+/// Whether clients show certificates: they have to where somebody signs them, unless it is said otherwise.
+pub(super) fn clients(
+    whether: Option<ClientCertFlag>,
+    ca: Option<PathBuf>,
+) -> Result<ClientCertificates, Mismatch> {
+    let default = if ca.is_some() { ClientCertFlag::Required } else { ClientCertFlag::None };
+    match (whether.unwrap_or(default), ca) {
+        (ClientCertFlag::None, None) => Ok(ClientCertificates::None),
+        (ClientCertFlag::Optional, Some(ca)) => Ok(ClientCertificates::Optional { ca }),
+        (ClientCertFlag::Required, Some(ca)) => Ok(ClientCertificates::Required { ca }),
+        (ClientCertFlag::None, Some(_)) => Err(Mismatch::OfNoUse),
+        (ClientCertFlag::Optional | ClientCertFlag::Required, None) => Err(Mismatch::CaMissing),
+    }
+}
+
+/// The flags, checked against each other: addresses and what is behind them; `None` if there is no TLS.
+pub(super) fn tls(flags: &TlsFlags) -> Result<Option<(&[SocketAddr], Settings)>, String> {
     let (Some(certificate), Some(key)) = (&flags.tls_cert, &flags.tls_key) else { return Ok(None) };
-    let whether = flags.tls_client_cert.unwrap_or(match flags.tls_client_ca {
-        Some(_) => ClientCertFlag::Required,
-        None => ClientCertFlag::None,
-    });
-    let clients = match (whether, flags.tls_client_ca.clone()) {
-        (ClientCertFlag::None, None) => ClientCertificates::None,
-        (ClientCertFlag::Optional, Some(ca)) => ClientCertificates::Optional { ca },
-        (ClientCertFlag::Required, Some(ca)) => ClientCertificates::Required { ca },
-        (ClientCertFlag::None, Some(_)) => {
-            return Err("--tls-client-ca is of no use with --tls-client-cert none".to_owned());
-        }
-        (ClientCertFlag::Optional | ClientCertFlag::Required, None) => {
-            return Err("--tls-client-cert needs the certificates that sign those of clients: \
-                        --tls-client-ca FILE"
-                .to_owned());
-        }
-    };
-    let user = match flags.tls_client_user {
-        ClientUserFlag::CommonName => CertificateUser::CommonName,
-        ClientUserFlag::Subject => CertificateUser::Subject,
-    };
+    let clients =
+        clients(flags.tls_client_cert, flags.tls_client_ca.clone()).map_err(|mismatch| match mismatch {
+            Mismatch::OfNoUse => "--tls-client-ca is of no use with --tls-client-cert none".to_owned(),
+            Mismatch::CaMissing => "--tls-client-cert needs the certificates that sign those of clients: \
+                                    --tls-client-ca FILE"
+                .to_owned(),
+        })?;
+    let user = flags.tls_client_user.into();
     let settings = Settings { certificate: certificate.clone(), key: key.clone(), clients, user };
-    Ok(Some(TlsConfig { listen: flags.tls_listen.clone(), settings }))
+    Ok(Some((&flags.tls_listen, settings)))
 }
 
 #[cfg(test)]
@@ -91,7 +110,7 @@ mod tests {
     fn tls_replaces_the_default_address_and_a_certificate_stands_for_a_user() {
         let line = "--tls-listen 0.0.0.0:8883 --tls-cert c --tls-key k";
         assert!(refused(line).contains("0.0.0.0:8883"), "anybody could connect");
-        assert!(parse(&format!("{line} --allow-anonymous")).tls.is_some());
+        assert!(parse(&format!("{line} --allow-anonymous")).listeners[0].tls.is_some());
         let config = parse(&format!("{line} --tls-client-ca a --tls-client-user subject"));
         let settings = Settings {
             certificate: "c".into(),
@@ -99,15 +118,16 @@ mod tests {
             clients: ClientCertificates::Required { ca: "a".into() },
             user: CertificateUser::Subject,
         };
-        let listen = vec!["0.0.0.0:8883".parse().unwrap()];
-        assert_eq!((config.listen, config.tls), (vec![], Some(TlsConfig { listen, settings })));
+        let [listener] = &config.listeners[..] else { panic!("{config:?}") };
+        assert_eq!((listener.address.to_string().as_str(), &listener.tls), ("0.0.0.0:8883", &Some(settings)));
         assert!(refused(&format!("{line} --tls-client-ca a --tls-client-cert optional")).contains("0.0.0.0"));
         let config = parse(
             "--listen 127.0.0.1:0 --tls-listen 127.0.0.1:0 --tls-cert c --tls-key k --tls-client-ca a \
              --tls-client-cert optional",
         );
-        assert_eq!(config.listen.len(), 1);
-        let clients = config.tls.unwrap().settings.clients;
-        assert_eq!(clients, ClientCertificates::Optional { ca: "a".into() });
+        let [plain, secure] = &config.listeners[..] else { panic!("{config:?}") };
+        assert_eq!(plain.tls, None);
+        let clients = &secure.tls.as_ref().unwrap().clients;
+        assert_eq!(*clients, ClientCertificates::Optional { ca: "a".into() });
     }
 }

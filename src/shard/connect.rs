@@ -61,7 +61,8 @@ impl Core {
             self.end(key, End::Lost); // [MQTT-3.1.0-1]: nothing is sent
             return None;
         }
-        let frame = match wire::next_frame(bytes, self.limits.connect_packet_size_max, LengthForm::Any) {
+        let size_max = self.connect_packet_size_max(key);
+        let frame = match wire::next_frame(bytes, size_max, LengthForm::Any) {
             Ok(NextFrame::Frame(frame)) => frame,
             Ok(NextFrame::Incomplete { .. }) => return None,
             Err(_) => {
@@ -163,7 +164,7 @@ impl Core {
     /// A connection came home from another shard.
     pub(super) fn hand_off_arrived(&mut self, hand_off: HandOff) {
         let HandOff { socket, peer, listener, identity, secure, bytes, connected_at, from: _ } = hand_off;
-        let deadline = self.now + self.limits.connect_timeout_ms;
+        let deadline = self.now + self.limits_at(listener).connect_timeout_ms;
         let mut connection = Connection::new(socket, peer, listener, deadline);
         connection.identity = identity;
         connection.secure = secure;
@@ -181,7 +182,7 @@ impl Core {
     fn arrive(&mut self, key: Key, connected_at: Millis) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let bytes = std::mem::take(&mut connection.partial);
-        let session = self.with_connect(&bytes, |core, connect| core.session_of(connect.client_id));
+        let session = self.with_connect(key, &bytes, |core, connect| core.session_of(connect.client_id));
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.partial = bytes;
         let Some(session) = session else { return self.accept(key, connected_at) };
@@ -206,14 +207,21 @@ impl Core {
         self.begin_takeover(session);
     }
 
+    /// Bytes of a CONNECT that this connection may send.
+    fn connect_packet_size_max(&self, key: Key) -> u32 {
+        let listener = self.connections.get(key).map(|connection| connection.listener);
+        listener.map_or(0, |listener| self.limits_at(listener).connect_packet_size_max)
+    }
+
     /// Calls `f` with the CONNECT at the front of `bytes`, which was found whole and well formed before.
     pub(super) fn with_connect<R>(
         &mut self,
+        key: Key,
         bytes: &[u8],
         f: impl FnOnce(&mut Core, &Connect<'_>) -> Option<R>,
     ) -> Option<R> {
         let limits = self.decode_limits;
-        let size_max = self.limits.connect_packet_size_max;
+        let size_max = self.connect_packet_size_max(key);
         let Ok(NextFrame::Frame(frame)) = wire::next_frame(bytes, size_max, LengthForm::Any) else {
             return None;
         };
@@ -289,11 +297,12 @@ impl Core {
         let bytes = std::mem::take(&mut connection.partial);
         let charged = std::mem::take(&mut connection.charged_receive);
         self.budget.release(crate::memory::Class::Receive, charged);
-        let used = match wire::next_frame(&bytes, self.limits.connect_packet_size_max, LengthForm::Any) {
+        let size_max = self.connect_packet_size_max(key);
+        let used = match wire::next_frame(&bytes, size_max, LengthForm::Any) {
             Ok(NextFrame::Frame(frame)) => frame.len,
             Ok(NextFrame::Incomplete { .. }) | Err(_) => return self.end(key, End::Lost),
         };
-        self.with_connect(&bytes, |core, connect| {
+        self.with_connect(key, &bytes, |core, connect| {
             core.open_session(key, connect, connected_at);
             Some(())
         });
@@ -306,13 +315,16 @@ impl Core {
         let assigned = connect.client_id.is_empty().then(|| self.assign_client_id());
         let client_id = assigned.as_deref().unwrap_or(connect.client_id);
         let client_hash = topic::fingerprint(&self.keys, client_id);
-        let identity = self.connections.get_mut(key).and_then(|connection| connection.identity.take());
-        let user = identity.and_then(|identity| identity.user);
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let user = connection.identity.take().and_then(|identity| identity.user);
+        let listener = connection.listener;
+        let own = self.limits_at(listener);
         let (session, present) = self.find_or_begin(client_id, client_hash, connect.clean_start, user);
 
         // 0xFFFFFFFF is for ever, as far as the limit goes. // [U5-3.1.2-4]
-        let expiry_s = connect.session_expiry_s.min(self.limits.session_expiry_max_s);
+        let expiry_s = connect.session_expiry_s.min(own.session_expiry_max_s);
         let Some(slot) = self.sessions.get_mut(session) else { return };
+        slot.rights.enter(listener.0);
         slot.connection = Some(key);
         slot.connected_at = slot.connected_at.max(connected_at);
         slot.asked_expiry_s = connect.session_expiry_s;
@@ -326,7 +338,7 @@ impl Core {
 
         let limits = self.limits.clone();
         // [MQTT-3.1.2-21] [MQTT-3.2.2-21] [MQTT-3.2.2-22]
-        let keep_alive_s = match (connect.version, limits.keep_alive_max_s) {
+        let keep_alive_s = match (connect.version, own.keep_alive_max_s) {
             (Version::V5, max) if max > 0 && (connect.keep_alive_s == 0 || connect.keep_alive_s > max) => max,
             (Version::V31 | Version::V311 | Version::V5, _) => connect.keep_alive_s,
         };
@@ -358,7 +370,7 @@ impl Core {
             session_expiry_s: (expiry_s != connect.session_expiry_s).then_some(expiry_s), // [U5-3.2.2-1]
             // Whatever is lower than its default is announced. // [U5-3.2.2-2] [MQTT-3.1.2-29]
             receive_maximum: Some(limits.receive_maximum),
-            packet_size_max: Some(limits.packet_size_max),
+            packet_size_max: Some(own.packet_size_max),
             assigned_client_id: assigned.as_deref(), // [MQTT-3.2.2-16]
             topic_alias_max: Some(limits.topic_alias_max),
             server_keep_alive_s: (keep_alive_s != connect.keep_alive_s).then_some(keep_alive_s),

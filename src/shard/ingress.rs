@@ -134,6 +134,7 @@ impl Core {
         known: &mut Option<Known>,
         pressure: Pressure,
     ) -> (usize, Stop) {
+        let packet_size_max = self.packet_size_max(key);
         let mut used = 0;
         loop {
             let now = self.now;
@@ -148,15 +149,14 @@ impl Core {
                 self.handle_acks(key, acks);
                 continue;
             }
-            let frame =
-                match wire::next_frame(&input[used..], self.limits.packet_size_max, version.length_form()) {
-                    Ok(NextFrame::Frame(frame)) => frame,
-                    Ok(NextFrame::Incomplete { need }) => return (used, Stop::Incomplete { need }),
-                    Err(error) => {
-                        self.refuse(key, error);
-                        return (input.len(), Stop::Over);
-                    }
-                };
+            let frame = match wire::next_frame(&input[used..], packet_size_max, version.length_form()) {
+                Ok(NextFrame::Frame(frame)) => frame,
+                Ok(NextFrame::Incomplete { need }) => return (used, Stop::Incomplete { need }),
+                Err(error) => {
+                    self.refuse(key, error);
+                    return (input.len(), Stop::Over);
+                }
+            };
             live.last_packet_at = now;
             let handled = if frame.is_publish() {
                 let (session, client_hash) = (live.session, live.client_hash);
@@ -360,8 +360,10 @@ impl Core {
 
     /// [MQTT-3.14.4-3]
     fn handle_disconnect(&mut self, key: Key, disconnect: &Disconnect<'_>) -> Result<(), DecodeError> {
-        let session = self.connections.get(key).and_then(|connection| connection.session());
-        if let (Some(session), Some(expiry_s)) = (session, disconnect.session_expiry_s)
+        let connection = self.connections.get(key);
+        let at = connection.and_then(|connection| Some((connection.session()?, connection.listener)));
+        let at = at.map(|(session, listener)| (session, self.limits_at(listener).session_expiry_max_s));
+        if let (Some((session, expiry_max_s)), Some(expiry_s)) = (at, disconnect.session_expiry_s)
             && let Some(slot) = self.sessions.get_mut(session)
         {
             // [U5-3.14.2-4]: then the DISCONNECT counts as not received, and the will goes out.
@@ -370,7 +372,7 @@ impl Core {
                     "Session Expiry Interval on DISCONNECT after 0 on CONNECT",
                 ));
             }
-            slot.expiry_s = expiry_s.min(self.limits.session_expiry_max_s); // [U5-3.14.2-3]
+            slot.expiry_s = expiry_s.min(expiry_max_s); // [U5-3.14.2-3]
         }
         let end = if disconnect.reason == Reason::NORMAL_DISCONNECTION {
             End::Disconnected

@@ -32,7 +32,7 @@ impl Core {
         if connection.identity.is_some() {
             return Identified::Yes;
         }
-        let listener = connection.listener.0;
+        let door = self.access.door(connection.listener.0);
         let certified = connection.secure.as_ref().and_then(|secure| secure.peer().user).map(Arc::from);
         let refusal = match (connect.authentication_method, connect.user_name) {
             // No method is offered, so nothing but CONNACK follows such a CONNECT.
@@ -42,35 +42,41 @@ impl Core {
             (None, _) if certified.is_some() => {
                 return self.known(key, Identity { user: certified }, connect);
             }
-            (None, Some(user)) if self.access.has_users() => {
-                let login = Login {
-                    user,
-                    password: connect.password.unwrap_or_default(),
-                    peer: connection.peer().ip(),
-                    connection: key,
-                    patience_ms: connection.deadline.saturating_sub(now),
-                };
-                match self.access.verify(login) {
-                    Verdict::Verified(user) => {
-                        return self.known(key, Identity { user: Some(user) }, connect);
+            (None, user) => match (user, door.users) {
+                (Some(user), Some(users)) => {
+                    let login = Login {
+                        users,
+                        user,
+                        password: connect.password.unwrap_or_default(),
+                        peer: connection.peer().ip(),
+                        connection: key,
+                        patience_ms: connection.deadline.saturating_sub(now),
+                    };
+                    match self.access.verify(login) {
+                        Verdict::Verified(user) => {
+                            return self.known(key, Identity { user: Some(user) }, connect);
+                        }
+                        Verdict::Later => {
+                            connection.phase = Phase::Verifying { home, refusal: None };
+                            return Identified::Later;
+                        }
+                        Verdict::Busy => {
+                            (Reason::SERVER_UNAVAILABLE, "too many passwords wait to be verified")
+                        }
                     }
-                    Verdict::Later => {
-                        connection.phase = Phase::Verifying { home, refusal: None };
-                        return Identified::Later;
-                    }
-                    Verdict::Busy => (Reason::SERVER_UNAVAILABLE, "too many passwords wait to be verified"),
                 }
-            }
-            (None, Some(_) | None) => match self.access.anonymous(listener) {
-                Anonymous::Admitted => return self.known(key, Identity::default(), connect),
-                Anonymous::Refused => (Reason::NOT_AUTHORIZED, "anonymous clients are not let in here"),
+                (Some(_) | None, _) => match door.anonymous {
+                    Anonymous::Admitted => return self.known(key, Identity::default(), connect),
+                    Anonymous::Refused => (Reason::NOT_AUTHORIZED, "anonymous clients are not let in here"),
+                },
             },
         };
         self.refuse_client(key, connect, refusal)
     }
 
     fn known(&mut self, key: Key, identity: Identity, connect: &Connect<'_>) -> Identified {
-        let rule = self.access.policy().client_ids;
+        let Some(connection) = self.connections.get(key) else { return Identified::No };
+        let rule = self.access.door(connection.listener.0).client_ids;
         if identity.user.as_ref().is_some_and(|user| !rule.permits(user, connect.client_id)) {
             let why = "the Client Identifier does not go with the user name";
             return self.refuse_client(key, connect, (Reason::CLIENT_IDENTIFIER_NOT_VALID, why));
@@ -94,7 +100,7 @@ impl Core {
     pub(super) fn refuse_login(&mut self, key: Key, refusal: Refusal) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let bytes = std::mem::take(&mut connection.partial);
-        self.with_connect(&bytes, |core, connect| Some(core.refuse_client(key, connect, refusal)));
+        self.with_connect(key, &bytes, |core, connect| Some(core.refuse_client(key, connect, refusal)));
     }
 
     /// Once per turn: logins that were decided elsewhere.
@@ -119,7 +125,7 @@ impl Core {
                 let bytes = std::mem::take(&mut connection.partial);
                 let identity = Identity { user: Some(user) };
                 let known =
-                    self.with_connect(&bytes, |core, connect| Some(core.known(key, identity, connect)));
+                    self.with_connect(key, &bytes, |core, connect| Some(core.known(key, identity, connect)));
                 if let (Some(connection), Some(Identified::Yes)) = (self.connections.get_mut(key), known) {
                     connection.partial = bytes;
                     self.go_home(key, home);

@@ -12,6 +12,7 @@
 //! | `connection` | a network connection: phase, what is in flight, bytes both ways |
 //! | `tend` | brings a connection's operations in line with its phase; close and drain |
 //! | `reap` | completions |
+//! | `listeners` | what a listening socket's connections speak, and the limits that hold there |
 //! | `secure` | transports between socket and stream, and how many handshakes a turn may cost |
 //! | `connect` | CONNECT, hand-off to the home shard, takeover, CONNACK |
 //! | `login` | who a client is |
@@ -39,6 +40,7 @@ mod inbox;
 mod ingress;
 mod interest;
 mod journal;
+mod listeners;
 mod login;
 mod losses;
 mod parcel;
@@ -61,17 +63,17 @@ use std::sync::Arc;
 use crate::access::Access;
 use crate::clock::{Millis, NEVER};
 use crate::io::{Completion, Io, ListenerId};
-use crate::limits::Limits;
+use crate::limits::{Limits, ListenerLimits};
 use crate::memory::{Arena, Budget, Class, Key, Pool, ShardId, Table};
 use crate::mesh::{Bell, Links};
 use crate::metrics::Counters;
 use crate::session::Spares;
 use crate::timer::Timers;
 use crate::topic::{FilterKey, HashKeys, Retained, Router};
-use crate::transport::Acceptor;
 use crate::wire::DecodeLimits;
 
 use connection::Connection;
+pub use listeners::{ListenerKind, Listening};
 pub use parcel::Parcel;
 use slots::Slot;
 pub use stop::Stopping;
@@ -88,7 +90,7 @@ pub struct Setup {
     /// One for each shard; this one writes only its own.
     pub counters: Arc<[Counters]>,
     /// The listening sockets that `Io` knows, by [`ListenerId`].
-    pub listeners: Vec<ListenerKind>,
+    pub listeners: Vec<Listening>,
     /// How the shards stop together.
     pub stopping: Arc<Stopping>,
     /// Passwords and rules; by default everybody may do everything.
@@ -146,15 +148,6 @@ impl Default for Options {
             retained_visits: 2048,
         }
     }
-}
-
-/// What the connections of a listening socket speak.
-#[derive(Clone, Debug)]
-pub enum ListenerKind {
-    /// MQTT.
-    Plain,
-    /// MQTT through transports that this makes; it is shared by all shards.
-    Secure(Arc<dyn Acceptor>),
 }
 
 /// Whether there is more to do.
@@ -272,7 +265,9 @@ struct Core {
     /// Accepted connections that wait for room on the way home.
     hand_offs: VecDeque<Key>,
     listeners: Vec<Listener>,
-    listener_kinds: Vec<ListenerKind>,
+    listening: Vec<Listening>,
+    /// Likewise.
+    listener_limits: Box<[ListenerLimits]>,
     handshakes: secure::Handshakes,
     stop: stop::Stop,
     sys: sys::Sys,
@@ -379,6 +374,7 @@ impl Core {
                 topic_levels_max: limits.topic_levels_max,
                 topic_alias_max: limits.topic_alias_max,
             },
+            listener_limits: listeners::limits(&listeners, &limits),
             limits,
             interest: interest::Interest::new(shards),
             waits: waits::Waits::new(shards),
@@ -403,7 +399,7 @@ impl Core {
             cursor_work: VecDeque::new(),
             hand_offs: VecDeque::new(),
             listeners: vec![Listener::Accepting; listeners.len()],
-            listener_kinds: listeners,
+            listening: listeners,
             handshakes: secure::Handshakes::default(),
             stop: stop::Stop::new(stopping),
             options,
@@ -445,7 +441,10 @@ impl Core {
                 Some(Timer::Session(key)) => self.session_due(key),
                 Some(Timer::Interest(filter)) => self.interest_due(filter),
                 Some(Timer::Sys) => self.sys_due(),
-                Some(Timer::Sweep) => self.sweep_due(),
+                Some(Timer::Sweep) => {
+                    self.sweep_due();
+                    self.count_expiry();
+                }
                 None => break,
             }
         }

@@ -4,6 +4,7 @@ use crate::io::{Buffer, Completion, Io, ListenerId, ReceiveEnd, Shutdown, Token}
 use crate::memory::{Key, OutBatch};
 
 use super::connection::{Closing, Connection, End, Phase};
+use super::listeners::Entry;
 use super::secure::Secure;
 use super::{Core, Listener, ListenerKind, Shard};
 
@@ -115,14 +116,21 @@ impl Core {
             }
             return Some(socket);
         }
-        let deadline = self.now + self.limits.connect_timeout_ms;
+        let deadline = self.now + self.limits_at(listener).connect_timeout_ms;
         let mut connection = Connection::new(socket, peer, listener, deadline);
-        if let Some(ListenerKind::Secure(acceptor)) = self.listener_kinds.get(usize::from(listener.0)) {
-            let Some(transport) = acceptor.accept() else {
+        if let Some(listening) = self.listening.get(usize::from(listener.0)) {
+            if listening.enter() == Entry::Full {
                 self.counters().connections_refused_total.add(1);
                 return Some(connection.socket);
-            };
-            connection.secure = Some(Box::new(Secure::new(transport)));
+            }
+            if let ListenerKind::Secure(acceptor) = &listening.kind {
+                let Some(transport) = acceptor.accept() else {
+                    listening.leave();
+                    self.counters().connections_refused_total.add(1);
+                    return Some(connection.socket);
+                };
+                connection.secure = Some(Box::new(Secure::new(transport)));
+            }
         }
         let key = self.connections.insert(connection);
         self.charge_receive(key);

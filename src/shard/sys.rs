@@ -123,6 +123,7 @@ impl Core {
         self.prune_timers();
         self.publish_gauges();
         self.count_sessions();
+        self.count_expiry();
         let all = self.counters.clone();
         self.update_rates(&all);
         let mut text = String::new();
@@ -149,6 +150,15 @@ impl Core {
                 self.publish_number(&format!("load/{name}/{suffix}"), &mut text, |text, _| {
                     let _ = write!(text, "{rate:.2}");
                 });
+            }
+        }
+        let expiries: Vec<_> = self.expiries().collect();
+        for (listener, expiry) in expiries.iter().enumerate() {
+            let Some(expiry) = expiry else { continue };
+            let name = format!("listeners/{listener}/certificate_expiry");
+            self.publish_sum(&name, &mut text, expiry.certificate_at_s);
+            if let Some(at_s) = expiry.client_ca_at_s {
+                self.publish_sum(&format!("listeners/{listener}/client_ca_expiry"), &mut text, at_s);
             }
         }
         for (shard, counters) in all.iter().enumerate() {

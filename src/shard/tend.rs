@@ -180,6 +180,9 @@ impl<I: Io> Shard<I> {
     fn close(&mut self, key: Key) {
         let core = &mut self.core;
         let Some(connection) = core.connections.remove(key) else { return };
+        if let Some(listening) = core.listening.get(usize::from(connection.listener.0)) {
+            listening.leave();
+        }
         core.budget.release(Class::Receive, connection.charged_receive);
         core.budget.release(Class::Send, connection.charged_send);
         self.io.close(connection.socket);

@@ -60,4 +60,16 @@ pub struct PeerIdentity<'a> {
 pub trait Acceptor: Send + Sync + fmt::Debug {
     /// A transport for a new connection; `None` if there is none to be had, which refuses the connection.
     fn accept(&self) -> Option<Box<dyn Transport>>;
+
+    /// Until when it can do so.
+    fn expiry(&self) -> Expiry;
+}
+
+/// When certificates expire, in seconds since 1970.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct Expiry {
+    /// The server's, or the first of those that sign it.
+    pub certificate_at_s: u64,
+    /// The first of those that sign certificates of clients; `None` if clients show none.
+    pub client_ca_at_s: Option<u64>,
 }

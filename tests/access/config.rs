@@ -66,7 +66,15 @@ fn a_mistake_has_a_line_and_a_column_and_refuses_the_start() {
     }
     let good = place.write("good.toml", "listen = [\"0.0.0.0:0\"]\npassword-file = \"users\"\n");
     let output = ringmq(&["check", &good]);
-    assert!(output.status.success() && text(&output.stdout).contains("2 settings, 1 users, no rules"));
+    let said = text(&output.stdout);
+    assert!(output.status.success(), "{said}");
+    for words in [
+        "listens on 0.0.0.0:0\n",
+        "access: 1 users, no anonymous clients; all may",
+        "2 settings, 1 listeners",
+    ] {
+        assert!(said.contains(words), "{words} is missing in\n{said}");
+    }
     assert_eq!(ringmq(&["check", &(good.clone() + ".none")]).status.code(), Some(78));
     assert!(fs::metadata(&good).is_ok());
 }

@@ -4,6 +4,7 @@
 //! is always followed by something that must, so that no test passes because nothing arrives at all.
 
 mod config;
+mod listeners;
 mod login;
 mod matrix;
 mod passwd;

@@ -12,6 +12,11 @@ use super::support::{Broker, Client, Connect, Version, name};
 pub const PASSWORD: &str = "swordfish";
 const HASH: &str = "$6$AAECAwQFBgcICQoL$Y4WPO0ICbkFB25Sxdu2LoRRrxHn+5vSWhC2EUmSYoLLtUV8GIc4CVeWWuvFv5IE5M6bpTbvMD7qDxLQrWa4e8Q==";
 
+/// A file of users with [`PASSWORD`].
+pub fn users(users: &[&str]) -> String {
+    users.iter().map(|user| format!("{user}:{HASH}\n")).collect()
+}
+
 /// The files; gone when this is dropped.
 pub struct Place {
     directory: PathBuf,
@@ -43,8 +48,7 @@ impl Place {
     }
 
     pub fn write_users(&self, users: &[&str]) {
-        let lines: Vec<String> = users.iter().map(|user| format!("{user}:{HASH}\n")).collect();
-        fs::write(self.users(), lines.concat()).expect("users are written");
+        fs::write(self.users(), self::users(users)).expect("users are written");
     }
 
     /// Writes any other file and returns its path.

@@ -29,6 +29,14 @@ python_environment() {
     >/dev/null 2>&1 || { why="pip could not install paho-mqtt and aiomqtt"; return 1; }
 }
 
+# Puts MQTT.js where the tests find it.
+node_environment() {
+  if ! command -v node >/dev/null || ! command -v npm >/dev/null; then why="no node with npm"; return 1; fi
+  [ -d "$foreign/node_modules/mqtt" ] && return 0
+  (cd "$foreign" && timeout 180 npm install --silent --no-audit --no-fund >/dev/null 2>&1) ||
+    { why="npm could not install mqtt"; return 1; }
+}
+
 # Installs a Debian package where that is possible.
 system_package() {
   [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || return 1

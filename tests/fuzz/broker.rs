@@ -71,7 +71,7 @@ impl Broker {
                 links,
                 pool: pool.clone(),
                 counters: counters.clone(),
-                listeners: vec![ListenerKind::Plain],
+                listeners: vec![ListenerKind::Plain.into()],
                 stopping: stopping.clone(),
                 access: Access::default(),
                 options: options.clone(),

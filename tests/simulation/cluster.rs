@@ -52,7 +52,7 @@ impl Cluster {
                 links,
                 pool: pool.clone(),
                 counters: counters.clone(),
-                listeners: vec![ListenerKind::Plain],
+                listeners: vec![ListenerKind::Plain.into()],
                 stopping: stopping.clone(),
                 access: Access::default(),
                 options: plan.options.clone(),

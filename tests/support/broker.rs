@@ -3,6 +3,9 @@
 //! A process is killed when its `Broker` is dropped. For those that live in a static, and for a test process
 //! that is itself killed, a shell waits on a pipe that only the test process holds and kills the broker when
 //! the pipe closes.
+//!
+//! `BROKER_FLAGS` in the environment is more flags for every broker that a test waits for, such as `--io epoll`; a broker
+//! whose test names its own way to the kernel keeps it.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
@@ -159,8 +162,11 @@ impl Broker {
         Broker::start_with(&[&base, arguments].concat(), 1)
     }
 
-    /// Starts a broker with exactly these arguments and waits until it listens on so many addresses.
+    /// Starts a broker with these arguments, and `BROKER_FLAGS`, and waits until it listens on so many addresses.
     pub fn start_with(arguments: &[&str], listeners: usize) -> Broker {
+        let more = std::env::var("BROKER_FLAGS").unwrap_or_default();
+        let more = more.split_whitespace().filter(|_| !arguments.contains(&"--io"));
+        let arguments = &arguments.iter().copied().chain(more).collect::<Vec<_>>()[..];
         let (mut process, found) = Process::spawn_watched(arguments);
         let deadline = Instant::now() + START_MAX;
         let mut addresses = Vec::new();
@@ -176,7 +182,20 @@ impl Broker {
                 }
             }
         }
-        Broker { addresses, process: Some(process) }
+        let broker = Broker { addresses, process: Some(process) };
+        if arguments.windows(2).any(|two| two == ["--io", "epoll"]) {
+            broker.expect_said("io: epoll");
+        }
+        broker
+    }
+
+    /// Waits for words of the start text, or a run over epoll might be one over io_uring.
+    fn expect_said(&self, words: &str) {
+        let deadline = Instant::now() + START_MAX;
+        while !self.stderr().contains(words) {
+            assert!(Instant::now() < deadline, "the broker does not say {words:?}:\n{}", self.stderr());
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// A broker that somebody else runs.

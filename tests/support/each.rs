@@ -3,7 +3,7 @@
 //! Both brokers are started once per test process and shared, so names must come from `name`.
 //! `CONFORMANCE_TARGET=ADDR:PORT` runs the bodies against another broker instead, to see where brokers differ; of
 //! a refusal only the close is asked there, since reason codes are the first thing in which they do.
-//! `CONFORMANCE_FLAGS='--io epoll'` gives our brokers more flags.
+//! `BROKER_FLAGS='--io epoll'` gives every broker of the tests more flags, see `broker`.
 
 use std::net::SocketAddr;
 use std::sync::OnceLock;
@@ -22,12 +22,7 @@ fn shared(shards: u16) -> &'static Broker {
     let slot = SHARDS.iter().position(|count| *count == shards).expect("one of SHARDS");
     BROKERS[slot].get_or_init(|| match target() {
         Some(target) => Broker::at(target),
-        None => {
-            let more = std::env::var("CONFORMANCE_FLAGS").unwrap_or_default();
-            let own = ["--sys-interval", "1", "--log-level", "warn"];
-            let all: Vec<&str> = own.into_iter().chain(more.split_whitespace()).collect();
-            Broker::start(shards, &all)
-        }
+        None => Broker::start(shards, &["--sys-interval", "1", "--log-level", "warn"]),
     })
 }
 

@@ -7,6 +7,7 @@ mod certificates;
 mod client;
 mod foreign;
 mod hostile;
+mod listeners;
 mod openssl;
 mod reload;
 mod sessions;

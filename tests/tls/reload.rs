@@ -13,6 +13,7 @@ use ringmq::config::Config;
 use ringmq::io::machine::Machine;
 use ringmq::io::sockets;
 use ringmq::server::{Server, Stopped};
+use ringmq::transport::Acceptor;
 use ringmq::transport::tls::{LoadError, Reload};
 use rustls::version::TLS13;
 
@@ -75,14 +76,18 @@ fn a_reload_reaches_new_connections_and_leaves_traffic_alone() {
         };
         traffic();
         let first = shown(address, &plain);
-        let expires = server.acceptors()[0].expires_at_s();
+        let expires = server.acceptors()[0].expiry().certificate_at_s;
 
         certificates.sign("server", 2041);
         assert!(shown(address, &plain) == first, "files are read at a reload, not before");
         reload(&server).unwrap();
         let second = shown(address, &plain);
         assert!(second != first);
-        assert_eq!(server.acceptors()[0].expires_at_s() - expires, 366 * 86_400, "2040 is a leap year");
+        assert_eq!(
+            server.acceptors()[0].expiry().certificate_at_s - expires,
+            366 * 86_400,
+            "2040 is a leap year"
+        );
         traffic();
 
         // A key that does not belong to the certificate: all stays as it was.

@@ -10,6 +10,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
 
+use crate::transport::Expiry;
 use crate::transport::x509::Certificate;
 
 /// A ticket costs bytes and time; a client that resumes gets the next one then.
@@ -38,6 +39,14 @@ pub enum ClientCertificates {
 }
 
 impl ClientCertificates {
+    /// Whether clients are asked at all.
+    pub fn is_asked(&self) -> bool {
+        match self {
+            ClientCertificates::None => false,
+            ClientCertificates::Optional { .. } | ClientCertificates::Required { .. } => true,
+        }
+    }
+
     pub fn is_required(&self) -> bool {
         match self {
             ClientCertificates::None | ClientCertificates::Optional { .. } => false,
@@ -60,8 +69,7 @@ pub enum CertificateUser {
 #[derive(Clone, Debug)]
 pub struct Loaded {
     pub(super) config: Arc<ServerConfig>,
-    /// The first expiry among the certificates, in seconds since 1970.
-    pub(super) expires_at_s: u64,
+    pub(super) expiry: Expiry,
 }
 
 /// Why a file cannot be used.
@@ -104,10 +112,16 @@ impl Loaded {
         let chain = certificates(&settings.certificate)?;
         let key = PrivateKeyDer::from_pem_file(&settings.key)
             .map_err(|error| LoadError::pem(&settings.key, &error, "private key"))?;
-        let expires_at_s = expiry(&settings.certificate, &chain)?;
+        let certificate_at_s = expiry(&settings.certificate, &chain)?;
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(|error| LoadError::new(&settings.certificate, error))?;
+        let client_ca_at_s = match &settings.clients {
+            ClientCertificates::None => None,
+            ClientCertificates::Optional { ca } | ClientCertificates::Required { ca } => {
+                Some(expiry(ca, &certificates(ca)?)?)
+            }
+        };
         let builder = match &settings.clients {
             ClientCertificates::None => builder.with_no_client_auth(),
             ClientCertificates::Optional { ca } => {
@@ -130,7 +144,8 @@ impl Loaded {
         config.send_tls13_tickets = TICKETS_PER_HANDSHAKE;
         // Tickets carry all there is to resume. A store would be a lock that all shards share.
         config.session_storage = Arc::new(NoServerSessionStorage {});
-        Ok(Loaded { config: Arc::new(config), expires_at_s })
+        let expiry = Expiry { certificate_at_s, client_ca_at_s };
+        Ok(Loaded { config: Arc::new(config), expiry })
     }
 }
 

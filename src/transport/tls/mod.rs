@@ -18,7 +18,7 @@ use rustls::ServerConnection;
 use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 
 use super::x509::Certificate;
-use super::{Acceptor, Fed, PeerIdentity, Transport};
+use super::{Acceptor, Expiry, Fed, PeerIdentity, Transport};
 use crate::memory::OutBatch;
 
 pub use config::{CertificateUser, ClientCertificates, LoadError, Loaded, Settings};
@@ -45,9 +45,8 @@ impl TlsAcceptor {
         Ok(TlsAcceptor { settings, current })
     }
 
-    /// When the server's certificate, or one that signs it, expires: seconds since 1970.
-    pub fn expires_at_s(&self) -> u64 {
-        self.current().expires_at_s
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     fn current(&self) -> Loaded {
@@ -62,6 +61,10 @@ impl Acceptor for TlsAcceptor {
         // The shard bounds what it seals, and `feed` what the peer causes.
         connection.set_buffer_limit(None);
         Some(Box::new(Tls { connection, user_from: self.settings.user, identity: Identity::Unknown }))
+    }
+
+    fn expiry(&self) -> Expiry {
+        self.current().expiry
     }
 }
 

@@ -178,7 +178,7 @@ fn a_reload_changes_all_listeners_or_none_and_no_connection() {
     ];
     let client = certificates.client(&TLS13, Shows::Nothing);
     let (mut live, _) = connect(&acceptors[0], &client);
-    let before = acceptors[0].expires_at_s();
+    let before = acceptors[0].expiry().certificate_at_s;
     assert_eq!(before, 2_208_988_800);
 
     for file in ["pem", "key"] {
@@ -189,11 +189,15 @@ fn a_reload_changes_all_listeners_or_none_and_no_connection() {
     fs::write(certificates.path("ca.pem"), "nothing").unwrap();
     let error = Reload::load(&acceptors).unwrap_err();
     assert_eq!(error.path, certificates.path("ca.pem"));
-    assert_eq!(acceptors[0].expires_at_s(), before, "the first file was good, the second one was not");
+    assert_eq!(
+        acceptors[0].expiry().certificate_at_s,
+        before,
+        "the first file was good, the second one was not"
+    );
 
     fs::write(certificates.path("ca.pem"), ca).unwrap();
     Reload::load(&acceptors).unwrap().swap();
-    assert!(acceptors.iter().all(|acceptor| acceptor.expires_at_s() > before));
+    assert!(acceptors.iter().all(|acceptor| acceptor.expiry().certificate_at_s > before));
     let wire = live.from_server(b"still here");
     assert_eq!(live.to_client(&wire).unwrap(), b"still here");
     let name = |pair: &Pair| {

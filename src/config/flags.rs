@@ -1,0 +1,306 @@
+//! The command line: every flag of the broker, with its help.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, ValueEnum};
+
+use super::access::AccessFlags;
+use super::size::Size;
+use super::tls::TlsFlags;
+use crate::io::kernel::Choice;
+use crate::limits::Limits;
+use crate::log::{Format, Level};
+use crate::memory::ShardSet;
+
+const AFTER_HELP: &str = "\
+Sizes take the suffixes k, M and G, in steps of 1,024.
+
+Examples:
+  Try it on this machine, on every core:
+    ringmq
+  One core, the plain single-threaded broker:
+    ringmq --cores 0
+  Four cores, and everybody on the network may connect:
+    ringmq --cores 0-3 --listen 0.0.0.0:1883 --listen '[::]:1883' --allow-anonymous
+  TLS, and users with passwords:
+    ringmq --tls-listen 0.0.0.0:8883 --tls-cert server.pem --tls-key server.key --password-file users.txt
+  Users with passwords, and rules about topics, for the network:
+    ringmq passwd users.txt alice
+    ringmq --listen 0.0.0.0:1883 --password-file users.txt --acl-file rules.txt
+  The same from a file with a line for each flag:
+    ringmq check ringmq.toml && ringmq --config ringmq.toml
+  A small machine with many idle clients:
+    ringmq --memory-max 256M --queue-messages-max 100 --send-buffer-max 64k
+
+Listeners in a file, one table for each; --listen and --tls-listen on the command line replace all of them:
+  [[listener]]
+  address = \"0.0.0.0:8883\"       the only key that has to be there
+  cert = \"server.pem\"            which makes it a TLS listener (kind = \"tls\"; the other kind is tcp)
+  key = \"server.key\"             the private key; left out, it is looked for in the file of the certificate
+  client-ca, client-cert, client-user                 as the flags with tls- in front
+  allow-anonymous = true or false, password-file, acl-file, client-ids
+  connect-timeout, connect-packet-size-max, packet-size-max, keep-alive-max, session-expiry-max
+      for this listener alone; what is left out is as for the whole broker, and a flag replaces it
+  connections-max                                     of this listener, beside the limit for all
+
+Exit codes:
+  0    stopped by SIGTERM or SIGINT
+  64   the command line is wrong, or asks for what this machine does not have
+  69   io_uring is missing or forbidden; the message says which, and what to type
+  71   the operating system refused: the address is taken, descriptors or memory ran out
+  77   a privilege is missing, as for a port below 1024
+  78   a file that was named is missing or wrong
+  130, 143  ended at once by a second signal (SIGINT, SIGTERM)
+
+Sessions, queued messages and retained messages live in memory: they are lost when the process stops.";
+
+/// An MQTT 5.0, 3.1.1 and 3.1 broker that uses every core.
+///
+/// One thread and one io_uring per core; each client lives on one of them.
+#[derive(Parser, Debug)]
+#[command(name = "ringmq", version, after_long_help = AFTER_HELP, max_term_width = 110)]
+#[command(
+    after_help = "ringmq --help has the whole story: what happens at each limit, examples, exit codes."
+)]
+pub(super) struct Flags {
+    /// Read settings from this file
+    ///
+    /// TOML, with a key for each flag: memory-max = "1G", listen = ["127.0.0.1:1883"], allow-anonymous = true; or with a
+    /// table [[listener]] for each address, see the end of this text. A flag on the command line replaces what the file
+    /// says. `ringmq check FILE` looks for mistakes and explains, `ringmq config` with flags prints what would hold and
+    /// where it comes from.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    #[command(flatten)]
+    pub address: AddressFlags,
+    #[command(flatten)]
+    pub access: AccessFlags,
+    #[command(flatten)]
+    pub tls: TlsFlags,
+    #[command(flatten)]
+    pub core: CoreFlags,
+    #[command(flatten)]
+    pub client: ClientFlags,
+    #[command(flatten)]
+    pub packet: PacketFlags,
+    #[command(flatten)]
+    pub queue: QueueFlags,
+    #[command(flatten)]
+    pub memory: MemoryFlags,
+    #[command(flatten)]
+    pub operation: OperationFlags,
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Addresses")]
+pub(super) struct AddressFlags {
+    /// Address and port to listen on; may be given several times
+    ///
+    /// IPv6 in brackets: [::1]:1883. With port 0 the kernel chooses one, which is printed. An address that others can
+    /// reach needs --password-file or --allow-anonymous. [default: 127.0.0.1:1883, unless --tls-listen is given]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_address)]
+    pub listen: Vec<SocketAddr>,
+
+    /// Let clients in that name no user, at every address
+    ///
+    /// Without this flag they are let in at loopback addresses only, and nowhere if there is a --password-file; a client
+    /// with a certificate (--tls-client-ca) is not anonymous. What they may do then is up to the rules.
+    #[arg(long)]
+    pub allow_anonymous: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Cores")]
+pub(super) struct CoreFlags {
+    /// CPUs to use, one shard on each, such as 0-3,6 [default: all that this process may use]
+    ///
+    /// The default is the affinity mask of the process, but no more CPUs than the cgroup's cpu.max grants. --cores 0
+    /// is a single-threaded broker.
+    #[arg(long, value_name = "LIST")]
+    pub cores: Option<String>,
+
+    /// Number of shards [default: one per CPU]
+    ///
+    /// May exceed the CPUs, which costs speed and helps only to test.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=ShardSet::MAX as i64))]
+    pub shards: Option<u16>,
+
+    /// Let the scheduler move shards between CPUs
+    #[arg(long)]
+    pub no_pin: bool,
+
+    /// How to talk to the kernel
+    ///
+    /// Containers often forbid io_uring: Docker, Podman and containerd by default. What is taken, and why, is printed at
+    /// the start.
+    #[arg(long, value_enum, value_name = "WAY", default_value_t = Choice::Auto)]
+    pub io: Choice,
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Limits of clients")]
+pub(super) struct ClientFlags {
+    /// Connections in all [default: 1000000, or what the limit of descriptors allows]
+    ///
+    /// Handshakes count. Beyond it a connection is closed as soon as it is accepted.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub connections_max: Option<u32>,
+
+    /// Seconds from the connection to a whole CONNECT; beyond it the connection is closed
+    #[arg(long, value_name = "SECONDS", default_value_t = Limits::default().connect_timeout_ms / 1000,
+          value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub connect_timeout: u64,
+
+    /// Longest Keep Alive of a v5 client, in seconds; 0 leaves it to the client
+    ///
+    /// A longer wish is shortened and announced (Server Keep Alive). Clients of 3.1.1 and 3.1 keep theirs.
+    #[arg(long, value_name = "SECONDS", default_value_t = Limits::default().keep_alive_max_s)]
+    pub keep_alive_max: u16,
+
+    /// Seconds that a session outlives its connection at most
+    ///
+    /// A longer wish is shortened and announced (v5). Persistent sessions of 3.x clients end after this time too.
+    #[arg(long, value_name = "SECONDS", default_value_t = Limits::default().session_expiry_max_s)]
+    pub session_expiry_max: u32,
+
+    /// Subscriptions of one session
+    ///
+    /// Beyond it SUBACK says 0x97 (v5) or 0x80 (3.1.1) for each filter too many; what exists stays.
+    #[arg(long, value_name = "N", default_value_t = Limits::default().subscriptions_max)]
+    pub subscriptions_max: u32,
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Limits of packets")]
+pub(super) struct PacketFlags {
+    /// Bytes of a packet from a client; beyond it 0x95 (v5) and close
+    #[arg(long, value_name = "BYTES", default_value_t = Size(Limits::default().packet_size_max.into()))]
+    pub packet_size_max: Size,
+
+    /// Bytes of a packet before CONNECT was accepted; beyond it the connection is closed
+    #[arg(long, value_name = "BYTES", default_value_t = Size(Limits::default().connect_packet_size_max.into()))]
+    pub connect_packet_size_max: Size,
+
+    /// QoS 1 and 2 messages that a client may have unacknowledged; beyond it 0x93 (v5) and close
+    #[arg(long, value_name = "N", default_value_t = Limits::default().receive_maximum,
+          value_parser = clap::value_parser!(u16).range(1..))]
+    pub receive_maximum: u16,
+
+    /// QoS 1 and 2 messages that the broker has unacknowledged at one client
+    ///
+    /// The client's own Receive Maximum holds if it is smaller. Beyond it messages wait in the session's queue.
+    #[arg(long, value_name = "N", default_value_t = Limits::default().send_maximum,
+          value_parser = clap::value_parser!(u16).range(1..))]
+    pub send_maximum: u16,
+
+    /// Topic Aliases in each direction; beyond it 0x94 and close
+    #[arg(long, value_name = "N", default_value_t = Limits::default().topic_alias_max)]
+    pub topic_alias_max: u16,
+
+    /// Levels of a Topic Name or Topic Filter; beyond it 0x90 or 0x8F
+    #[arg(long, value_name = "N", default_value_t = Limits::default().topic_levels_max,
+          value_parser = clap::value_parser!(u16).range(1..))]
+    pub topic_levels_max: u16,
+
+    /// Topic Filters in one SUBSCRIBE or UNSUBSCRIBE; beyond it 0x97 (v5) and close
+    #[arg(long, value_name = "N", default_value_t = Limits::default().filters_max,
+          value_parser = clap::value_parser!(u16).range(1..))]
+    pub filters_max: u16,
+
+    /// Properties in one packet; beyond it 0x97 and close
+    #[arg(long, value_name = "N", default_value_t = Limits::default().properties_max,
+          value_parser = clap::value_parser!(u16).range(1..))]
+    pub properties_max: u16,
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Limits of queues")]
+pub(super) struct QueueFlags {
+    /// Messages that wait in one session, beside those in flight; beyond it see --queue-full
+    #[arg(long, value_name = "N", default_value_t = Limits::default().queue_messages_max)]
+    pub queue_messages_max: u32,
+
+    /// Bytes that wait in one session; beyond it see --queue-full
+    #[arg(long, value_name = "BYTES", default_value_t = Size(Limits::default().queue_bytes_max))]
+    pub queue_bytes_max: Size,
+
+    /// What gives way when a session's queue is full; each message dropped is counted
+    #[arg(long, value_enum, value_name = "WHAT", default_value_t = QueueFullFlag::DropNewest)]
+    pub queue_full: QueueFullFlag,
+
+    /// Bytes that wait for the socket of one connection
+    ///
+    /// Beyond it QoS 0 messages to this client are dropped and counted, and QoS 1 and 2 stay in its queue.
+    #[arg(long, value_name = "BYTES", default_value_t = Size(Limits::default().send_buffer_bytes_max.into()))]
+    pub send_buffer_max: Size,
+
+    /// Retained messages
+    ///
+    /// Beyond it a message on a new topic is delivered but not retained, which is counted; on a topic that has one it
+    /// still replaces it.
+    #[arg(long, value_name = "N", default_value_t = Limits::default().retained_messages_max)]
+    pub retained_messages_max: u64,
+
+    /// Bytes of retained messages
+    ///
+    /// Beyond it a message is delivered but not retained, which is counted; an older one on its topic is dropped, since
+    /// it would be wrong from now on.
+    #[arg(long, value_name = "BYTES", default_value_t = Size(Limits::default().retained_bytes_max))]
+    pub retained_bytes_max: Size,
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Memory")]
+pub(super) struct MemoryFlags {
+    /// Bytes for everything that clients make the broker keep [default: 75 % of memory]
+    ///
+    /// The default is three quarters of the cgroup's memory.max or of RAM, whichever is smaller; the last quarter is
+    /// for connections, subscriptions and the program itself, which are bounded by their number. Retained messages may
+    /// have --retained-bytes-max of it, but no more than half. Of the rest, queues of sessions get 55 %, bytes that
+    /// wait for sockets 25 %, partial packets 15 %, and messages between cores 5 %. When a share is used up, in the
+    /// order in which it happens to clients: QoS 0 messages to slow sockets are dropped; publishers that flood other
+    /// cores are read more slowly; messages that a queue would have to keep are dropped as --queue-full says; new
+    /// topics are not retained; connections with large unfinished packets are closed. All of it is counted.
+    #[arg(long, value_name = "BYTES")]
+    pub memory_max: Option<Size>,
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Operation")]
+pub(super) struct OperationFlags {
+    /// Events to log on stderr
+    #[arg(long, value_enum, value_name = "LEVEL", default_value_t = Level::Info)]
+    pub log_level: Level,
+
+    /// Lines as text or as JSON
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Text)]
+    pub log_format: Format,
+
+    /// Seconds between two states of $SYS; 0 publishes none
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=86400))]
+    pub sys_interval: u64,
+
+    /// Seconds that stopping may take
+    ///
+    /// After SIGTERM or SIGINT no connection is accepted, Wills are published and clients are told to go (v5: 0x8B).
+    /// What is not done in this time is left undone. A second signal ends the process at once.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(0..=3600))]
+    pub shutdown_timeout: u64,
+}
+
+#[derive(Copy, Clone, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum QueueFullFlag {
+    /// The message that does not fit any more
+    DropNewest,
+    /// The message that has waited longest
+    DropOldest,
+    /// The client: 0x97 and close, and its session ends
+    Disconnect,
+}
+
+pub(super) fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        "an IP address and a port are expected, such as 127.0.0.1:1883, 0.0.0.0:1883 or [::1]:1883".to_owned()
+    })
+}

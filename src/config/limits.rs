@@ -1,0 +1,79 @@
+//! Flags to [`Limits`], and how the memory is shared out.
+
+use super::flags::{Flags, QueueFullFlag};
+use super::size::Size;
+use crate::io::machine::Machine;
+use crate::limits::{Limits, QueueFull};
+use crate::memory::{CLASSES, Class};
+
+/// The largest packet that the Remaining Length can express, with its fixed header.
+pub(super) const PACKET_SIZE_MAX: u64 = 268_435_455 + 5;
+/// No client can live on less.
+pub(super) const PACKET_SIZE_MIN: u64 = 128;
+/// No broker can live on less.
+const MEMORY_MIN: u64 = 16 << 20;
+
+pub(super) fn limits(flags: &Flags, machine: &Machine) -> Result<Limits, String> {
+    let Flags { client, packet, queue, memory, .. } = flags;
+    let packet_size_max =
+        size("--packet-size-max", packet.packet_size_max, PACKET_SIZE_MIN, PACKET_SIZE_MAX)?;
+    let connect_packet_size_max =
+        size("--connect-packet-size-max", packet.connect_packet_size_max, PACKET_SIZE_MIN, PACKET_SIZE_MAX)?;
+    let default_memory = Size((machine.memory() / 4 * 3).max(MEMORY_MIN));
+    Ok(Limits {
+        connections_max: client.connections_max.unwrap_or(Limits::default().connections_max),
+        packet_size_max: packet_size_max as u32,
+        connect_packet_size_max: connect_packet_size_max.min(packet_size_max) as u32,
+        connect_timeout_ms: client.connect_timeout * 1000,
+        receive_maximum: packet.receive_maximum,
+        send_maximum: packet.send_maximum,
+        topic_alias_max: packet.topic_alias_max,
+        topic_levels_max: packet.topic_levels_max,
+        filters_max: packet.filters_max,
+        properties_max: packet.properties_max,
+        subscriptions_max: client.subscriptions_max,
+        queue_messages_max: queue.queue_messages_max,
+        queue_bytes_max: queue.queue_bytes_max.0,
+        queue_full: match queue.queue_full {
+            QueueFullFlag::DropNewest => QueueFull::DropNewest,
+            QueueFullFlag::DropOldest => QueueFull::DropOldest,
+            QueueFullFlag::Disconnect => QueueFull::Disconnect,
+        },
+        send_buffer_bytes_max: size("--send-buffer-max", queue.send_buffer_max, 1024, 1 << 30)? as u32,
+        retained_messages_max: queue.retained_messages_max,
+        retained_bytes_max: queue.retained_bytes_max.0,
+        session_expiry_max_s: client.session_expiry_max,
+        keep_alive_max_s: client.keep_alive_max,
+        memory_max: size(
+            "--memory-max",
+            memory.memory_max.unwrap_or(default_memory),
+            MEMORY_MIN,
+            i64::MAX as u64,
+        )?,
+    })
+}
+
+pub(super) fn size(flag: &str, Size(bytes): Size, min: u64, max: u64) -> Result<u64, String> {
+    if (min..=max).contains(&bytes) {
+        Ok(bytes)
+    } else {
+        Err(format!("{flag}: {} is not between {} and {}", Size(bytes), Size(min), Size(max)))
+    }
+}
+
+/// How `memory_max` is split among the classes of kept bytes, for [`crate::memory::Pool::new`].
+///
+/// Retained messages have what was asked for them, but no more than half; the rest goes to queues (55 %), sends (25 %),
+/// receives (15 %) and the mesh (5 %). What a class does not use is not lent to another: a flood of one kind must not
+/// take what another needs to drain it.
+pub fn pools(limits: &Limits) -> [u64; CLASSES] {
+    let retained = limits.retained_bytes_max.min(limits.memory_max / 2);
+    let hundredth = (limits.memory_max - retained) / 100;
+    let mut pools = [0; CLASSES];
+    pools[Class::Retained as usize] = retained;
+    pools[Class::Queue as usize] = hundredth * 55;
+    pools[Class::Send as usize] = hundredth * 25;
+    pools[Class::Receive as usize] = hundredth * 15;
+    pools[Class::Mesh as usize] = hundredth * 5;
+    pools
+}

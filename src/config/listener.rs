@@ -1,0 +1,434 @@
+//! Listeners: `[[listener]]` tables of the file, or `--listen` and `--tls-listen`, to what is behind each address.
+//!
+//! A listener of the file has certificates, limits and access rules of its own; what it leaves out is as for the whole
+//! broker. `--listen` and `--tls-listen` on the command line replace all listeners of the file; any other flag replaces
+//! the key of its name in each of them, so that a flag always holds.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{CommandFactory, Parser, ValueEnum};
+
+use super::access::ClientIdsFlag;
+use super::file::{self, FileError, Listener, Place};
+use super::flags::{Flags, parse_address};
+use super::limits::{PACKET_SIZE_MAX, PACKET_SIZE_MIN, size};
+use super::size::Size;
+use super::tls::{self, ClientCertFlag, ClientUserFlag};
+use super::{Config, ConfigError, ListenerConfig, Sources};
+use crate::access::{Anonymous, Door, Settings as AccessSettings};
+use crate::limits::{Limits, ListenerLimits};
+use crate::transport::tls::Settings as TlsSettings;
+
+/// Flags that stand for listeners, and so for all of those in the file.
+pub(super) const REPLACING: [&str; 2] = ["listen", "tls-listen"];
+/// Of the whole broker and of a listener, both of which hold.
+const BOTH_HOLD: &str = "connections-max";
+
+/// The keys of a `[[listener]]`, as flags, so that each has one parser, one help and one name.
+#[derive(Parser, Debug)]
+#[command(name = "[[listener]]", no_binary_name = true, disable_help_flag = true)]
+pub(super) struct ListenerKeys {
+    /// IP address and port; the only key that has to be there
+    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_address)]
+    address: Option<SocketAddr>,
+    /// tcp or tls; tls where there is a certificate
+    #[arg(long, value_enum)]
+    kind: Option<Kind>,
+    /// The certificate, then those that sign it (PEM)
+    #[arg(long, value_name = "FILE")]
+    cert: Option<PathBuf>,
+    /// Its private key (PEM); looked for in the file of the certificate if left out
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// The certificates that sign those of clients (PEM)
+    #[arg(long, value_name = "FILE")]
+    client_ca: Option<PathBuf>,
+    /// none, optional or required; required where there is a client-ca
+    #[arg(long, value_enum)]
+    client_cert: Option<ClientCertFlag>,
+    /// What of a client's certificate is its user name: common-name or subject
+    #[arg(long, value_enum)]
+    client_user: Option<ClientUserFlag>,
+    /// Whether clients come in that name no user; only at loopback and without users if left out
+    #[arg(long)]
+    allow_anonymous: Option<bool>,
+    /// As the flag, for this listener; names of several files are names of the same users
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+    /// As the flag, for whoever came in here last
+    #[arg(long, value_name = "FILE")]
+    acl_file: Option<PathBuf>,
+    /// As the flag
+    #[arg(long, value_enum)]
+    client_ids: Option<ClientIdsFlag>,
+    /// Connections that came in here, beside the limit for all
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    connections_max: Option<u32>,
+    /// As the flag
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    connect_timeout: Option<u64>,
+    /// As the flag
+    #[arg(long, value_name = "BYTES")]
+    connect_packet_size_max: Option<Size>,
+    /// As the flag
+    #[arg(long, value_name = "BYTES")]
+    packet_size_max: Option<Size>,
+    /// As the flag
+    #[arg(long, value_name = "SECONDS")]
+    keep_alive_max: Option<u16>,
+    /// As the flag
+    #[arg(long, value_name = "SECONDS")]
+    session_expiry_max: Option<u32>,
+}
+
+#[derive(Copy, Clone, Debug, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    /// MQTT over TCP
+    Tcp,
+    /// MQTT over TLS 1.2 and 1.3
+    Tls,
+}
+
+/// One listener as it was asked for.
+struct Asked {
+    address: SocketAddr,
+    tls: Option<TlsSettings>,
+    allow_anonymous: Option<bool>,
+    password_file: Option<PathBuf>,
+    acl_file: Option<PathBuf>,
+    client_ids: ClientIdsFlag,
+    limits: ListenerLimits,
+    /// Where it stands in the file, if it does.
+    at: Option<Place>,
+}
+
+/// Whether a listener lets anonymous clients in.
+enum Open {
+    Yes,
+    No,
+    /// Others could reach it, and nobody said in so many words that they may.
+    Unsaid,
+    /// It was said that they may not, and there is no other way to come in.
+    Nobody,
+}
+
+impl Asked {
+    fn open(&self) -> Open {
+        let has_users = self.password_file.is_some();
+        let (certified, certifies) = self
+            .tls
+            .as_ref()
+            .map_or((false, false), |tls| (tls.clients.is_required(), tls.clients.is_asked()));
+        match self.allow_anonymous {
+            Some(true) => Open::Yes,
+            Some(false) if has_users || certifies => Open::No,
+            Some(false) => Open::Nobody,
+            None if certified => Open::Yes,
+            None if has_users => Open::No,
+            None if self.address.ip().is_loopback() => Open::Yes,
+            None => Open::Unsaid,
+        }
+    }
+}
+
+/// What all listeners come to.
+pub(super) struct Listeners {
+    pub listeners: Vec<ListenerConfig>,
+    pub access: AccessSettings,
+}
+
+/// Builds all listeners, from the file or from flags.
+///
+/// # Errors
+/// What is wrong with one of them, with its place in the file.
+pub(super) fn listeners(
+    sources: &Sources,
+    flags: &Flags,
+    limits: &Limits,
+    args: &[String],
+) -> Result<Listeners, ConfigError> {
+    let asked = match &sources.listeners[..] {
+        [] => from_flags(flags, limits)?,
+        tables => tables
+            .iter()
+            .map(|table| from_file(table, sources, flags, limits).map_err(|error| sources.wrong(error)))
+            .collect::<Result<_, _>>()?,
+    };
+    distinct(&asked, sources)?;
+    let mut access = super::access::settings(&flags.access);
+    let mut doors = Vec::new();
+    for one in &asked {
+        let anonymous = match one.open() {
+            Open::Yes => Anonymous::Admitted,
+            Open::No => Anonymous::Refused,
+            Open::Unsaid => return Err(unsaid(one, sources, args)),
+            Open::Nobody => {
+                let what = "nobody could connect here: there are no users and no client-ca".to_owned();
+                return Err(sources.wrong((one.at, what)));
+            }
+        };
+        doors.push(Door {
+            anonymous,
+            client_ids: one.client_ids.into(),
+            users: one.password_file.as_ref().map(|path| number(&mut access.password_files, path)),
+            rules: one.acl_file.as_ref().map(|path| number(&mut access.acl_files, path)),
+        });
+    }
+    access.doors = doors.into();
+    let listeners = asked
+        .into_iter()
+        .map(|Asked { address, tls, limits, .. }| ListenerConfig { address, tls, limits })
+        .collect();
+    Ok(Listeners { listeners, access })
+}
+
+/// The number of a file among those that are read; each is read once.
+fn number(files: &mut Vec<PathBuf>, path: &PathBuf) -> u16 {
+    let at = files.iter().position(|known| known == path).unwrap_or_else(|| {
+        files.push(path.clone());
+        files.len() - 1
+    });
+    at as u16
+}
+
+fn from_flags(flags: &Flags, limits: &Limits) -> Result<Vec<Asked>, ConfigError> {
+    let tls = tls::tls(&flags.tls).map_err(ConfigError::Wrong)?;
+    let (tls_listen, settings) = tls.map_or((&[][..], None), |(listen, settings)| (listen, Some(settings)));
+    let default = [SocketAddr::from(([127, 0, 0, 1], 1883))];
+    let listen = match (&flags.address.listen[..], tls_listen) {
+        ([], []) => &default[..],
+        (listen, _) => listen,
+    };
+    let asked = |address: SocketAddr, tls: Option<TlsSettings>| Asked {
+        address,
+        tls,
+        allow_anonymous: flags.address.allow_anonymous.then_some(true),
+        password_file: flags.access.password_file.clone(),
+        acl_file: flags.access.acl_file.clone(),
+        client_ids: flags.access.client_ids,
+        limits: ListenerLimits::of(limits),
+        at: None,
+    };
+    let plain = listen.iter().map(|address| asked(*address, None));
+    Ok(plain.chain(tls_listen.iter().map(|address| asked(*address, settings.clone()))).collect())
+}
+
+/// What is wrong, and where.
+type Wrong = (Option<Place>, String);
+
+fn from_file(table: &Listener, sources: &Sources, flags: &Flags, limits: &Limits) -> Result<Asked, Wrong> {
+    let keys = parsed(table, sources)?;
+    let Some(address) = keys.address else {
+        let what = "a [[listener]] has an address, such as address = \"127.0.0.1:1883\"".to_owned();
+        return Err((Some(table.at), what));
+    };
+    let packet_size_max = match keys.packet_size_max {
+        Some(asked) => size("packet-size-max", asked, PACKET_SIZE_MIN, PACKET_SIZE_MAX)
+            .map_err(|what| (Some(table.place_of("packet-size-max")), what))? as u32,
+        None => limits.packet_size_max,
+    };
+    let connect_packet_size_max = match keys.connect_packet_size_max {
+        Some(asked) => size("connect-packet-size-max", asked, PACKET_SIZE_MIN, PACKET_SIZE_MAX)
+            .map_err(|what| (Some(table.place_of("connect-packet-size-max")), what))?
+            as u32,
+        None => limits.connect_packet_size_max,
+    };
+    Ok(Asked {
+        address,
+        tls: tls_of(&keys).map_err(|(key, what)| (Some(table.place_of(key)), what))?,
+        allow_anonymous: keys.allow_anonymous.or(flags.address.allow_anonymous.then_some(true)),
+        password_file: keys.password_file.or_else(|| flags.access.password_file.clone()),
+        acl_file: keys.acl_file.or_else(|| flags.access.acl_file.clone()),
+        client_ids: keys.client_ids.unwrap_or(flags.access.client_ids),
+        limits: ListenerLimits {
+            connections_max: keys.connections_max,
+            packet_size_max,
+            connect_packet_size_max: connect_packet_size_max.min(packet_size_max),
+            connect_timeout_ms: keys
+                .connect_timeout
+                .map_or(limits.connect_timeout_ms, |seconds| seconds * 1000),
+            keep_alive_max_s: keys.keep_alive_max.unwrap_or(limits.keep_alive_max_s),
+            session_expiry_max_s: keys.session_expiry_max.unwrap_or(limits.session_expiry_max_s),
+        },
+        at: Some(table.at),
+    })
+}
+
+/// The keys that hold, without those that a flag on the command line replaces.
+fn parsed(table: &Listener, sources: &Sources) -> Result<ListenerKeys, Wrong> {
+    let kept = table.settings.iter().filter(|setting| !is_replaced(&setting.key, sources));
+    ListenerKeys::try_parse_from(kept.flat_map(|setting| &setting.arguments))
+        .map_err(|error| (Some(table.at), file::first_line(&error.to_string())))
+}
+
+fn is_replaced(key: &str, sources: &Sources) -> bool {
+    key != BOTH_HOLD && file::is_given(key, &sources.given, &Flags::command())
+}
+
+/// What the keys say about TLS; an error names the key that is wrong.
+fn tls_of(keys: &ListenerKeys) -> Result<Option<TlsSettings>, (&'static str, String)> {
+    let certificate = match (keys.kind, &keys.cert) {
+        (None | Some(Kind::Tls), Some(certificate)) => certificate.clone(),
+        (Some(Kind::Tls), None) => {
+            return Err(("kind", "a listener of kind tls has a certificate: cert = \"FILE\"".to_owned()));
+        }
+        (None | Some(Kind::Tcp), None) | (Some(Kind::Tcp), Some(_)) => {
+            let present = [
+                ("cert", keys.cert.is_some()),
+                ("key", keys.key.is_some()),
+                ("client-ca", keys.client_ca.is_some()),
+                ("client-cert", keys.client_cert.is_some()),
+                ("client-user", keys.client_user.is_some()),
+            ];
+            return match present.into_iter().find(|(_, is_there)| *is_there) {
+                Some((key, _)) if keys.kind.is_some() => {
+                    Err((key, format!("a listener of kind tcp has no {key}; the other kind is tls")))
+                }
+                Some((key, _)) => {
+                    Err((key, format!("{key} is of no use without a certificate: cert = \"FILE\"")))
+                }
+                None => Ok(None),
+            };
+        }
+    };
+    let clients =
+        tls::clients(keys.client_cert, keys.client_ca.clone()).map_err(|mismatch| match mismatch {
+            tls::Mismatch::OfNoUse => {
+                ("client-ca", "client-ca is of no use with client-cert = \"none\"".to_owned())
+            }
+            tls::Mismatch::CaMissing => (
+                "client-cert",
+                "client-cert needs the certificates that sign those of clients: client-ca = \"FILE\""
+                    .to_owned(),
+            ),
+        })?;
+    Ok(Some(TlsSettings {
+        key: keys.key.clone().unwrap_or_else(|| certificate.clone()),
+        certificate,
+        clients,
+        user: keys.client_user.unwrap_or(ClientUserFlag::CommonName).into(),
+    }))
+}
+
+/// No address twice, and none that another one covers.
+fn distinct(asked: &[Asked], sources: &Sources) -> Result<(), ConfigError> {
+    for (index, one) in asked.iter().enumerate().filter(|(_, one)| one.address.port() != 0) {
+        let address = &one.address;
+        let flag = if one.at.is_some() { "address" } else { "--listen" };
+        for other in
+            asked[..index].iter().map(|other| &other.address).filter(|it| it.port() == address.port())
+        {
+            if other == address {
+                return Err(sources.wrong((one.at, format!("{flag} {address} is given twice"))));
+            }
+            let same_family = other.is_ipv4() == address.is_ipv4();
+            if same_family && (other.ip().is_unspecified() || address.ip().is_unspecified()) {
+                let (all, one_of_them) =
+                    if other.ip().is_unspecified() { (other, address) } else { (address, other) };
+                let what = format!("{flag} {all} serves {one_of_them} too; leave {flag} {one_of_them} out");
+                return Err(sources.wrong((one.at, what)));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The network is opened only on purpose.
+fn unsaid(one: &Asked, sources: &Sources, args: &[String]) -> ConfigError {
+    let address = one.address;
+    let why = format!(
+        "not listening on {address}: others can reach it, and without users everybody who does could publish and \
+         subscribe. To have users:"
+    );
+    match one.at {
+        Some(at) => sources.wrong((
+            Some(at),
+            format!(
+                "{why} password-file = \"FILE\" (see: ringmq passwd --help), or client-ca = \"FILE\". If everybody is \
+                 what you want: allow-anonymous = true"
+            ),
+        )),
+        None => ConfigError::Wrong(format!(
+            "{why} --password-file FILE (see: ringmq passwd --help). If everybody is what you want: {} \
+             --allow-anonymous",
+            super::command(args)
+        )),
+    }
+}
+
+impl Sources {
+    /// An error with its place in the file, if it has one.
+    fn wrong(&self, (at, what): Wrong) -> ConfigError {
+        match (at, &self.path) {
+            (Some(at), Some(path)) => ConfigError::File(FileError { path: path.clone(), at: Some(at), what }),
+            _ => ConfigError::Wrong(what),
+        }
+    }
+}
+
+impl Config {
+    /// Nobody but this machine can reach any listener.
+    pub fn is_local(&self) -> bool {
+        self.listeners.iter().all(|listener| listener.address.ip().is_loopback())
+    }
+}
+
+/// The listeners of the file as they are in force, each key with its value and where that comes from. `flat` says so of
+/// the settings of the whole broker.
+pub(super) fn effective(sources: &Sources, flat: &file::Effective<'_>) -> Result<String, ConfigError> {
+    let mut text = String::new();
+    let command = ListenerKeys::command();
+    for table in &sources.listeners {
+        let keys = parsed(table, sources).map_err(|wrong| sources.wrong(wrong))?;
+        let tls = tls_of(&keys).map_err(|(key, what)| sources.wrong((Some(table.place_of(key)), what)))?;
+        text.push_str(&format!("\n[[listener]]  # {}\n", flat.place(table.at)));
+        for arg in command.get_arguments() {
+            let Some(name) = arg.get_long() else { continue };
+            let own = table.settings.iter().find(|setting| setting.key == name);
+            let shown = match (name, own) {
+                (_, Some(own)) if !is_replaced(name, sources) => {
+                    own.value().map(|value| (file::quoted(value), flat.place(own.at)))
+                }
+                (BOTH_HOLD, _) => None,
+                ("kind", _) => {
+                    Some((file::quoted(if tls.is_some() { "tls" } else { "tcp" }), "default".to_owned()))
+                }
+                ("key", _) => tls.as_ref().map(|tls| {
+                    (file::quoted(&tls.key.to_string_lossy()), "the file of the certificate".to_owned())
+                }),
+                ("client-cert", _) => tls.as_ref().map(|tls| {
+                    (
+                        file::quoted(if tls.clients.is_asked() { "required" } else { "none" }),
+                        "default".to_owned(),
+                    )
+                }),
+                ("client-user", _) => {
+                    tls.as_ref().map(|_| (file::quoted("common-name"), "default".to_owned()))
+                }
+                (name, _) => flat.of(name),
+            };
+            let shown = match (name, shown) {
+                ("allow-anonymous", Some((_, source))) if source == "default" => {
+                    let asked = Asked {
+                        address: keys.address.unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0))),
+                        tls: tls.clone(),
+                        allow_anonymous: None,
+                        password_file: keys.password_file.clone().or_else(|| flat.path("password-file")),
+                        acl_file: None,
+                        client_ids: ClientIdsFlag::Any,
+                        limits: ListenerLimits::of(&Limits::default()),
+                        at: None,
+                    };
+                    Some((matches!(asked.open(), Open::Yes).to_string(), source))
+                }
+                (_, shown) => shown,
+            };
+            match shown {
+                Some((value, source)) => text.push_str(&format!("{name} = {value}  # {source}\n")),
+                None => text.push_str(&format!("# {name} is not set\n")),
+            }
+        }
+    }
+    Ok(text)
+}

@@ -1,0 +1,408 @@
+//! Command lines, and what becomes of them.
+
+use super::size::Size;
+use super::*;
+use crate::limits::QueueFull;
+use crate::memory::Class;
+
+fn machine() -> Machine {
+    Machine { cpus_online: vec![0, 1, 2, 3], cpu_quota: None, ram: 16 << 30, memory_max: None }
+}
+
+fn parse_on(line: &str, machine: &Machine) -> Result<Config, ConfigError> {
+    let args: Vec<String> =
+        std::iter::once("ringmq").chain(line.split_whitespace()).map(String::from).collect();
+    Config::parse(&args, machine, &[0, 1, 2, 3])
+}
+
+pub fn parse(line: &str) -> Config {
+    parse_on(line, &machine()).unwrap()
+}
+
+pub fn refused(line: &str) -> String {
+    let error = parse_on(line, &machine()).unwrap_err();
+    assert_eq!(error.exit_code(), exit::USAGE, "{line}");
+    error.to_string()
+}
+
+#[test]
+fn the_flags_are_consistent() {
+    use clap::CommandFactory;
+    Flags::command().debug_assert();
+}
+
+#[test]
+fn without_flags_the_limits_are_the_defaults() {
+    let config = parse("");
+    let expected = Limits { memory_max: 12 << 30, ..Limits::default() };
+    assert_eq!(config.limits, expected);
+    assert_eq!(config.addresses(), ["127.0.0.1:1883".parse().unwrap()]);
+    assert_eq!(config.placement, [Some(0), Some(1), Some(2), Some(3)]);
+    assert_eq!((config.sys_interval_ms, config.shutdown_timeout_ms), (10_000, 5000));
+    assert_eq!(config.network_hint, "ringmq --listen 0.0.0.0:1883 --allow-anonymous");
+    assert!(!config.connections_asked);
+}
+
+#[test]
+fn every_limit_is_a_flag() {
+    let config = parse(
+        "--connections-max 1 --packet-size-max 1M --connect-packet-size-max 2k --connect-timeout 3 \
+         --receive-maximum 4 --send-maximum 5 --topic-alias-max 6 --topic-levels-max 7 --filters-max 8 \
+         --properties-max 9 --subscriptions-max 10 --queue-messages-max 11 --queue-bytes-max 12G \
+         --queue-full disconnect --send-buffer-max 13k --retained-messages-max 14 --retained-bytes-max 15m \
+         --session-expiry-max 16 --keep-alive-max 17 --memory-max 18M",
+    );
+    let expected = Limits {
+        connections_max: 1,
+        packet_size_max: 1 << 20,
+        connect_packet_size_max: 2048,
+        connect_timeout_ms: 3000,
+        receive_maximum: 4,
+        send_maximum: 5,
+        topic_alias_max: 6,
+        topic_levels_max: 7,
+        filters_max: 8,
+        properties_max: 9,
+        subscriptions_max: 10,
+        queue_messages_max: 11,
+        queue_bytes_max: 12 << 30,
+        queue_full: QueueFull::Disconnect,
+        send_buffer_bytes_max: 13 << 10,
+        retained_messages_max: 14,
+        retained_bytes_max: 15 << 20,
+        session_expiry_max_s: 16,
+        keep_alive_max_s: 17,
+        memory_max: 18 << 20,
+    };
+    assert_eq!(config.limits, expected);
+    assert!(config.connections_asked);
+}
+
+#[test]
+fn shards_and_where_they_run() {
+    assert_eq!(parse("--cores 0").placement, [Some(0)]);
+    assert_eq!(parse("--cores 3,1-2").placement, [Some(1), Some(2), Some(3)]);
+    assert_eq!(parse("--cores 0-1 --shards 4").placement, [Some(0), Some(1), Some(0), Some(1)]);
+    assert_eq!(parse("--shards 16").placement[5], Some(1));
+    assert_eq!(parse("--shards 2").placement, [None, None], "fewer than CPUs: no reason for these two");
+    assert_eq!(parse("--cores 0-1 --no-pin").placement, [None, None]);
+    let quota = |cpus| Machine { cpu_quota: Some(cpus), ..machine() };
+    assert_eq!(parse_on("", &quota(2.5)).unwrap().placement, [None, None]);
+    assert_eq!(parse_on("", &quota(0.1)).unwrap().placement, [None]);
+    assert_eq!(parse_on("", &quota(64.0)).unwrap().placement.len(), 4);
+}
+
+#[test]
+fn the_network_is_opened_only_on_purpose() {
+    let error = refused("--listen 0.0.0.0:1883 --shards 2");
+    assert!(error.ends_with("ringmq --listen 0.0.0.0:1883 --shards 2 --allow-anonymous"), "{error}");
+    assert!(refused("--listen 127.0.0.1:1 --listen [::]:1883").contains("[::]:1883"));
+    let config = parse("--listen 0.0.0.0:1883 --listen [::1]:1884 --allow-anonymous");
+    assert_eq!((config.listeners.len(), config.network_hint.as_str()), (2, ""));
+    assert!(parse("--listen 127.9.9.9:0 --listen [::1]:0 --listen [::1]:0").network_hint.contains("0.0.0.0"));
+}
+
+#[test]
+fn what_is_wrong_is_named() {
+    for (line, word) in [
+        ("--cores 4", "0-3"),
+        ("--cores x", "--cores"),
+        ("--shards 0", "--shards"),
+        ("--shards 129", "--shards"),
+        ("--listen localhost:1883", "127.0.0.1:1883"),
+        ("--listen 127.0.0.1:1 --listen 127.0.0.1:1", "twice"),
+        ("--listen 127.0.0.1:1 --listen 0.0.0.0:1 --allow-anonymous", "leave --listen 127.0.0.1:1 out"),
+        ("--packet-size-max 300M", "--packet-size-max"),
+        ("--packet-size-max 1x", "suffix"),
+        ("--packet-size-max -1", "-1"),
+        ("--queue-bytes-max 99999999999G", "too large"),
+        ("--memory-max 1k", "16M"),
+        ("--receive-maximum 0", "receive-maximum"),
+        ("--connect-timeout 0", "connect-timeout"),
+        ("--no-such-flag", "--no-such-flag"),
+        ("--tls-listen 127.0.0.1:8883 --tls-cert c", "--tls-key"),
+        ("--tls-cert c --tls-key k", "--tls-listen"),
+        (
+            "--tls-listen 127.0.0.1:8883 --tls-cert c --tls-key k --tls-client-cert required",
+            "--tls-client-ca",
+        ),
+        (
+            "--tls-listen 127.0.0.1:8883 --tls-cert c --tls-key k --tls-client-ca a --tls-client-cert none",
+            "no use",
+        ),
+        ("--listen 127.0.0.1:8883 --tls-listen 127.0.0.1:8883 --tls-cert c --tls-key k", "twice"),
+    ] {
+        let error = refused(line);
+        assert!(error.contains(word), "{line}: {error}");
+    }
+}
+
+#[test]
+fn help_and_version_are_no_failures() {
+    for line in ["--help", "-h", "--version"] {
+        let error = parse_on(line, &machine()).unwrap_err();
+        assert_eq!(error.exit_code(), 0, "{line}");
+    }
+    let help = parse_on("--help", &machine()).unwrap_err().to_string();
+    for word in ["Limits of clients:", "Examples:", "Exit codes:", "[default: 64k]", "[default: 8M]"] {
+        assert!(help.contains(word), "{word} is missing in\n{help}");
+    }
+}
+
+#[test]
+fn the_classes_share_no_more_than_there_is() {
+    for (memory_max, retained_bytes_max) in
+        [(16 << 20, 1 << 30), (1 << 34, 1 << 30), (1 << 34, 0), (1 << 40, 7)]
+    {
+        let limits = Limits { memory_max, retained_bytes_max, ..Limits::default() };
+        let pools = pools(&limits);
+        let sum: u64 = pools.iter().sum();
+        assert!(sum <= memory_max && sum > memory_max - 200, "{sum} of {memory_max}");
+        assert!(pools[Class::Retained as usize] <= retained_bytes_max);
+    }
+}
+
+#[test]
+fn sizes_read_as_they_print() {
+    for (text, size) in
+        [("0", 0), ("64k", 65_536), ("1M", 1 << 20), ("3GiB", 3 << 30), ("1000", 1000), ("2T", 2 << 40)]
+    {
+        let parsed: Size = text.parse().unwrap();
+        assert_eq!(parsed, Size(size));
+        assert_eq!(parsed.to_string().parse(), Ok(parsed));
+    }
+    assert_eq!([bytes(0), bytes(1536), bytes(18 << 30)], ["0", "1.5k", "18G"]);
+    assert_eq!(ranges(&[0, 1, 2, 6, 8, 9]), "0-2,6,8-9");
+}
+
+#[test]
+fn a_command_can_be_typed_again() {
+    let args = ["ringmq", "--listen", "[::]:1883", "it's"].map(String::from);
+    assert_eq!(command(&args), r"ringmq --listen '[::]:1883' 'it'\''s'");
+}
+
+/// A file with this text, gone at the end.
+struct File(std::path::PathBuf);
+
+impl File {
+    fn new(text: &str) -> File {
+        use std::sync::atomic::{AtomicU32, Ordering};
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("ringmq-config-{}-{count}.toml", std::process::id()));
+        std::fs::write(&path, text).unwrap();
+        File(path)
+    }
+
+    fn config(&self, flags: &str) -> Result<Config, ConfigError> {
+        parse_on(&format!("--config {} {flags}", self.0.display()), &machine())
+    }
+
+    fn effective(&self, flags: &str) -> String {
+        let line = format!("ringmq config --config {} {flags}", self.0.display());
+        let text = effective(&line.split_whitespace().map(String::from).collect::<Vec<_>>()).unwrap();
+        text.replace(&self.0.display().to_string(), "FILE")
+    }
+
+    /// A path in the file is relative to it.
+    fn beside(&self, name: &str) -> std::path::PathBuf {
+        self.0.with_file_name(name)
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn three_lines_are_a_tls_listener() {
+    let file = File::new("[[listener]]\naddress = \"127.0.0.1:8883\"\ncert = \"both.pem\"\n");
+    let config = file.config("").unwrap();
+    let [listener] = &config.listeners[..] else { panic!("{config:?}") };
+    let tls = listener.tls.as_ref().unwrap();
+    assert_eq!(listener.address.to_string(), "127.0.0.1:8883");
+    assert_eq!((&tls.certificate, &tls.key), (&file.beside("both.pem"), &file.beside("both.pem")));
+    assert_eq!(listener.limits, ListenerLimits::of(&config.limits));
+    assert!(config.network_hint.contains("[[listener]]"), "{}", config.network_hint);
+}
+
+#[test]
+fn flags_about_tls_may_stand_in_a_file() {
+    let file =
+        File::new("tls-listen = [\"127.0.0.1:8883\"]\ntls-cert = \"c\"\ntls-key = \"k\"\nlisten = []\n");
+    let config = file.config("").unwrap();
+    let [listener] = &config.listeners[..] else { panic!("{config:?}") };
+    assert_eq!(listener.tls.as_ref().unwrap().key, file.beside("k"));
+    let file = File::new("tls-listen = [\"127.0.0.1:8883\"]\ntls-cert = \"c\"\n");
+    assert!(file.config("").unwrap_err().to_string().contains("--tls-key"));
+}
+
+const TWO: &str = "\
+packet-size-max = \"2M\"
+password-file = \"users\"
+[[listener]]
+address = \"0.0.0.0:8883\"
+kind = \"tls\"
+cert = \"c\"
+key = \"k\"
+client-ca = \"a\"
+client-cert = \"optional\"
+client-user = \"subject\"
+acl-file = \"rules\"
+client-ids = \"user-name\"
+connections-max = 7
+connect-timeout = 3
+connect-packet-size-max = \"4k\"
+packet-size-max = \"1M\"
+keep-alive-max = 60
+session-expiry-max = 3600
+[[listener]]
+address = \"[::1]:1883\"
+allow-anonymous = true
+password-file = \"others\"
+";
+
+#[test]
+fn each_listener_has_certificates_limits_and_access_of_its_own() {
+    use crate::access::{Anonymous, ClientIds, Door};
+    use crate::transport::tls::{CertificateUser, ClientCertificates};
+    let file = File::new(TWO);
+    let config = file.config("").unwrap();
+    let expected = Settings {
+        certificate: file.beside("c"),
+        key: file.beside("k"),
+        clients: ClientCertificates::Optional { ca: file.beside("a") },
+        user: CertificateUser::Subject,
+    };
+    let limits = ListenerLimits {
+        connections_max: Some(7),
+        packet_size_max: 1 << 20,
+        connect_packet_size_max: 4096,
+        connect_timeout_ms: 3000,
+        keep_alive_max_s: 60,
+        session_expiry_max_s: 3600,
+    };
+    let [secure, plain] = &config.listeners[..] else { panic!("{config:?}") };
+    assert_eq!((secure.tls.as_ref(), secure.limits), (Some(&expected), limits));
+    assert_eq!((plain.tls.as_ref(), plain.limits), (None, ListenerLimits::of(&config.limits)));
+    assert_eq!(plain.limits.packet_size_max, 2 << 20);
+    assert_eq!(config.access.password_files, [file.beside("users"), file.beside("others")]);
+    assert_eq!(config.access.acl_files, [file.beside("rules")]);
+    let secure = Door {
+        anonymous: Anonymous::Refused,
+        client_ids: ClientIds::UserName,
+        users: Some(0),
+        rules: Some(0),
+    };
+    let plain = Door { anonymous: Anonymous::Admitted, users: Some(1), ..Door::default() };
+    assert_eq!(*config.access.doors, [secure, plain]);
+    let text = listener_text(&config, &config.listeners[0]);
+    for word in ["TLS", "optional", "subject", "7 connections", "packets of 1M", "within 3 s", "for 3600 s"] {
+        assert!(text.contains(word), "{word} is missing in {text}");
+    }
+    let access = access_text(&config, &[2, 5]);
+    assert!(
+        access[0].contains("0.0.0.0:8883: 2 users, clients with a certificate, no anonymous"),
+        "{access:?}"
+    );
+    assert!(access[1].contains("[::1]:1883: 5 users, anonymous clients;"), "{access:?}");
+}
+
+#[test]
+fn flags_replace_what_the_file_says_of_listeners() {
+    let file = File::new(TWO);
+    let config = file.config("--packet-size-max 3M --connections-max 100 --password-file all").unwrap();
+    assert!(config.listeners.iter().all(|listener| listener.limits.packet_size_max == 3 << 20));
+    assert_eq!(config.listeners[0].limits.connections_max, Some(7), "both hold");
+    assert_eq!(config.limits.connections_max, 100);
+    assert_eq!(config.access.password_files, [std::path::PathBuf::from("all")]);
+    let config = file.config("--listen 127.0.0.1:7").unwrap();
+    assert_eq!(config.addresses(), ["127.0.0.1:7".parse().unwrap()]);
+    let config = file.config("--tls-listen 127.0.0.1:8 --tls-cert c --tls-key k").unwrap();
+    assert_eq!(config.addresses(), ["127.0.0.1:8".parse().unwrap()]);
+}
+
+#[test]
+fn a_listener_that_cannot_be_has_a_place_and_a_reason() {
+    let listener = |rest: &str| format!("[[listener]]\naddress = \"127.0.0.1:1\"\n{rest}\n");
+    for (text, at, what) in [
+        ("[[listener]]\nkind = \"tcp\"\n".to_owned(), (1, 1), "an address"),
+        (listener("kind = \"tls\""), (3, 1), "cert = "),
+        (listener("kind = \"tcp\"\ncert = \"c\""), (4, 1), "of kind tcp has no cert"),
+        (listener("key = \"k\""), (3, 1), "without a certificate"),
+        (listener("cert = \"c\"\nclient-cert = \"required\""), (4, 1), "client-ca"),
+        (listener("cert = \"c\"\nclient-ca = \"a\"\nclient-cert = \"none\""), (4, 1), "of no use"),
+        (listener("allow-anonymous = false"), (1, 1), "nobody could connect"),
+        (listener("allow-anonymous = \"no\""), (3, 19), "true or false"),
+        (listener("packet-size-max = 1"), (3, 1), "between 128 and"),
+        (listener("connections-max = 0"), (3, 19), "connections-max"),
+        (listener("conections-max = 1"), (3, 1), "is \"connections-max\" meant?"),
+        (listener("queue-bytes-max = 1"), (3, 1), "above the first [[listener]]"),
+        (listener("kind = \"udp\""), (3, 8), "udp"),
+        ("\n[[listener]]\naddress = \"0.0.0.0:1\"\n".to_owned(), (2, 1), "allow-anonymous = true"),
+        (listener("") + &listener(""), (4, 1), "given twice"),
+        (
+            listener("") + "[[listener]]\naddress = \"0.0.0.0:1\"\nallow-anonymous = true\n",
+            (4, 1),
+            "leave address",
+        ),
+        ("[listener]\naddress = \"127.0.0.1:1\"\n".to_owned(), (1, 2), "two brackets"),
+        ("listener = [1]\n".to_owned(), (1, 13), "a table"),
+        ("[[listner]]\naddress = \"127.0.0.1:1\"\n".to_owned(), (1, 3), "is \"listener\" meant?"),
+        ("listen = [\"127.0.0.1:2\"]\n".to_owned() + &listener(""), (1, 1), "beside [[listener]]"),
+        ("tls-cert = \"c\"\n".to_owned() + &listener(""), (1, 1), "goes with tls-listen"),
+    ] {
+        let file = File::new(&text);
+        match file.config("") {
+            Err(ConfigError::File(error)) => {
+                assert!(error.at == Some(at) && error.what.contains(what), "{text}: {error}");
+            }
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn what_is_in_force_at_each_listener_has_its_source_and_can_be_read_again() {
+    let file = File::new(TWO);
+    let text = file.effective("--keep-alive-max 9");
+    for line in [
+        "[[listener]]  # FILE:3\naddress = \"0.0.0.0:8883\"  # FILE:4\n",
+        "kind = \"tls\"  # FILE:5\n",
+        "connections-max = 7  # FILE:13\n",
+        "keep-alive-max = 9  # command line\nsession-expiry-max = 3600  # FILE:18\n",
+        "[[listener]]  # FILE:19\naddress = \"[::1]:1883\"  # FILE:20\nkind = \"tcp\"  # default\n# cert is not set\n",
+        "allow-anonymous = true  # FILE:21\n",
+        "packet-size-max = \"2M\"  # FILE:1\n",
+        "connect-timeout = 10  # default\n",
+    ] {
+        assert!(text.contains(line), "{line} is missing in\n{text}");
+    }
+    let listeners = &text[text.find("[[listener]]").unwrap()..];
+    assert!(listeners.contains("allow-anonymous = false  # default\n"), "{listeners}");
+    assert!(!text.contains("\nlisten"), "{text}");
+    let again = File::new(&text);
+    assert_eq!(again.config("").unwrap().listeners, file.config("--keep-alive-max 9").unwrap().listeners);
+    let three = File::new("[[listener]]\naddress = \"127.0.0.1:8883\"\ncert = \"both.pem\"\n").effective("");
+    assert!(
+        three.contains("allow-anonymous = true  # default\n")
+            && three.contains("client-cert = \"none\"  # default")
+    );
+    assert!(File::new("").effective("").contains("listen = [\"127.0.0.1:1883\"]  # default\n"));
+    assert!(file.effective("--listen 127.0.0.1:7").contains("listen = [\"127.0.0.1:7\"]  # command line\n"));
+}
+
+/// The one help that a person reads names every key of a listener.
+#[test]
+fn the_help_names_the_keys_of_listeners() {
+    use clap::CommandFactory;
+    let help = parse_on("--help", &machine()).unwrap_err().to_string();
+    let listeners = &help[help.find("Listeners in a file").expect("a section")..];
+    for arg in listener::ListenerKeys::command().get_arguments() {
+        let name = arg.get_long().unwrap();
+        assert!(listeners.contains(name), "{name} is missing in\n{listeners}");
+    }
+    listener::ListenerKeys::command().debug_assert();
+}

@@ -1,0 +1,104 @@
+//! Why a broker did not start: what to type, and the code to exit with.
+
+use std::{fmt, io};
+
+use crate::access::FileError;
+use crate::config::exit;
+use crate::io::kernel::KernelError;
+use crate::io::sockets::{Cause, ListenError};
+use crate::io::uring::Unavailable;
+use crate::transport::tls::LoadError;
+
+/// Why a broker did not start.
+#[derive(Debug)]
+pub enum StartError {
+    Kernel(KernelError),
+    Listen(ListenError),
+    Tls(LoadError),
+    /// Too few descriptors for what was asked.
+    Descriptors {
+        limit: u64,
+        needed: u64,
+        connections: u64,
+        /// So many shards would have room in their rings.
+        shards: Option<u64>,
+    },
+    /// A CPU that this process may not use.
+    Pin {
+        cpu: u16,
+        error: io::Error,
+    },
+    /// A file of users or rules.
+    Access(FileError),
+    /// A thread, or a limit that could not be read.
+    System {
+        what: &'static str,
+        error: io::Error,
+    },
+}
+
+impl StartError {
+    /// The code that the process exits with.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            StartError::Kernel(KernelError::Uring(Unavailable::Failed { .. }) | KernelError::Epoll(_)) => {
+                exit::SYSTEM
+            }
+            StartError::Kernel(KernelError::Uring(_)) => exit::UNAVAILABLE,
+            StartError::Listen(error) => match error.cause {
+                Cause::Privileged => exit::PRIVILEGE,
+                Cause::NotHere => exit::USAGE,
+                Cause::Instance | Cause::Taken | Cause::Descriptors | Cause::Other(_) => exit::SYSTEM,
+            },
+            StartError::Pin { .. } => exit::USAGE,
+            StartError::Access(_) | StartError::Tls(_) => exit::CONFIG,
+            StartError::Descriptors { .. } | StartError::System { .. } => exit::SYSTEM,
+        }
+    }
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Kernel(error) => error.fmt(f),
+            StartError::Listen(error) => error.fmt(f),
+            StartError::Access(error) => error.fmt(f),
+            StartError::Tls(error) => error.fmt(f),
+            StartError::Descriptors { limit, needed, connections, shards } => write!(
+                f,
+                "this process may have {limit} descriptors, and {connections} connections need {needed}. More for this \
+                 shell: ulimit -n {needed} (as root if the hard limit is lower); for a systemd unit: \
+                 LimitNOFILE={needed}; for a container: --ulimit nofile={needed}{}",
+                shards.map_or(String::new(), |shards| format!(
+                    ". Without that: --shards {shards}, since each shard's ring holds up to {limit} sockets itself"
+                ))
+            ),
+            StartError::Pin { cpu, error } => write!(
+                f,
+                "this process may not run on CPU {cpu}: {error}. See where it may: taskset -cp $$. \
+                 Name others with --cores, or let the scheduler choose with --no-pin"
+            ),
+            StartError::System { what, error } => write!(f, "{what}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl From<KernelError> for StartError {
+    fn from(error: KernelError) -> StartError {
+        StartError::Kernel(error)
+    }
+}
+
+impl From<LoadError> for StartError {
+    fn from(error: LoadError) -> StartError {
+        StartError::Tls(error)
+    }
+}
+
+impl From<ListenError> for StartError {
+    fn from(error: ListenError) -> StartError {
+        StartError::Listen(error)
+    }
+}

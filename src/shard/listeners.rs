@@ -1,0 +1,134 @@
+//! What is behind the listening sockets: what their connections speak, the limits that hold there, and how many came in.
+//!
+//! A connection keeps the number of its listener wherever it moves, and its place among those who came in there until it
+//! is closed: [`Listening::enter`] when it is accepted, [`Listening::leave`] when its socket is closed. Places are counted for all shards together, and only where a listener has a limit of its own.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::io::ListenerId;
+use crate::limits::{Limits, ListenerLimits};
+use crate::memory::Key;
+use crate::transport::{Acceptor, Expiry};
+
+use super::Core;
+
+/// What the connections of a listening socket speak.
+#[derive(Clone, Debug)]
+pub enum ListenerKind {
+    /// MQTT.
+    Plain,
+    /// MQTT through transports that this makes; it is shared by all shards.
+    Secure(Arc<dyn Acceptor>),
+}
+
+/// One listening socket, as all shards know it.
+#[derive(Clone, Debug)]
+pub struct Listening {
+    pub kind: ListenerKind,
+    /// `None` where those of the whole broker hold.
+    limits: Option<ListenerLimits>,
+    room: Option<Room>,
+}
+
+impl Listening {
+    pub fn new(kind: ListenerKind, limits: ListenerLimits) -> Listening {
+        Listening { kind, room: limits.connections_max.map(Room::new), limits: Some(limits) }
+    }
+
+    /// Takes a place for a new connection.
+    pub(super) fn enter(&self) -> Entry {
+        let Some(room) = &self.room else { return Entry::Open };
+        let more = |taken: u32| (taken < room.max).then(|| taken + 1);
+        match room.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more) {
+            Ok(_) => Entry::Open,
+            Err(_) => Entry::Full,
+        }
+    }
+
+    /// A connection that came in here is closed, whatever shard it was on.
+    pub(super) fn leave(&self) {
+        if let Some(room) = &self.room {
+            room.taken.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl From<ListenerKind> for Listening {
+    fn from(kind: ListenerKind) -> Listening {
+        Listening { kind, limits: None, room: None }
+    }
+}
+
+/// Whether there was a place.
+#[must_use]
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(super) enum Entry {
+    Open,
+    Full,
+}
+
+/// How many connections came in at one listener, on all shards.
+#[derive(Clone, Debug)]
+struct Room {
+    max: u32,
+    taken: Arc<AtomicU32>,
+}
+
+impl Room {
+    fn new(max: u32) -> Room {
+        Room { max, taken: Arc::default() }
+    }
+}
+
+/// The limits of each listener, out of what it was told and what holds for the whole broker.
+pub(super) fn limits(listeners: &[Listening], all: &Limits) -> Box<[ListenerLimits]> {
+    listeners.iter().map(|listener| listener.limits.unwrap_or(ListenerLimits::of(all))).collect()
+}
+
+impl Core {
+    /// Bytes of a packet from this client, as its listener has it.
+    pub(super) fn packet_size_max(&self, key: Key) -> u32 {
+        let listener = self.connections.get(key).map(|connection| connection.listener);
+        listener.map_or(0, |listener| self.limits_at(listener).packet_size_max)
+    }
+
+    /// What holds for connections that came in here.
+    pub(super) fn limits_at(&self, listener: ListenerId) -> ListenerLimits {
+        let own = self.listener_limits.get(usize::from(listener.0)).copied();
+        own.unwrap_or_else(|| ListenerLimits::of(&self.limits))
+    }
+
+    /// When certificates expire, by listener; a reload may have changed it.
+    pub(super) fn expiries(&self) -> impl Iterator<Item = Option<Expiry>> {
+        self.listening.iter().map(|listening| match &listening.kind {
+            ListenerKind::Plain => None,
+            ListenerKind::Secure(acceptor) => Some(acceptor.expiry()),
+        })
+    }
+
+    /// Shows the first of them to whoever reads counters.
+    pub(super) fn count_expiry(&self) {
+        let first = self.expiries().flatten().map(|expiry| expiry.certificate_at_s).min();
+        self.counters().certificate_expiry_s.set(first.unwrap_or(0));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_counted_for_all_shards_together() {
+        let limits = ListenerLimits { connections_max: Some(2), ..ListenerLimits::of(&Limits::default()) };
+        let here = Listening::new(ListenerKind::Plain, limits);
+        let elsewhere = here.clone();
+        assert_eq!([here.enter(), elsewhere.enter()], [Entry::Open; 2]);
+        assert_eq!([here.enter(), elsewhere.enter()], [Entry::Full; 2]);
+        elsewhere.leave();
+        assert_eq!([here.enter(), here.enter()], [Entry::Open, Entry::Full]);
+        let unlimited = Listening::from(ListenerKind::Plain);
+        unlimited.leave();
+        assert_eq!(unlimited.enter(), Entry::Open);
+    }
+}
