@@ -358,6 +358,10 @@ impl Client {
         let Some(conn) = self.conn.take() else { return };
         if conn.accepted {
             env.oracle.over(conn.ix, how, since);
+            let ends = if self.plan.version.is_v5() { conn.plan.expiry_s == 0 } else { conn.plan.clean };
+            if ends {
+                self.forget(); // the session was over with its connection
+            }
         } else {
             self.unanswered = Some((conn.ix, conn.endpoint));
             self.must_clean |= conn.plan.clean;
