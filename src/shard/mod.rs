@@ -262,6 +262,8 @@ struct Core {
     overflowed: Vec<Key>,
     /// Sessions with cursors that may go on.
     cursor_work: VecDeque<Key>,
+    /// Cursors so far, which gives each its number.
+    cursors_begun: u32,
     /// Accepted connections that wait for room on the way home.
     hand_offs: VecDeque<Key>,
     listeners: Vec<Listener>,
@@ -397,6 +399,7 @@ impl Core {
             scratch: deliver::Scratch::default(),
             overflowed: Vec::new(),
             cursor_work: VecDeque::new(),
+            cursors_begun: 0,
             hand_offs: VecDeque::new(),
             listeners: vec![Listener::Accepting; listeners.len()],
             listening: listeners,

@@ -36,7 +36,6 @@ const CURSOR_QUEUE_MAX: usize = 16;
 #[derive(Debug, Default)]
 pub(super) struct Cursors {
     list: Vec<Cursor>,
-    next_id: u32,
     /// The session is in `cursor_work`.
     scheduled: bool,
 }
@@ -44,6 +43,7 @@ pub(super) struct Cursors {
 /// What is retained, on its way to one subscription.
 #[derive(Debug)]
 struct Cursor {
+    /// Of this shard's own: an answer may come when the cursor is gone and the session has others.
     id: u32,
     subscription: Key,
     filter: Box<str>,
@@ -170,11 +170,11 @@ impl Core {
             crate::memory::ShardSet::EMPTY.with(topic::shard_of(&self.keys, filter, self.shards))
         };
         let [a, b, c, d] = self.keys;
+        self.cursors_begun = self.cursors_begun.wrapping_add(1);
         let Some(slot) = self.sessions.get_mut(session) else { return };
         let cursors = slot.cursors.get_or_insert_default();
         cursors.list.retain(|cursor| cursor.subscription != subscription);
-        let id = cursors.next_id;
-        cursors.next_id = cursors.next_id.wrapping_add(1);
+        let id = self.cursors_begun;
         let sources = owners
             .iter()
             .map(|owner| Source { owner, after: None, state: Asking::Ready })

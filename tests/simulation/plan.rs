@@ -150,7 +150,7 @@ pub const SHARED_IDENTIFIERS: u32 = 100;
 impl Plan {
     pub fn draw(seed: u64) -> Plan {
         let mut rng = Rng::new(seed);
-        let shards = *rng.pick(&[1, 2, 2, 3, 3, 4, 5, 6]);
+        let mut shards = *rng.pick(&[1, 2, 2, 3, 3, 4, 5, 6]);
         let ample = rng.below(2) == 0;
         let mut faults = if rng.below(6) == 0 { Faults::none() } else { Faults::draw(&mut rng) };
         let mut limits = limits(&mut rng, ample);
@@ -179,9 +179,18 @@ impl Plan {
                 (options.inbox_budget, options.relay_window) = (*aside.pick(&[1, 2]), 256);
                 faults.to_shard_bytes = *aside.pick(&[700, 65_536]);
             }
-            Some(Focus::Churn) | None => {}
+            Some(Focus::Churn | Focus::Bursts) | None => {}
         }
         limits.packet_size_max = *aside.pick(&[2_048, 16_384]);
+        // Likewise, so that the other runs are what they were.
+        let mut apart = Rng::new(seed ^ 0xB01C_0000);
+        if taste.focus.is_none() && apart.below(3) == 0 {
+            taste.focus = Some(Focus::Bursts);
+            taste.weights = Focus::Bursts.weights();
+            (taste.crowded, taste.burst, taste.sizes) = (true, 12, &[0, 1, 20]);
+            (faults.buffer_bytes, faults.to_shard_bytes) = (4096, 65_536);
+            shards = *apart.pick(&[1, 1, 1, 2]);
+        }
         let length = *rng.pick(&[10, 30, 60, 100, 160]);
         let mut steps: Vec<What> = Vec::new();
         let mut owners: Vec<Client> = Vec::new();
@@ -302,7 +311,7 @@ fn client(rng: &mut Rng) -> ClientPlan {
     }
 }
 
-/// What half of the runs are about: a few things again and again in the same place, where rules meet that otherwise do so
+/// What more than half of the runs are about: a few things again and again in the same place, where rules meet that otherwise do so
 /// once in thousands of runs.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 enum Focus {
@@ -314,6 +323,8 @@ enum Focus {
     Groups,
     /// Queues run over, and wills go into the same queues.
     Overflow,
+    /// On one shard mostly, whole bursts of plain messages come in one receive.
+    Bursts,
 }
 
 impl Focus {
@@ -345,6 +356,7 @@ impl Focus {
             Focus::Churn => all(5, 1, 40, 0, 30, 60, 1),
             Focus::Groups => all(20, 5, 0, 30, 15, 50, 15),
             Focus::Overflow => all(25, 10, 5, 0, 0, 40, 20),
+            Focus::Bursts => all(15, 3, 8, 0, 3, 70, 5),
         }
     }
 }
@@ -515,7 +527,7 @@ impl Taste {
         let v5 = client.version.is_v5();
         let (retain, often) = match self.focus {
             Some(Focus::Returns | Focus::Churn) => (rng.below(2) == 0, true),
-            Some(Focus::Groups | Focus::Overflow) => (false, true),
+            Some(Focus::Groups | Focus::Overflow | Focus::Bursts) => (false, true),
             None => (rng.below(4) == 0, false),
         };
         let topic = match self.focus {
@@ -525,16 +537,17 @@ impl Taste {
             _ if self.crowded => *rng.pick(&MET),
             _ => rng.below(TOPICS.len()),
         };
+        let plain = self.focus == Some(Focus::Bursts) && rng.below(8) > 0;
         let clear = retain && v5 && rng.below(if often { 8 } else { 3 }) == 0;
         PublishPlan {
             topic,
             qos: rng.below(3) as u8,
             retain,
             clear,
-            expiry_s: (v5 && !clear && rng.below(8) == 0).then(|| *rng.pick(&[1, 10, 100_000])),
+            expiry_s: (v5 && !clear && !plain && rng.below(8) == 0).then(|| *rng.pick(&[1, 10, 100_000])),
             size: *rng.pick(self.sizes),
-            alias: v5 && rng.below(3) == 0,
-            property: v5 && rng.below(4) == 0,
+            alias: v5 && !plain && rng.below(3) == 0,
+            property: v5 && !plain && rng.below(4) == 0,
             count: rng.between(1, self.burst),
         }
     }

@@ -111,6 +111,14 @@ impl Oracle {
             .collect();
         // What expires goes from the store without a word.
         let expires = |id: Option<MsgId>| id.is_some_and(|id| self.messages[id].expiry_s.is_some());
+        // One may have come and gone since the store was looked at, and have expired on its way to the subscriber.
+        let came_and_went = self
+            .messages
+            .iter()
+            .any(|m| m.retain && m.topic == topic && m.expiry_s.is_some() && m.settled.is_none());
+        if came_and_went {
+            return;
+        }
         if expires(stored) || expires(before.get(topic).copied()) || last.iter().any(|(_, id)| expires(*id)) {
             return;
         }
