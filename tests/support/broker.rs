@@ -190,7 +190,7 @@ impl Broker {
     }
 
     /// Waits for words of the start text, or a run over epoll might be one over io_uring.
-    fn expect_said(&self, words: &str) {
+    pub fn expect_said(&self, words: &str) {
         let deadline = Instant::now() + START_MAX;
         while !self.stderr().contains(words) {
             assert!(Instant::now() < deadline, "the broker does not say {words:?}:\n{}", self.stderr());
