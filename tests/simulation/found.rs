@@ -34,7 +34,7 @@ fn a_will_goes_out_although_a_disconnect_lies_in_the_kernel() {
 /// A QoS 2 message that had become too large to be sent again freed its Packet Identifier, which the client still knew.
 #[test]
 fn a_packet_identifier_that_the_client_knows_is_released() {
-    passes(294, &["dropped_too_large_total"]);
+    passes(19_615, &["dropped_too_large_total"]);
 }
 
 /// The oracle did not think of a retained message that came, took another one's place and expired between two looks.
