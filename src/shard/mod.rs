@@ -313,6 +313,8 @@ impl<I: Io> Shard<I> {
         core.advance_cursors();
         core.end_overflowed();
         self.advance_stop();
+        // Before anything is sent: who sees a CONNACK is counted by then.
+        self.core.publish_counts();
         self.tend_dirty();
         self.flush_mesh();
         let core = &mut self.core;
