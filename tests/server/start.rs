@@ -23,7 +23,7 @@ fn refused(arguments: &[&str]) -> (i32, String) {
 
 #[test]
 fn the_start_text_says_what_an_operator_must_know() {
-    let broker = Broker::start(2, &[]);
+    let broker = Broker::start(2, &["--io", "uring"]);
     drop(Client::fresh(&broker, V5));
     let text = broker.stderr();
     for part in [
