@@ -12,6 +12,8 @@ fn retain(publisher: &mut Client, topic: &str, payload: &str, qos: u8) {
     let code = publisher.publish(&Publish::new(topic, payload).retain().qos(qos, 0));
     assert!(code < 0x80);
     publisher.ping();
+    // Nor does that wait for the shard that holds the topic: a newcomer could rightly get the message live.
+    std::thread::sleep(std::time::Duration::from_millis(60));
 }
 
 /// What a newcomer to this filter gets, as (topic, payload, QoS), sorted.
