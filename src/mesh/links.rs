@@ -9,16 +9,24 @@ use super::bell::Bell;
 use super::progress::Progress;
 use crate::memory::{ShardId, ShardSet};
 
-/// The register that counts items dequeued and acted upon.
+/// The register that counts items dequeued and acted upon, in the order in which they were pushed.
 pub const CONSUMED: usize = 0;
+
+/// The same for control items. They pass what is spilled, so that a sum of both would say that an item was acted upon
+/// when it was only overtaken.
+const CONTROLS_CONSUMED: usize = 1;
+
+/// The first register that is the user's.
+pub const USER: usize = 2;
 
 #[derive(Debug)]
 struct Outgoing<T> {
     ring: Producer<T>,
     spill: VecDeque<T>,
-    /// Items ever given to [`Links::push`] or [`Links::push_control`].
+    /// Items ever given to [`Links::push`], and to [`Links::push_control`].
     pushed: u64,
-    /// Bytes of each item that is not known to be consumed, their sum, and the count of those that are.
+    controls: u64,
+    /// Bytes of each pushed item that is not known to be consumed, their sum, and the count of those that are.
     sizes: VecDeque<u32>,
     bytes: usize,
     settled: u64,
@@ -29,6 +37,7 @@ struct Outgoing<T> {
 struct Incoming<T> {
     ring: Consumer<T>,
     consumed: u64,
+    controls: u64,
     progress: Arc<Progress>,
 }
 
@@ -90,12 +99,13 @@ pub fn build<T>(shards: u16, bounds: Bounds) -> Vec<Links<T>> {
                 ring: producer,
                 spill: VecDeque::new(),
                 pushed: 0,
+                controls: 0,
                 sizes: VecDeque::new(),
                 bytes: 0,
                 settled: 0,
                 progress: progress.clone(),
             });
-            links[to].incoming[from] = Some(Incoming { ring: consumer, consumed: 0, progress });
+            links[to].incoming[from] = Some(Incoming { ring: consumer, consumed: 0, controls: 0, progress });
         }
     }
     links
@@ -108,8 +118,12 @@ impl<T> Outgoing<T> {
         self.bytes += bytes.min(u32::MAX as usize);
     }
 
-    /// Forgets the sizes of what was consumed. (A control item passes spilled ones, so that the sum may be off by as much
-    /// as they are large until they are consumed as well.)
+    /// Items that left the ring, of either kind.
+    fn taken(&self) -> u64 {
+        self.progress.get(CONSUMED) + self.progress.get(CONTROLS_CONSUMED)
+    }
+
+    /// Forgets the sizes of what was consumed.
     fn settle(&mut self) {
         let consumed = self.progress.get(CONSUMED);
         while self.settled < consumed {
@@ -167,7 +181,7 @@ impl<T> Links<T> {
         let out = self.out(to);
         match out.ring.push(item) {
             Ok(()) => {
-                out.count(0);
+                out.controls += 1;
                 self.touched.insert(to);
                 Ok(())
             }
@@ -191,7 +205,8 @@ impl<T> Links<T> {
         self.out_ref(to).spill.len()
     }
 
-    /// Items ever pushed to `to`: the position of the newest.
+    /// Items ever pushed to `to`, control items apart: the position of the newest, which [`CONSUMED`] reaches when it and
+    /// all before it were acted upon.
     pub fn pushed(&self, to: ShardId) -> u64 {
         self.out_ref(to).pushed
     }
@@ -259,11 +274,11 @@ impl<T> Links<T> {
             || self.touched.iter().any(|to| {
                 let out = self.out_ref(to);
                 if out.spill.is_empty() {
-                    return out.settled < self.register(to, CONSUMED);
+                    return out.settled < out.progress.get(CONSUMED);
                 }
                 // Not `slots`: that needs the producer. The consumed count says as much.
-                (out.pushed - out.spill.len() as u64)
-                    < self.register(to, CONSUMED) + out.ring.buffer().capacity() as u64
+                (out.pushed + out.controls - out.spill.len() as u64)
+                    < out.taken() + out.ring.buffer().capacity() as u64
             })
     }
 
@@ -291,16 +306,20 @@ impl<T> Links<T> {
         count
     }
 
-    /// The items of the last [`Links::read`] were acted upon. None are no progress: whoever was rung only because a
-    /// register grew must not ring back, or two shards that wait for each other never sleep.
-    pub fn consumed(&mut self, from: ShardId, count: usize) {
-        if count == 0 {
-            return;
-        }
+    /// The `count` items of the last [`Links::read`] were acted upon, `controls` of them control items. None are no
+    /// progress: whoever was rung only because a register grew must not ring back, or two shards that wait for each other
+    /// never sleep.
+    pub fn consumed(&mut self, from: ShardId, count: usize, controls: usize) {
         let Some(incoming) = self.incoming[usize::from(from)].as_mut() else { return };
-        incoming.consumed += count as u64;
-        let consumed = incoming.consumed;
-        self.set_register(from, CONSUMED, consumed);
+        incoming.consumed += (count - controls) as u64;
+        incoming.controls += controls as u64;
+        let (consumed, all_controls) = (incoming.consumed, incoming.controls);
+        if count > controls {
+            self.set_register(from, CONSUMED, consumed);
+        }
+        if controls > 0 {
+            self.set_register(from, CONTROLS_CONSUMED, all_controls);
+        }
     }
 
     /// Items in this shard's spills and in the rings that lead here.
@@ -312,7 +331,7 @@ impl<T> Links<T> {
 
     /// Whether everything that was pushed from here was acted upon.
     pub fn is_quiet(&self) -> bool {
-        self.peers().iter().all(|to| self.register(to, CONSUMED) == self.out_ref(to).pushed)
+        self.peers().iter().map(|to| self.out_ref(to)).all(|out| out.taken() == out.pushed + out.controls)
     }
 }
 
@@ -324,7 +343,7 @@ mod tests {
         let mut got = VecDeque::new();
         for from in links.take_rung().iter() {
             let count = links.read(from, budget, &mut got);
-            links.consumed(from, count);
+            links.consumed(from, count, 0);
         }
         let _ = links.flush();
         got.into()
@@ -364,9 +383,19 @@ mod tests {
         assert_eq!(read_all(&mut b, 1), [1]);
         assert_eq!(a.push_control(1, 9), Ok(()));
         let _ = a.flush();
-        assert_eq!(read_all(&mut b, 9), [2, 9]);
+        let mut got = VecDeque::new();
+        assert!(b.take_rung().contains(0));
+        let count = b.read(0, 9, &mut got);
+        assert_eq!(got, [2, 9]);
+        b.consumed(0, count, 1);
+        let _ = b.flush();
+        assert_eq!(a.register(1, CONSUMED), 2, "the one that was passed is not consumed");
+        assert_eq!(a.pushed(1), 3);
+        assert!(a.has_work() && !a.is_quiet());
         let _ = a.flush();
         assert_eq!(read_all(&mut b, 9), [3]);
+        assert_eq!(a.register(1, CONSUMED), a.pushed(1));
+        assert!(a.is_quiet());
     }
 
     #[test]
@@ -399,7 +428,7 @@ mod tests {
         let mut got = VecDeque::new();
         assert!(b.take_rung().contains(0));
         let count = b.read(0, 9, &mut got);
-        b.consumed(0, count);
+        b.consumed(0, count, 0);
         assert!(b.flush().contains(0), "progress was awaited");
     }
 

@@ -14,7 +14,7 @@ use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
 /// Registers of each FIFO.
-pub const REGISTERS: usize = 3;
+pub const REGISTERS: usize = 4;
 
 /// Written by the reader of a FIFO, read by its writer.
 #[derive(Debug)]

@@ -25,18 +25,19 @@ impl<I: Io> Shard<I> {
         for from in first.chain(rung.iter().filter(|from| *from < start)) {
             let budget = core.options.inbox_budget;
             let count = core.links.read(from, budget, &mut self.batch);
-            let mut relays = 0;
+            let (mut relays, mut controls) = (0, 0);
             let mut targets = ShardSet::EMPTY;
             for parcel in self.batch.drain(..) {
                 if let Parcel::Relay(message) = parcel {
                     relays += 1;
                     targets = targets.union(core.relay_arrived(&message));
                 } else {
+                    controls += usize::from(parcel.is_control());
                     core.parcel_arrived(from, parcel);
                 }
             }
             // Only now: consumed means acted upon.
-            core.links.consumed(from, count);
+            core.links.consumed(from, count, controls);
             core.relays_taken(from, relays, targets);
             total += count;
         }

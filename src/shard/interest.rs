@@ -10,13 +10,14 @@
 use std::collections::{HashMap, VecDeque};
 
 use crate::memory::{Key, ShardId, ShardSet};
+use crate::mesh::USER;
 use crate::topic::{self, Announcement, Change, ChangeKind, FilterKey};
 
 use super::parcel::{Announced, Interest as Value, Parcel};
 use super::{Core, Timer};
 
 /// Register: the sequence up to which the reader knows the writer's interest.
-pub(super) const INTEREST_KNOWN: usize = 1;
+pub(super) const INTEREST_KNOWN: usize = USER;
 
 #[derive(Debug)]
 pub(super) struct Interest {

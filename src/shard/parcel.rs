@@ -35,6 +35,11 @@ pub enum Parcel {
 }
 
 impl Parcel {
+    /// Whether it passes what is spilled.
+    pub(super) fn is_control(&self) -> bool {
+        matches!(self, Parcel::Interest(_))
+    }
+
     /// Bytes that it keeps while it waits.
     pub(super) fn cost(&self) -> usize {
         let own = size_of::<Parcel>();

@@ -7,14 +7,14 @@
 use std::collections::VecDeque;
 
 use crate::memory::{Key, Message, ShardId, ShardSet};
-use crate::mesh::{CONSUMED, Links};
+use crate::mesh::{CONSUMED, Links, USER};
 
 use super::Core;
 use super::connection::End;
 use super::parcel::Parcel;
 
 /// Register: relays from the writer to the reader whose fan-out was consumed by all its targets.
-pub(super) const RELAYS_DONE: usize = 2;
+pub(super) const RELAYS_DONE: usize = USER + 1;
 
 /// Paused connections looked at in one turn.
 const PAUSED_BUDGET: usize = 1024;
