@@ -55,3 +55,10 @@ fn an_answer_for_a_cursor_that_is_gone_is_nobodys() {
 fn what_is_read_last_waits_for_a_switch() {
     passes(3298, &["takeovers_total", "hand_offs_total", "pauses_total"]);
 }
+
+/// A switch of ways was over before its messages were consumed: announcements had passed them in the spill, and were
+/// counted in their place.
+#[test]
+fn what_was_overtaken_by_an_announcement_is_not_consumed() {
+    passes(4174, &["mesh_received_total", "pauses_total"]);
+}

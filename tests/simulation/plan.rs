@@ -179,7 +179,7 @@ impl Plan {
                 (options.inbox_budget, options.relay_window) = (*aside.pick(&[1, 2]), 256);
                 faults.to_shard_bytes = *aside.pick(&[700, 65_536]);
             }
-            Some(Focus::Churn | Focus::Bursts) | None => {}
+            Some(Focus::Churn | Focus::Bursts | Focus::Announcements) | None => {}
         }
         limits.packet_size_max = *aside.pick(&[2_048, 16_384]);
         // Likewise, so that the other runs are what they were.
@@ -190,6 +190,12 @@ impl Plan {
             (taste.crowded, taste.burst, taste.sizes) = (true, 12, &[0, 1, 20]);
             (faults.buffer_bytes, faults.to_shard_bytes) = (4096, 65_536);
             shards = *apart.pick(&[1, 1, 1, 2]);
+        } else if taste.focus.is_none() && apart.below(4) == 0 {
+            taste.focus = Some(Focus::Announcements);
+            taste.weights = Focus::Announcements.weights();
+            (taste.crowded, taste.burst) = (false, *apart.pick(&[3, 12]));
+            (options.interest_linger_ms, options.inbox_budget) = (1, *apart.pick(&[1, 2]));
+            shards = *apart.pick(&[2, 3]);
         }
         let length = *rng.pick(&[10, 30, 60, 100, 160]);
         let mut steps: Vec<What> = Vec::new();
@@ -220,14 +226,18 @@ impl Plan {
         }
         let steps = steps.into_iter().zip(owners).enumerate();
         let mesh = if ample { 1 << 26 } else { *rng.pick(&[1 << 14, 1 << 26]) };
+        let mut bounds = Bounds {
+            ring_slots: *rng.pick(&[1, 2, 3, 8, 256]),
+            spill_max: *rng.pick(&[1, 2, 8, 1024]),
+            bytes_max: *rng.pick(&[1, 2_000, 1 << 20]),
+        };
+        if taste.focus == Some(Focus::Announcements) {
+            bounds = Bounds { ring_slots: *apart.pick(&[1, 2]), spill_max: 8, bytes_max: 1 << 20 };
+        }
         Plan {
             seed,
             shards,
-            mesh: Bounds {
-                ring_slots: *rng.pick(&[1, 2, 3, 8, 256]),
-                spill_max: *rng.pick(&[1, 2, 8, 1024]),
-                bytes_max: *rng.pick(&[1, 2_000, 1 << 20]),
-            },
+            mesh: bounds,
             memory: [
                 1 << 24,
                 1 << 24,
@@ -323,6 +333,8 @@ enum Focus {
     Groups,
     /// Queues run over, and wills go into the same queues.
     Overflow,
+    /// Announcements of what is wanted pass messages with and without RETAIN that are spilled.
+    Announcements,
     /// Whole bursts of plain messages come in one receive, mostly on one shard.
     Bursts,
 }
@@ -356,6 +368,7 @@ impl Focus {
             Focus::Churn => all(5, 1, 40, 0, 30, 60, 1),
             Focus::Groups => all(20, 5, 0, 30, 15, 50, 15),
             Focus::Overflow => all(25, 10, 5, 0, 0, 40, 20),
+            Focus::Announcements => all(8, 2, 30, 0, 30, 60, 1),
             Focus::Bursts => all(15, 3, 8, 0, 3, 70, 5),
         }
     }
@@ -526,12 +539,12 @@ impl Taste {
     fn publish(&self, rng: &mut Rng, client: &ClientPlan) -> PublishPlan {
         let v5 = client.version.is_v5();
         let (retain, often) = match self.focus {
-            Some(Focus::Returns | Focus::Churn) => (rng.below(2) == 0, true),
+            Some(Focus::Returns | Focus::Churn | Focus::Announcements) => (rng.below(2) == 0, true),
             Some(Focus::Groups | Focus::Overflow | Focus::Bursts) => (false, true),
             None => (rng.below(4) == 0, false),
         };
         let topic = match self.focus {
-            Some(Focus::Returns) => *rng.pick(&[1, 1, 5]),
+            Some(Focus::Returns | Focus::Announcements) => *rng.pick(&[1, 1, 5]),
             Some(Focus::Groups) => *rng.pick(&[7, 8]),
             _ if retain => *rng.pick(&RETAINED),
             _ if self.crowded => *rng.pick(&MET),
