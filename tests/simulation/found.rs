@@ -62,3 +62,9 @@ fn what_is_read_last_waits_for_a_switch() {
 fn what_was_overtaken_by_an_announcement_is_not_consumed() {
     passes(4174, &["mesh_received_total", "pauses_total"]);
 }
+
+/// The oracle looked at the store and did not think of a will that came meanwhile and found no room in it.
+#[test]
+fn a_will_may_find_no_room_while_the_store_is_looked_at() {
+    passes(1_795_721_694, &["dropped_retained_full_total"]);
+}

@@ -410,6 +410,8 @@ impl<'a> Run<'a> {
             .filter_map(|((topic, _), (_, id))| id.map(|id| (topic.clone(), id)))
             .filter(|(_, id)| !self.oracle.messages[*id].payload.is_empty())
             .collect();
+        // Wills may have come while this looked, and the store may have had no room for them.
+        self.oracle.drops = self.drops();
         self.oracle.store_at_rest(&seen, connected);
         // With $SYS the server's own topics are in it as well, and what expired goes some time later.
         let exact = self.plan.options.sys_interval_ms == 0
