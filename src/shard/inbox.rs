@@ -52,6 +52,7 @@ impl Core {
             Parcel::Publish { message, ordinary, groups } => {
                 self.message_arrived(&message, ordinary, groups.as_deref().map_or(&[], |groups| groups));
             }
+            Parcel::Run { packets, version } => self.run_arrived(&packets, version),
             // Handled by the caller, who keeps count of them.
             Parcel::Relay(message) => {
                 self.relay_arrived(&message);

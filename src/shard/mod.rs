@@ -21,6 +21,7 @@
 //! | `ingress` | Control Packets of a connected client |
 //! | `publish` | routing: direct, through the owner of a retained topic, the switch between both |
 //! | `run` | packets that repeat one another, in one piece |
+//! | `run_between` | the same for other shards |
 //! | `deliver` | one message to the subscriptions of this shard |
 //! | `share` | share groups: first choice, passing on |
 //! | `interest` | what other shards must know before a SUBACK may leave |
@@ -49,6 +50,7 @@ mod reap;
 mod retained;
 mod rights;
 mod run;
+mod run_between;
 mod secure;
 mod share;
 mod slots;

@@ -6,6 +6,7 @@ use crate::access::Identity;
 use crate::clock::Millis;
 use crate::io::{ListenerId, Socket};
 use crate::memory::{Key, Message, ShardId, ShardSet};
+use crate::wire::Version;
 
 use super::secure::Secure;
 
@@ -19,6 +20,13 @@ pub enum Parcel {
         ordinary: bool,
         /// Deliver to these share groups, by fingerprint.
         groups: Option<Box<Box<[u64]>>>,
+    },
+    /// Messages of one publisher for ordinary subscriptions of the receiving shard: PUBLISH packets that differ in nothing
+    /// but Packet Identifier and payload, one behind the other, are the payload.
+    Run {
+        packets: Message,
+        /// Of their publisher.
+        version: Version,
     },
     /// A message with RETAIN for the owner of its topic, to be stored and fanned out.
     Relay(Message),
@@ -44,7 +52,9 @@ impl Parcel {
     pub(super) fn cost(&self) -> usize {
         let own = size_of::<Parcel>();
         own + match self {
-            Parcel::Publish { message, .. } | Parcel::Relay(message) => message.cost(),
+            Parcel::Publish { message, .. }
+            | Parcel::Run { packets: message, .. }
+            | Parcel::Relay(message) => message.cost(),
             Parcel::Share(pass) => pass.message.cost(),
             Parcel::HandOff(hand_off) => hand_off.cost(),
             // These share messages with the store, or are small.

@@ -336,7 +336,7 @@ impl Core {
 
     /// A connection's messages went to these shards.
     #[inline]
-    fn touch(&mut self, key: Key, touched: ShardSet) {
+    pub(super) fn touch(&mut self, key: Key, touched: ShardSet) {
         if !touched.is_empty()
             && let Some(live) = self.connections.get_mut(key).and_then(|connection| connection.live_mut())
         {

@@ -3,31 +3,42 @@
 //! Publishers that send a lot repeat themselves, and what is decided for one packet holds for the next: the topic is
 //! valid, its route and the rights are known, the packet goes to its receivers as it came. So everything is looked up once
 //! for the run. It is not another way of routing: the first packet of a run has been through `publish`, and only routes
-//! without other shards and share groups are used.
+//! without share groups are used. Other shards get a run as one parcel; see `run_between`.
 //!
 //! At QoS 0 each receiver gets the run in one piece, or, if it cannot have it as it is, message by message. At QoS 1 and 2
 //! every message has a state of its own; the run saves the looking up, for a single receiver that is connected.
 
 use crate::clock::NEVER;
 use crate::memory::{Key, MessageView, Outbox};
-use crate::session::{Cx, Delivered, Drops, Fanout, Grant, Ingress, Run, Session, Verbatim};
+use crate::session::{Cx, Delivered, Drops, Fanout, Grant, Ingress, Retain, Run, Session, Verbatim};
 use crate::topic::{Repeats, Route};
 use crate::wire::{AckKind, Qos, Repeat, Repetition, Version};
 
 use super::Core;
 use super::connection::Known;
+use super::deliver::Merged;
 use super::publish::Publisher;
 
 /// One packet of a run at QoS 1 or 2.
 #[derive(Copy, Clone, Debug)]
 pub(super) struct Entry {
     /// Where it lies in the input.
-    at: usize,
-    len: usize,
-    payload_len: usize,
-    packet_id: u16,
+    pub at: usize,
+    pub len: usize,
+    pub payload_len: usize,
+    pub packet_id: u16,
     /// Not a QoS 2 message that has been routed already.
-    is_new: bool,
+    pub is_new: bool,
+}
+
+/// Who gets a run at QoS 1 or 2, and how.
+#[derive(Copy, Clone, Debug)]
+pub(super) struct Receiver {
+    session: Key,
+    qos: Qos,
+    retain: Retain,
+    /// 0 is none.
+    identifier: u32,
 }
 
 impl Core {
@@ -45,7 +56,7 @@ impl Core {
         let plain = known.epoch == self.router.routes_epoch()
             && route.repeats == Repeats::Never
             && route.groups.is_empty()
-            && route.remote.is_empty()
+            && route.remote.intersection(self.links.full()).is_empty()
             && *route.topic == *repeat.topic();
         if !plain {
             return 0;
@@ -75,6 +86,20 @@ impl Core {
             self.counters().dropped_denied_total.add(run.count.into());
             return run.packets.len();
         }
+        self.deliver_run_to_all(&run, repeat, route, from.client_hash);
+        self.pass_run(from, repeat, route, run.packets);
+        run.packets.len()
+    }
+
+    /// To every subscription of `route` that is here; no session has two of them.
+    pub(super) fn deliver_run_to_all(
+        &mut self,
+        run: &Run<'_>,
+        repeat: &Repeat<'_>,
+        route: &Route,
+        publisher: u64,
+    ) {
+        let message = view(repeat.topic(), &[], publisher);
         let mut dead = 0;
         for key in &route.local {
             let Some(subscription) = self.router.subscription(*key) else {
@@ -82,22 +107,20 @@ impl Core {
                 continue;
             };
             let (session, identifier) = (subscription.session, [subscription.identifier]);
-            let message = view(&route.topic, &[], from);
             if let Some(merged) = self.grant(subscription, &message) {
                 let identifiers: &[u32] = if identifier == [0] { &[] } else { &identifier };
                 let grant = Grant { qos: merged.qos, retain: merged.retain, identifiers, share: None };
-                if !self.deliver_run(session, &run, &grant, &route.topic) {
-                    self.deliver_singly(session, &run, repeat, &grant, from);
+                if !self.deliver_run(session, run, &grant, repeat.topic()) {
+                    self.deliver_singly(session, run, repeat, &grant, publisher);
                 }
             }
         }
         if dead > 0 {
-            self.router.report_stale(&route.topic, route, dead);
+            self.router.report_stale(repeat.topic(), route, dead);
         }
-        run.packets.len()
     }
 
-    /// QoS 1 and 2, to one session.
+    /// QoS 1 and 2, to one session at most, and to other shards.
     fn handle_run_acknowledged(
         &mut self,
         from: Publisher,
@@ -105,29 +128,40 @@ impl Core {
         route: &Route,
         input: &[u8],
     ) -> usize {
-        let [only] = *route.local else { return 0 };
         if self.access.has_rules() || !self.may_publish(from.session, &route.topic) {
             return 0;
         }
-        let Some(subscription) = self.router.subscription(only) else { return 0 };
-        let (session, identifier) = (subscription.session, [subscription.identifier]);
-        let message = MessageView { qos: repeat.qos(), ..view(&route.topic, &[], from) };
-        let Some(merged) = self.grant(subscription, &message) else { return 0 };
-        let identifiers: &[u32] = if identifier == [0] { &[] } else { &identifier };
-        let grant = Grant { qos: merged.qos, retain: merged.retain, identifiers, share: None };
-        if !self.is_connected(session) {
-            return 0;
-        }
+        let message = MessageView { qos: repeat.qos(), ..view(&route.topic, &[], from.client_hash) };
+        let here = match *route.local {
+            [] if !route.remote.is_empty() => None,
+            [only] => match self.one_receiver(only, &message) {
+                Some(receiver) => Some(receiver),
+                None => return 0,
+            },
+            _ => return 0,
+        };
         let mut entries = std::mem::take(&mut self.scratch.run);
         let used = self.take_run_in(from, repeat, input, &mut entries);
         if !entries.is_empty() {
-            self.deliver_entries(session, (&entries, input), &grant, message, from.version);
+            if let Some(receiver) = here {
+                self.deliver_entries(receiver, (&entries, input), message, from.version);
+            }
+            self.pass_entries(from, repeat, route, (&entries, &input[..used]));
             let kind = if repeat.qos() == Qos::AtLeastOnce { AckKind::PubAck } else { AckKind::PubRec };
             self.stage_acks(from.connection, kind, entries.iter().map(|entry| entry.packet_id));
             entries.clear();
         }
         self.scratch.run = entries;
         used
+    }
+
+    /// The one who gets every message that is like `message`, if it is connected and there are no rules about it.
+    pub(super) fn one_receiver(&self, subscription: Key, message: &MessageView<'_>) -> Option<Receiver> {
+        let subscription = self.router.subscription(subscription)?;
+        let Merged { qos, retain } = self.grant(subscription, message)?;
+        let (session, identifier) = (subscription.session, subscription.identifier);
+        let free = self.is_connected(session) && !self.access.has_rules();
+        free.then_some(Receiver { session, qos, retain, identifier })
     }
 
     fn is_connected(&self, session: Key) -> bool {
@@ -173,14 +207,17 @@ impl Core {
     }
 
     /// The receiver's side: what `deliver` does for one message.
-    fn deliver_entries(
+    pub(super) fn deliver_entries(
         &mut self,
-        session: Key,
+        receiver: Receiver,
         (entries, input): (&[Entry], &[u8]),
-        grant: &Grant<'_>,
         message: MessageView<'_>,
         version: Version,
     ) {
+        let Receiver { session, qos, retain, identifier } = receiver;
+        let identifier = [identifier];
+        let identifiers: &[u32] = if identifier == [0] { &[] } else { &identifier };
+        let grant = &Grant { qos, retain, identifiers, share: None };
         let Some(slot) = self.sessions.get_mut(session) else { return };
         let Some(key) = slot.connection else { return };
         let Some(connection) = self.connections.get_mut(key) else { return };
@@ -263,13 +300,13 @@ impl Core {
         run: &Run<'_>,
         repeat: &Repeat<'_>,
         grant: &Grant<'_>,
-        from: Publisher,
+        publisher: u64,
     ) {
         let mut variants = self.scratch.variants.take().unwrap_or_default();
         for (packet, payload) in repeat.packets(run.packets) {
             let packet_id_at = packet.len() - payload.len();
-            let verbatim = Verbatim { packet, version: from.version, packet_id_at };
-            let message = view(repeat.topic(), payload, from);
+            let verbatim = Verbatim { packet, version: repeat.version(), packet_id_at };
+            let message = view(repeat.topic(), payload, publisher);
             let mut fanout = Fanout::of_packet(message, Some(verbatim), &mut variants);
             self.deliver(session, &mut fanout, grant);
         }
@@ -278,7 +315,7 @@ impl Core {
 }
 
 /// A message of a run.
-fn view<'a>(topic: &'a str, payload: &'a [u8], from: Publisher) -> MessageView<'a> {
+pub(super) fn view<'a>(topic: &'a str, payload: &'a [u8], publisher: u64) -> MessageView<'a> {
     MessageView {
         topic,
         properties: &[],
@@ -286,6 +323,6 @@ fn view<'a>(topic: &'a str, payload: &'a [u8], from: Publisher) -> MessageView<'
         qos: Qos::AtMostOnce,
         retain: false,
         expires_at: NEVER,
-        publisher: from.client_hash,
+        publisher,
     }
 }

@@ -60,6 +60,34 @@ impl<'a> Repeat<'a> {
         })
     }
 
+    /// Of the first of `packets`, which is known to be what [`Repeat::of`] takes, and on `topic`.
+    pub fn of_known(version: Version, qos: Qos, topic: &'a str, packets: &'a [u8]) -> Option<Repeat<'a>> {
+        let first = *packets.first()?;
+        let (mut remaining, mut body_at) = (0, 1);
+        loop {
+            let byte = *packets.get(body_at)?;
+            remaining |= usize::from(byte & 0x7F) << (7 * (body_at - 1));
+            body_at += 1;
+            if byte & 0x80 == 0 {
+                break;
+            }
+            if body_at > 4 {
+                return None;
+            }
+        }
+        let head_len = 2 + topic.len();
+        let before_len = body_at + head_len;
+        Some(Repeat {
+            version,
+            qos,
+            first,
+            head: packets.get(body_at..before_len)?,
+            topic,
+            before: packets.get(..before_len)?,
+            payload_len: remaining.checked_sub(head_len + between(version, qos))?,
+        })
+    }
+
     pub fn topic(&self) -> &'a str {
         self.topic
     }
@@ -119,6 +147,11 @@ impl<'a> Repeat<'a> {
             return (shortest && same && fits).then_some((body_at + self.head.len(), len));
         }
         None
+    }
+
+    /// Where the Packet Identifier is in a packet that ends with `payload`; of no meaning at QoS 0.
+    pub fn packet_id_at(&self, packet: &[u8], payload: &[u8]) -> usize {
+        packet.len() - payload.len() - between(self.version, self.qos)
     }
 
     /// Packets and their payloads, of bytes that are nothing but repetitions.

@@ -67,4 +67,11 @@ fn what_was_overtaken_by_an_announcement_is_not_consumed() {
 #[test]
 fn a_will_may_find_no_room_while_the_store_is_looked_at() {
     passes(1_795_721_694, &["dropped_retained_full_total"]);
+    passes(2_000_061_109, &["dropped_retained_full_total"]);
+}
+
+/// The oracle took a message that was sent again for the copy that its receiver had got as a member of a share group.
+#[test]
+fn what_is_sent_again_is_not_the_copy_of_a_share_group() {
+    passes(3_000_017_992, &["publish_sent_total"]);
 }

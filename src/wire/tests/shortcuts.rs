@@ -83,6 +83,15 @@ fn check_repeat(version: Version, input: &[u8]) -> Result<usize, TestCaseError> 
     }
     let taken = &input[len..input.len() - rest.len()];
     prop_assert_eq!(repeat.packets(taken).count(), count);
+    if count > 0 {
+        let known = Repeat::of_known(version, repeat.qos(), repeat.topic(), taken).unwrap();
+        prop_assert!(known.packets(taken).eq(repeat.packets(taken)));
+        for (packet, payload) in known.packets(taken) {
+            let packet_id = known.next(packet, SIZE_MAX).unwrap().packet_id;
+            let at = known.packet_id_at(packet, payload);
+            prop_assert!(repeat.qos() == Qos::AtMostOnce || packet[at..at + 2] == packet_id.to_be_bytes());
+        }
+    }
     prop_assert_eq!(repeat.packets(taken).map(|(packet, _)| packet.len()).sum::<usize>(), taken.len());
     Ok(count)
 }

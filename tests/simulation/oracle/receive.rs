@@ -90,7 +90,12 @@ impl Oracle {
         });
         let way = self.way(d, id, &text);
         let seen = self.sessions[d.session].got.get(&id).cloned().unwrap_or_default();
-        if d.repeat || (d.publish.dup && (seen.live + seen.retained + seen.shared) > 0) {
+        // A member of a share group may be due the message by a subscription of its own as well.
+        let seen = match way {
+            Some(Way::Shared(_)) => seen.shared,
+            Some(Way::Live | Way::Retained) | None => seen.live + seen.retained,
+        };
+        if d.repeat || (d.publish.dup && seen > 0) {
             return Some(id); // the same delivery again
         }
         match way {
