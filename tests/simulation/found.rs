@@ -75,3 +75,10 @@ fn a_will_may_find_no_room_while_the_store_is_looked_at() {
 fn what_is_sent_again_is_not_the_copy_of_a_share_group() {
     passes(3_000_017_992, &["publish_sent_total"]);
 }
+
+/// The oracle's client waited for PUBREL of a session that the policy of full queues had ended; the CONNACK of the next
+/// one was lost.
+#[test]
+fn a_session_that_goes_on_may_be_another() {
+    passes(4_000_082_347, &["sessions_ended_queue_full_total"]);
+}

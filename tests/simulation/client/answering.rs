@@ -88,6 +88,8 @@ impl Client {
             )
         });
         let present = (version != Version::V31).then_some(present);
+        let doubtful =
+            env.oracle.current[self.ix].is_some_and(|session| env.oracle.sessions[session].doubtful);
         let continues = env.oracle.connack(conn.ix, present);
         conn.accepted = true;
         conn.continues = continues;
@@ -98,6 +100,12 @@ impl Client {
             format!("{} got CONNACK, session {}", self.name, if continues { "goes on" } else { "is new" })
         });
         if continues {
+            // It may be another session than ours, begun by a CONNECT whose answer was lost: then nothing of the broker's
+            // is finished, and if it is ours after all, what it sends again says so.
+            if doubtful {
+                self.incoming.clear();
+                self.unfinished.clear();
+            }
             self.resend(env);
         } else {
             // What went out on this very connection belongs to the new session.
