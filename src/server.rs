@@ -22,9 +22,9 @@ use crate::access::hashing::{self, HASHING_THREADS_MAX, Hasher, Hashing};
 use crate::access::{Access, Current, Settings, Users, Verifier};
 use crate::clock::Millis;
 use crate::config::{self, Config};
+use crate::io::Driver;
 use crate::io::kernel::{Kernel, KernelError, Visitor};
 use crate::io::sockets::{self, Locks};
-use crate::io::{Driver, Wait};
 use crate::limits::Limits;
 use crate::memory::{Class, Pool, ShardId};
 use crate::mesh::{self, Bounds};
@@ -44,12 +44,6 @@ const MESH_SLOTS: std::ops::RangeInclusive<usize> = 64..=4096;
 const MESH_SPILL_MAX: usize = 4096;
 /// Bytes of messages that one FIFO may hold at least, whatever the budget says.
 const MESH_BYTES_MIN: usize = 1 << 20;
-/// Completions and messages of other shards in a turn from which on the next wait gathers.
-pub const GATHER_FROM: u64 = 2;
-/// What a gathering wait waits for. A lone client never pays for it, since its turns have one completion each.
-pub const GATHER_COMPLETIONS: u32 = 256;
-/// Microseconds that it waits for them.
-pub const GATHER_US: u32 = 50;
 /// Connections, subscriptions and retained messages of a shard from which on its memory may come in large pages.
 const LARGE_PAGES_FROM: u64 = 100_000;
 /// How often a stop looks whether the shards are done.
@@ -298,7 +292,7 @@ impl Server {
         for shard in 0..self.shards.len() {
             self.bell.doorbell(shard as ShardId);
         }
-        self.bell.submit_and_wait(Wait { timeout_ms: 0, completions: 0, gather_us: 0 });
+        self.bell.submit_and_wait(0);
     }
 
     /// Connections that exist, for the log of a stop.
@@ -327,7 +321,7 @@ fn start_hashing(hasher: Hasher, here: ShardId, kernel: Kernel) -> Result<(), St
         let mut completions = Vec::new();
         hasher.run(Box::new(move |shard| {
             ring.doorbell(shard);
-            ring.submit_and_wait(Wait { timeout_ms: 0, completions: 0, gather_us: 0 });
+            ring.submit_and_wait(0);
             ring.completions(&mut completions);
             completions.clear();
         }));
@@ -408,7 +402,6 @@ fn now(epoch: Instant) -> Millis {
 
 /// The loop of a shard: a turn, then one system call that submits what it asked for and waits for what comes.
 fn drive<D: Driver>(mut shard: Shard<D>, control: &Control, epoch: Instant) -> Live {
-    let mut worked = 0;
     let mut stopping = false;
     let mut large = false;
     loop {
@@ -434,19 +427,12 @@ fn drive<D: Driver>(mut shard: Shard<D>, control: &Control, epoch: Instant) -> L
                 sockets::large_pages();
             }
         }
-        let work = counters.completions_total.get().wrapping_add(counters.mesh_received_total.get());
-        let busy = work.wrapping_sub(worked) >= GATHER_FROM;
-        worked = work;
         let timeout_ms = match turn {
             Turn::Busy => 0,
             Turn::Idle { deadline } => deadline.saturating_sub(now(epoch)),
         };
         let sleeps = timeout_ms > 0 && shard.bell().sleep();
-        shard.io_mut().submit_and_wait(Wait {
-            timeout_ms: if sleeps { timeout_ms } else { 0 },
-            completions: if busy { GATHER_COMPLETIONS } else { 1 },
-            gather_us: GATHER_US,
-        });
+        shard.io_mut().submit_and_wait(if sleeps { timeout_ms } else { 0 });
         if sleeps {
             shard.bell().awake();
         }

@@ -6,18 +6,15 @@
 //! subscribers answer is not looked at, but for the PUBREC that waits for a PUBREL.
 //!
 //! Invariants
-//! - Kernel boundary, buffers, memory of sends and the rule when to gather are the broker's own; so what separates the
+//! - Kernel boundary, buffers, memory of sends and the way of waiting are the broker's own; so what separates the
 //!   two is what the broker does between a receive and a send.
 //! - One send per client and turn, one in flight.
 //! - Output of a client is bounded by [`OUT_BYTES_MAX`]; beyond it the run is worth nothing, and the client is closed.
 
 use std::collections::HashMap;
 
-use ringmq::io::{
-    Completion, Driver, Io, ListenerId, ReceiveEnd, ReceiveMode, Shutdown, Socket, Token, Wait,
-};
+use ringmq::io::{Completion, Driver, Io, ListenerId, ReceiveEnd, ReceiveMode, Shutdown, Socket, Token};
 use ringmq::memory::{Arena, Key, OutBatch, Outbox};
-use ringmq::server::{GATHER_COMPLETIONS, GATHER_FROM, GATHER_US};
 use ringmq::topic;
 
 /// Bytes that may wait for one client.
@@ -144,11 +141,10 @@ impl<I: Io> Forwarder<I> {
         Forwarder { io, hub: Hub::default(), completions: Vec::new() }
     }
 
-    /// One pass: completions, then one send for each client that has something. Returns the number of completions.
-    pub fn turn(&mut self) -> usize {
+    /// One pass: completions, then one send for each client that has something.
+    pub fn turn(&mut self) {
         let mut completions = std::mem::take(&mut self.completions);
         self.io.completions(&mut completions);
-        let count = completions.len();
         for completion in completions.drain(..) {
             match completion {
                 Completion::Received { token, buffer, more } => {
@@ -173,7 +169,6 @@ impl<I: Io> Forwarder<I> {
             self.tend(key);
         }
         self.hub.dirty = dirty;
-        count
     }
 
     fn sent(&mut self, key: Key, mut batch: OutBatch, result: Result<usize, i32>) {
@@ -212,7 +207,7 @@ impl<I: Io> Forwarder<I> {
         if !client.send_in_flight && !client.outbox.is_empty() {
             client.send_in_flight = true;
             let batch = client.outbox.take(self.hub.spare.pop().unwrap_or_default());
-            self.io.send(&client.socket, Token::new(key), batch);
+            self.io.send_unawaited(&client.socket, Token::new(key), batch);
         }
         if !client.receive_armed {
             client.receive_armed = true;
@@ -222,13 +217,9 @@ impl<I: Io> Forwarder<I> {
 }
 
 impl<I: Driver> Forwarder<I> {
-    /// Waits as the broker's driver does: for several completions after a turn that had several.
-    pub fn wait(&mut self, completions: usize) {
-        self.io.submit_and_wait(Wait {
-            timeout_ms: TIMEOUT_MS,
-            completions: if completions as u64 >= GATHER_FROM { GATHER_COMPLETIONS } else { 1 },
-            gather_us: GATHER_US,
-        });
+    /// Waits as the broker's driver does.
+    pub fn wait(&mut self) {
+        self.io.submit_and_wait(TIMEOUT_MS);
     }
 }
 

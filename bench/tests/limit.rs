@@ -22,8 +22,8 @@ fn with_forwarder(clients: impl FnOnce(SocketAddr)) {
         let ring = Uring::new(sizes, 0, Arc::new(Peers::new(1)), vec![listener]).unwrap();
         let mut forwarder = Forwarder::new(ring);
         while !stopped.load(Ordering::Relaxed) {
-            let completions = forwarder.turn();
-            forwarder.wait(completions);
+            forwarder.turn();
+            forwarder.wait();
         }
     });
     clients(address);

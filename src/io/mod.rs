@@ -136,6 +136,11 @@ pub trait Io {
     fn receive_cancel(&mut self, token: Token);
     /// Sends a batch that is not empty.
     fn send(&mut self, socket: &Socket, token: Token, batch: OutBatch);
+    /// The same, for a batch whose end nobody waits for yet. If all of it is sent at once, that ends no wait: the completion
+    /// is there when completions are taken the next time, whatever led to that. Otherwise it is a send like any other.
+    fn send_unawaited(&mut self, socket: &Socket, token: Token, batch: OutBatch) {
+        self.send(socket, token, batch);
+    }
     /// Shuts down. `Write`: the peer sees the end after what was sent. `Both`: moreover a receive in flight ends after
     /// the pending data, and a send in flight fails.
     fn shutdown(&mut self, socket: &Socket, how: Shutdown);
@@ -155,21 +160,11 @@ pub trait Io {
     fn random(&mut self) -> u64;
 }
 
-/// How a driver waits between turns.
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
-pub struct Wait {
-    /// Milliseconds to wait at most; 0 only submits and looks.
-    pub timeout_ms: u64,
-    /// Wait for this many completions ...
-    pub completions: u32,
-    /// ... but no longer than this many microseconds once waiting for more than one.
-    pub gather_us: u32,
-}
-
 /// A backend with a real clock behind it.
 pub trait Driver: Io {
-    /// Submits everything that was asked for and waits as told.
-    fn submit_and_wait(&mut self, wait: Wait);
+    /// Submits everything that was asked for, and waits for a completion, for so many milliseconds at most; 0 only submits
+    /// and looks.
+    fn submit_and_wait(&mut self, timeout_ms: u64);
     /// System calls so far, of every kind.
     fn system_calls(&self) -> u64;
 }

@@ -3,10 +3,12 @@
 
 use crate::clock::Millis;
 use crate::io::{Io, ListenerId, ReadNow, ReceiveMode, Shutdown, Token};
-use crate::memory::{Class, Key};
+use crate::limits::Limits;
+use crate::memory::{Arena, Class, Key};
 
-use super::connection::{Closing, Phase};
+use super::connection::{Closing, Connection, Phase};
 use super::ingress::LastParse;
+use super::slots::Slot;
 use super::waits::Blocked;
 use super::{Core, Listener, Shard, Timer};
 
@@ -87,7 +89,11 @@ impl<I: Io> Shard<I> {
         connection.in_flight_bytes = batch.remaining();
         connection.send_in_flight = true;
         core.counters[usize::from(core.id)].sends_total.add(1);
-        self.io.send(&connection.socket, Token::new(key), batch);
+        let awaited = core.stop.is_stopping() || awaits_sent(connection, &core.sessions, &core.limits);
+        match awaited {
+            true => self.io.send(&connection.socket, Token::new(key), batch),
+            false => self.io.send_unawaited(&connection.socket, Token::new(key), batch),
+        }
         core.recycle(emptied);
         core.charge_send(key);
     }
@@ -338,4 +344,19 @@ impl Core {
         }
         self.deadline_passed(key);
     }
+}
+
+/// Whether something goes on when the connection has sent what it was just given. Where nothing does, the end of that send
+/// need not wake the shard: whatever does so next finds it.
+#[inline]
+fn awaits_sent(connection: &Connection, sessions: &Arena<Slot>, limits: &Limits) -> bool {
+    let Some(live) = connection.live() else { return true };
+    let waits = connection.starved
+        || connection.broken
+        || connection.has_output()
+        || connection.is_clogged(limits.send_buffer_bytes_max)
+        || live.blocked.is_some()
+        || live.taken_over;
+    let session = sessions.get(live.session);
+    waits || session.is_none_or(|slot| slot.session.is_waiting() || slot.cursors.is_some())
 }

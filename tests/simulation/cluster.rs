@@ -92,6 +92,21 @@ impl Cluster {
         }
     }
 
+    /// Wakes those for whom something completed that does not do so; false if there are none.
+    pub fn wake_for_the_unnoticed(&mut self) -> bool {
+        let mut any = false;
+        for (at, node) in self.nodes.iter_mut().enumerate() {
+            if self.world.borrow().has_unnoticed(at as u16) {
+                any = true;
+                if let Thread::Waiting(_) = node.thread {
+                    node.shard.bell().awake();
+                    node.thread = Thread::Running;
+                }
+            }
+        }
+        any
+    }
+
     /// Whether every thread sleeps and the kernel has nothing for any of them.
     pub fn is_quiet(&self, now: Millis) -> bool {
         self.nodes.iter().enumerate().all(|(at, node)| {

@@ -41,6 +41,7 @@ fn a_packet_identifier_that_the_client_knows_is_released() {
 #[test]
 fn a_retained_message_may_come_and_expire_between_two_looks() {
     passes(70_013_351, &["dropped_expired_total"]);
+    passes(5_000_152_197, &["dropped_expired_total"]);
 }
 
 /// An answer to the cursor of a filter that was unsubscribed was taken for that of a later one: a client got a retained

@@ -344,6 +344,27 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    /// Sends that nobody waits for are noticed with whatever comes next, and the counters then.
+    fn notice(&mut self) -> Result<()> {
+        let reset = std::mem::take(&mut self.cluster.world.borrow_mut().faults.reset);
+        self.resting = true;
+        let mut rounds = 0;
+        while self.cluster.wake_for_the_unnoticed() {
+            self.round();
+            self.sound()?;
+            rounds += 1;
+            if rounds > ROUNDS_MAX {
+                return Err(Failure::Stuck(format!(
+                    "sends that are not noticed: {}",
+                    self.cluster.threads()
+                )));
+            }
+        }
+        self.resting = false;
+        self.cluster.world.borrow_mut().faults.reset = reset;
+        Ok(())
+    }
+
     fn drops(&self) -> Drops {
         self.cluster.drops()
     }
@@ -388,6 +409,7 @@ impl<'a> Run<'a> {
         self.oracle.takeover_may_force = self.cluster.sum(|c| &c.takeovers_forced_total) > 0;
         let (connected, drops) = (self.connected(), self.drops());
         self.oracle.at_rest(&connected, drops);
+        self.notice()?;
         self.check_counters(None);
         self.sound()?;
         self.look_at_store(&connected)
@@ -410,6 +432,7 @@ impl<'a> Run<'a> {
             .filter_map(|((topic, _), (_, id))| id.map(|id| (topic.clone(), id)))
             .filter(|(_, id)| !self.oracle.messages[*id].payload.is_empty())
             .collect();
+        self.notice()?;
         // Wills may have come while this looked, and the store may have had no room for them.
         let drops = self.drops();
         let before = std::mem::replace(&mut self.oracle.drops, drops);

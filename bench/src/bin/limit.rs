@@ -25,7 +25,7 @@ fn main() -> Result<(), String> {
     eprintln!("listening on {address}");
     let mut forwarder = Forwarder::new(ring);
     loop {
-        let completions = forwarder.turn();
-        forwarder.wait(completions);
+        forwarder.turn();
+        forwarder.wait();
     }
 }

@@ -20,7 +20,6 @@ use std::sync::Arc;
 
 use super::{
     Buffer, Completion, Driver, Io, ListenerId, ReadNow, ReceiveEnd, ReceiveMode, Shutdown, Socket, Token,
-    Wait,
 };
 use crate::memory::{OutBatch, ShardId};
 use sys::{Bell, Change, Event, Poll};
@@ -460,8 +459,8 @@ impl Io for Epoll {
 
 impl Driver for Epoll {
     /// Gathering is for rings: here the first event ends the wait.
-    fn submit_and_wait(&mut self, wait: Wait) {
-        let timeout_ms = if self.done.is_empty() { wait.timeout_ms } else { 0 };
+    fn submit_and_wait(&mut self, timeout_ms: u64) {
+        let timeout_ms = if self.done.is_empty() { timeout_ms } else { 0 };
         let mut events = std::mem::take(&mut self.events);
         self.calls += 1;
         self.poll.wait(timeout_ms, &mut events);

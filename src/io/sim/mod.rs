@@ -60,7 +60,7 @@ impl SimIo {
                 Completion::Received { token, buffer, more }
             }
             Pending::ReceiveEnded { token, end } => Completion::ReceiveEnded { token, end },
-            Pending::Sent { token, batch, result } => Completion::Sent { token, batch, result },
+            Pending::Sent { token, batch, result, .. } => Completion::Sent { token, batch, result },
             Pending::CancelEnded { token } => Completion::CancelEnded { token },
             Pending::Doorbell => Completion::Doorbell,
         }
@@ -85,7 +85,11 @@ impl Io for SimIo {
     }
 
     fn send(&mut self, socket: &Socket, token: Token, batch: OutBatch) {
-        self.world.borrow_mut().send(self.shard, socket.0 as usize, token, batch);
+        self.world.borrow_mut().send(self.shard, socket.0 as usize, token, batch, true);
+    }
+
+    fn send_unawaited(&mut self, socket: &Socket, token: Token, batch: OutBatch) {
+        self.world.borrow_mut().send(self.shard, socket.0 as usize, token, batch, false);
     }
 
     fn shutdown(&mut self, socket: &Socket, how: Shutdown) {

@@ -35,13 +35,45 @@ pub enum ClientRead {
 /// A completion as the kernel holds it, before its bytes are in a buffer of the shard.
 #[derive(Debug)]
 pub(super) enum Pending {
-    Accepted { listener: ListenerId, socket: usize, peer: SocketAddr },
-    AcceptEnded { listener: ListenerId, errno: i32 },
-    Received { token: Token, buffer: Buffer, bytes: Vec<u8>, more: bool },
-    ReceiveEnded { token: Token, end: ReceiveEnd },
-    Sent { token: Token, batch: OutBatch, result: Result<usize, i32> },
-    CancelEnded { token: Token },
+    Accepted {
+        listener: ListenerId,
+        socket: usize,
+        peer: SocketAddr,
+    },
+    AcceptEnded {
+        listener: ListenerId,
+        errno: i32,
+    },
+    Received {
+        token: Token,
+        buffer: Buffer,
+        bytes: Vec<u8>,
+        more: bool,
+    },
+    ReceiveEnded {
+        token: Token,
+        end: ReceiveEnd,
+    },
+    /// `wakes` unless nobody waits for it and all was sent at once.
+    Sent {
+        token: Token,
+        batch: OutBatch,
+        result: Result<usize, i32>,
+        wakes: bool,
+    },
+    CancelEnded {
+        token: Token,
+    },
     Doorbell,
+}
+
+impl Pending {
+    fn that_wakes(self) -> Pending {
+        match self {
+            Pending::Sent { token, batch, result, .. } => Pending::Sent { token, batch, result, wakes: true },
+            other => other,
+        }
+    }
 }
 
 /// Completions of one stream come in order; streams overtake each other.
@@ -66,6 +98,8 @@ struct Send {
     token: Token,
     batch: OutBatch,
     taken: usize,
+    /// Somebody waits for its end, or it did not find room at once.
+    awaited: bool,
 }
 
 /// The shard's end of a connection with what is in flight on it.
@@ -263,6 +297,12 @@ impl World {
 
     /// Whether a shard that sleeps in the kernel would wake.
     pub fn has_completions(&self, shard: ShardId) -> bool {
+        let wakes = |pending: &Pending| !matches!(pending, Pending::Sent { wakes: false, .. });
+        self.cores[usize::from(shard)].queue.iter().any(|(_, pending)| wakes(pending))
+    }
+
+    /// Whether something completed that wakes nobody.
+    pub fn has_unnoticed(&self, shard: ShardId) -> bool {
         !self.cores[usize::from(shard)].queue.is_empty()
     }
 
@@ -416,12 +456,19 @@ impl World {
         }
     }
 
-    pub(super) fn send(&mut self, shard: ShardId, number: usize, token: Token, batch: OutBatch) {
+    pub(super) fn send(
+        &mut self,
+        shard: ShardId,
+        number: usize,
+        token: Token,
+        batch: OutBatch,
+        awaited: bool,
+    ) {
         assert!(batch.remaining() > 0, "io-rule: empty batch for socket {number}");
         let untaken = self.is_untaken(shard, Stream::Send(number));
         let socket = self.used(shard, number);
         assert!(socket.send.is_none() && !untaken, "io-rule: second send on socket {number}");
-        socket.send = Some(Send { token, batch, taken: 0 });
+        socket.send = Some(Send { token, batch, taken: 0, awaited });
     }
 
     pub(super) fn shutdown(&mut self, shard: ShardId, number: usize, how: Shutdown) {
@@ -494,7 +541,7 @@ impl World {
                     self.counts.count(fault);
                     held.push(stream);
                 }
-                core.queue.push_back((stream, pending));
+                core.queue.push_back((stream, pending.that_wakes()));
                 continue;
             }
             match stream {
@@ -504,6 +551,12 @@ impl World {
                 Stream::Accept(_) | Stream::Doorbell => {}
             }
             taken.push(pending);
+        }
+        // What was not over by now is a send like any other.
+        for socket in self.sockets.iter_mut().filter(|socket| socket.shard == shard) {
+            if let Some(send) = &mut socket.send {
+                send.awaited = true;
+            }
         }
         taken
     }

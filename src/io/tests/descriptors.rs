@@ -42,7 +42,7 @@ pub(super) fn no_descriptor_is_left_behind<B: Backend>() {
             rig.io.send(&sending, name(1), batch(&vec![1; 32 << 20]));
             rig.io.receive(&receiving, name(2), ReceiveMode::Many);
             let _unseen = TcpStream::connect(rig.address).unwrap();
-            rig.io.submit_and_wait(Wait { timeout_ms: 100, completions: 1, gather_us: 0 });
+            rig.io.submit_and_wait(100);
             drop(rig);
             for socket in [sending, receiving] {
                 // SAFETY: the ring that these came from is gone.

@@ -45,6 +45,10 @@ impl Io for Settled {
         self.0.send(socket, token, batch);
     }
 
+    fn send_unawaited(&mut self, socket: &Socket, token: Token, batch: OutBatch) {
+        self.0.send_unawaited(socket, token, batch);
+    }
+
     fn shutdown(&mut self, socket: &Socket, how: Shutdown) {
         self.0.shutdown(socket, how);
     }
@@ -86,8 +90,8 @@ impl Io for Settled {
 }
 
 impl Driver for Settled {
-    fn submit_and_wait(&mut self, wait: Wait) {
-        self.0.submit_and_wait(wait);
+    fn submit_and_wait(&mut self, timeout_ms: u64) {
+        self.0.submit_and_wait(timeout_ms);
     }
 
     fn system_calls(&self) -> u64 {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use io_uring::{Parameters, Probe, opcode};
 
-use super::{Completion, Driver, Io, Peers, ReceiveMode, Sizes, Socket, Uring, Wait, token};
+use super::{Completion, Driver, Io, Peers, ReceiveMode, Sizes, Socket, Uring, token};
 
 /// Operations that a shard uses.
 const OPERATIONS: [(&str, u8); 7] = [
@@ -32,8 +32,6 @@ const TRIAL_MS: u64 = 2_000;
 pub struct Features {
     /// As `uname -r` prints it.
     pub kernel: String,
-    /// A wait for several completions can end early, so that a busy shard gathers work (Linux 6.12).
-    pub min_wait: bool,
     /// Enters save the lookup of the ring's descriptor (Linux 5.18).
     pub registered_ring: bool,
 }
@@ -48,7 +46,7 @@ impl fmt::Display for Features {
         if self.registered_ring {
             write!(f, ", registered ring")?;
         }
-        write!(f, "{}", if self.min_wait { ", gathering waits" } else { "; no gathering waits (Linux 6.12)" })
+        Ok(())
     }
 }
 
@@ -79,14 +77,12 @@ fn small() -> Sizes {
     Sizes { sq_entries: 8, cq_entries: 16, buffers: 2, buffer_bytes: 64, direct: 0 }
 }
 
-const WAIT: Wait = Wait { timeout_ms: TRIAL_MS, completions: 1, gather_us: 0 };
-
 /// Shard 1 of the trial: sleeps until shard 0 rings.
 fn wait_for_doorbell(peers: Arc<Peers>, ready: &mpsc::Sender<()>) -> Result<bool, Unavailable> {
     let mut ring = Uring::new(small(), 1, peers, Vec::new())?;
     // The other side gives up by itself if nobody listens any more.
     let _ = ready.send(());
-    ring.submit_and_wait(WAIT);
+    ring.submit_and_wait(TRIAL_MS);
     let mut completions = Vec::new();
     ring.completions(&mut completions);
     Ok(matches!(completions[..], [Completion::Doorbell]))
@@ -107,13 +103,9 @@ fn try_all(peers: Arc<Peers>, other: &mpsc::Receiver<()>) -> Result<Features, Un
     // An error means that the other thread failed and says so itself.
     if other.recv_timeout(Duration::from_millis(TRIAL_MS)).is_ok() {
         ring.doorbell(1);
-        ring.submit_and_wait(Wait { timeout_ms: 0, ..WAIT });
+        ring.submit_and_wait(0);
     }
-    Ok(Features {
-        kernel: kernel(),
-        min_wait: ring.ring.params().is_feature_min_timeout(),
-        registered_ring: ring.ring.is_registered(),
-    })
+    Ok(Features { kernel: kernel(), registered_ring: ring.ring.is_registered() })
 }
 
 /// A multishot receive must deliver twice.
@@ -125,14 +117,14 @@ fn try_receive(ring: &mut Uring) -> Result<(), Unavailable> {
     let mut again = true;
     for _ in 0..2 {
         theirs.write_all(b"ring").map_err(failed)?;
-        ring.submit_and_wait(WAIT);
+        ring.submit_and_wait(TRIAL_MS);
         let mut completions = Vec::new();
         ring.completions(&mut completions);
         again &=
             matches!(completions[..], [Completion::Received { buffer, more: true, .. }] if buffer.len == 4);
     }
     ring.receive_cancel(token(0));
-    ring.submit_and_wait(WAIT);
+    ring.submit_and_wait(TRIAL_MS);
     ring.close(socket);
     if again { Ok(()) } else { Err(Unavailable::missing("multishot receive")) }
 }

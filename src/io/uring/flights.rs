@@ -2,19 +2,27 @@
 //!
 //! Invariant: from `begin` until `end` nothing touches the batch, so the pointers that the submission holds stay valid:
 //! they point to heap memory that does not move when the slab grows.
+//!
+//! A *quiet* send, whose end nobody waits for, is tried without waiting (MSG_DONTWAIT), so that it is over when it was
+//! submitted, and has a completion only if it did not send everything (IOSQE_CQE_SKIP_SUCCESS). So it wakes nobody: what
+//! was submitted and has no completion was sent.
 #![allow(unsafe_code)] // An empty C structure.
 
 use slab::Slab;
 
 use io_uring::{opcode, squeue};
 
+use super::direct::Place;
 use crate::io::{Operation, Socket, Token};
-use crate::memory::{Key, OutBatch};
+use crate::memory::{Key, OutBatch, Outbox};
 
 /// Pieces in one submission; the kernel refuses more. What is left over goes with the next send.
 const PIECES_MAX: usize = libc::UIO_MAXIOV as usize;
 /// Vectors kept for reuse.
 const SPARE_MAX: usize = 64;
+/// Bytes of a quiet send at most: what a socket mostly has room for, and fewer than [`PIECES_MAX`] spliced pieces.
+const QUIET_MAX: usize = 64 << 10;
+const _: () = assert!(QUIET_MAX / Outbox::SPLICE_MIN < PIECES_MAX / 2);
 /// Bytes in one submission: the result is a signed 32-bit number.
 const BYTES_MAX: usize = 1 << 30;
 
@@ -26,7 +34,9 @@ struct Vectors {
 
 struct Flight {
     token: Token,
+    socket: Place,
     batch: OutBatch,
+    is_quiet: bool,
     /// Boxed, since the kernel holds the header's address.
     vectors: Option<Box<Vectors>>,
 }
@@ -35,6 +45,8 @@ struct Flight {
 #[derive(Default)]
 pub(super) struct Flights {
     slots: Slab<Flight>,
+    /// Quiet sends, by index, since they were last taken out; some may have completed.
+    quiet: Vec<u32>,
     /// Boxed, because they move in and out of flights.
     #[allow(clippy::vec_box)]
     spare: Vec<Box<Vectors>>,
@@ -45,31 +57,65 @@ impl Flights {
         self.slots.is_empty()
     }
 
-    /// Takes the batch over and describes its send. The submission's pointers are valid until [`Flights::end`].
+    /// Takes the batch over and describes its send. The submission's pointers are valid until [`Flights::end`] or
+    /// [`Flights::end_quiet`].
     pub fn begin(&mut self, socket: &Socket, token: Token, batch: OutBatch) -> squeue::Entry {
-        let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
-        let index = self.slots.insert(Flight { token, batch, vectors: None });
+        let index = self.insert(socket, token, batch);
+        self.slots[index].entry(index, libc::MSG_WAITALL)
+    }
+
+    /// The same for one that nobody waits for; quiet if it is not large.
+    pub fn begin_quiet(&mut self, socket: &Socket, token: Token, batch: OutBatch) -> squeue::Entry {
+        if batch.remaining() > QUIET_MAX {
+            return self.begin(socket, token, batch);
+        }
+        let index = self.insert(socket, token, batch);
+        self.quiet.push(index as u32);
         let flight = &mut self.slots[index];
-        let entry = super::on(socket, |fd| match flight.batch.contiguous() {
-            Some(bytes) => {
-                let len = bytes.len().min(BYTES_MAX) as u32;
-                opcode::Send::new(fd, bytes.as_ptr(), len).flags(flags).build()
-            }
-            None => {
-                let mut vectors = self.spare.pop().unwrap_or_else(Vectors::new);
-                vectors.fill(&flight.batch);
-                let header: *const libc::msghdr = &vectors.header;
-                flight.vectors = Some(vectors);
-                opcode::SendMsg::new(fd, header).flags(flags as u32).build()
-            }
+        flight.is_quiet = true;
+        // With MSG_WAITALL a part is a failure, and so has a completion.
+        let entry = flight.entry(index, libc::MSG_WAITALL | libc::MSG_DONTWAIT);
+        entry.flags(squeue::Flags::SKIP_SUCCESS)
+    }
+
+    fn insert(&mut self, socket: &Socket, token: Token, batch: OutBatch) -> usize {
+        let vectors = batch.contiguous().is_none().then(|| {
+            let mut vectors = self.spare.pop().unwrap_or_else(Vectors::new);
+            vectors.fill(&batch);
+            vectors
         });
-        // The slot's index, not the connection's: a flight is found without trusting what the shard kept.
-        entry.user_data(Token::new(Key { index: index as u32, generation: 0 }).user_data(Operation::Send))
+        self.slots.insert(Flight { token, socket: Place::of(socket), batch, is_quiet: false, vectors })
+    }
+
+    /// A quiet send found no room: the same once more, which waits for it. `None` if it was not quiet.
+    pub fn again(&mut self, flight: Token) -> Option<squeue::Entry> {
+        let index = flight.key().index as usize;
+        let flight = self.slots.get_mut(index).filter(|flight| flight.is_quiet)?;
+        flight.is_quiet = false;
+        Some(flight.entry(index, libc::MSG_WAITALL))
+    }
+
+    /// A quiet send that is over without a completion. Only when all were submitted, and after their completions.
+    pub fn end_quiet(&mut self) -> Option<(Token, OutBatch)> {
+        while let Some(index) = self.quiet.pop() {
+            if self.slots.get(index as usize).is_some_and(|flight| flight.is_quiet) {
+                return Some(self.remove(index as usize));
+            }
+        }
+        None
+    }
+
+    pub fn has_quiet(&self) -> bool {
+        !self.quiet.is_empty()
     }
 
     /// The send is over: gives the batch back to the connection that it belongs to.
     pub fn end(&mut self, flight: Token) -> (Token, OutBatch) {
-        let flight = self.slots.remove(flight.key().index as usize);
+        self.remove(flight.key().index as usize)
+    }
+
+    fn remove(&mut self, index: usize) -> (Token, OutBatch) {
+        let flight = self.slots.remove(index);
         if let Some(mut vectors) = flight.vectors {
             vectors.clear();
             if self.spare.len() < SPARE_MAX {
@@ -77,6 +123,24 @@ impl Flights {
             }
         }
         (flight.token, flight.batch)
+    }
+}
+
+impl Flight {
+    fn entry(&self, index: usize, flags: libc::c_int) -> squeue::Entry {
+        let flags = flags | libc::MSG_NOSIGNAL;
+        let entry = super::at(self.socket, |fd| match (&self.vectors, self.batch.contiguous()) {
+            (None, Some(bytes)) => {
+                let len = bytes.len().min(BYTES_MAX) as u32;
+                opcode::Send::new(fd, bytes.as_ptr(), len).flags(flags).build()
+            }
+            (Some(vectors), _) => {
+                opcode::SendMsg::new(fd, &raw const vectors.header).flags(flags as u32).build()
+            }
+            (None, None) => unreachable!("what is in pieces has vectors"),
+        });
+        // The slot's index, not the connection's: a flight is found without trusting what the shard kept.
+        entry.user_data(Token::new(Key { index: index as u32, generation: 0 }).user_data(Operation::Send))
     }
 }
 

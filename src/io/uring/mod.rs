@@ -29,7 +29,7 @@ use io_uring::{cqueue, opcode, squeue, types};
 
 use super::{
     Buffer, Completion, Driver, Io, ListenerId, Operation, ReadNow, ReceiveEnd, ReceiveMode, Shutdown,
-    Socket, Token, Wait,
+    Socket, Token,
 };
 use crate::memory::{Key, OutBatch, ShardId};
 use buffers::BufRing;
@@ -80,6 +80,8 @@ pub struct Uring {
     shard: ShardId,
     peers: Arc<Peers>,
     receives_armed: usize,
+    /// Quiet sends were not known to be over when completions were taken last.
+    quiet_left: bool,
     cqes: Vec<Cqe>,
     random: Vec<u64>,
     /// System calls beside those that enter the ring.
@@ -122,6 +124,7 @@ impl Uring {
             shard,
             peers,
             receives_armed: 0,
+            quiet_left: false,
             cqes: Vec::new(),
             random: Vec::new(),
             calls: 0,
@@ -224,6 +227,11 @@ impl Uring {
         match operation {
             Operation::Receive => self.received(token, cqe, into),
             Operation::Send => {
+                if cqe.result == -libc::EAGAIN
+                    && let Some(entry) = self.flights.again(token)
+                {
+                    return self.push(entry);
+                }
                 let (token, batch) = self.flights.end(token);
                 let result = usize::try_from(cqe.result).map_err(|_| -cqe.result);
                 into.push(Completion::Sent { token, batch, result });
@@ -253,7 +261,11 @@ fn token(index: u32) -> Token {
 
 /// An operation of the ring on a socket, wherever it is: `with` makes it for a descriptor or a place of that number.
 fn on(socket: &Socket, with: impl FnOnce(types::Fd) -> squeue::Entry) -> squeue::Entry {
-    match Place::of(socket) {
+    at(Place::of(socket), with)
+}
+
+fn at(place: Place, with: impl FnOnce(types::Fd) -> squeue::Entry) -> squeue::Entry {
+    match place {
         Place::Descriptor(fd) => with(types::Fd(fd)),
         Place::Slot(slot) => with(types::Fd(slot as RawFd)).flags(squeue::Flags::FIXED_FILE),
     }
@@ -268,16 +280,16 @@ impl Uring {
         let user_data = token(0).user_data(Operation::Now);
         // SAFETY: the caller's promise; nothing returns before the completion is there.
         unsafe { self.ring.push(entry.user_data(user_data)) };
-        let mut wait = Wait { timeout_ms: 0, completions: 0, gather_us: 0 };
+        let mut timeout_ms = 0;
         loop {
-            self.ring.submit_and_wait(wait);
+            self.ring.submit_and_wait(timeout_ms);
             self.ring.reap(&mut self.cqes);
             // The others stay, in their order, for the next turn.
             if let Some(at) = self.cqes.iter().position(|cqe| cqe.user_data == user_data) {
                 return self.cqes.remove(at).result;
             }
             // The kernel was short of memory for a moment.
-            wait = Wait { timeout_ms: 1, completions: 1, gather_us: 0 };
+            timeout_ms = 1;
         }
     }
 
@@ -359,6 +371,11 @@ impl Io for Uring {
         self.push(entry);
     }
 
+    fn send_unawaited(&mut self, socket: &Socket, token: Token, batch: OutBatch) {
+        let entry = self.flights.begin_quiet(socket, token, batch);
+        self.push(entry);
+    }
+
     fn shutdown(&mut self, socket: &Socket, how: Shutdown) {
         self.calls += 1;
         // The operation of io_uring would start a worker thread for what never blocks. The only error is that the peer
@@ -424,10 +441,19 @@ impl Io for Uring {
     fn completions(&mut self, into: &mut Vec<Completion>) {
         let mut cqes = std::mem::take(&mut self.cqes);
         self.ring.reap(&mut cqes);
+        let quiet_are_over = self.flights.has_quiet() && self.ring.is_submitted();
         for cqe in cqes.drain(..) {
             self.completed(cqe, into);
         }
         self.cqes = cqes;
+        // Nothing tells when they are: then the next wait must not last.
+        self.quiet_left = self.flights.has_quiet() && !quiet_are_over;
+        if quiet_are_over {
+            while let Some((token, batch)) = self.flights.end_quiet() {
+                let result = Ok(batch.remaining());
+                into.push(Completion::Sent { token, batch, result });
+            }
+        }
     }
 
     fn bytes(&self, buffer: Buffer) -> &[u8] {
@@ -460,9 +486,11 @@ const RANDOM_WORDS: usize = 32;
 const DROP_ROUNDS: u32 = 64;
 
 impl Driver for Uring {
-    fn submit_and_wait(&mut self, wait: Wait) {
+    fn submit_and_wait(&mut self, timeout_ms: u64) {
         self.buffers.publish();
-        self.ring.submit_and_wait(wait);
+        // What `now` left behind has completed already, and quiet sends may have.
+        let timeout_ms = if self.cqes.is_empty() && !self.quiet_left { timeout_ms } else { 0 };
+        self.ring.submit_and_wait(timeout_ms);
     }
 
     fn system_calls(&self) -> u64 {
@@ -485,7 +513,7 @@ impl Drop for Uring {
             if self.receives_armed == 0 && self.flights.is_empty() {
                 break;
             }
-            self.ring.submit_and_wait(Wait { timeout_ms: 10, completions: 1, gather_us: 0 });
+            self.ring.submit_and_wait(10);
         }
         // Cancelling waits for all. Should that fail, memory that the kernel may still use is not freed.
         debug_assert!(

@@ -15,8 +15,6 @@ use std::os::fd::{AsRawFd, RawFd};
 
 use io_uring::{IoUring, squeue, types};
 
-use crate::io::Wait;
-
 const ENTER_GETEVENTS: u32 = 1 << 0;
 const ENTER_EXT_ARG: u32 = 1 << 3;
 const ENTER_REGISTERED_RING: u32 = 1 << 4;
@@ -38,7 +36,7 @@ pub(super) struct Cqe {
 struct GetEvents {
     sigmask: u64,
     sigmask_size: u32,
-    min_wait_us: u32,
+    unused: u32,
     timespec: u64,
 }
 
@@ -125,8 +123,8 @@ impl Ring {
         }
     }
 
-    /// Submits all and waits as told; returns early for any reason.
-    pub fn submit_and_wait(&mut self, wait: Wait) {
+    /// Submits all and waits for a completion; returns early for any reason.
+    pub fn submit_and_wait(&mut self, timeout_ms: u64) {
         while !self.backlog.is_empty() && self.refill() {
             self.submit();
         }
@@ -134,23 +132,24 @@ impl Ring {
             let queue = self.ring.submission();
             (queue.len() as u32, queue.taskrun() || queue.cq_overflow())
         };
-        if wait.timeout_ms == 0 || !self.backlog.is_empty() {
+        if timeout_ms == 0 || !self.backlog.is_empty() {
             if to_submit > 0 || pending || !self.backlog.is_empty() {
                 self.enter(to_submit, 0, None);
             }
             return;
         }
-        let timeout_ms = wait.timeout_ms.min(TIMEOUT_MS_MAX);
+        let timeout_ms = timeout_ms.min(TIMEOUT_MS_MAX);
         let timespec =
             types::Timespec::new().sec(timeout_ms / 1000).nsec((timeout_ms % 1000) as u32 * 1_000_000);
-        let gather = wait.completions > 1 && wait.gather_us > 0 && self.params().is_feature_min_timeout();
-        let arg = GetEvents {
-            sigmask: 0,
-            sigmask_size: 0,
-            min_wait_us: if gather { wait.gather_us } else { 0 },
-            timespec: (&raw const timespec) as u64,
-        };
-        self.enter(to_submit, if gather { wait.completions } else { 1 }, Some(&arg));
+        let arg =
+            GetEvents { sigmask: 0, sigmask_size: 0, unused: 0, timespec: (&raw const timespec) as u64 };
+        self.enter(to_submit, 1, Some(&arg));
+    }
+
+    /// Whether the kernel has taken everything that was asked for, and all completions that this made were in the queue.
+    pub fn is_submitted(&mut self) -> bool {
+        let queue = self.ring.submission();
+        self.backlog.is_empty() && queue.is_empty() && !queue.cq_overflow()
     }
 
     /// Takes everything that the completion queue holds, without a system call.
@@ -164,7 +163,7 @@ impl Ring {
 
     /// Cancels every operation and waits, for a second at most, until the kernel let go of them.
     pub fn cancel_all(&mut self) {
-        self.submit_and_wait(Wait { timeout_ms: 0, completions: 0, gather_us: 0 });
+        self.submit_and_wait(0);
         let second = types::Timespec::new().sec(1);
         // ENOENT says that there was nothing, ETIME that something is left: the caller counts what came back.
         let _ = self.submitter().register_sync_cancel(Some(second), types::CancelBuilder::any());
@@ -260,7 +259,7 @@ mod tests {
             unsafe { ring.push(nop(user_data)) };
         }
         let mut cqes = Vec::new();
-        ring.submit_and_wait(Wait { timeout_ms: 0, completions: 0, gather_us: 0 });
+        ring.submit_and_wait(0);
         ring.reap(&mut cqes);
         let order: Vec<u64> = cqes.iter().map(|cqe| cqe.user_data).collect();
         assert_eq!(order, (0..LATE + 10).collect::<Vec<_>>());
@@ -277,7 +276,7 @@ mod tests {
         let mut cqes = Vec::new();
         for _ in 0..20 {
             // Never waits: the kernel's flag alone says that there is more.
-            ring.submit_and_wait(Wait { timeout_ms: 0, completions: 0, gather_us: 0 });
+            ring.submit_and_wait(0);
             ring.reap(&mut cqes);
         }
         let mut seen: Vec<u64> = cqes.iter().map(|cqe| cqe.user_data).collect();
@@ -295,7 +294,7 @@ mod tests {
     fn a_ring_with_nothing_to_do_makes_no_system_call() {
         let mut ring = Ring::new(4, 16).unwrap();
         let before = ring.enters();
-        ring.submit_and_wait(Wait { timeout_ms: 0, completions: 0, gather_us: 0 });
+        ring.submit_and_wait(0);
         assert_eq!(ring.enters(), before);
     }
 }

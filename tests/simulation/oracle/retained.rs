@@ -124,7 +124,19 @@ impl Oracle {
         }
         let agrees = match stored {
             Some(id) => last.iter().any(|&(at, seen)| seen == Some(id) && at > asked),
-            None => !first || last.is_empty() || last.iter().any(|&(_, seen)| empty(seen)),
+            None => {
+                // What came after the last one that was seen may have expired on its way, and in the store as well.
+                let expired_since = |seen: Option<MsgId>| {
+                    let seen = seen.and_then(|id| self.messages[id].sent);
+                    let later =
+                        |sent: Option<super::Tick>| sent.is_none_or(|sent| seen.is_none_or(|at| sent > at));
+                    self.messages
+                        .iter()
+                        .any(|m| m.retain && m.topic == topic && m.expiry_s.is_some() && later(m.sent))
+                };
+                let gone = |seen: Option<MsgId>| empty(seen) || expired_since(seen);
+                !first || last.is_empty() || last.iter().any(|&(_, seen)| gone(seen))
+            }
         };
         let text = |id: Option<MsgId>| id.map_or("nothing".into(), |id| self.name(id));
         let seen: Vec<String> = last.iter().map(|(_, id)| text(*id)).collect();

@@ -191,10 +191,14 @@ impl World {
         match over {
             Some(result) => {
                 self.tally.sent += result.map_or(0, |count| count as u64);
-                let sent = Pending::Sent { token: send.token, batch: send.batch, result };
+                let wakes = send.awaited || result != Ok(send.batch.remaining());
+                let sent = Pending::Sent { token: send.token, batch: send.batch, result, wakes };
                 self.push_socket(number, Stream::Send(number), sent);
             }
-            None => self.sockets[number].send = Some(send),
+            None => {
+                send.awaited = true;
+                self.sockets[number].send = Some(send);
+            }
         }
     }
 
