@@ -83,3 +83,9 @@ fn what_is_sent_again_is_not_the_copy_of_a_share_group() {
 fn a_session_that_goes_on_may_be_another() {
     passes(4_000_082_347, &["sessions_ended_queue_full_total"]);
 }
+
+/// The simulated kernel took the name that a connection had on its former shard for that of another one here.
+#[test]
+fn a_cancel_finds_the_connection_that_is_called_so_here() {
+    passes(6_000_091_786, &["hand_offs_total"]);
+}

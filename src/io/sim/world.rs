@@ -425,6 +425,7 @@ impl World {
                 socket.shard
             );
             socket.shard = shard;
+            socket.token = None; // a name of the former shard's
             self.tally.moved += 1;
         }
         socket
