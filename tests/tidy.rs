@@ -52,9 +52,6 @@ const ROOTS: &[&str] = &["src/lib.rs", "src/main.rs", "loadgen/src/lib.rs"];
 /// Lines of a file.
 const LINES_MAX: usize = 700;
 
-/// Files that are longer, and how long each of them may be. Whoever touches one makes it shorter.
-const LONG: &[(&str, usize)] = &[];
-
 /// Directories with sources.
 const SOURCES: &[&str] = &["src", "bench", "loadgen", "tests", "scripts", ".ci"];
 
@@ -117,9 +114,8 @@ fn head(path: &str, text: &str) -> Vec<String> {
 }
 
 fn length(path: &str, text: &str) -> Vec<String> {
-    let max = LONG.iter().find(|(long, _)| *long == path).map_or(LINES_MAX, |(_, lines)| *lines);
     match text.lines().count() {
-        lines if lines > max => vec![format!("{path}: {lines} lines; {max} are allowed")],
+        lines if lines > LINES_MAX => vec![format!("{path}: {lines} lines; {LINES_MAX} are allowed")],
         _ => Vec::new(),
     }
 }
@@ -503,9 +499,6 @@ fn documents_name_what_exists() {
 fn no_exception_is_stale() {
     let has_unsafe = |path: &&&str| code(&read(path)).lines().any(|line| has_word(line, "unsafe"));
     assert_eq!(UNSAFE.iter().filter(has_unsafe).count(), UNSAFE.len());
-    for (path, _) in LONG {
-        assert!(read(path).lines().count() > LINES_MAX, "{path} may leave LONG");
-    }
     let rust: Vec<_> = files().into_iter().filter(|(path, _)| is_rust(path)).collect();
     for (module, used) in EXCEPTIONS {
         let mut of_module = rust.iter().filter(|(path, _)| module_of(path) == Some(module));
@@ -591,8 +584,6 @@ fn a_file_without_a_head_or_too_long_is_found() {
     finds(head, "src/a.rs", "use std::fmt;\n//! Late.", 1, "//! In time.\n");
     finds(head, "src/a.rs", "", 1, "//! In time.\n");
     finds(length, "src/a.rs", &"\n".repeat(LINES_MAX + 1), 1, &"\n".repeat(LINES_MAX));
-    let (path, max) = LONG[0];
-    finds(length, path, &"\n".repeat(max + 1), 1, &"\n".repeat(max));
 }
 
 #[test]
