@@ -24,6 +24,8 @@ pub(super) struct Interest {
     sequence: u64,
     /// By peer: filters and their oldest unsent sequence, ascending.
     unsent: Vec<VecDeque<(FilterKey, u64)>>,
+    /// Peers whose queue is not empty: a turn must not look at each peer to find out that there is nothing to do.
+    behind: ShardSet,
     entries: HashMap<FilterKey, Entry, ahash::RandomState>,
     /// Announcements by sequence; an entry is dropped once its last one is known everywhere.
     settling: VecDeque<(u64, FilterKey)>,
@@ -53,6 +55,7 @@ impl Interest {
         Interest {
             sequence: 0,
             unsent: (0..shards).map(|_| VecDeque::new()).collect(),
+            behind: ShardSet::EMPTY,
             entries: HashMap::with_hasher(ahash::RandomState::with_seeds(1, 2, 3, 4)),
             settling: VecDeque::new(),
             staged: VecDeque::new(),
@@ -61,13 +64,12 @@ impl Interest {
 
     /// Announcements and SUBACKs that wait.
     pub fn len(&self) -> usize {
-        self.unsent.iter().map(VecDeque::len).sum::<usize>() + self.staged.len()
+        let unsent: usize = self.behind.iter().map(|peer| self.unsent[usize::from(peer)].len()).sum();
+        unsent + self.staged.len()
     }
 
     pub fn is_waiting(&self) -> bool {
-        !self.settling.is_empty()
-            || !self.staged.is_empty()
-            || self.unsent.iter().any(|queue| !queue.is_empty())
+        !self.settling.is_empty() || !self.staged.is_empty() || !self.behind.is_empty()
     }
 }
 
@@ -113,6 +115,7 @@ impl Core {
             if !entry.dirty.contains(peer) {
                 entry.dirty.insert(peer);
                 interest.unsent[usize::from(peer)].push_back((filter, interest.sequence));
+                interest.behind.insert(peer);
             }
         }
     }
@@ -134,7 +137,7 @@ impl Core {
 
     /// Sends announcements while the rings have room; before everything that is spilled.
     pub(super) fn flush_interest(&mut self) {
-        for peer in self.links.peers().iter() {
+        for peer in self.interest.behind.iter() {
             self.flush_interest_to(peer);
         }
     }
@@ -169,6 +172,7 @@ impl Core {
                 entry.dirty.remove(peer);
             }
         }
+        self.interest.behind.remove(peer);
     }
 
     /// Drops the entries of filters that everybody knows: a wanted one needs none until it changes, a withdrawn one is
@@ -211,6 +215,9 @@ impl Core {
 
     /// Lets SUBACKs go whose time has come.
     pub(super) fn release_subacks(&mut self) {
+        if self.interest.settling.is_empty() && self.interest.staged.is_empty() {
+            return;
+        }
         self.settle();
         let known = self.known_by_all();
         while let Some(staged) = self.interest.staged.front()
@@ -227,6 +234,9 @@ impl Core {
     }
 
     pub(super) fn interest_may_settle(&self) -> bool {
+        if self.interest.settling.is_empty() && self.interest.staged.is_empty() {
+            return false;
+        }
         let known = self.known_by_all();
         self.interest.staged.front().is_some_and(|staged| staged.need <= known)
             || self.interest.settling.front().is_some_and(|(sequence, _)| *sequence <= known)

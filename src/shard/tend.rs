@@ -90,12 +90,15 @@ impl<I: Io> Shard<I> {
         connection.send_in_flight = true;
         core.counters[usize::from(core.id)].sends_total.add(1);
         let awaited = core.stop.is_stopping() || awaits_sent(connection, &core.sessions, &core.limits);
-        match awaited {
-            true => self.io.send(&connection.socket, Token::new(key), batch),
-            false => self.io.send_unawaited(&connection.socket, Token::new(key), batch),
+        if awaited {
+            self.io.send(&connection.socket, Token::new(key), batch);
+            core.charge_send(key);
+        } else {
+            // As good as over. Should it find no room, it is charged with what is staged next.
+            self.io.send_unawaited(&connection.socket, Token::new(key), batch);
+            core.release_send(key);
         }
         core.recycle(emptied);
-        core.charge_send(key);
     }
 
     fn tend_receive(&mut self, key: Key) {
@@ -282,6 +285,12 @@ impl Core {
             connection.starved = true;
         }
         connection.charged_send = waiting;
+    }
+
+    fn release_send(&mut self, key: Key) {
+        if let Some(connection) = self.connections.get_mut(key) {
+            self.budget.release(Class::Send, std::mem::take(&mut connection.charged_send));
+        }
     }
 
     /// Keeps a sent buffer for the next connection.

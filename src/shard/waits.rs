@@ -62,6 +62,8 @@ pub(super) struct Waits {
     /// By sender: relays taken from there, and those whose fan-out is not consumed yet, in order.
     relays_taken: Vec<u64>,
     relays_open: Vec<VecDeque<(u64, Fence)>>,
+    /// Senders of those.
+    relaying: ShardSet,
 }
 
 impl Waits {
@@ -73,6 +75,7 @@ impl Waits {
             relays_sent: vec![0; shards],
             relays_taken: vec![0; shards],
             relays_open: (0..shards).map(|_| VecDeque::new()).collect(),
+            relaying: ShardSet::EMPTY,
         }
     }
 
@@ -81,11 +84,12 @@ impl Waits {
     }
 
     pub fn len(&self) -> usize {
-        self.paused.len() + self.held.len() + self.relays_open.iter().map(VecDeque::len).sum::<usize>()
+        let relays: usize = self.relaying.iter().map(|from| self.relays_open[usize::from(from)].len()).sum();
+        self.paused.len() + self.held.len() + relays
     }
 
     fn is_empty(&self) -> bool {
-        self.paused.is_empty() && self.held.is_empty() && self.relays_open.iter().all(VecDeque::is_empty)
+        self.paused.is_empty() && self.held.is_empty() && self.relaying.is_empty()
     }
 
     /// Keeps a message of the broker's own making until the fence is reached.
@@ -207,16 +211,21 @@ impl Core {
         self.waits.relays_taken[at] += relays;
         let fence = Fence::consumed(targets, &self.links);
         self.waits.relays_open[at].push_back((self.waits.relays_taken[at], fence));
+        self.waits.relaying.insert(from);
         self.finish_relays();
     }
 
     fn finish_relays(&mut self) {
-        for at in 0..self.waits.relays_open.len() {
-            while let Some((number, fence)) = self.waits.relays_open[at].front()
+        for from in self.waits.relaying.iter() {
+            let open = &mut self.waits.relays_open[usize::from(from)];
+            while let Some((number, fence)) = open.front()
                 && fence.is_reached(&self.links)
             {
-                self.links.set_register(at as ShardId, RELAYS_DONE, *number);
-                self.waits.relays_open[at].pop_front();
+                self.links.set_register(from, RELAYS_DONE, *number);
+                open.pop_front();
+            }
+            if open.is_empty() {
+                self.waits.relaying.remove(from);
             }
         }
     }

@@ -272,7 +272,7 @@ fn at(place: Place, with: impl FnOnce(types::Fd) -> squeue::Entry) -> squeue::En
 }
 
 impl Uring {
-    /// Submits an operation that ends within its submission, and takes its completion out of the queue.
+    /// Submits an operation that ends within its submission or soon after, and takes its completion out of the queue.
     ///
     /// # Safety
     /// As for [`Ring::push`]; pointers need to be valid for this call only.
@@ -288,7 +288,7 @@ impl Uring {
             if let Some(at) = self.cqes.iter().position(|cqe| cqe.user_data == user_data) {
                 return self.cqes.remove(at).result;
             }
-            // The kernel was short of memory for a moment.
+            // A worker thread does it, or the kernel was short of memory for a moment.
             timeout_ms = 1;
         }
     }
@@ -387,10 +387,11 @@ impl Io for Uring {
         // SAFETY: no memory is involved.
         let done = self.with_descriptor(socket, |fd| unsafe { libc::shutdown(fd, how) });
         if done.is_none() {
-            // Out of descriptors: rather a worker thread than a peer that never hears of the end.
+            // Out of descriptors: rather a worker thread than a peer that never hears of the end. It is waited for: the place
+            // may be closed and given to another socket before this turn is submitted.
             let entry = on(socket, |fd| opcode::Shutdown::new(fd, how).build());
-            // A user_data whose completion is ignored, whatever it says.
-            self.push(entry.user_data(token(0).user_data(Operation::AcceptCancel)));
+            // SAFETY: the entry has no pointers.
+            unsafe { self.now(entry) };
         }
     }
 
