@@ -28,23 +28,31 @@ fn count() {
 
 // SAFETY: every call is handed to mimalloc with its arguments unchanged; counting neither allocates nor unwinds.
 unsafe impl GlobalAlloc for Counting {
+    /// # Safety
+    /// That of `GlobalAlloc::alloc`, which is handed on as it is.
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count();
         // SAFETY: the caller keeps the rules of `GlobalAlloc::alloc`.
         unsafe { MiMalloc.alloc(layout) }
     }
 
+    /// # Safety
+    /// That of `GlobalAlloc::dealloc`, which is handed on as it is.
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
         // SAFETY: the caller keeps the rules of `GlobalAlloc::dealloc`.
         unsafe { MiMalloc.dealloc(at, layout) }
     }
 
+    /// # Safety
+    /// That of `GlobalAlloc::alloc_zeroed`, which is handed on as it is.
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         count();
         // SAFETY: the caller keeps the rules of `GlobalAlloc::alloc_zeroed`.
         unsafe { MiMalloc.alloc_zeroed(layout) }
     }
 
+    /// # Safety
+    /// That of `GlobalAlloc::realloc`, which is handed on as it is.
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         count();
         // SAFETY: the caller keeps the rules of `GlobalAlloc::realloc`.

@@ -95,8 +95,8 @@ fn unsafe_code(path: &str, text: &str) -> Vec<String> {
         }
         if !listed {
             wrong.push(format!("{place}: unsafe, but not in UNSAFE"));
-        } else if !line.contains("unsafe fn") && !is_justified(text, at) {
-            wrong.push(format!("{place}: no SAFETY comment in front of it"));
+        } else if !is_justified(text, at, if line.contains("unsafe fn") { "# Safety" } else { "SAFETY: " }) {
+            wrong.push(format!("{place}: nothing in front of it says why it is safe"));
         }
     }
     if ROOTS.contains(&path) && !code.contains("#![deny(unsafe_code)]") {
@@ -311,16 +311,16 @@ fn has_word(line: &str, word: &str) -> bool {
     })
 }
 
-/// Whether a comment with SAFETY stands directly in front of the statement that line `at` belongs to, or of an outer one
+/// Whether a comment with `mark` stands directly in front of the statement that line `at` belongs to, or of an outer one
 /// that began no more than two lines before.
-fn is_justified(text: &str, at: usize) -> bool {
+fn is_justified(text: &str, at: usize, mark: &str) -> bool {
     let lines: Vec<&str> = text.lines().collect();
     let is_comment = |line: &str| line.trim_start().starts_with("//");
     let mut above = lines[..at].iter().rev().peekable();
     for _ in 0..2 {
         above.next_if(|line| !is_comment(line));
     }
-    above.take_while(|line| is_comment(line)).any(|line| line.contains("SAFETY: "))
+    above.take_while(|line| is_comment(line)).any(|line| line.contains(mark))
 }
 
 /// Words in backticks.
@@ -576,6 +576,8 @@ fn unsafe_elsewhere_or_without_a_reason_is_found() {
         1,
         outer,
     );
+    let contract = "/// # Safety\n/// `a` is open.\nunsafe fn f(a: i32) {}";
+    finds(unsafe_code, "src/io/sockets.rs", "/// It is.\nunsafe fn f(a: i32) {}", 1, contract);
     finds(unsafe_code, "src/lib.rs", "//! A crate.\n// #![deny(unsafe_code)]", 1, "#![deny(unsafe_code)]");
 }
 

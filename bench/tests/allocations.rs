@@ -20,17 +20,23 @@ fn count() {
 // SAFETY: every call is handed to the system's allocator with its arguments unchanged; counting neither allocates nor
 // unwinds.
 unsafe impl GlobalAlloc for Counting {
+    /// # Safety
+    /// That of `GlobalAlloc::alloc`, which is handed on as it is.
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count();
         // SAFETY: the caller keeps the rules of `GlobalAlloc::alloc`.
         unsafe { System.alloc(layout) }
     }
 
+    /// # Safety
+    /// That of `GlobalAlloc::dealloc`, which is handed on as it is.
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
         // SAFETY: the caller keeps the rules of `GlobalAlloc::dealloc`.
         unsafe { System.dealloc(at, layout) }
     }
 
+    /// # Safety
+    /// That of `GlobalAlloc::realloc`, which is handed on as it is.
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         count();
         // SAFETY: the caller keeps the rules of `GlobalAlloc::realloc`.

@@ -61,8 +61,7 @@ impl Failures {
             None => Duration::ZERO,
             Some(doublings) => WAIT_MIN.saturating_mul(1 << doublings.min(16)).min(WAIT_MAX),
         };
-        // A little earlier than the client is told, by the clock of a shard: who tries again then is heard.
-        failed.until = now + wait * 3 / 4;
+        failed.until = now + wait;
         wait
     }
 }

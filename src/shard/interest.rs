@@ -69,7 +69,12 @@ impl Interest {
     }
 
     pub fn is_waiting(&self) -> bool {
-        !self.settling.is_empty() || !self.staged.is_empty() || !self.behind.is_empty()
+        self.awaits_peers() || !self.behind.is_empty()
+    }
+
+    /// Something goes on when peers know more.
+    fn awaits_peers(&self) -> bool {
+        !self.settling.is_empty() || !self.staged.is_empty()
     }
 }
 
@@ -215,7 +220,7 @@ impl Core {
 
     /// Lets SUBACKs go whose time has come.
     pub(super) fn release_subacks(&mut self) {
-        if self.interest.settling.is_empty() && self.interest.staged.is_empty() {
+        if !self.interest.awaits_peers() {
             return;
         }
         self.settle();
@@ -234,7 +239,7 @@ impl Core {
     }
 
     pub(super) fn interest_may_settle(&self) -> bool {
-        if self.interest.settling.is_empty() && self.interest.staged.is_empty() {
+        if !self.interest.awaits_peers() {
             return false;
         }
         let known = self.known_by_all();

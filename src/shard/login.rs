@@ -6,12 +6,17 @@
 use std::sync::Arc;
 
 use crate::access::{Anonymous, Answer, Identity, Login, Outcome, Verdict};
+use crate::clock::Millis;
 use crate::memory::{Key, ShardId};
 use crate::wire::{Connect, Reason};
 
 use super::Core;
 use super::connection::{Phase, Refusal};
 use super::journal::Who;
+
+/// How much later than its hold is over a client is told that its login failed: a turn may know a moment that is a little
+/// older than the one at which the hold began, and whoever is told may try again at once.
+const TOLD_LATER_MS: Millis = 20;
 
 /// Whether it is known who sent a CONNECT.
 #[must_use]
@@ -134,7 +139,7 @@ impl Core {
             Outcome::Wrong { hold_ms: 0 } => self.refuse_login(key, wrong),
             Outcome::Wrong { hold_ms } => {
                 connection.phase = Phase::Verifying { home, refusal: Some(Box::new(wrong)) };
-                self.set_deadline(key, now + hold_ms);
+                self.set_deadline(key, now + hold_ms + TOLD_LATER_MS);
             }
             Outcome::TooSoon => {
                 let why = "too many logins from this address have failed";

@@ -32,6 +32,8 @@ impl<I: Io> Shard<I> {
     /// Once per turn, after all handlers.
     pub(super) fn tend_dirty(&mut self) {
         self.tend_listeners();
+        // Those whose end was reaped are dirty, and charged for what is left; the others are known to be held now.
+        self.core.quiet_bytes = 0;
         let mut dirty = std::mem::take(&mut self.core.dirty);
         for key in dirty.drain(..) {
             self.tend(key);
@@ -89,16 +91,14 @@ impl<I: Io> Shard<I> {
         connection.in_flight_bytes = batch.remaining();
         connection.send_in_flight = true;
         core.counters[usize::from(core.id)].sends_total.add(1);
-        let awaited = core.stop.is_stopping() || awaits_sent(connection, &core.sessions, &core.limits);
-        if awaited {
+        if core.stop.is_stopping() || awaits_sent(connection, &core.sessions, &core.limits) {
             self.io.send(&connection.socket, Token::new(key), batch);
-            core.charge_send(key);
         } else {
-            // As good as over. Should it find no room, it is charged with what is staged next.
+            core.quiet_bytes += batch.remaining() as u64;
             self.io.send_unawaited(&connection.socket, Token::new(key), batch);
-            core.release_send(key);
         }
         core.recycle(emptied);
+        core.charge_send(key);
     }
 
     fn tend_receive(&mut self, key: Key) {
@@ -285,12 +285,6 @@ impl Core {
             connection.starved = true;
         }
         connection.charged_send = waiting;
-    }
-
-    fn release_send(&mut self, key: Key) {
-        if let Some(connection) = self.connections.get_mut(key) {
-            self.budget.release(Class::Send, std::mem::take(&mut connection.charged_send));
-        }
     }
 
     /// Keeps a sent buffer for the next connection.

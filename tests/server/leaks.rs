@@ -1,5 +1,7 @@
 //! Each legal and illegal sequence many times over: memory, descriptors and live objects return to where they were.
 
+use std::cell::Cell;
+
 use crate::support::encode::{self, PUBREC, PUBREL};
 use crate::support::live::Watch;
 use crate::support::*;
@@ -144,11 +146,14 @@ fn stored_sessions_that_are_resumed_and_ended() {
 
 #[test]
 fn retained_messages_that_are_set_and_cleared() {
+    let topics: Vec<_> = (0..200).map(|_| format!("{}/{}", name("t"), "x".repeat(200))).collect();
+    let round = Cell::new(0);
     repeat("retained", 1500, |b| {
         let mut client = Client::fresh(b, V5);
-        let topic = format!("{}/{}", name("t"), "x".repeat(200));
-        client.say_retained(&topic, vec![b'x'; 2000]);
-        client.say_retained(&topic, "");
+        // Not always another one: routes of 65,536 topics are kept on purpose, which would look like a leak.
+        let topic = &topics[round.replace(round.get() + 1) % topics.len()];
+        client.say_retained(topic, vec![b'x'; 2000]);
+        client.say_retained(topic, "");
         client.disconnect();
     });
 }

@@ -92,11 +92,11 @@ impl Cluster {
         }
     }
 
-    /// Wakes those for whom something completed that does not do so; false if there are none.
-    pub fn wake_for_the_unnoticed(&mut self) -> bool {
+    /// Wakes the shards that have not taken all that completed, or `all`; false if there are none.
+    pub fn wake(&mut self, all: bool) -> bool {
         let mut any = false;
         for (at, node) in self.nodes.iter_mut().enumerate() {
-            if self.world.borrow().has_unnoticed(at as u16) {
+            if all || self.world.borrow().has_untaken(at as u16) {
                 any = true;
                 if let Thread::Waiting(_) = node.thread {
                     node.shard.bell().awake();

@@ -4,7 +4,7 @@
 
 use ringmq::metrics::Counters;
 
-use crate::plan::Plan;
+use crate::plan::{Plan, What};
 use crate::run::{Verdict, execute};
 use crate::trace::Trace;
 
@@ -13,10 +13,14 @@ fn passes(seed: u64, counters: &[&str]) {
     let outcome = execute(&Plan::draw(seed), &mut Trace::default());
     assert_eq!(outcome.verdict, Verdict::Fine, "scripts/simulate --seed {seed}");
     for name in counters {
-        let at = Counters::NAMES.iter().position(|other| other == name);
-        let count = at.map(|at| outcome.figures.counters[at]);
-        assert!(count.is_some_and(|count| count > 0), "seed {seed} no longer comes across {name}: {count:?}");
+        let count = count(&outcome.figures.counters, name);
+        assert!(count > 0, "seed {seed} no longer comes across {name}");
     }
+}
+
+fn count(counters: &[u64], name: &str) -> u64 {
+    let at = Counters::NAMES.iter().position(|other| *other == name);
+    counters[at.expect("the name of a counter")]
 }
 
 /// The oracle took a delayed will that came with the end of its session for one that came too early.
@@ -64,11 +68,31 @@ fn what_was_overtaken_by_an_announcement_is_not_consumed() {
     passes(4174, &["mesh_received_total", "pauses_total"]);
 }
 
-/// The oracle looked at the store and did not think of a will that came meanwhile and found no room in it.
+/// The oracle looked at the store and did not think of a will that came meanwhile and found no room in it. One seed met
+/// that once in 100,000; with room for one retained message and a retained will in each CONNECT it is one in a hundred.
 #[test]
 fn a_will_may_find_no_room_while_the_store_is_looked_at() {
-    passes(1_795_721_694, &["dropped_retained_full_total"]);
-    passes(2_000_061_109, &["dropped_retained_full_total"]);
+    let mut without_room = 0;
+    for seed in 0..320 {
+        let mut plan = Plan::draw(seed);
+        plan.limits.retained_messages_max = 1;
+        plan.options.sys_interval_ms = 0;
+        plan.stop_at_once = false;
+        for step in &mut plan.steps {
+            if let What::Connect(connect) | What::TakeOver(_, connect) = &mut step.what
+                && let Some(will) = &mut connect.will
+                && plan.clients[step.client].version.is_v5()
+            {
+                (will.retain, will.topic) = (true, step.number % 3);
+                will.delay_s = 1 + (step.number % 40) as u32;
+                connect.expiry_s = 100;
+            }
+        }
+        let outcome = execute(&plan, &mut Trace::default());
+        assert_eq!(outcome.verdict, Verdict::Fine, "seed {seed}");
+        without_room += count(&outcome.figures.counters, "dropped_retained_full_total");
+    }
+    assert!(without_room > 100, "{without_room} retained messages without room");
 }
 
 /// The oracle took a message that was sent again for the copy that its receiver had got as a member of a share group.

@@ -312,57 +312,69 @@ impl<'a> Run<'a> {
     /// Until nothing happens any more, and would not within [`REST_MS`].
     fn rest(&mut self) -> Result<()> {
         self.figures.rests += 1;
-        self.resting = true;
+        self.undisturbed(|run| {
+            let horizon = run.oracle.now + REST_MS;
+            let (mut rounds, mut noticed) = (0, false);
+            loop {
+                if run.bounded_round(&mut rounds)? || !run.cluster.is_quiet(run.oracle.now) {
+                    continue;
+                }
+                if !std::mem::replace(&mut noticed, true) {
+                    run.notice()?; // before time helps
+                }
+                match run.cluster.next_deadline().filter(|at| *at <= horizon) {
+                    Some(at) => run.advance(at - run.oracle.now),
+                    None => break,
+                }
+            }
+            let waiting: Vec<String> = run.clients.iter().filter_map(Client::unsettled).collect();
+            if !waiting.is_empty() {
+                return Err(Failure::Stuck(format!("{}; {}", waiting.join(", "), run.cluster.threads())));
+            }
+            run.advance(0);
+            Ok(())
+        })
+    }
+
+    /// All is quiet: the shards take what completed without waking them, sends for whose end nobody waits. If that makes one
+    /// send something, it was waited for after all.
+    fn notice(&mut self) -> Result<()> {
+        self.undisturbed(|run| {
+            let sent = run.cluster.world.borrow().tally().sent;
+            // A send that is blocked may end at any time, and that would look like one that was waited for.
+            let short = std::mem::take(&mut run.cluster.world.borrow_mut().faults.short_send);
+            let mut rounds = 0;
+            while run.cluster.wake(rounds == 0) {
+                run.bounded_round(&mut rounds)?;
+            }
+            run.cluster.world.borrow_mut().faults.short_send = short;
+            match run.cluster.world.borrow().tally().sent - sent {
+                0 => Ok(()),
+                more => Err(Failure::Stuck(format!("{more} bytes waited for a send whose end woke nobody"))),
+            }
+        })
+    }
+
+    /// No connection is reset meanwhile, and clients read.
+    fn undisturbed(&mut self, work: impl FnOnce(&mut Run<'a>) -> Result<()>) -> Result<()> {
+        let rested = std::mem::replace(&mut self.resting, true);
         let reset = std::mem::take(&mut self.cluster.world.borrow_mut().faults.reset);
-        let horizon = self.oracle.now + REST_MS;
-        let mut rounds = 0;
-        loop {
-            let happened = self.round();
-            self.sound()?;
-            rounds += 1;
-            if rounds > ROUNDS_MAX {
-                return Err(Failure::Stuck(format!(
-                    "no rest after {rounds} rounds: {}",
-                    self.cluster.threads()
-                )));
-            }
-            if happened || !self.cluster.is_quiet(self.oracle.now) {
-                continue;
-            }
-            match self.cluster.next_deadline().filter(|at| *at <= horizon) {
-                Some(at) => self.advance(at - self.oracle.now),
-                None => break,
-            }
-        }
-        let waiting: Vec<String> = self.clients.iter().filter_map(Client::unsettled).collect();
-        if !waiting.is_empty() {
-            return Err(Failure::Stuck(format!("{}; {}", waiting.join(", "), self.cluster.threads())));
-        }
-        self.advance(0);
-        self.resting = false;
+        work(self)?;
+        self.resting = rested;
         self.cluster.world.borrow_mut().faults.reset = reset;
         Ok(())
     }
 
-    /// Sends that nobody waits for are noticed with whatever comes next, and the counters then.
-    fn notice(&mut self) -> Result<()> {
-        let reset = std::mem::take(&mut self.cluster.world.borrow_mut().faults.reset);
-        self.resting = true;
-        let mut rounds = 0;
-        while self.cluster.wake_for_the_unnoticed() {
-            self.round();
-            self.sound()?;
-            rounds += 1;
-            if rounds > ROUNDS_MAX {
-                return Err(Failure::Stuck(format!(
-                    "sends that are not noticed: {}",
-                    self.cluster.threads()
-                )));
-            }
+    /// One of [`ROUNDS_MAX`] rounds; whether something happened in it.
+    fn bounded_round(&mut self, rounds: &mut usize) -> Result<bool> {
+        let happened = self.round();
+        self.sound()?;
+        *rounds += 1;
+        if *rounds > ROUNDS_MAX {
+            let threads = self.cluster.threads();
+            return Err(Failure::Stuck(format!("no rest after {rounds} rounds: {threads}")));
         }
-        self.resting = false;
-        self.cluster.world.borrow_mut().faults.reset = reset;
-        Ok(())
+        Ok(happened)
     }
 
     fn drops(&self) -> Drops {
@@ -379,7 +391,8 @@ impl<'a> Run<'a> {
 
     /// `stored` is what the retained store holds, where it was just looked at.
     fn check_counters(&mut self, stored: Option<usize>) {
-        let charged = self.cluster.live().iter().map(|live| live.retained_bytes).sum();
+        let live = self.cluster.live();
+        let charged = live.iter().map(|live| live.retained_bytes).sum();
         let world = self.cluster.world.borrow();
         let witness = Witness {
             plan: self.plan,
@@ -392,6 +405,12 @@ impl<'a> Run<'a> {
             stored: stored.map(|stored| stored as u64),
             values: self.cluster.counter_values(),
         };
+        for (at, live) in live.iter().enumerate() {
+            let (charged, sending) = (live.buffers, world.sending(at as u16));
+            self.oracle.check(Checker::Counters, charged >= sending, |_| {
+                format!("shard {at} has charged {charged} bytes of buffers, but sends {sending}")
+            });
+        }
         drop(world);
         witness.check(&mut self.oracle);
     }

@@ -458,7 +458,6 @@ impl Io for Epoll {
 }
 
 impl Driver for Epoll {
-    /// Gathering is for rings: here the first event ends the wait.
     fn submit_and_wait(&mut self, timeout_ms: u64) {
         let timeout_ms = if self.done.is_empty() { timeout_ms } else { 0 };
         let mut events = std::mem::take(&mut self.events);

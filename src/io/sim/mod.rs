@@ -60,7 +60,7 @@ impl SimIo {
                 Completion::Received { token, buffer, more }
             }
             Pending::ReceiveEnded { token, end } => Completion::ReceiveEnded { token, end },
-            Pending::Sent { token, batch, result, .. } => Completion::Sent { token, batch, result },
+            Pending::Sent { token, batch, result } => Completion::Sent { token, batch, result },
             Pending::CancelEnded { token } => Completion::CancelEnded { token },
             Pending::Doorbell => Completion::Doorbell,
         }

@@ -35,45 +35,13 @@ pub enum ClientRead {
 /// A completion as the kernel holds it, before its bytes are in a buffer of the shard.
 #[derive(Debug)]
 pub(super) enum Pending {
-    Accepted {
-        listener: ListenerId,
-        socket: usize,
-        peer: SocketAddr,
-    },
-    AcceptEnded {
-        listener: ListenerId,
-        errno: i32,
-    },
-    Received {
-        token: Token,
-        buffer: Buffer,
-        bytes: Vec<u8>,
-        more: bool,
-    },
-    ReceiveEnded {
-        token: Token,
-        end: ReceiveEnd,
-    },
-    /// `wakes` unless nobody waits for it and all was sent at once.
-    Sent {
-        token: Token,
-        batch: OutBatch,
-        result: Result<usize, i32>,
-        wakes: bool,
-    },
-    CancelEnded {
-        token: Token,
-    },
+    Accepted { listener: ListenerId, socket: usize, peer: SocketAddr },
+    AcceptEnded { listener: ListenerId, errno: i32 },
+    Received { token: Token, buffer: Buffer, bytes: Vec<u8>, more: bool },
+    ReceiveEnded { token: Token, end: ReceiveEnd },
+    Sent { token: Token, batch: OutBatch, result: Result<usize, i32> },
+    CancelEnded { token: Token },
     Doorbell,
-}
-
-impl Pending {
-    fn that_wakes(self) -> Pending {
-        match self {
-            Pending::Sent { token, batch, result, .. } => Pending::Sent { token, batch, result, wakes: true },
-            other => other,
-        }
-    }
 }
 
 /// Completions of one stream come in order; streams overtake each other.
@@ -84,6 +52,15 @@ enum Stream {
     Send(usize),
     Cancel(usize),
     Doorbell,
+}
+
+/// A completion in a shard's queue.
+#[derive(Debug)]
+struct Entry {
+    stream: Stream,
+    pending: Pending,
+    /// Whether a shard that sleeps wakes for it.
+    wakes: bool,
 }
 
 #[derive(Debug)]
@@ -140,7 +117,7 @@ struct Slot {
 
 #[derive(Debug, Default)]
 struct Core {
-    queue: VecDeque<(Stream, Pending)>,
+    queue: VecDeque<Entry>,
     slots: Vec<Slot>,
 }
 
@@ -297,12 +274,11 @@ impl World {
 
     /// Whether a shard that sleeps in the kernel would wake.
     pub fn has_completions(&self, shard: ShardId) -> bool {
-        let wakes = |pending: &Pending| !matches!(pending, Pending::Sent { wakes: false, .. });
-        self.cores[usize::from(shard)].queue.iter().any(|(_, pending)| wakes(pending))
+        self.cores[usize::from(shard)].queue.iter().any(|entry| entry.wakes)
     }
 
-    /// Whether something completed that wakes nobody.
-    pub fn has_unnoticed(&self, shard: ShardId) -> bool {
+    /// Whether something completed that the shard has not taken, be it awake or not.
+    pub fn has_untaken(&self, shard: ShardId) -> bool {
         !self.cores[usize::from(shard)].queue.is_empty()
     }
 
@@ -341,6 +317,13 @@ impl World {
         found
     }
 
+    /// Bytes of the sends of `shard` that are not over.
+    pub fn sending(&self, shard: ShardId) -> u64 {
+        let sends =
+            self.sockets.iter().filter(|socket| socket.shard == shard).filter_map(|s| s.send.as_ref());
+        sends.map(|send| send.batch.remaining() as u64).sum()
+    }
+
     /// Sockets that a shard was given and did not close.
     pub fn open_sockets(&self) -> usize {
         self.sockets.iter().filter(|s| s.accepted && !s.link.shard_is_closed()).count()
@@ -358,7 +341,9 @@ impl World {
             }
         }
         for (shard, core) in self.cores.iter().enumerate() {
-            if let Some((stream, _)) = core.queue.iter().find(|(stream, _)| *stream != Stream::Doorbell) {
+            if let Some(stream) =
+                core.queue.iter().map(|entry| entry.stream).find(|stream| *stream != Stream::Doorbell)
+            {
                 found.push(format!("shard {shard} left a completion of {stream:?}"));
             }
             for (id, slot) in core.slots.iter().enumerate() {
@@ -374,7 +359,7 @@ impl World {
     }
 
     fn push(&mut self, shard: ShardId, stream: Stream, pending: Pending) {
-        self.cores[usize::from(shard)].queue.push_back((stream, pending));
+        self.cores[usize::from(shard)].queue.push_back(Entry { stream, pending, wakes: true });
     }
 
     fn push_socket(&mut self, number: usize, stream: Stream, pending: Pending) {
@@ -433,7 +418,7 @@ impl World {
 
     /// Whether completions of the stream were not taken yet.
     fn is_untaken(&self, shard: ShardId, stream: Stream) -> bool {
-        self.cores[usize::from(shard)].queue.iter().any(|(of, _)| *of == stream)
+        self.cores[usize::from(shard)].queue.iter().any(|entry| entry.stream == stream)
     }
 
     pub(super) fn receive(&mut self, shard: ShardId, number: usize, token: Token, mode: ReceiveMode) {
@@ -531,7 +516,8 @@ impl World {
         self.progress(shard);
         let core = &mut self.cores[usize::from(shard)];
         let (mut taken, mut held) = (Vec::new(), Vec::new());
-        for (stream, pending) in std::mem::take(&mut core.queue) {
+        for entry in std::mem::take(&mut core.queue) {
+            let stream = entry.stream;
             let (odds, fault) = match stream {
                 Stream::Doorbell => (self.faults.late_doorbell, Fault::LateDoorbell),
                 _ => (self.faults.late, Fault::Late),
@@ -542,7 +528,7 @@ impl World {
                     self.counts.count(fault);
                     held.push(stream);
                 }
-                core.queue.push_back((stream, pending.that_wakes()));
+                core.queue.push_back(Entry { wakes: true, ..entry });
                 continue;
             }
             match stream {
@@ -551,7 +537,7 @@ impl World {
                 }
                 Stream::Accept(_) | Stream::Doorbell => {}
             }
-            taken.push(pending);
+            taken.push(entry.pending);
         }
         // What was not over by now is a send like any other.
         for socket in self.sockets.iter_mut().filter(|socket| socket.shard == shard) {

@@ -142,3 +142,59 @@ pub(super) fn a_send_that_nobody_waits_for_completes_and_holds_nothing_up<B: Bac
     rig.io.close(one);
     rig.io.close(other);
 }
+
+#[test]
+fn a_quiet_send_wakes_nobody_and_any_other_does() {
+    let mut rig = Rig::<Uring>::new(SMALL);
+    let (socket, mut client) = rig.connect();
+    for quiet in [true, false, true] {
+        let start = Instant::now();
+        let calls = rig.io.system_calls();
+        match quiet {
+            true => rig.io.send_unawaited(&socket, name(1), batch(b"quiet")),
+            false => rig.io.send(&socket, name(1), batch(b"quiet")),
+        }
+        rig.poll(200);
+        assert_eq!(start.elapsed() >= Duration::from_millis(190), quiet, "{:?}", start.elapsed());
+        assert_eq!(rig.io.system_calls() - calls, 1);
+        assert!(matches!(rig.waiting.pop_front(), Some(Completion::Sent { result: Ok(5), .. })));
+        let mut got = [0; 5];
+        client.read_exact(&mut got).unwrap();
+        assert_eq!(&got, b"quiet");
+    }
+    // One that was not over when completions were taken may have somebody who waits for it by now.
+    let start = Instant::now();
+    rig.io.send_unawaited(&socket, name(1), batch(b"quiet"));
+    let mut none = Vec::new();
+    rig.io.completions(&mut none);
+    assert!(none.is_empty(), "it was not even submitted: {none:?}");
+    rig.poll(5000);
+    assert!(matches!(rig.waiting.pop_front(), Some(Completion::Sent { result: Ok(5), .. })));
+    assert!(start.elapsed() < Duration::from_secs(4));
+    rig.io.close(socket);
+}
+
+#[test]
+fn quiet_sends_that_fail_are_noticed_although_the_completion_queue_overflows() {
+    let mut rig = Rig::<Uring>::new(TINY);
+    let sockets: Vec<Socket> = (0..5 * TINY.cq_entries)
+        .map(|_| {
+            let (socket, client) = rig.connect();
+            // Closed so, it resets the connection.
+            socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+            socket
+        })
+        .collect();
+    for (index, socket) in sockets.iter().enumerate() {
+        rig.io.send_unawaited(socket, name(index as u32), batch(b"to nobody"));
+    }
+    let mut failed = vec![0; sockets.len()];
+    for _ in 0..sockets.len() {
+        match rig.next() {
+            Completion::Sent { token, result: Err(_), .. } => failed[token.key().index as usize] += 1,
+            other => panic!("{other:?} to a client that is gone"),
+        }
+    }
+    assert!(failed.iter().all(|times| *times == 1), "{failed:?}");
+    sockets.into_iter().for_each(|socket| rig.io.close(socket));
+}

@@ -125,14 +125,11 @@ impl Oracle {
         let agrees = match stored {
             Some(id) => last.iter().any(|&(at, seen)| seen == Some(id) && at > asked),
             None => {
-                // What came after the last one that was seen may have expired on its way, and in the store as well.
+                // What was sent after the last one that was seen may have expired on its way, and in the store as well.
                 let expired_since = |seen: Option<MsgId>| {
-                    let seen = seen.and_then(|id| self.messages[id].sent);
-                    let later =
-                        |sent: Option<super::Tick>| sent.is_none_or(|sent| seen.is_none_or(|at| sent > at));
-                    self.messages
-                        .iter()
-                        .any(|m| m.retain && m.topic == topic && m.expiry_s.is_some() && later(m.sent))
+                    let since = seen.and_then(|id| self.messages[id].sent);
+                    let of_topic = self.messages.iter().filter(|m| m.retain && m.topic == topic);
+                    of_topic.filter(|m| m.sent > since).any(|m| m.expiry_s.is_some())
                 };
                 let gone = |seen: Option<MsgId>| empty(seen) || expired_since(seen);
                 !first || last.is_empty() || last.iter().any(|&(_, seen)| gone(seen))

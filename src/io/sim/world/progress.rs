@@ -191,9 +191,14 @@ impl World {
         match over {
             Some(result) => {
                 self.tally.sent += result.map_or(0, |count| count as u64);
-                let wakes = send.awaited || result != Ok(send.batch.remaining());
-                let sent = Pending::Sent { token: send.token, batch: send.batch, result, wakes };
+                let quiet = !send.awaited && result == Ok(send.batch.remaining());
+                let sent = Pending::Sent { token: send.token, batch: send.batch, result };
                 self.push_socket(number, Stream::Send(number), sent);
+                if quiet
+                    && let Some(entry) = self.cores[usize::from(self.sockets[number].shard)].queue.back_mut()
+                {
+                    entry.wakes = false;
+                }
             }
             None => {
                 send.awaited = true;
