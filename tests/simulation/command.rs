@@ -21,6 +21,7 @@ usage: scripts/simulate --seed N [--steps 0-3,9] [--calm]   one run, with its tr
        scripts/simulate --runs N [--from SEED] [--jobs N]   so many runs
        scripts/simulate --minutes N [--from SEED] [--jobs N]
        scripts/simulate --faults [NAME]                     each planted fault must be caught
+       with --shards N: on so many shards, whatever the seed draws
        scripts/simulate --coverage --runs N                 runs, and what of shard/ and session/ they reached
 exit codes: 0 fine, 10 crash, 11 wrong, 12 stuck, 2 not understood";
 
@@ -55,6 +56,10 @@ fn parse(text: &str) -> Option<Options> {
     while let Some(word) = words.next() {
         match word {
             "--calm" => options.cut.calm = true,
+            "--shards" => {
+                options.cut.shards =
+                    Some(words.next()?.parse().ok().filter(|shards| (1..=64).contains(shards))?);
+            }
             "--brief" => options.brief = true,
             "--seed" => options.seed = Some(words.next()?.parse().ok()?),
             "--steps" => options.cut.steps = Some(Cut::parse_steps(words.next()?)?),
@@ -93,7 +98,7 @@ fn traced(plan: &Plan) -> Outcome {
 
 /// One run with its trace.
 fn one(seed: u64, cut: &Cut) -> i32 {
-    let plan = cut.apply(&Plan::draw(seed));
+    let plan = cut.apply(&Plan::draw_on(seed, cut.shards));
     let outcome = traced(&plan);
     println!("seed {seed}{}: {}", cut.options(), plan.describe());
     for line in &outcome.trace {
@@ -113,7 +118,7 @@ pub struct Many {
 }
 
 /// Runs of one seed after the other, on several threads, until one fails, `runs` are done or the time has come.
-pub fn run_all(from: u64, runs: u64, jobs: usize, until: Option<Instant>) -> Many {
+pub fn run_all(from: u64, runs: u64, shards: Option<u16>, jobs: usize, until: Option<Instant>) -> Many {
     let (next, over) = (AtomicU64::new(0), AtomicBool::new(false));
     let sum = Mutex::new(Many { runs: 0, figures: Figures::default(), failed: None });
     let work = || {
@@ -122,7 +127,7 @@ pub fn run_all(from: u64, runs: u64, jobs: usize, until: Option<Instant>) -> Man
             if run >= runs {
                 return;
             }
-            let outcome = execute(&Plan::draw(from + run), &mut Trace::default());
+            let outcome = execute(&Plan::draw_on(from + run, shards), &mut Trace::default());
             let Ok(mut sum) = sum.lock() else { return };
             sum.runs += 1;
             sum.figures.add(&outcome.figures);
@@ -150,7 +155,8 @@ fn many(options: &Options) -> i32 {
     let until = options.minutes.map(|minutes| Instant::now() + Duration::from_secs_f64(minutes * 60.0));
     println!("seeds from {from}, {jobs} at a time");
     let (started, cpu) = (Instant::now(), cpu_seconds());
-    let Many { runs, figures, failed } = run_all(from, options.runs.unwrap_or(u64::MAX), jobs, until);
+    let Many { runs, figures, failed } =
+        run_all(from, options.runs.unwrap_or(u64::MAX), options.cut.shards, jobs, until);
     if options.brief {
         return match failed {
             None => 0,
@@ -164,17 +170,18 @@ fn many(options: &Options) -> i32 {
     print_figures(runs, &figures, started.elapsed().as_secs_f64(), cpu_seconds() - cpu);
     match failed {
         None => 0,
-        Some((seed, verdict)) => report(seed, &verdict),
+        Some((seed, verdict)) => report(seed, options.cut.shards, &verdict),
     }
 }
 
 /// A failure: the line that replays it, and a smaller one with its trace.
-fn report(seed: u64, verdict: &Verdict) -> i32 {
+fn report(seed: u64, shards: Option<u16>, verdict: &Verdict) -> i32 {
     println!("{}: {}", verdict.kind(), verdict.text());
-    println!("replay: scripts/simulate --seed {seed}");
-    let plan = Plan::draw(seed);
-    let cut = shrink(&plan, verdict, SHRINKING);
-    if cut != Cut::default() {
+    let whole = Cut { shards, ..Cut::default() };
+    println!("replay: scripts/simulate --seed {seed}{}", whole.options());
+    let plan = Plan::draw_on(seed, shards);
+    let cut = Cut { shards, ..shrink(&plan, verdict, SHRINKING) };
+    if cut != whole {
         println!("smaller:");
         one(seed, &cut);
         println!("replay: scripts/simulate --seed {seed}{}", cut.options());

@@ -39,11 +39,22 @@ fn a_fixed_set_of_seeds() {
     assert_eq!(command::command("--runs 300 --from 0"), 0, "the lines above replay it");
 }
 
+/// The rules between shards hold on any number of them; `docs/TESTING.md` says what notices that one is gone.
+#[test]
+fn the_same_seeds_on_one_two_and_four_shards() {
+    let jobs = std::thread::available_parallelism().map_or(1, usize::from);
+    for shards in [1, 2, 4] {
+        let many = command::run_all(2_000, 300, Some(shards), jobs, None);
+        assert_eq!(many.failed, None, "with --shards {shards}");
+        assert_eq!(many.runs, 300);
+    }
+}
+
 /// What is drawn has to happen, or nothing is shown by it.
 #[test]
 fn every_fault_happens_and_every_checker_looks() {
     let jobs = std::thread::available_parallelism().map_or(1, usize::from);
-    let many = command::run_all(1_000, 300, jobs, None);
+    let many = command::run_all(1_000, 300, None, jobs, None);
     assert_eq!(many.failed, None);
     let never = |rows: Vec<(&'static str, u64)>| {
         rows.into_iter().filter(|(_, count)| *count == 0).map(|(name, _)| name).collect::<Vec<_>>()

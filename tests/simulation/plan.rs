@@ -149,6 +149,11 @@ pub const SHARED_IDENTIFIERS: u32 = 100;
 
 impl Plan {
     pub fn draw(seed: u64) -> Plan {
+        Plan::draw_on(seed, None)
+    }
+
+    /// On so many shards, whatever the seed says.
+    pub fn draw_on(seed: u64, shards_wanted: Option<u16>) -> Plan {
         let mut rng = Rng::new(seed);
         let mut shards = *rng.pick(&[1, 2, 2, 3, 3, 4, 5, 6]);
         let ample = rng.below(2) == 0;
@@ -197,6 +202,7 @@ impl Plan {
             (options.interest_linger_ms, options.inbox_budget) = (1, *apart.pick(&[1, 2]));
             shards = *apart.pick(&[2, 3]);
         }
+        let shards = shards_wanted.unwrap_or(shards);
         let length = *rng.pick(&[10, 30, 60, 100, 160]);
         let mut steps: Vec<What> = Vec::new();
         let mut owners: Vec<Client> = Vec::new();

@@ -14,6 +14,8 @@ pub struct Cut {
     pub steps: Option<BTreeSet<usize>>,
     /// The kernel does everything at once.
     pub calm: bool,
+    /// So many shards instead of those that the seed draws.
+    pub shards: Option<u16>,
 }
 
 impl Cut {
@@ -30,7 +32,7 @@ impl Cut {
 
     /// The options that make a run this one.
     pub fn options(&self) -> String {
-        let mut text = String::new();
+        let mut text = self.shards.map_or(String::new(), |shards| format!(" --shards {shards}"));
         if let Some(steps) = &self.steps {
             let mut ranges: Vec<(usize, usize)> = Vec::new();
             for &step in steps {
@@ -127,8 +129,8 @@ impl Plan {
 #[test]
 fn steps_are_written_as_they_are_read() {
     let steps = Cut::parse_steps("0-3,7,9-10");
-    let cut = Cut { steps: steps.clone(), calm: true };
-    assert_eq!(cut.options(), " --steps 0-3,7,9-10 --calm");
+    let cut = Cut { steps: steps.clone(), calm: true, shards: Some(4) };
+    assert_eq!(cut.options(), " --shards 4 --steps 0-3,7,9-10 --calm");
     assert_eq!(steps.map(|steps| steps.len()), Some(7));
     assert_eq!(Cut::parse_steps("x"), None);
 }
