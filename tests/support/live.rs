@@ -59,8 +59,10 @@ impl Watch {
         *self.counts.get(name).unwrap_or_else(|| panic!("no count {name} in {:?}", self.counts))
     }
 
-    /// Waits until all counts are what they were.
+    /// Waits until all counts are what they were, by what was published from now on: two refreshes, since only what
+    /// changed is.
     pub fn expect(&mut self, base: &BTreeMap<String, i64>) {
+        self.follow(Duration::from_millis(2200));
         let deadline = Instant::now() + Duration::from_secs(20);
         while self.counts != *base {
             assert!(Instant::now() < deadline, "counts {:?} did not return to {base:?}", self.counts);

@@ -36,7 +36,8 @@ pub const COLORS: usize = 6;
 const WIDTH: f64 = 760.0;
 const HEIGHT: f64 = 300.0;
 const LEFT: f64 = 92.0;
-const RIGHT: f64 = 16.0;
+/// Room for half of the last label.
+const RIGHT: f64 = 30.0;
 const TOP: f64 = 14.0;
 const BOTTOM: f64 = 44.0;
 /// Points of a line that get a mark with a tooltip; beyond, marks would hide the line.
