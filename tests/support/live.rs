@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use super::broker::Broker;
 use super::client::{Client, Event};
 use super::decode::Packet;
-use super::encode::Version;
+use super::each::name;
+use super::encode::{Connect, Version};
 
 /// Where the counts stand.
 pub const LIVE: &str = "$SYS/broker/live/";
@@ -20,7 +21,9 @@ pub struct Watch {
 impl Watch {
     /// Subscribes to the counts of a broker that refreshes them every second.
     pub fn new(broker: &Broker) -> Watch {
-        let mut client = Client::fresh(broker, Version::V5);
+        // Rounds may take longer than a usual Keep Alive; none at all would let the timer go that CONNECT had.
+        let connect = Connect::new(Version::V311, name("watch")).keep_alive_s(u16::MAX);
+        let mut client = Client::accepted(broker, &connect);
         client.subscribe(&format!("{LIVE}#"), 0);
         Watch { client, counts: BTreeMap::new() }
     }
