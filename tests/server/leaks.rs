@@ -43,6 +43,10 @@ fn repeat(label: &str, rounds: u32, sequence: impl Fn(&Broker)) {
     }
     if let Ok(more) = std::env::var(MORE) {
         let more: u32 = more.parse().expect("a number of rounds");
+        // Filters linger a second, so a long storm holds more of them than a short window.
+        for _ in 0..more / 4 {
+            sequence(&broker);
+        }
         let (before, start) = (broker.resident_bytes(), Instant::now());
         for _ in 0..more {
             sequence(&broker);
