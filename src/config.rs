@@ -69,6 +69,8 @@ pub struct Config {
     pub log_format: Format,
     /// Milliseconds between two states of `$SYS`; 0 for none.
     pub sys_interval_ms: Millis,
+    /// Of each shard: [`crate::shard::Options::route_cache_entries`].
+    pub cached_topics_max: usize,
     pub shutdown_timeout_ms: Millis,
     pub access: AccessSettings,
     /// What would listen to the network, for the start text; empty if something does.
@@ -139,6 +141,7 @@ impl Config {
             log_level: operation.log_level,
             log_format: operation.log_format,
             sys_interval_ms: operation.sys_interval * 1000,
+            cached_topics_max: flags.memory.cached_topics_max as usize,
             shutdown_timeout_ms: operation.shutdown_timeout * 1000,
             access,
             network_hint: String::new(),

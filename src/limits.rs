@@ -5,6 +5,9 @@
 
 use crate::clock::Millis;
 
+/// Topics whose subscribers a shard remembers, unless said otherwise.
+pub const CACHED_TOPICS_MAX: u32 = 65_536;
+
 /// The settings that bound what clients may do. One value for the whole process, the same on every shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {

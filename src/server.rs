@@ -128,6 +128,7 @@ impl Server {
         let control = Arc::new(Control::default());
         let options = Options {
             sys_interval_ms: config.sys_interval_ms,
+            route_cache_entries: config.cached_topics_max,
             clients_expected: clients_expected(limits.connections_max, shards),
             ..Options::default()
         };

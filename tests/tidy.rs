@@ -124,7 +124,9 @@ fn length(path: &str, text: &str) -> Vec<String> {
 fn leftovers(path: &str, text: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     let code = code(text);
-    let calls = ["todo!", "unimplemented!", "dbg!", "#[ignore"];
+    // In halves, as below: what looks for leftovers would find itself.
+    let calls =
+        [["to", "do!"], ["unimple", "mented!"], ["db", "g!"], ["#[ig", "nore"]].map(|halves| halves.concat());
     for (at, line) in code.lines().enumerate() {
         let found = calls.iter().find(|call| has_word(line, call));
         wrong.extend(found.map(|found| format!("{path}:{}: {found}", at + 1)));
@@ -599,7 +601,8 @@ fn what_is_left_for_later_is_found() {
             &format!("// {call}!\nmy_{call}!()"),
         );
     }
-    finds(leftovers, "src/a.rs", "#[test]\n#[ignore = \"slow\"]\nfn f() {}", 1, "#[test]");
+    let skipped = ["#[test]\n#[ig", "nore = \"slow\"]\nfn f() {}"].concat();
+    finds(leftovers, "src/a.rs", &skipped, 1, "#[test]");
     for halves in [["TO", "DO"], ["FIX", "ME"], ["X", "XX"]] {
         let mark = halves.concat();
         finds(

@@ -9,7 +9,7 @@ use super::access::AccessFlags;
 use super::size::Size;
 use super::tls::TlsFlags;
 use crate::io::kernel::Choice;
-use crate::limits::Limits;
+use crate::limits::{CACHED_TOPICS_MAX, Limits};
 use crate::log::{Format, Level};
 use crate::memory::ShardSet;
 
@@ -264,6 +264,13 @@ pub(super) struct MemoryFlags {
     /// topics are not retained; connections with large unfinished packets are closed. All of it is counted.
     #[arg(long, value_name = "BYTES")]
     pub memory_max: Option<Size>,
+
+    /// Topics whose subscribers each shard remembers
+    ///
+    /// Beside --memory-max, up to 1 kB each on average. Beyond it the topic used least makes room, and is matched anew
+    /// when it comes again. 0 remembers none.
+    #[arg(long, value_name = "N", default_value_t = CACHED_TOPICS_MAX)]
+    pub cached_topics_max: u32,
 }
 
 #[derive(Args, Debug)]

@@ -76,6 +76,8 @@ fn every_limit_is_a_flag() {
     };
     assert_eq!(config.limits, expected);
     assert!(config.connections_asked);
+    assert_eq!(parse("").cached_topics_max, 65_536);
+    assert_eq!(parse("--cached-topics-max 19").cached_topics_max, 19);
 }
 
 #[test]

@@ -65,7 +65,7 @@ use std::sync::Arc;
 use crate::access::Access;
 use crate::clock::{Millis, NEVER};
 use crate::io::{Completion, Io, ListenerId};
-use crate::limits::{Limits, ListenerLimits};
+use crate::limits::{CACHED_TOPICS_MAX, Limits, ListenerLimits};
 use crate::memory::{Arena, Budget, Class, Key, Pool, ShardId, Table};
 use crate::mesh::{Bell, Links};
 use crate::metrics::Counters;
@@ -111,7 +111,7 @@ pub struct Options {
     pub relay_window: u64,
     /// Parcels taken from one peer in a turn.
     pub inbox_budget: usize,
-    /// Entries of the cache from topic to subscriptions.
+    /// Entries of the cache from topic to subscriptions; the flag is `--cached-topics-max`.
     pub route_cache_entries: usize,
     /// Clients for which a shard has room before anything has to move; room that was never used is only an address.
     pub clients_expected: usize,
@@ -139,7 +139,7 @@ impl Default for Options {
             interest_linger_ms: 1000,
             relay_window: 256,
             inbox_budget: 1024,
-            route_cache_entries: 65_536,
+            route_cache_entries: CACHED_TOPICS_MAX as usize,
             clients_expected: 0,
             hand_offs_max: 1024,
             linger_ms: 1000,

@@ -550,10 +550,11 @@ fn u5_2_1_4_1_u311_2_3_1_a_stream_may_be_cut_into_reads_at_any_byte() {
         };
         let expected = ["a", "bb", "pingresp", "puback", "suback", "unsuback"];
         // UNSUBSCRIBE may overtake the messages in front of it only if they are lost, which they may not be.
-        let mut cuts = 1..;
-        while let (Some(cut), stream) = (cuts.next(), stream())
-            && cut < stream.len()
-        {
+        for cut in 1.. {
+            let stream = stream();
+            if cut >= stream.len() {
+                break;
+            }
             let mut client = Client::fresh(b, v);
             client.send(&stream[..cut]);
             std::thread::sleep(std::time::Duration::from_micros(300));

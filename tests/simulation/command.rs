@@ -21,8 +21,8 @@ usage: scripts/simulate --seed N [--steps 0-3,9] [--calm]   one run, with its tr
        scripts/simulate --runs N [--from SEED] [--jobs N]   so many runs
        scripts/simulate --minutes N [--from SEED] [--jobs N]
        scripts/simulate --faults [NAME]                     each planted fault must be caught
-       with --shards N: on so many shards, whatever the seed draws
        scripts/simulate --coverage --runs N                 runs, and what of shard/ and session/ they reached
+       each with --shards N: on so many shards, whatever the seed draws
 exit codes: 0 fine, 10 crash, 11 wrong, 12 stuck, 2 not understood";
 
 const SHRINKING: Duration = Duration::from_secs(20);

@@ -358,13 +358,15 @@ impl World {
         found
     }
 
-    fn push(&mut self, shard: ShardId, stream: Stream, pending: Pending) {
-        self.cores[usize::from(shard)].queue.push_back(Entry { stream, pending, wakes: true });
+    fn push(&mut self, shard: ShardId, stream: Stream, pending: Pending) -> &mut Entry {
+        let queue = &mut self.cores[usize::from(shard)].queue;
+        queue.push_back(Entry { stream, pending, wakes: true });
+        queue.back_mut().expect("it was just put there")
     }
 
-    fn push_socket(&mut self, number: usize, stream: Stream, pending: Pending) {
+    fn push_socket(&mut self, number: usize, stream: Stream, pending: Pending) -> &mut Entry {
         self.sockets[number].untaken += 1;
-        self.push(self.sockets[number].shard, stream, pending);
+        self.push(self.sockets[number].shard, stream, pending)
     }
 
     // What shards ask for.

@@ -6,6 +6,7 @@ itself, without them, must pass the same seeds. With all faults planted, every c
 caught anything is not trusted.
 """
 
+import argparse
 import json
 import os
 import re
@@ -92,11 +93,12 @@ def simulate(binary, words, fault=0):
     return done.returncode, done.stdout
 
 
-def main(wanted):
-    # Fewer shards or more than the seeds draw: what each fault's row in docs/TESTING.md says of 1, 2 and 4.
-    shards = ""
-    if wanted[:1] == ["--shards"]:
-        shards, wanted = f"--shards {int(wanted[1])} ", wanted[2:]
+def main(words):
+    arguments = argparse.ArgumentParser(prog="scripts/simulate --faults", description="Plants faults; each must be caught.")
+    arguments.add_argument("--shards", type=int, metavar="N", help="all runs on so many shards, whatever the seeds draw")
+    arguments.add_argument("wanted", nargs="*", metavar="NAME", help="only faults with this in their name")
+    options = arguments.parse_args(words)
+    shards, wanted = f"--shards {options.shards} " if options.shards else "", options.wanted
     started = time.monotonic()
     faults = entries()
     chosen = [(n, f) for n, f in enumerate(faults, 1) if not wanted or any(part in f[0] for part in wanted)]

@@ -193,12 +193,7 @@ impl World {
                 self.tally.sent += result.map_or(0, |count| count as u64);
                 let quiet = !send.awaited && result == Ok(send.batch.remaining());
                 let sent = Pending::Sent { token: send.token, batch: send.batch, result };
-                self.push_socket(number, Stream::Send(number), sent);
-                if quiet
-                    && let Some(entry) = self.cores[usize::from(self.sockets[number].shard)].queue.back_mut()
-                {
-                    entry.wakes = false;
-                }
+                self.push_socket(number, Stream::Send(number), sent).wakes = !quiet;
             }
             None => {
                 send.awaited = true;
