@@ -50,6 +50,7 @@ fn prepare(qos: Qos) -> Prepared {
             retain: false,
             expires_at: NEVER,
             publisher: 1,
+            whole: None,
         };
         packet_id = packet_id.wrapping_add(1).max(1);
         meter.measure(|| {

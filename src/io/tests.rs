@@ -377,6 +377,7 @@ fn message(payload: &[u8]) -> Message {
         retain: false,
         expires_at: crate::clock::NEVER,
         publisher: 0,
+        whole: None,
     };
     view.to_message()
 }

@@ -3,11 +3,16 @@
 //! A [`MessageView`] lives for one turn: it points into a receive buffer, a mesh record or a [`Message`]. A
 //! [`Message`] is what sessions, the retained store and the mesh keep; cloning it copies a pointer. Its count is
 //! atomic because it crosses shards.
+//!
+//! Keeping a message copies it, but for a large one that was gathered from several receives: it lies in memory of its own
+//! already, its packet ([`Whole`]), which is kept instead.
 
 use std::sync::Arc;
 
 use crate::clock::{Millis, NEVER};
 use crate::wire::Qos;
+
+use super::Outbox;
 
 /// A borrowed Application Message.
 #[derive(Copy, Clone, Debug)]
@@ -24,29 +29,71 @@ pub struct MessageView<'a> {
     pub expires_at: Millis,
     /// Keyed hash of the publisher's Client Identifier, for No Local; 0 for the broker itself.
     pub publisher: u64,
+    /// The packet that `payload` is the end of, if that can be kept.
+    pub whole: Option<&'a Whole>,
+}
+
+/// A PUBLISH packet that has its memory for itself. Shared by those who keep its payload.
+#[derive(Clone, Debug)]
+pub struct Whole(Arc<Vec<u8>>);
+
+impl Whole {
+    /// Bytes beside those of the packet.
+    const OVERHEAD: usize = 16 + 16 + std::mem::size_of::<Vec<u8>>() + 16;
+
+    pub fn new(packet: Vec<u8>) -> Whole {
+        Whole(Arc::new(packet))
+    }
+
+    pub fn packet(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The packet's memory, unless somebody keeps it.
+    ///
+    /// # Errors
+    /// What somebody keeps.
+    pub fn into_packet(self) -> Result<Vec<u8>, Whole> {
+        Arc::try_unwrap(self.0).map_err(Whole)
+    }
+
+    /// Whether to keep the packet costs less than to copy its payload. Both are sent by reference.
+    pub fn is_worth(packet: &Vec<u8>) -> bool {
+        packet.len() >= Outbox::SPLICE_MIN && packet.capacity() - packet.len() <= packet.len() / 8
+    }
+
+    fn cost(&self) -> usize {
+        Whole::OVERHEAD + self.0.capacity()
+    }
 }
 
 impl MessageView<'_> {
     /// Bytes that keeping this message takes, the heads of its allocations included.
     pub fn cost(&self) -> usize {
-        Message::OVERHEAD + Message::block(self.len())
+        Message::OVERHEAD + Message::block(self.len()) + self.whole.map_or(0, Whole::cost)
     }
 
     pub fn to_message(&self) -> Message {
         Message(Arc::new(self.fill(Vec::with_capacity(Message::block(self.len())))))
     }
 
+    /// Bytes to copy for keeping it.
     fn len(&self) -> usize {
-        self.topic.len() + self.properties.len() + self.payload.len()
+        let payload = if self.whole.is_some() { 0 } else { self.payload.len() };
+        self.topic.len() + self.properties.len() + payload
     }
 
     /// The message with its bytes in `bytes`, which is empty and large enough.
     fn fill(&self, mut bytes: Vec<u8>) -> Inner {
         bytes.extend_from_slice(self.topic.as_bytes());
         bytes.extend_from_slice(self.properties);
-        bytes.extend_from_slice(self.payload);
+        if self.whole.is_none() {
+            bytes.extend_from_slice(self.payload);
+        }
         Inner {
             bytes,
+            whole: self.whole.cloned(),
+            payload_len: self.payload.len() as u32,
             expires_at: self.expires_at,
             publisher: self.publisher,
             topic_len: self.topic.len() as u32,
@@ -74,14 +121,24 @@ pub struct Message(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    /// Topic Name, then properties, then payload.
+    /// Topic Name, then properties, then, without `whole`, the payload.
     bytes: Vec<u8>,
+    /// Ends with the payload.
+    whole: Option<Whole>,
     expires_at: Millis,
     publisher: u64,
     topic_len: u32,
     properties_len: u32,
+    payload_len: u32,
     qos: Qos,
     retain: bool,
+}
+
+impl Inner {
+    fn payload(&self) -> &[u8] {
+        let holder = self.whole.as_ref().map_or(&self.bytes[..], Whole::packet);
+        &holder[holder.len() - self.payload_len as usize..]
+    }
 }
 
 impl Message {
@@ -105,16 +162,16 @@ impl Message {
     pub fn view(&self) -> MessageView<'_> {
         let inner = &*self.0;
         let (topic, rest) = inner.bytes.split_at(inner.topic_len as usize);
-        let (properties, payload) = rest.split_at(inner.properties_len as usize);
         MessageView {
             // The bytes came from a `&str` in `to_message`; checking them again is cheap beside the delivery.
             topic: std::str::from_utf8(topic).unwrap_or_default(),
-            properties,
-            payload,
+            properties: &rest[..inner.properties_len as usize],
+            payload: inner.payload(),
             qos: inner.qos,
             retain: inner.retain,
             expires_at: inner.expires_at,
             publisher: inner.publisher,
+            whole: inner.whole.as_ref(),
         }
     }
 
@@ -123,12 +180,12 @@ impl Message {
     }
 
     pub fn payload(&self) -> &[u8] {
-        let inner = &*self.0;
-        &inner.bytes[inner.topic_len as usize + inner.properties_len as usize..]
+        self.0.payload()
     }
 
     pub fn cost(&self) -> usize {
-        Message::OVERHEAD + Message::block(self.0.bytes.len())
+        let whole = self.0.whole.as_ref().map_or(0, Whole::cost);
+        Message::OVERHEAD + Message::block(self.0.bytes.len()) + whole
     }
 
     pub fn expires_at(&self) -> Millis {
@@ -171,6 +228,7 @@ impl SpareMessages {
     /// Takes what somebody held, for another use if nobody else holds it.
     pub fn keep(&mut self, mut message: Message) {
         let Some(inner) = Arc::get_mut(&mut message.0) else { return };
+        inner.whole = None;
         let block = inner.bytes.capacity();
         if (Message::BLOCK_MIN..=Message::BLOCK_MAX).contains(&block) && block.is_power_of_two() {
             let spares = &mut self.by_block[Self::place(block)];
@@ -203,7 +261,32 @@ mod tests {
             retain: true,
             expires_at: 77,
             publisher: 5,
+            whole: None,
         }
+    }
+
+    #[test]
+    fn a_packet_that_is_kept_whole_is_not_copied_and_lives_as_long_as_somebody_has_it() {
+        let mut packet = Vec::with_capacity(5000);
+        packet.resize(4000, 7);
+        let payload_at = 11;
+        let whole = Whole::new(packet);
+        let view = MessageView { whole: Some(&whole), ..view("topic", &whole.packet()[payload_at..]) };
+        let mut spares = SpareMessages::default();
+        for message in [view.to_message(), spares.make(&view)] {
+            assert_eq!(message.payload().as_ptr(), view.payload.as_ptr(), "no copy");
+            assert_eq!(message.cost(), view.cost());
+            assert!(message.cost() > 5000, "what is charged is pinned");
+            let again = message.view().to_message();
+            assert_eq!((again.topic(), again.payload()), ("topic", view.payload));
+            assert_eq!(again.view().properties, view.properties);
+            drop(message);
+            assert_eq!(again.payload(), view.payload);
+            spares.keep(again);
+        }
+        let spare = spares.by_block[0].last().expect("the head is used again");
+        assert!(spare.0.whole.is_none(), "a spare message pins nothing");
+        assert_eq!(whole.into_packet().map(|packet| packet.len()).ok(), Some(4000), "nobody has it any more");
     }
 
     #[test]

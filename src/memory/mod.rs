@@ -11,7 +11,7 @@ mod table;
 
 pub use budget::{Budget, CLASSES, Class, Lease, Pool};
 pub use key::{Arena, Key};
-pub use message::{Message, MessageView, SpareMessages};
+pub use message::{Message, MessageView, SpareMessages, Whole};
 pub use outbox::{OutBatch, Outbox};
 pub use shards::{ShardId, ShardSet};
 pub use table::Table;

@@ -166,6 +166,7 @@ mod tests {
             retain: false,
             expires_at: NEVER,
             publisher: 0,
+            whole: None,
         }
         .to_message()
     }

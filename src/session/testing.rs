@@ -199,6 +199,7 @@ pub(super) fn message<'a>(topic: &'a str, payload: &'a [u8]) -> MessageView<'a> 
         retain: false,
         expires_at: NEVER,
         publisher: 0,
+        whole: None,
     }
 }
 

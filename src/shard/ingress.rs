@@ -1,6 +1,6 @@
 //! Control Packets of a connected client: bytes are cut into packets, packets change its session, replies are staged.
 
-use crate::memory::{Class, Key};
+use crate::memory::{Class, Key, Whole};
 use crate::session::PubrecReply;
 use crate::wire::{
     self, AckKind, DecodeError, Disconnect, Frame, NextFrame, Packet, Reason, Subscribe, Unsubscribe, Version,
@@ -36,6 +36,18 @@ pub(super) enum LastParse {
     Waits,
 }
 
+/// A packet is given memory for all of it once this part of it is there, 1 of so many: earlier it would be memory that
+/// nobody has earned, later it would be copied from smaller to larger memory.
+const EARNED: usize = 8;
+
+/// Adds to a partial packet of `need` bytes.
+fn gather(partial: &mut Vec<u8>, more: &[u8], need: usize) {
+    if need <= (partial.len() + more.len()).saturating_mul(EARNED) {
+        partial.reserve_exact(need.saturating_sub(partial.len()));
+    }
+    partial.extend_from_slice(more);
+}
+
 /// What became of one packet.
 pub(super) enum Handled {
     Done,
@@ -44,47 +56,73 @@ pub(super) enum Handled {
 
 impl Core {
     /// Parses what arrived. A partial packet is completed with no more bytes than it needs, so that the rest is parsed
-    /// where it lies.
+    /// where it lies, and what was gathered can be kept.
     /// What comes behind a DISCONNECT is not looked at. // 3.1.1: [MQTT-3.14.4-2]
     pub(super) fn parse(&mut self, key: Key, bytes: &[u8]) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let mut rest = bytes;
         if !connection.partial.is_empty() {
             let mut partial = std::mem::take(&mut connection.partial);
+            let mut awaited = 0;
             loop {
-                let (used, stop) = self.consume(key, &partial, Pressure::Respect);
-                partial.drain(..used);
+                let stop = if partial.len() == awaited && Whole::is_worth(&partial) {
+                    self.consume_whole(key, &mut partial)
+                } else {
+                    let (used, stop) = self.consume(key, &partial, None, Pressure::Respect);
+                    partial.drain(..used);
+                    stop
+                };
                 let missing = match stop {
                     Stop::Over => return,
                     Stop::Blocked => rest.len(),
                     Stop::Incomplete { .. } if partial.is_empty() => break,
-                    Stop::Incomplete { need } => need.saturating_sub(partial.len()).min(rest.len()),
+                    Stop::Incomplete { need } => {
+                        awaited = need;
+                        need.saturating_sub(partial.len()).min(rest.len())
+                    }
                 };
                 let (more, later) = rest.split_at(missing);
-                partial.extend_from_slice(more);
+                gather(&mut partial, more, awaited);
                 rest = later;
                 if more.is_empty() || matches!(stop, Stop::Blocked) {
                     return self.keep(key, partial);
                 }
             }
         }
-        match self.consume(key, rest, Pressure::Respect) {
-            (_, Stop::Over) => {}
-            (used, Stop::Incomplete { .. } | Stop::Blocked) => {
-                if used < rest.len() {
-                    self.keep(key, rest[used..].to_vec());
-                } else {
-                    self.charge_receive(key);
-                }
-            }
+        let (used, need) = match self.consume(key, rest, None, Pressure::Respect) {
+            (_, Stop::Over) => return,
+            (used, Stop::Incomplete { need }) => (used, need),
+            (used, Stop::Blocked) => (used, 0),
+        };
+        if used < rest.len() {
+            let mut partial = Vec::new();
+            gather(&mut partial, &rest[used..], need);
+            self.keep(key, partial);
+        } else {
+            self.charge_receive(key);
         }
+    }
+
+    /// Acts upon one packet that has its memory for itself, so that whoever keeps its payload need not copy it. What was
+    /// not used stays in `packet`.
+    fn consume_whole(&mut self, key: Key, packet: &mut Vec<u8>) -> Stop {
+        let whole = Whole::new(std::mem::take(packet));
+        let (used, stop) = self.consume(key, whole.packet(), Some(&whole), Pressure::Respect);
+        *packet = match whole.into_packet() {
+            Ok(mut packet) => {
+                packet.drain(..used);
+                packet
+            }
+            Err(kept) => kept.packet()[used..].to_vec(),
+        };
+        stop
     }
 
     /// Parses the last bytes of a connection that is taken over. What waits for a switch is kept, and there is more to
     /// parse once the connection is resumed.
     #[must_use]
     pub(super) fn parse_last(&mut self, key: Key, bytes: &[u8]) -> LastParse {
-        match self.consume(key, bytes, Pressure::Ignore) {
+        match self.consume(key, bytes, None, Pressure::Ignore) {
             (used, Stop::Blocked) => {
                 self.keep(key, bytes[used..].to_vec());
                 LastParse::Waits
@@ -115,12 +153,19 @@ impl Core {
         }
     }
 
-    fn consume(&mut self, key: Key, input: &[u8], pressure: Pressure) -> (usize, Stop) {
+    /// Acts upon the packets at the front of `input`; `whole` is all of it if that is one packet whose memory can be kept.
+    fn consume(
+        &mut self,
+        key: Key,
+        input: &[u8],
+        whole: Option<&Whole>,
+        pressure: Pressure,
+    ) -> (usize, Stop) {
         let mut known = match self.connections.get_mut(key).and_then(|connection| connection.live_mut()) {
             Some(live) => live.known.take(),
             None => None,
         };
-        let consumed = self.consume_packets(key, input, &mut known, pressure);
+        let consumed = self.consume_packets(key, input, whole, &mut known, pressure);
         if let Some(live) = self.connections.get_mut(key).and_then(|connection| connection.live_mut()) {
             live.known = known;
         }
@@ -131,6 +176,7 @@ impl Core {
         &mut self,
         key: Key,
         input: &[u8],
+        whole: Option<&Whole>,
         known: &mut Option<Known>,
         pressure: Pressure,
     ) -> (usize, Stop) {
@@ -161,7 +207,7 @@ impl Core {
             let handled = if frame.is_publish() {
                 let (session, client_hash) = (live.session, live.client_hash);
                 let from = Publisher { connection: key, session, version, client_hash };
-                self.handle_publish_packet(from, &frame, &input[used..], known, pressure)
+                self.handle_publish_packet(from, &frame, &input[used..], whole, known, pressure)
             } else {
                 self.handle_frame(key, version, &frame).map(|()| (Handled::Done, frame.len))
             };

@@ -18,7 +18,7 @@
 use std::rc::Rc;
 
 use crate::clock::{NEVER, after_s};
-use crate::memory::{Key, MessageView, Outbox, ShardSet};
+use crate::memory::{Key, MessageView, Outbox, ShardSet, Whole};
 use crate::session::{Fanout, Ingress, Session, Verbatim};
 use crate::topic::{self, Route};
 use crate::wire::{self, AckKind, DecodeError, Frame, Publish, Qos, Reason, Repeat, Version};
@@ -47,17 +47,26 @@ pub(super) struct Publisher {
     pub client_hash: u64,
 }
 
+/// How the packet of a message arrived, for those who can have it as it is.
+#[derive(Copy, Clone)]
+struct Arrived<'a> {
+    verbatim: Option<Verbatim<'a>>,
+    whole: Option<&'a Whole>,
+}
+
 /// Subscriptions of a route that a connection may hold on to; with more, asking for it anew is not what a message costs.
 const KNOWN_MAX: usize = 256;
 
 impl Core {
     /// The PUBLISH packet at the front of `input`, what repeats it behind it, and the topic that its connection is known
-    /// to publish to, which is kept up to date. Tells how many bytes of `input` were used.
+    /// to publish to, which is kept up to date. Tells how many bytes of `input` were used. `whole` is the packet once more
+    /// if its memory can be kept.
     pub(super) fn handle_publish_packet(
         &mut self,
         from: Publisher,
         frame: &Frame<'_>,
         input: &[u8],
+        whole: Option<&Whole>,
         known: &mut Option<Known>,
         pressure: Pressure,
     ) -> Result<(Handled, usize), DecodeError> {
@@ -65,9 +74,9 @@ impl Core {
         let held = known.take();
         let held_topic = held.as_ref().map_or("", |known| &*known.route.topic);
         let publish = wire::decode_publish(from.version, frame, &self.decode_limits, held_topic)?;
-        let verbatim = verbatim(from.version, frame, packet, &publish);
+        let arrived = Arrived { verbatim: verbatim(from.version, frame, packet, &publish), whole };
         let mut fresh = None;
-        let handled = self.handle_publish(from, &publish, verbatim, (held.as_ref(), &mut fresh), pressure)?;
+        let handled = self.handle_publish(from, &publish, arrived, (held.as_ref(), &mut fresh), pressure)?;
         if matches!(handled, Handled::Blocked(_)) {
             *known = held;
             return Ok((handled, 0));
@@ -92,7 +101,7 @@ impl Core {
         &mut self,
         from: Publisher,
         publish: &Publish<'_>,
-        verbatim: Option<Verbatim<'_>>,
+        arrived: Arrived<'_>,
         known: (Option<&Known>, &mut Option<Rc<Route>>),
         pressure: Pressure,
     ) -> Result<Handled, DecodeError> {
@@ -160,11 +169,12 @@ impl Core {
             retain: publish.retain,
             expires_at: publish.expiry_s.map_or(NEVER, |seconds| after_s(self.now, seconds.into())),
             publisher: client_hash,
+            whole: arrived.whole,
         };
         let routed = if publish.retain {
             self.publish(Some(key), &view)
         } else {
-            let (routed, touched) = self.route_known(&view, verbatim, known);
+            let (routed, touched) = self.route_known(&view, arrived.verbatim, known);
             self.touch(key, touched);
             routed
         };

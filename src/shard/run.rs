@@ -324,5 +324,6 @@ pub(super) fn view<'a>(topic: &'a str, payload: &'a [u8], publisher: u64) -> Mes
         retain: false,
         expires_at: NEVER,
         publisher,
+        whole: None,
     }
 }

@@ -256,6 +256,7 @@ impl Core {
             retain: will.retain, // [MQTT-3.1.2-14] [MQTT-3.1.2-15]
             expires_at: will.expiry_s.map_or(NEVER, |seconds| after_s(self.now, seconds.into())),
             publisher,
+            whole: None,
         };
         // A client's will comes after its messages; those may still be on the other way (see `publish`).
         let fence = Fence::everything(&self.links, &self.waits);

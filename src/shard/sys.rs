@@ -219,6 +219,7 @@ impl Core {
             retain: true,
             expires_at: NEVER,
             publisher: 0,
+            whole: None,
         };
         let _ = self.publish(None, &view);
     }

@@ -300,7 +300,7 @@ mod tests {
 
     fn message(topic: &str, payload: &[u8], expires_at: Millis) -> Message {
         let qos = Qos::AtMostOnce;
-        MessageView { topic, properties: &[], payload, qos, retain: true, expires_at, publisher: 0 }
+        MessageView { topic, properties: &[], payload, qos, retain: true, expires_at, publisher: 0, whole: None }
             .to_message()
     }
 

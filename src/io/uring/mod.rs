@@ -59,7 +59,7 @@ pub struct Sizes {
 
 impl Default for Sizes {
     fn default() -> Sizes {
-        Sizes { sq_entries: 2048, cq_entries: 16 * 1024, buffers: 2048, buffer_bytes: 4096, direct: 0 }
+        Sizes { sq_entries: 2048, cq_entries: 16 * 1024, buffers: 2048, buffer_bytes: 16 * 1024, direct: 0 }
     }
 }
 

@@ -60,6 +60,7 @@ fn the_output_of_a_turn_is_as_few_records_as_can_be() {
         retain: false,
         expires_at: NEVER,
         publisher: 0,
+        whole: None,
     };
     let message = view.to_message();
     let mut outbox = Outbox::default();
