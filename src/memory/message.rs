@@ -13,6 +13,7 @@ use crate::clock::{Millis, NEVER};
 use crate::wire::Qos;
 
 use super::Outbox;
+use super::block::{Block, Only};
 
 /// A borrowed Application Message.
 #[derive(Copy, Clone, Debug)]
@@ -74,30 +75,29 @@ impl MessageView<'_> {
     }
 
     pub fn to_message(&self) -> Message {
-        Message(Arc::new(self.fill(Vec::with_capacity(Message::block(self.len())))))
+        Message(Block::new(Message::block(self.len()), self.head(), self.pieces()))
     }
 
     /// Bytes to copy for keeping it.
     fn len(&self) -> usize {
-        let payload = if self.whole.is_some() { 0 } else { self.payload.len() };
-        self.topic.len() + self.properties.len() + payload
+        self.pieces().map(<[u8]>::len).iter().sum()
     }
 
-    /// The message with its bytes in `bytes`, which is empty and large enough.
-    fn fill(&self, mut bytes: Vec<u8>) -> Inner {
-        bytes.extend_from_slice(self.topic.as_bytes());
-        bytes.extend_from_slice(self.properties);
-        if self.whole.is_none() {
-            bytes.extend_from_slice(self.payload);
-        }
-        Inner {
-            bytes,
+    #[inline]
+    fn pieces(&self) -> [&[u8]; 3] {
+        let payload = if self.whole.is_some() { &[] } else { self.payload };
+        [self.topic.as_bytes(), self.properties, payload]
+    }
+
+    #[inline]
+    fn head(&self) -> Head {
+        Head {
             whole: self.whole.cloned(),
-            payload_len: self.payload.len() as u32,
             expires_at: self.expires_at,
             publisher: self.publisher,
             topic_len: self.topic.len() as u32,
             properties_len: self.properties.len() as u32,
+            payload_len: self.payload.len() as u32,
             qos: self.qos,
             retain: self.retain,
         }
@@ -117,12 +117,11 @@ impl MessageView<'_> {
 
 /// A kept Application Message; a clone shares it.
 #[derive(Clone, Debug)]
-pub struct Message(Arc<Inner>);
+pub struct Message(Block<Head>);
 
+/// What stands before Topic Name, properties and, without `whole`, payload.
 #[derive(Debug)]
-struct Inner {
-    /// Topic Name, then properties, then, without `whole`, the payload.
-    bytes: Vec<u8>,
+struct Head {
     /// Ends with the payload.
     whole: Option<Whole>,
     expires_at: Millis,
@@ -134,44 +133,44 @@ struct Inner {
     retain: bool,
 }
 
-impl Inner {
-    fn payload(&self) -> &[u8] {
-        let holder = self.whole.as_ref().map_or(&self.bytes[..], Whole::packet);
-        &holder[holder.len() - self.payload_len as usize..]
-    }
-}
-
 impl Message {
-    /// Bytes beside the block of topic, properties and payload.
-    pub const OVERHEAD: usize = 16 + std::mem::size_of::<Inner>() + 16;
-    /// Blocks up to this size come in powers of two, so that they can be used again.
+    /// Bytes that the allocator adds to a block, at most.
+    pub const OVERHEAD: usize = 16;
+    /// Blocks up to this size come in sizes a quarter of a power of two apart, as the allocator has them, so that they can be
+    /// used again.
     const BLOCK_MAX: usize = 1024;
     const BLOCK_MIN: usize = 64;
 
     /// Bytes of the block that holds topic, properties and payload of `len` bytes.
     pub const fn block(len: usize) -> usize {
-        if len > Self::BLOCK_MAX {
-            len
-        } else if len <= Self::BLOCK_MIN {
+        let size = Block::<Head>::FRONT + len;
+        if size > Self::BLOCK_MAX {
+            size
+        } else if size <= Self::BLOCK_MIN {
             Self::BLOCK_MIN
         } else {
-            len.next_power_of_two()
+            size.next_multiple_of(Self::step(size))
         }
     }
 
+    /// How far apart sizes are near `size`, which is above [`Message::BLOCK_MIN`].
+    const fn step(size: usize) -> usize {
+        1 << ((size - 1).ilog2() - 2)
+    }
+
     pub fn view(&self) -> MessageView<'_> {
-        let inner = &*self.0;
-        let (topic, rest) = inner.bytes.split_at(inner.topic_len as usize);
+        let head = self.0.head();
+        let (topic, rest) = self.0.bytes().split_at(head.topic_len as usize);
         MessageView {
             // The bytes came from a `&str` in `to_message`; checking them again is cheap beside the delivery.
             topic: std::str::from_utf8(topic).unwrap_or_default(),
-            properties: &rest[..inner.properties_len as usize],
-            payload: inner.payload(),
-            qos: inner.qos,
-            retain: inner.retain,
-            expires_at: inner.expires_at,
-            publisher: inner.publisher,
-            whole: inner.whole.as_ref(),
+            properties: &rest[..head.properties_len as usize],
+            payload: self.payload(),
+            qos: head.qos,
+            retain: head.retain,
+            expires_at: head.expires_at,
+            publisher: head.publisher,
+            whole: head.whole.as_ref(),
         }
     }
 
@@ -180,20 +179,23 @@ impl Message {
     }
 
     pub fn payload(&self) -> &[u8] {
-        self.0.payload()
+        let head = self.0.head();
+        let holder = head.whole.as_ref().map_or(self.0.bytes(), Whole::packet);
+        &holder[holder.len() - head.payload_len as usize..]
     }
 
+    #[inline]
     pub fn cost(&self) -> usize {
-        let whole = self.0.whole.as_ref().map_or(0, Whole::cost);
-        Message::OVERHEAD + Message::block(self.0.bytes.len()) + whole
+        Message::OVERHEAD + self.0.size() + self.0.head().whole.as_ref().map_or(0, Whole::cost)
     }
 
+    #[inline]
     pub fn expires_at(&self) -> Millis {
-        self.0.expires_at
+        self.0.head().expires_at
     }
 
     pub fn qos(&self) -> Qos {
-        self.0.qos
+        self.0.head().qos
     }
 }
 
@@ -202,51 +204,53 @@ impl Message {
 #[derive(Debug, Default)]
 pub struct SpareMessages {
     /// By the size of their blocks.
-    by_block: [Vec<Message>; SpareMessages::BLOCKS],
+    by_size: [Vec<Only<Head>>; SpareMessages::SIZES],
 }
 
 impl SpareMessages {
-    const BLOCKS: usize = (Message::BLOCK_MAX / Message::BLOCK_MIN).ilog2() as usize + 1;
-    /// Messages of one size.
-    const LEN_MAX: usize = 256;
+    const SIZES: usize = 1 + 4 * (Message::BLOCK_MAX / Message::BLOCK_MIN).ilog2() as usize;
+    /// Bytes kept of each size.
+    const BYTES_MAX: usize = 60 << 10;
 
     /// Keeps a message.
+    #[inline]
     pub fn make(&mut self, view: &MessageView<'_>) -> Message {
-        let block = Message::block(view.len());
-        if block <= Message::BLOCK_MAX
-            && let Some(mut message) = self.by_block[Self::place(block)].pop()
-            && let Some(inner) = Arc::get_mut(&mut message.0)
+        let size = Message::block(view.len());
+        if size <= Message::BLOCK_MAX
+            && let Some(spare) = self.by_size[Self::place(size)].pop()
         {
-            let mut bytes = std::mem::take(&mut inner.bytes);
-            bytes.clear();
-            *inner = view.fill(bytes);
-            return message;
+            return Message(spare.put(view.head(), view.pieces()));
         }
         view.to_message()
     }
 
     /// Takes what somebody held, for another use if nobody else holds it.
-    pub fn keep(&mut self, mut message: Message) {
-        let Some(inner) = Arc::get_mut(&mut message.0) else { return };
-        inner.whole = None;
-        let block = inner.bytes.capacity();
-        if (Message::BLOCK_MIN..=Message::BLOCK_MAX).contains(&block) && block.is_power_of_two() {
-            let spares = &mut self.by_block[Self::place(block)];
-            if spares.len() < Self::LEN_MAX {
-                spares.push(message);
-            }
+    #[inline]
+    pub fn keep(&mut self, message: Message) {
+        let Some(mut spare) = message.0.into_only() else { return };
+        let size = spare.size();
+        if size > Message::BLOCK_MAX {
+            return;
+        }
+        spare.head_mut().whole = None;
+        let spares = &mut self.by_size[Self::place(size)];
+        if (spares.len() + 1) * (size + Message::OVERHEAD) <= Self::BYTES_MAX {
+            spares.push(spare);
         }
     }
 
-    fn place(block: usize) -> usize {
-        (block / Message::BLOCK_MIN).ilog2() as usize
+    /// The place of a size that [`Message::block`] gives.
+    const fn place(size: usize) -> usize {
+        if size <= Message::BLOCK_MIN {
+            return 0;
+        }
+        let below = (size - 1).ilog2();
+        4 * (below - Message::BLOCK_MIN.ilog2()) as usize + (size - (1 << below)) / Message::step(size)
     }
 }
 
-// All that a shard keeps, in bytes: nothing that a client could fill a machine with.
-const _: () = assert!(
-    SpareMessages::LEN_MAX * (2 * Message::BLOCK_MAX + SpareMessages::BLOCKS * Message::OVERHEAD) < 1 << 20
-);
+// All that a shard keeps: nothing that a client could fill a machine with.
+const _: () = assert!(SpareMessages::SIZES * SpareMessages::BYTES_MAX <= 1 << 20);
 
 #[cfg(test)]
 mod tests {
@@ -284,8 +288,7 @@ mod tests {
             assert_eq!(again.payload(), view.payload);
             spares.keep(again);
         }
-        let spare = spares.by_block[0].last().expect("the head is used again");
-        assert!(spare.0.whole.is_none(), "a spare message pins nothing");
+        assert!(spares.by_size.iter().any(|spares| !spares.is_empty()), "its own block is used again");
         assert_eq!(whole.into_packet().map(|packet| packet.len()).ok(), Some(4000), "nobody has it any more");
     }
 
@@ -300,12 +303,12 @@ mod tests {
                 assert_eq!((message.topic(), message.payload()), (view.topic, view.payload));
                 assert_eq!((message.view().properties, message.expires_at()), (view.properties, 77));
                 assert_eq!(message.cost(), view.cost());
-                assert_eq!(message.0.bytes.capacity(), Message::block(7 + len), "what is charged is pinned");
+                assert_eq!(message.0.size(), Message::block(7 + len), "what is charged is pinned");
                 spares.keep(message);
             }
         }
-        let kept: usize = spares.by_block.iter().map(Vec::len).sum();
-        assert_eq!(kept, SpareMessages::BLOCKS, "one of each size is enough, the largest is not kept");
+        let kept: usize = spares.by_size.iter().map(Vec::len).sum();
+        assert_eq!(kept, 6, "one of each size is enough, the largest is not kept");
     }
 
     #[test]
@@ -319,6 +322,19 @@ mod tests {
         for message in (0..1000).map(|_| view("t", b"x").to_message()).collect::<Vec<_>>() {
             spares.keep(message);
         }
-        assert_eq!(spares.by_block[0].len(), SpareMessages::LEN_MAX);
+        let size = Message::block(4) + Message::OVERHEAD;
+        let bytes = spares.by_size[SpareMessages::place(Message::block(4))].len() * size;
+        assert!((SpareMessages::BYTES_MAX - size..=SpareMessages::BYTES_MAX).contains(&bytes), "{bytes} bytes");
+    }
+
+    #[test]
+    fn each_size_has_a_place_of_its_own() {
+        let mut sizes: Vec<usize> = (0..5000).map(Message::block).collect();
+        assert!(sizes.iter().zip(0..).all(|(size, len)| *size >= Block::<Head>::FRONT + len));
+        assert!(sizes.iter().all(|size| size % 8 == 0 || *size > Message::BLOCK_MAX));
+        sizes.dedup();
+        sizes.retain(|size| *size <= Message::BLOCK_MAX);
+        let places: Vec<usize> = sizes.iter().map(|size| SpareMessages::place(*size)).collect();
+        assert_eq!(places, (0..SpareMessages::SIZES).collect::<Vec<_>>(), "{sizes:?}");
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Knows nothing of connections, sessions or topics. All of it is safe code.
 
+mod block;
 mod budget;
 mod key;
 mod message;

@@ -83,7 +83,7 @@ impl Session {
 
     /// PUBACK came; it ends the delivery whatever its code. // [MQTT-4.3.2-3] [MQTT-4.4.0-2] [MQTT-4.8.2-6]
     pub fn handle_puback(&mut self, link: &mut Link, packet_id: u16, cx: &mut Cx<'_>) -> Acked {
-        self.complete_if(link, packet_id, cx, |slot| slot.qos == Qos::AtLeastOnce)
+        self.complete_if(link, packet_id, cx, |slot| slot.qos() == Qos::AtLeastOnce)
     }
 
     /// PUBREC came; a 3.x client's means 0x00. // [MQTT-4.3.3-3] [MQTT-4.3.3-4] [MQTT-4.4.0-2] [U5-4.3-2] [U5-4.3-5]
@@ -95,13 +95,13 @@ impl Session {
         cx: &mut Cx<'_>,
     ) -> PubrecReply {
         if reason.is_error() {
-            return match self.complete_if(link, packet_id, cx, |slot| slot.qos == Qos::ExactlyOnce) {
+            return match self.complete_if(link, packet_id, cx, |slot| slot.qos() == Qos::ExactlyOnce) {
                 Acked::Completed | Acked::Ignored => PubrecReply::None,
             };
         }
         let Some(egress) = &mut self.egress else { return PubrecReply::PubRelNotFound };
         match egress.flight.get(packet_id) {
-            Some(slot) if slot.qos == Qos::ExactlyOnce => {
+            Some(slot) if slot.qos() == Qos::ExactlyOnce => {
                 if let Some(kept) = egress.flight.release(packet_id) {
                     cx.budget.release(Class::Queue, kept.cost() - Kept::PLACE_COST);
                     cx.spares.messages.keep(kept.message);
@@ -158,7 +158,7 @@ impl Session {
     /// Takes the messages of shared subscriptions that were never sent; call it when the connection is lost.
     pub fn take_unsent_shared(&mut self, cx: &mut Cx<'_>, out: &mut Vec<Orphan>) {
         let Some(egress) = &mut self.egress else { return };
-        egress.queue.take_if(cx, |kept| kept.share.is_some(), |kept| out.extend(orphan(kept)));
+        egress.queue.take_if(cx, |kept| kept.share().is_some(), |kept| out.extend(orphan(kept)));
         self.trim(cx);
     }
 
@@ -167,7 +167,7 @@ impl Session {
     pub fn take_unacked_shared(&mut self, cx: &mut Cx<'_>, out: &mut Vec<Orphan>) {
         let Some(egress) = &mut self.egress else { return };
         let moves = |slot: &Slot| {
-            slot.qos == Qos::AtLeastOnce && slot.kept.as_ref().is_some_and(|kept| kept.share.is_some())
+            slot.qos() == Qos::AtLeastOnce && slot.kept.as_ref().is_some_and(|kept| kept.share().is_some())
         };
         let flight = &egress.flight;
         let leaving: Vec<u16> =
@@ -192,7 +192,7 @@ impl Session {
         // What took quota on this connection was sent on it, and an acknowledgement is on its way.
         let mut leaves = |slot: &Slot| {
             let topic = slot.kept.as_ref().map(|kept| kept.message.topic());
-            slot.qos == Qos::AtLeastOnce && !slot.counted && topic.is_some_and(&mut chosen)
+            slot.qos() == Qos::AtLeastOnce && !slot.counted && topic.is_some_and(&mut chosen)
         };
         let leaving: Vec<u16> =
             flight.publishing().filter(|&packet_id| flight.get(packet_id).is_some_and(&mut leaves)).collect();
@@ -308,7 +308,7 @@ fn deliver_at_most_once(
 }
 
 fn orphan(kept: Kept) -> Option<Orphan> {
-    Some((kept.share?, kept.message, kept.qos))
+    Some((kept.share()?, kept.message, kept.qos))
 }
 
 impl Egress {
@@ -386,6 +386,7 @@ impl Egress {
     }
 
     /// A PUBLISH was written under `packet_id`, which moves on.
+    #[inline]
     fn begin(&mut self, packet_id: &mut u16, kept: Kept, link: &mut Link) {
         self.flight.insert(*packet_id, kept);
         *packet_id = packet_id.wrapping_add(1);

@@ -34,7 +34,6 @@ pub(super) struct Slot {
     /// Identifier of the neighbour, or 0.
     previous: u16,
     next: u16,
-    pub(super) qos: Qos,
     /// Whether it took from the send quota of this connection.
     pub(super) counted: bool,
     /// Whether this connection has still to resend it.
@@ -53,6 +52,12 @@ struct List {
 impl Slot {
     fn list(&self) -> usize {
         if self.kept.is_some() { PUBLISHING } else { RELEASING }
+    }
+
+    /// Only QoS 2 goes on without its message.
+    #[inline]
+    pub(super) fn qos(&self) -> Qos {
+        self.kept.as_ref().map_or(Qos::ExactlyOnce, |kept| kept.qos)
     }
 
     /// Bytes charged for it.
@@ -77,11 +82,13 @@ impl Flight {
         self.slots.len()
     }
 
+    #[inline]
     pub(super) fn get(&self, packet_id: u16) -> Option<&Slot> {
         let slot = self.slots.get(self.index(packet_id))?.as_ref()?;
         (slot.packet_id == packet_id).then_some(slot)
     }
 
+    #[inline]
     fn get_mut(&mut self, packet_id: u16) -> Option<&mut Slot> {
         let index = self.index(packet_id);
         let slot = self.slots.get_mut(index)?.as_mut()?;
@@ -101,15 +108,19 @@ impl Flight {
     }
 
     /// Begins a delivery under an identifier of [`Flight::find_vacant`].
+    #[inline]
     pub(super) fn insert(&mut self, packet_id: u16, kept: Kept) {
         debug_assert!(!self.is_due(), "what is resent goes first");
         let index = self.index(packet_id);
         debug_assert!(packet_id != 0 && self.slots[index].is_none());
-        let qos = kept.qos;
+        let previous = std::mem::replace(&mut self.lists[PUBLISHING].tail, packet_id);
+        match self.get_mut(previous) {
+            Some(last) => last.next = packet_id,
+            None => self.lists[PUBLISHING].head = packet_id,
+        }
         self.slots[index] =
-            Some(Slot { kept: Some(kept), packet_id, previous: 0, next: 0, qos, counted: true, due: false });
+            Some(Slot { kept: Some(kept), packet_id, previous, next: 0, counted: true, due: false });
         self.len += 1;
-        self.append(PUBLISHING, packet_id);
     }
 
     /// Ends a delivery.
@@ -239,3 +250,6 @@ impl Flight {
         Some(())
     }
 }
+
+// What each message in flight takes beside itself; five of eight cache lines.
+const _: () = assert!(size_of::<Option<Slot>>() == 40);

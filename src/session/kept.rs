@@ -8,39 +8,42 @@ use crate::wire::Qos;
 #[derive(Debug)]
 pub(super) struct Kept {
     pub(super) message: Message,
-    identifiers: Identifiers,
-    pub(super) share: Option<Key>,
+    /// Subscription Identifiers, if there are several: a pointer of one word, since most deliveries have one or none.
+    many: Option<Box<Box<[u32]>>>,
+    /// Subscription Identifier, if there is one; 0 is none.
+    one: u32,
+    /// [`Key::NONE`] without one.
+    share: Key,
     pub(super) qos: Qos,
     pub(super) retain: Retain,
-}
-
-/// Most deliveries have one identifier or none.
-#[derive(Debug)]
-enum Identifiers {
-    None,
-    One(u32),
-    Many(Box<[u32]>),
 }
 
 impl Kept {
     /// Bytes of the place that a delivery takes beside its message: tables are half empty at most, once grown.
     pub(super) const PLACE_COST: usize = 2 * size_of::<Option<Slot>>();
 
+    #[inline]
     pub(super) fn new(message: Message, grant: &Grant<'_>) -> Kept {
-        let identifiers = match *grant.identifiers {
-            [] => Identifiers::None,
-            [one] => Identifiers::One(one),
-            ref many => Identifiers::Many(many.into()),
+        let (one, many) = match *grant.identifiers {
+            [] => (0, None),
+            [one] => (one, None),
+            ref many => (0, Some(Box::new(many.into()))),
         };
-        Kept { message, identifiers, share: grant.share, qos: grant.qos, retain: grant.retain }
+        let share = grant.share.unwrap_or(Key::NONE);
+        Kept { message, many, one, share, qos: grant.qos, retain: grant.retain }
     }
 
     pub(super) fn identifiers(&self) -> &[u32] {
-        match &self.identifiers {
-            Identifiers::None => &[],
-            Identifiers::One(one) => std::slice::from_ref(one),
-            Identifiers::Many(many) => many,
+        match (&self.many, self.one) {
+            (Some(many), _) => many,
+            (None, 0) => &[],
+            (None, _) => std::slice::from_ref(&self.one),
         }
+    }
+
+    /// The shared subscription that it is delivered for.
+    pub(super) fn share(&self) -> Option<Key> {
+        (self.share != Key::NONE).then_some(self.share)
     }
 
     /// What [`Kept::cost`] will be. A message that many sessions share is charged in each: who lets go of it last
@@ -50,6 +53,7 @@ impl Kept {
     }
 
     /// Bytes charged for it, its place included.
+    #[inline]
     pub(super) fn cost(&self) -> usize {
         Kept::PLACE_COST + self.message.cost() + identifiers_cost(self.identifiers())
     }
