@@ -37,6 +37,7 @@ const UNSAFE: &[&str] = &[
     "src/allocator.rs",
     "src/io/epoll/sys.rs",
     "src/io/sockets.rs",
+    "src/io/sockets/tests.rs",
     "src/io/tests.rs",
     "src/io/tests/descriptors.rs",
     "src/io/uring/buffers.rs",
@@ -44,6 +45,7 @@ const UNSAFE: &[&str] = &[
     "src/io/uring/mod.rs",
     "src/io/uring/ring.rs",
     "src/io/uring/tests.rs",
+    "src/memory/block.rs",
 ];
 
 /// Crate roots, which deny it everywhere else.

@@ -10,6 +10,7 @@
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsRawFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram};
 use std::time::Duration;
@@ -18,6 +19,11 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 /// Connections that wait in one listening socket to be accepted; the kernel caps it at `net.core.somaxconn`.
 pub const BACKLOG: i32 = 4096;
+
+/// Seconds for which a connection without data stays with the kernel. Clients speak first, so most are accepted together
+/// with their CONNECT: one look at the socket instead of two. Who says nothing is accepted after this time, when the kernel
+/// has asked once more whether the client is there.
+const DEFER_S: libc::c_int = 1;
 
 /// Looks at a taken address before it is believed, and the time between two.
 const PROBES: u32 = 20;
@@ -130,7 +136,7 @@ pub fn listen(addresses: &[SocketAddr], shards: u16, backlog: i32) -> Result<Lis
         let mut first = first;
         for sockets in &mut listening.by_shard {
             let socket = first.take().map_or_else(|| bind(address), Ok).map_err(failed)?;
-            socket.listen(backlog).map_err(failed)?;
+            socket.listen(backlog).and_then(|()| defer_accept(&socket)).map_err(failed)?;
             sockets.push(socket.into());
         }
         listening.addresses.push(address);
@@ -172,6 +178,15 @@ fn bind(address: SocketAddr) -> io::Result<Socket> {
     socket.set_reuse_port(true)?;
     socket.bind(&address.into())?;
     Ok(socket)
+}
+
+fn defer_accept(socket: &Socket) -> io::Result<()> {
+    let seconds = DEFER_S;
+    let (option, len) = ((&raw const seconds).cast(), size_of_val(&seconds) as libc::socklen_t);
+    // SAFETY: the kernel reads one integer, which outlives the call.
+    check(unsafe {
+        libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, option, len)
+    })
 }
 
 fn socket(address: SocketAddr) -> io::Result<Socket> {
@@ -341,144 +356,4 @@ fn check(result: libc::c_int) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::{Read, Write};
-    use std::net::TcpStream;
-
-    use super::*;
-
-    fn any() -> SocketAddr {
-        "127.0.0.1:0".parse().unwrap()
-    }
-
-    #[test]
-    fn every_shard_listens_on_the_port_that_the_first_one_got() {
-        let addresses = [any(), "127.0.0.2:0".parse().unwrap()];
-        let listening = listen(&addresses, 4, 16).unwrap();
-        assert_eq!(listening.by_shard.len(), 4);
-        for sockets in &listening.by_shard {
-            let bound: Vec<_> = sockets.iter().map(|socket| socket.local_addr().unwrap()).collect();
-            assert_eq!(bound, listening.addresses);
-        }
-        assert!(listening.addresses.iter().all(|address| address.port() != 0));
-    }
-
-    #[test]
-    fn a_second_instance_is_refused_and_a_later_one_is_not() {
-        let first = listen(&[any()], 2, 16).unwrap();
-        let address = first.addresses[0];
-        let error = listen(&[address], 2, 16).unwrap_err();
-        assert!(matches!(error.cause, Cause::Instance), "{error}");
-        // A connection that lingers in TIME_WAIT on the server's side.
-        let mut client = TcpStream::connect(address).unwrap();
-        for sockets in &first.by_shard {
-            sockets[0].set_nonblocking(true).unwrap();
-        }
-        std::thread::sleep(Duration::from_millis(20));
-        let accepted = first.by_shard.iter().find_map(|sockets| sockets[0].accept().ok()).unwrap();
-        drop(accepted);
-        assert_eq!(client.read(&mut [0; 1]).unwrap(), 0);
-        drop(client);
-        drop(first);
-        listen(&[address], 2, 16).unwrap();
-    }
-
-    #[test]
-    fn of_many_simultaneous_starts_one_succeeds() {
-        let address = listen(&[any()], 1, 16).unwrap().addresses[0];
-        let gate = std::sync::Barrier::new(8);
-        let started = std::sync::Mutex::new(Vec::new());
-        std::thread::scope(|scope| {
-            for _ in 0..8 {
-                scope.spawn(|| {
-                    gate.wait();
-                    let result = listen(&[address], 2, 16);
-                    started.lock().unwrap().push(result);
-                });
-            }
-        });
-        let started = started.into_inner().unwrap();
-        assert_eq!(started.iter().filter(|result| result.is_ok()).count(), 1, "{started:?}");
-    }
-
-    #[test]
-    fn a_server_of_another_program_is_noticed_whatever_it_set() {
-        let plain = TcpListener::bind(any()).unwrap();
-        let error = listen(&[plain.local_addr().unwrap()], 1, 16).unwrap_err();
-        assert!(matches!(error.cause, Cause::Taken), "{error}");
-        let shared = bind(any()).unwrap();
-        shared.listen(1).unwrap();
-        let address = shared.local_addr().unwrap().as_socket().unwrap();
-        let error = listen(&[address], 1, 16).unwrap_err();
-        assert!(matches!(error.cause, Cause::Taken), "{error}");
-        assert!(error.to_string().contains("ss -ltnp"), "{error}");
-    }
-
-    #[test]
-    fn an_address_of_another_machine_is_told_apart() {
-        let error = listen(&["192.0.2.1:1883".parse().unwrap()], 1, 16).unwrap_err();
-        assert!(matches!(error.cause, Cause::NotHere), "{error}");
-    }
-
-    #[test]
-    fn an_ipv6_socket_takes_no_ipv4_connections() {
-        match socket("[::]:0".parse().unwrap()) {
-            Ok(socket) => assert!(socket.only_v6().unwrap()),
-            Err(error) => println!("NOT RUN: this machine has no IPv6: {error}"),
-        }
-    }
-
-    #[test]
-    fn an_ipv6_socket_leaves_the_ipv4_port_alone() {
-        let Ok(v6) = listen(&["[::1]:0".parse().unwrap()], 1, 16) else {
-            println!("NOT RUN: this machine has no IPv6 loopback");
-            return;
-        };
-        let port = v6.addresses[0].port();
-        let v4 = listen(&[SocketAddr::new("127.0.0.1".parse().unwrap(), port)], 1, 16).unwrap();
-        TcpStream::connect(v6.addresses[0]).unwrap().write_all(b"6").unwrap();
-        let (mut from, _) = v6.by_shard[0][0].accept().unwrap();
-        let mut byte = [0];
-        from.read_exact(&mut byte).unwrap();
-        assert_eq!((&byte, v4.addresses[0].port()), (b"6", port));
-    }
-
-    #[test]
-    fn a_thread_can_be_pinned_to_each_cpu_it_may_use_and_to_no_other() {
-        let allowed = affinity().unwrap();
-        assert!(!allowed.is_empty());
-        std::thread::spawn(move || {
-            for cpu in &allowed {
-                pin(*cpu).unwrap();
-                assert_eq!(affinity().unwrap(), [*cpu]);
-            }
-            assert!(pin(CPUS_MAX - 1).is_err());
-            assert!(pin(CPUS_MAX).is_err());
-        })
-        .join()
-        .unwrap();
-    }
-
-    #[test]
-    fn the_soft_limit_of_descriptors_becomes_the_hard_one() {
-        let limit = raise_descriptor_limit().unwrap();
-        let limits = std::fs::read_to_string("/proc/self/limits").unwrap();
-        let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
-        let numbers: Vec<&str> = line.split_whitespace().collect();
-        assert_eq!(numbers[3], limit.to_string());
-        assert_eq!(numbers[3], numbers[4]);
-    }
-
-    #[test]
-    fn a_stop_signal_is_taken_by_the_thread_that_waits() {
-        std::thread::spawn(|| {
-            let signals = StopSignals::hold().unwrap();
-            assert_eq!(signals.wait(Duration::from_millis(1)), None);
-            // SAFETY: sent to this thread alone, which holds it back.
-            unsafe { libc::pthread_kill(libc::pthread_self(), libc::SIGTERM) };
-            assert_eq!(signals.wait(Duration::from_secs(5)), Some(Signal::Terminate));
-        })
-        .join()
-        .unwrap();
-    }
-}
+mod tests;

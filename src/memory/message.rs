@@ -324,7 +324,10 @@ mod tests {
         }
         let size = Message::block(4) + Message::OVERHEAD;
         let bytes = spares.by_size[SpareMessages::place(Message::block(4))].len() * size;
-        assert!((SpareMessages::BYTES_MAX - size..=SpareMessages::BYTES_MAX).contains(&bytes), "{bytes} bytes");
+        assert!(
+            (SpareMessages::BYTES_MAX - size..=SpareMessages::BYTES_MAX).contains(&bytes),
+            "{bytes} bytes"
+        );
     }
 
     #[test]

@@ -300,8 +300,17 @@ mod tests {
 
     fn message(topic: &str, payload: &[u8], expires_at: Millis) -> Message {
         let qos = Qos::AtMostOnce;
-        MessageView { topic, properties: &[], payload, qos, retain: true, expires_at, publisher: 0, whole: None }
-            .to_message()
+        MessageView {
+            topic,
+            properties: &[],
+            payload,
+            qos,
+            retain: true,
+            expires_at,
+            publisher: 0,
+            whole: None,
+        }
+        .to_message()
     }
 
     fn store<'a>(topics: impl IntoIterator<Item = &'a str>) -> Retained {

@@ -1,6 +1,6 @@
 //! `limit [ADDRESS] [CPU]`: the forwarder of [`bench::limit`] on a socket, until it is killed. Prints where it listens.
 
-use std::net::TcpListener;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bench::limit::Forwarder;
@@ -18,9 +18,13 @@ fn main() -> Result<(), String> {
         sockets::pin(cpu).map_err(|error| format!("CPU {cpu}: {error}"))?;
     }
     sockets::raise_descriptor_limit().map_err(|error| format!("the limit of descriptors: {error}"))?;
-    let listener = TcpListener::bind(&address).map_err(|error| format!("{address}: {error}"))?;
-    let address = listener.local_addr().map_err(|error| error.to_string())?;
-    let ring = Uring::new(Sizes::default(), 0, Arc::new(Peers::new(1)), vec![listener])
+    let address: SocketAddr =
+        address.parse().map_err(|_| format!("'{address}' is not an address with a port"))?;
+    let mut listening = sockets::listen(&[address], 1, sockets::BACKLOG)
+        .map_err(|error| format!("{address}: {:?}", error.cause))?;
+    let address = listening.addresses[0];
+    let listeners = listening.by_shard.remove(0);
+    let ring = Uring::new(Sizes::default(), 0, Arc::new(Peers::new(1)), listeners)
         .map_err(|error| error.to_string())?;
     eprintln!("listening on {address}");
     let mut forwarder = Forwarder::new(ring);
