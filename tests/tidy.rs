@@ -31,6 +31,7 @@ const EXCEPTIONS: &[(&str, &str)] =
 
 /// The only files that hold `unsafe`.
 const UNSAFE: &[&str] = &[
+    "bench/src/bare.rs",
     "bench/tests/allocations.rs",
     "loadgen/src/ring.rs",
     "loadgen/src/sys.rs",

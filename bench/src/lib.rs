@@ -6,6 +6,7 @@
 //!
 //! What it is not: a load test. That is `loadgen`; nothing here goes over a socket but `limit`.
 
+pub mod bare;
 mod fanout;
 pub mod limit;
 mod matching;
