@@ -46,6 +46,8 @@ const MESH_SPILL_MAX: usize = 4096;
 const MESH_BYTES_MIN: usize = 1 << 20;
 /// Connections, subscriptions and retained messages of a shard from which on its memory may come in large pages.
 const LARGE_PAGES_FROM: u64 = 100_000;
+/// The receive buffers of all shards may take one part in so many of --memory-max, beside it.
+const RECEIVE_BUFFERS_PART: u64 = 16;
 /// How often a stop looks whether the shards are done.
 const STOP_POLL: Duration = Duration::from_millis(5);
 /// How long a shard may take to notice that it is given up.
@@ -353,9 +355,10 @@ fn serve(seat: Seat) -> Live {
     // Bound first, so that the memory that the driver takes is near this CPU.
     let bound = cpu.map_or(Ok(()), |cpu| sockets::pin(cpu).map_err(|error| StartError::Pin { cpu, error }));
     let id = setup.id;
+    let buffer_bytes = setup.limits.memory_max / RECEIVE_BUFFERS_PART / u64::from(setup.shards);
     let seated = Seated { setup, control, epoch, ready, go };
     match bound {
-        Ok(()) => kernel.drive(id, listeners, seated),
+        Ok(()) => kernel.drive(id, listeners, buffer_bytes, seated),
         Err(error) => seated.give_up(error),
     }
 }

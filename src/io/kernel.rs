@@ -107,9 +107,16 @@ impl Kernel {
         }
     }
 
-    /// Makes the driver of a shard, on the shard's thread, and gives it to the visitor.
-    pub fn drive<V: Visitor>(&self, seat: ShardId, listeners: Vec<TcpListener>, visitor: V) -> V::Output {
-        let sizes = Sizes::default();
+    /// Makes the driver of a shard, on the shard's thread, and gives it to the visitor. Receive buffers may take
+    /// `buffer_bytes`.
+    pub fn drive<V: Visitor>(
+        &self,
+        seat: ShardId,
+        listeners: Vec<TcpListener>,
+        buffer_bytes: u64,
+        visitor: V,
+    ) -> V::Output {
+        let sizes = Sizes::within(buffer_bytes);
         match self {
             Kernel::Uring { peers, direct, .. } => {
                 match uring(Sizes { direct: *direct, ..sizes }, seat, peers, listeners) {

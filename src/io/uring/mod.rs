@@ -57,6 +57,18 @@ pub struct Sizes {
     pub direct: u32,
 }
 
+impl Sizes {
+    /// Receive buffers at least: what is offered when there is little to do.
+    const BUFFERS_MIN: u64 = 64;
+
+    /// With as many receive buffers as `bytes` have room for, but no more than usual.
+    pub fn within(bytes: u64) -> Sizes {
+        let usual = Sizes::default();
+        let fit = (bytes / u64::from(usual.buffer_bytes)).clamp(Self::BUFFERS_MIN, u64::from(usual.buffers));
+        Sizes { buffers: 1 << fit.ilog2(), ..usual }
+    }
+}
+
 impl Default for Sizes {
     fn default() -> Sizes {
         Sizes { sq_entries: 2048, cq_entries: 16 * 1024, buffers: 2048, buffer_bytes: 16 * 1024, direct: 0 }

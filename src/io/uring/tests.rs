@@ -1,4 +1,4 @@
-//! What only the ring has: being forbidden. Everything else is tested over both backends, in `io::tests`.
+//! What only the ring has: being forbidden, and sizes that follow memory. Everything else is tested over both backends, in `io::tests`.
 
 use super::*;
 
@@ -30,4 +30,13 @@ fn a_filter_of_system_calls_is_named_with_what_to_type() {
         assert_eq!(error, Unavailable::Filtered);
         assert!(error.to_string().contains("--security-opt"), "{error}");
     }
+}
+
+#[test]
+fn receive_buffers_follow_what_memory_there_is() {
+    let buffers = |bytes| Sizes::within(bytes).buffers;
+    assert_eq!((buffers(u64::MAX), buffers(32 << 20), buffers((32 << 20) - 1)), (2048, 2048, 1024));
+    // 4 shards with a sixteenth of 192 MiB.
+    assert_eq!((buffers(3 << 20), buffers(0)), (128, 64));
+    assert_eq!(Sizes::within(u64::MAX), Sizes::default());
 }
