@@ -57,6 +57,11 @@ pub(crate) fn p2p_qos2(_: Scale) -> Prepared {
     prepare(Scene { qos: Qos::ExactlyOnce, ..PAIRS })
 }
 
+/// One message of each of many, as when everybody waits for an answer before the next one.
+pub(crate) fn p2p_each(_: Scale) -> Prepared {
+    prepare(Scene { publishers: 64, subscribers: 64, messages: 1, ..PAIRS })
+}
+
 pub(crate) fn p2p_16k(_: Scale) -> Prepared {
     prepare(Scene { messages: 4, payload: 16 * 1024, ..PAIRS })
 }

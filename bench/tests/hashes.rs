@@ -23,6 +23,7 @@ const RECORDED: &[(&str, u64)] = &[
     ("turn/p2p-qos0", 0x95B224952D5D81ED),
     ("turn/p2p-qos1", 0x9C36F6482EA94355),
     ("turn/p2p-qos2", 0x839F7B6301A20D6D),
+    ("turn/p2p-each", 0x93FF5FA371FFC7FB),
     ("turn/p2p-16k", 0xC865F610DD72385D),
     ("turn/fan-out", 0x39ED1905A79A8725),
     ("turn/fan-in", 0x0D875700B3974AEE),
