@@ -237,6 +237,19 @@ fn dependencies_have_reasons(document: &str, manifest: &str) -> Vec<String> {
 
 // ---- reading ---------------------------------------------------------------------------------------------------------
 
+/// Blocks of a file of planted faults or broken rules whose text to replace does not stand exactly once where it should.
+fn patches(path: &str, text: &str, source: impl Fn(&str) -> String) -> Vec<String> {
+    const BEGIN: &str = "\n<<<<\n";
+    let of_block = |at: usize| {
+        let file = text[..at].rsplit('\n').next()?;
+        let old = text[at + BEGIN.len()..].split("\n====\n").next()?;
+        let count = source(file).matches(old).count();
+        let first = old.lines().next().unwrap_or_default().trim();
+        (count != 1).then(|| format!("{path}: stands {count} times in {file}: {first}"))
+    };
+    text.match_indices(BEGIN).filter_map(|(at, _)| of_block(at)).collect()
+}
+
 fn row(module: &str) -> Option<usize> {
     LAYERS.iter().position(|row| row.contains(&module))
 }
@@ -499,6 +512,19 @@ fn documents_name_what_exists() {
     none(dependencies_have_reasons(&architecture, &read("loadgen/Cargo.toml")));
 }
 
+/// A fault that cannot be planted any more shows nothing.
+#[test]
+fn faults_and_broken_rules_fit_the_sources() {
+    let files = [
+        "tests/simulation/faults/faults.txt",
+        "tests/mutations/decoding.txt",
+        "tests/mutations/routing.txt",
+        "tests/mutations/rules.txt",
+        "tests/mutations/sessions.txt",
+    ];
+    none(files.iter().flat_map(|path| patches(path, &read(path), |file| read(file))).collect());
+}
+
 /// An exception that is not needed any more would hide the next one.
 #[test]
 fn no_exception_is_stale() {
@@ -644,6 +670,15 @@ fn documents_that_name_what_is_gone_are_found() {
     assert_eq!(limits_are_listed("| `a_max` | 1 |", limits).len(), 1);
     let manifest = "[dependencies]\nslab = \"1\"\nserde = { version = \"1\" }\n[dev-dependencies]\nx = \"1\"\n[lints]\ny = 1";
     assert_eq!(dependencies_have_reasons("| `slab` | keys |", manifest).len(), 2);
+}
+
+#[test]
+fn patches_of_what_is_gone_or_stands_twice_are_found() {
+    let rule = |path: &str, text: &str| patches(path, text, |_| "let a = 1;\nlet b = 2;\nlet b = 2;".into());
+    let gone = "one\nsrc/a.rs\n<<<<\nlet c = 3;\n====\nx\n>>>>\n";
+    let twice = "two\nsrc/a.rs\n<<<<\nlet b = 2;\n====\nx\n>>>>\n";
+    let once = "three\nsrc/a.rs\n<<<<\nlet a = 1;\n====\nx\n>>>>\n";
+    finds(rule, "a.txt", &[gone, twice, once].concat(), 2, once);
 }
 
 #[test]
