@@ -135,11 +135,12 @@ fn mqtt_3_3_4_10_mqtt_4_9_0_3_a_release_that_is_owed_comes_although_quota_is_0()
         let mut publisher = Client::fresh(b, V5);
         publisher.say(&topic, "received", 2);
         publisher.say(&topic, "sent", 1);
-        let [received, sent] = [(); 2].map(|()| client.expect_publish().packet_id);
+        publisher.say(&topic, "sent, and waits for quota when it is sent again", 1);
+        let [received, sent, _] = [(); 3].map(|()| client.expect_publish().packet_id);
         client.ack(PUBREC, received);
         client.expect_ack(PUBREL, received);
         client.cut();
-        // The message takes the whole quota of the new connection, and the release comes all the same.
+        // One message takes the whole quota of the new connection, another waits for it, and the release comes all the same.
         let mut client = Client::accepted(b, &connect);
         let mut again = [(); 2].map(|()| match client.expect_packet() {
             Packet::Publish(publish) => (publish.packet_id, "PUBLISH"),
