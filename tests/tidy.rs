@@ -522,7 +522,7 @@ fn faults_and_broken_rules_fit_the_sources() {
         "tests/mutations/rules.txt",
         "tests/mutations/sessions.txt",
     ];
-    none(files.iter().flat_map(|path| patches(path, &read(path), |file| read(file))).collect());
+    none(files.iter().flat_map(|path| patches(path, &read(path), read)).collect());
 }
 
 /// An exception that is not needed any more would hide the next one.
