@@ -57,7 +57,7 @@ impl Buffers {
         let pages = (usize::from(BUFFERS) * size_of::<BufRingEntry>()).div_ceil(4096);
         let entries = vec![Page([0; 4096]); pages].into_boxed_slice();
         let mut buffers = Buffers { entries, memory: vec![0; usize::from(BUFFERS) * BUFFER_BYTES], tail: 0 };
-        // SAFETY: page-aligned, with room for all entries, and never freed: `run` does not return while the ring lives.
+        // SAFETY: page-aligned, with room for all entries, and never freed: `run` leaks what it made.
         unsafe {
             let entries = buffers.entries.as_ptr() as u64;
             ring.submitter().register_buf_ring_with_flags(entries, BUFFERS, 0, 0)
@@ -112,8 +112,14 @@ pub fn run(listener: &TcpListener, gather: Gather) -> Result<(), String> {
         .build(4096)
         .map_err(|error| format!("io_uring: {error}"))?;
     let buffers = Buffers::new(&ring)?;
-    let mut bare =
-        Bare { ring, buffers, clients: Vec::new(), subscribers: HashMap::new(), dirty: Vec::new() };
+    // Leaked: after an error the kernel may still fill buffers and send from clients' memory.
+    let bare = Box::leak(Box::new(Bare {
+        ring,
+        buffers,
+        clients: Vec::new(),
+        subscribers: HashMap::new(),
+        dirty: Vec::new(),
+    }));
     bare.push(opcode::AcceptMulti::new(Fd(listener.as_raw_fd())).build().user_data(ACCEPT));
     let (mut cqes, mut last) = (Vec::new(), 0);
     loop {
@@ -131,7 +137,8 @@ pub fn run(listener: &TcpListener, gather: Gather) -> Result<(), String> {
 
 impl Bare {
     fn push(&mut self, entry: squeue::Entry) {
-        // SAFETY: entries point to buffers and to `flying`, which stay until their operation has completed.
+        // SAFETY: an entry points to the `flying` of a client at most, whose bytes are not touched before its send has
+        // completed (`in_flight`) and never freed.
         while unsafe { self.ring.submission().push(&entry) }.is_err() {
             let _ = self.ring.submit();
         }
@@ -165,8 +172,14 @@ impl Bare {
                     self.receive(at);
                 }
             }
+            RECEIVE if result == -ENOBUFS => self.receive(at),
             // The end of a client: its descriptor stays until the process ends.
             RECEIVE => {}
+            // The client is gone: nothing more is sent to it.
+            SEND if result < 0 => {}
+            SEND if result != self.clients[at].flying.len() as i32 => {
+                return Err(format!("a send of {} bytes: {result}", self.clients[at].flying.len()));
+            }
             SEND => {
                 self.clients[at].in_flight = false;
                 if !self.clients[at].next.is_empty() {
@@ -262,5 +275,6 @@ fn answer(
 
 const MSG_WAITALL: i32 = 0x100;
 const MSG_NOSIGNAL: i32 = 0x4000;
-/// The time of a wait is up.
+/// The time of a wait is up; no receive buffer is free.
 const ETIME: i32 = 62;
+const ENOBUFS: i32 = 105;

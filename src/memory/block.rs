@@ -27,10 +27,11 @@ struct Front<H> {
     head: H,
 }
 
-// SAFETY: owners share what lies in the block, and the last of them drops it, whichever thread it is on; so both need what
-// `Arc` needs of `H`.
+// SAFETY: who gets an owner on another thread reads the head there (`H: Sync`), and drops it there if it is the last owner
+// (`H: Send`). The count is atomic, and the bytes are not written while there is more than one owner.
 unsafe impl<H: Send + Sync> Send for Block<H> {}
-// SAFETY: the same.
+// SAFETY: through a shared `Block` another thread reads head and bytes, and can make itself an owner by cloning; so it needs
+// of `H` what a `Block` that is sent needs.
 unsafe impl<H: Send + Sync> Sync for Block<H> {}
 
 impl<H> Block<H> {

@@ -39,6 +39,8 @@ pub struct MessageView<'a> {
 pub struct Whole(Arc<Vec<u8>>);
 
 impl Whole {
+    /// What is pinned beside the payload is one part in so many of it at most.
+    const WASTE: usize = 8;
     /// Bytes beside those of the packet.
     const OVERHEAD: usize = 16 + 16 + std::mem::size_of::<Vec<u8>>() + 16;
 
@@ -58,9 +60,10 @@ impl Whole {
         Arc::try_unwrap(self.0).map_err(Whole)
     }
 
-    /// Whether to keep the packet costs less than to copy its payload. Both are sent by reference.
-    pub fn is_worth(packet: &Vec<u8>) -> bool {
-        packet.len() >= Outbox::SPLICE_MIN && packet.capacity() - packet.len() <= packet.len() / 8
+    /// Whether to keep it is better than to copy the payload of `payload_len` bytes at its end: if that is sent by
+    /// reference, and little else is pinned with it.
+    pub fn is_worth(&self, payload_len: usize) -> bool {
+        payload_len >= Outbox::SPLICE_MIN && self.0.capacity() - payload_len <= payload_len / Self::WASTE
     }
 
     fn cost(&self) -> usize {
@@ -290,6 +293,20 @@ mod tests {
         }
         assert!(spares.by_size.iter().any(|spares| !spares.is_empty()), "its own block is used again");
         assert_eq!(whole.into_packet().map(|packet| packet.len()).ok(), Some(4000), "nobody has it any more");
+    }
+
+    #[test]
+    fn a_packet_is_kept_for_its_payload_alone() {
+        let of = |len: usize, capacity: usize| {
+            let mut packet = Vec::with_capacity(capacity);
+            packet.resize(len, 0);
+            Whole::new(packet)
+        };
+        assert!(of(9000, 9000).is_worth(8000));
+        assert!(!of(9000, 9001).is_worth(8000), "as much again as an eighth, and one byte");
+        assert!(!of(9000, 9000).is_worth(100), "large properties would be kept twice");
+        assert!(of(1100, 1100).is_worth(Outbox::SPLICE_MIN));
+        assert!(!of(1100, 1100).is_worth(Outbox::SPLICE_MIN - 1), "it is copied to each receiver anyway");
     }
 
     #[test]

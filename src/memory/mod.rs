@@ -1,6 +1,6 @@
 //! What the broker keeps in memory: generational keys, Application Messages, output buffers, byte budgets.
 //!
-//! Knows nothing of connections, sessions or topics. All of it is safe code.
+//! Knows nothing of connections, sessions or topics. All of it is safe code but for `block`.
 
 mod block;
 mod budget;

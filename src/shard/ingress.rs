@@ -1,6 +1,6 @@
 //! Control Packets of a connected client: bytes are cut into packets, packets change its session, replies are staged.
 
-use crate::memory::{Class, Key, Whole};
+use crate::memory::{Class, Key, Outbox, Whole};
 use crate::session::PubrecReply;
 use crate::wire::{
     self, AckKind, DecodeError, Disconnect, Frame, NextFrame, Packet, Reason, Subscribe, Unsubscribe, Version,
@@ -8,6 +8,7 @@ use crate::wire::{
 
 use super::Core;
 use super::connection::{Closing, End, Known, Phase};
+use super::gather::gather;
 use super::publish::Publisher;
 use super::waits::Blocked;
 
@@ -36,18 +37,6 @@ pub(super) enum LastParse {
     Waits,
 }
 
-/// A packet is given memory for all of it once this part of it is there, 1 of so many: earlier it would be memory that
-/// nobody has earned, later it would be copied from smaller to larger memory.
-const EARNED: usize = 8;
-
-/// Adds to a partial packet of `need` bytes.
-fn gather(partial: &mut Vec<u8>, more: &[u8], need: usize) {
-    if need <= (partial.len() + more.len()).saturating_mul(EARNED) {
-        partial.reserve_exact(need.saturating_sub(partial.len()));
-    }
-    partial.extend_from_slice(more);
-}
-
 /// What became of one packet.
 pub(super) enum Handled {
     Done,
@@ -65,7 +54,7 @@ impl Core {
             let mut partial = std::mem::take(&mut connection.partial);
             let mut awaited = 0;
             loop {
-                let stop = if partial.len() == awaited && Whole::is_worth(&partial) {
+                let stop = if partial.len() == awaited && awaited >= Outbox::SPLICE_MIN {
                     self.consume_whole(key, &mut partial)
                 } else {
                     let (used, stop) = self.consume(key, &partial, None, Pressure::Respect);
@@ -153,7 +142,7 @@ impl Core {
         }
     }
 
-    /// Acts upon the packets at the front of `input`; `whole` is all of it if that is one packet whose memory can be kept.
+    /// Acts upon the packets at the front of `input`; `whole` is all of it if that is one packet that has its memory for itself.
     fn consume(
         &mut self,
         key: Key,

@@ -19,6 +19,7 @@
 //! | `rights` | what a client may publish and receive |
 //! | `slots` | sessions by client identifier: begin, end, expiry, will |
 //! | `ingress` | Control Packets of a connected client |
+//! | `gather` | a packet that comes in several receives |
 //! | `publish` | routing: direct, through the owner of a retained topic, the switch between both |
 //! | `run` | packets that repeat one another, in one piece |
 //! | `run_between` | the same for other shards |
@@ -37,6 +38,7 @@
 mod connect;
 mod connection;
 mod deliver;
+mod gather;
 mod inbox;
 mod ingress;
 mod interest;

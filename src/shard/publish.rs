@@ -60,7 +60,7 @@ const KNOWN_MAX: usize = 256;
 impl Core {
     /// The PUBLISH packet at the front of `input`, what repeats it behind it, and the topic that its connection is known
     /// to publish to, which is kept up to date. Tells how many bytes of `input` were used. `whole` is the packet once more
-    /// if its memory can be kept.
+    /// if it has its memory for itself.
     pub(super) fn handle_publish_packet(
         &mut self,
         from: Publisher,
@@ -74,6 +74,7 @@ impl Core {
         let held = known.take();
         let held_topic = held.as_ref().map_or("", |known| &*known.route.topic);
         let publish = wire::decode_publish(from.version, frame, &self.decode_limits, held_topic)?;
+        let whole = whole.filter(|whole| whole.is_worth(publish.payload.len()));
         let arrived = Arrived { verbatim: verbatim(from.version, frame, packet, &publish), whole };
         let mut fresh = None;
         let handled = self.handle_publish(from, &publish, arrived, (held.as_ref(), &mut fresh), pressure)?;

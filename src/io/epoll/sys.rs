@@ -139,6 +139,6 @@ unsafe fn own_new(fd: RawFd) -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: it is open and owned by nobody, as the caller promised, and not negative.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

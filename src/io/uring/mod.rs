@@ -290,7 +290,8 @@ impl Uring {
     /// As for [`Ring::push`]; pointers need to be valid for this call only.
     unsafe fn now(&mut self, entry: squeue::Entry) -> i32 {
         let user_data = token(0).user_data(Operation::Now);
-        // SAFETY: the caller's promise; nothing returns before the completion is there.
+        // SAFETY: the pointers in the entry are valid during this call, as the caller promised, and it does not return before
+        // the completion is there.
         unsafe { self.ring.push(entry.user_data(user_data)) };
         let mut timeout_ms = 0;
         loop {

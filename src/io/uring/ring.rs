@@ -113,10 +113,10 @@ impl Ring {
             self.backlog.push_back(entry);
             return;
         }
-        // SAFETY: the caller's promise.
+        // SAFETY: the pointers in the entry stay valid until the operation's last completion, as the caller promised.
         if unsafe { self.ring.submission().push(&entry) }.is_err() {
             self.submit();
-            // SAFETY: the caller's promise.
+            // SAFETY: the same entry, which was not taken before, so its pointers are valid until its last completion still.
             if unsafe { self.ring.submission().push(&entry) }.is_err() {
                 self.backlog.push_back(entry);
             }
