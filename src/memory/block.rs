@@ -2,13 +2,18 @@
 //!
 //! What `Arc` does, but for two things: head and bytes lie together behind a pointer of one word, and memory that nobody
 //! else owns any more ([`Only`]) takes another head and other bytes. There are no weak references, so an owner that
-//! counts one owner is alone and stays so: nobody can reach the memory, and so nobody can begin to share it.
+//! counts one owner is alone and stays so: nobody can reach the memory, and so nobody can begin to share it. `tests/loom` explores
+//! every interleaving of owners that let go.
 #![allow(unsafe_code)] // Memory that is freed by the last of its owners.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::fmt;
 use std::ptr::NonNull;
+#[cfg(not(loom))]
 use std::sync::atomic::{AtomicUsize, Ordering, fence};
+
+#[cfg(loom)]
+use loom::sync::atomic::{AtomicUsize, Ordering, fence};
 
 /// An owner of a block.
 pub(super) struct Block<H>(NonNull<Front<H>>);
@@ -145,8 +150,8 @@ impl<H> Drop for Block<H> {
     #[inline]
     fn drop(&mut self) {
         let owners = &self.front().owners;
-        // The only owner needs no locked operation to find that out.
-        if owners.load(Ordering::Acquire) != 1 && owners.fetch_sub(1, Ordering::Release) != 1 {
+        // The only owner needs no locked operation to find that out, and is ordered by the fence as well.
+        if owners.load(Ordering::Relaxed) != 1 && owners.fetch_sub(1, Ordering::Release) != 1 {
             return;
         }
         fence(Ordering::Acquire); // What other owners did happened before they let go.
@@ -171,7 +176,7 @@ impl<H: fmt::Debug> fmt::Debug for Only<H> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use std::sync::Arc;
 

@@ -1,5 +1,6 @@
 //! Every interleaving of what shards tell each other beside the rings' contents: the doorbell with its inbox bits, and
-//! the registers that a writer waits for. The very files of `src/mesh` are compiled here, over `loom`'s atomics.
+//! the registers that a writer waits for; and of the owners of a kept message. The very files of `src` are compiled here, over
+//! `loom`'s atomics.
 //!
 //! Each test says what must hold under all interleavings and all reorderings that the memory model allows; with the
 //! fences removed it must fail, or the fences would be there for nothing.
@@ -12,7 +13,7 @@ pub mod sync {
     pub mod atomic {
         use std::sync::atomic::AtomicBool as Switch;
 
-        pub use explorer::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+        pub use explorer::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
         /// Whether [`fence`] does nothing.
         pub static REMOVED: Switch = Switch::new(false);
@@ -27,6 +28,9 @@ pub mod sync {
 
 #[path = "../../src/mesh/bell.rs"]
 mod bell;
+#[allow(dead_code)] // Its bytes are not looked at here.
+#[path = "../../src/memory/block.rs"]
+mod block;
 #[path = "../../src/mesh/progress.rs"]
 mod progress;
 #[allow(dead_code)] // A set has more to it than is looked at here.
@@ -43,6 +47,7 @@ use explorer::sync::{Arc, Condvar, Mutex};
 use explorer::thread;
 
 use crate::bell::Bell;
+use crate::block::Block;
 use crate::progress::Progress;
 use crate::sync::atomic::{AtomicU64, Ordering, REMOVED};
 
@@ -164,4 +169,62 @@ fn a_writer_that_waits_for_progress_is_rung() {
         }
         reader.join().expect("the reader ends");
     });
+}
+
+/// The head of a block: what its owners did before they let go, which whoever frees it must see. Relaxed, so that nothing but the
+/// block's own order makes it seen.
+struct Traces([AtomicU64; 2]);
+
+impl Traces {
+    fn assert_all(&self) {
+        for trace in &self.0 {
+            assert_eq!(trace.load(Ordering::Relaxed), 1, "an owner's last act is not seen");
+        }
+    }
+}
+
+impl Drop for Traces {
+    fn drop(&mut self) {
+        self.assert_all();
+    }
+}
+
+fn block_of_two_owners() -> (Block<Traces>, Block<Traces>) {
+    let head = Traces([AtomicU64::new(0), AtomicU64::new(0)]);
+    let block = Block::new(128, head, [b"a", b"b", b"c"]);
+    (block.clone(), block)
+}
+
+#[test]
+fn the_last_owner_sees_what_the_others_did() {
+    holds_because_of_the_fences(None, || {
+        let (theirs, ours) = block_of_two_owners();
+        let other = thread::spawn(move || {
+            theirs.head().0[0].store(1, Ordering::Relaxed);
+            drop(theirs);
+        });
+        ours.head().0[1].store(1, Ordering::Relaxed);
+        drop(ours);
+        other.join().expect("the other owner ends");
+    });
+}
+
+#[test]
+fn memory_is_used_again_after_all_that_others_did_with_it() {
+    /// How often one of them was alone: the interesting case, which the explorer must come across.
+    static ALONE: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+    explorer::model(|| {
+        let (theirs, ours) = block_of_two_owners();
+        let other = thread::spawn(move || {
+            theirs.head().0[0].store(1, Ordering::Relaxed);
+            if let Some(mut only) = theirs.into_only() {
+                only.head_mut().assert_all();
+                ALONE.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        ours.head().0[1].store(1, Ordering::Relaxed);
+        drop(ours);
+        other.join().expect("the other owner ends");
+    });
+    assert!(ALONE.load(Ordering::Relaxed) > 0);
 }
