@@ -146,6 +146,14 @@ pub(super) enum End {
     Refused(Reason, &'static str),
 }
 
+impl Live {
+    /// From now on it publishes in `mode`: what it sent in the other one was consumed.
+    pub fn switch_to(&mut self, mode: Mode) {
+        self.mode = mode;
+        self.touched = ShardSet::EMPTY;
+    }
+}
+
 impl Connection {
     pub fn new(socket: Socket, peer: SocketAddr, listener: ListenerId, deadline: Millis) -> Connection {
         Connection {

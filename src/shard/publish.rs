@@ -316,10 +316,9 @@ impl Core {
             Mode::Owner => self.waits.relayed(live.touched),
         };
         if !fence.is_reached(&self.links) {
-            return Err(Blocked::Fence(fence));
+            return Err(Blocked::Fence(fence, mode));
         }
-        live.mode = mode;
-        live.touched = ShardSet::EMPTY;
+        live.switch_to(mode);
         Ok(())
     }
 

@@ -235,7 +235,7 @@ impl Core {
             }
             Phase::Opening if idle && !connection.eof => Need::Receive(ReceiveMode::Once),
             Phase::Live(live) if live.taken_over => {
-                if idle && matches!(live.blocked.as_deref(), Some(Blocked::Fence(_))) {
+                if idle && matches!(live.blocked.as_deref(), Some(Blocked::Fence(..))) {
                     Need::Nothing // a switch takes a moment; the deadline of the takeover is there for more
                 } else if idle {
                     Need::LastRead

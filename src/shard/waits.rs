@@ -10,7 +10,7 @@ use crate::memory::{Key, Message, ShardId, ShardSet};
 use crate::mesh::{CONSUMED, Links, USER};
 
 use super::Core;
-use super::connection::End;
+use super::connection::{End, Mode};
 use super::parcel::Parcel;
 
 /// Register: relays from the writer to the reader whose fan-out was consumed by all its targets.
@@ -26,8 +26,8 @@ pub(super) enum Blocked {
     Mesh(ShardSet),
     /// This owner has as many unfinished relays from here as it may have.
     Relay(ShardId),
-    /// What was sent one way has to be consumed before something goes the other way.
-    Fence(Fence),
+    /// What was sent one way has to be consumed before something goes the other way, this one.
+    Fence(Fence, Mode),
 }
 
 /// Values that registers of peers have to reach.
@@ -55,7 +55,10 @@ impl Fence {
 
 #[derive(Debug)]
 pub(super) struct Waits {
+    /// Connections that are not parsed, who waits longest first.
     paused: VecDeque<Key>,
+    /// Those that were paused while others were looked at: they come after all of these.
+    paused_lately: Vec<Key>,
     held: VecDeque<(Message, Fence)>,
     /// By owner: relays sent there.
     relays_sent: Vec<u64>,
@@ -71,6 +74,7 @@ impl Waits {
         let shards = usize::from(shards);
         Waits {
             paused: VecDeque::new(),
+            paused_lately: Vec::new(),
             held: VecDeque::new(),
             relays_sent: vec![0; shards],
             relays_taken: vec![0; shards],
@@ -80,16 +84,16 @@ impl Waits {
     }
 
     pub fn paused_len(&self) -> usize {
-        self.paused.len()
+        self.paused.len() + self.paused_lately.len()
     }
 
     pub fn len(&self) -> usize {
         let relays: usize = self.relaying.iter().map(|from| self.relays_open[usize::from(from)].len()).sum();
-        self.paused.len() + self.held.len() + relays
+        self.paused_len() + self.held.len() + relays
     }
 
     fn is_empty(&self) -> bool {
-        self.paused.is_empty() && self.held.is_empty() && self.relaying.is_empty()
+        self.paused_len() == 0 && self.held.is_empty() && self.relaying.is_empty()
     }
 
     /// Keeps a message of the broker's own making until the fence is reached.
@@ -125,7 +129,7 @@ impl Core {
         };
         // One that is taken over may be paused already, for another reason.
         if live.blocked.replace(Box::new(blocked)).is_none() {
-            self.waits.paused.push_back(key);
+            self.waits.paused_lately.push(key);
             self.counters().pauses_total.add(1);
         }
         self.mark_dirty(key);
@@ -144,13 +148,18 @@ impl Core {
         self.release_subacks();
         self.finish_relays();
         self.release_held();
-        self.resume_paused();
+        // First, since each takes one place only, and those that keep a shard full would leave it none.
         if !self.hand_offs.is_empty() {
             self.retry_hand_offs();
         }
+        self.resume_paused();
     }
 
+    /// Lets paused connections go on, in turn: who is paused again at once goes behind all who wait, or those that keep a
+    /// shard full would have all its room.
     fn resume_paused(&mut self) {
+        let Waits { paused, paused_lately, .. } = &mut self.waits;
+        paused.extend(paused_lately.drain(..));
         for _ in 0..self.waits.paused.len().min(PAUSED_BUDGET) {
             let Some(key) = self.waits.paused.pop_front() else { return };
             let Some(live) = self.connections.get(key).and_then(|connection| connection.live()) else {
@@ -162,7 +171,7 @@ impl Core {
                     !self.links.full().contains(*owner)
                         && self.waits.relay_fits(*owner, &self.links, self.options.relay_window)
                 }
-                Some(Blocked::Fence(fence)) => fence.is_reached(&self.links),
+                Some(Blocked::Fence(fence, _)) => fence.is_reached(&self.links),
                 None => continue,
             };
             if free {
@@ -178,7 +187,10 @@ impl Core {
         let Some(live) = self.connections.get_mut(key).and_then(|connection| connection.live_mut()) else {
             return;
         };
-        live.blocked = None;
+        // Here and not when its packet is admitted: that may have to wait for room, and with room the fence would be another.
+        if let Some(Blocked::Fence(_, mode)) = live.blocked.take().as_deref() {
+            live.switch_to(*mode);
+        }
         live.last_packet_at = now;
         if live.taken_over {
             return self.mark_dirty(key); // its last read goes on
@@ -236,6 +248,6 @@ impl Core {
     }
 
     fn waits_for_room(&self) -> bool {
-        !self.hand_offs.is_empty() || !self.waits.paused.is_empty()
+        !self.hand_offs.is_empty() || self.waits.paused_len() > 0
     }
 }

@@ -1,0 +1,204 @@
+//! Who shares a full shard with connections that keep it full gets its turn.
+
+use ringmq::io::ListenerId;
+use ringmq::io::sim::{Endpoint, Faults, Rng};
+use ringmq::limits::Limits;
+use ringmq::mesh::Bounds;
+use ringmq::shard::Options;
+
+use crate::cluster::Cluster;
+use crate::packet::{self, ConnectPacket, Incoming, PUBACK, Publish, Version};
+use crate::plan::Plan;
+
+const VERSION: Version = Version::V311;
+/// Connections that send more than the other shard takes.
+const FLOODS: usize = 3;
+/// Rounds in which a full ring is emptied and filled by each of them more than ten times.
+const ROUNDS_MAX: usize = 500;
+
+struct Client {
+    endpoint: Endpoint,
+    unsent: Vec<u8>,
+    unread: Vec<u8>,
+}
+
+struct Scene {
+    cluster: Cluster,
+    floods: Vec<Client>,
+    reader: Client,
+    names: usize,
+}
+
+impl Scene {
+    /// Two shards; connections of the first keep the way to the second full, where one client reads everything.
+    fn new() -> Scene {
+        let plan = Plan {
+            shards: 2,
+            mesh: Bounds { ring_slots: 4, spill_max: 8, bytes_max: 1 << 20 },
+            memory: [64 << 20; 5],
+            limits: Limits::default(),
+            options: Options { sys_interval_ms: 0, inbox_budget: 2, ..Options::default() },
+            faults: Faults::none(),
+            ..Plan::draw(0)
+        };
+        let mut cluster = Cluster::new(&plan, &mut Rng::new(1), 1);
+        let mut names = 0;
+        let mut reader = home(&mut cluster, &mut names, 1);
+        let filters = [("flood/+".to_string(), 0), ("quiet".to_string(), 0)];
+        write(&cluster, &mut reader, &packet::subscribe(VERSION, 1, None, &filters));
+        rounds(&mut cluster, 50);
+        assert!(matches!(read(&cluster, &mut reader)[..], [Incoming::SubAck { .. }]));
+        let floods = (0..FLOODS).map(|_| home(&mut cluster, &mut names, 0)).collect();
+        Scene { cluster, floods, reader, names }
+    }
+
+    /// One turn of each shard; the floods have sent all that the kernel takes.
+    fn round(&mut self) {
+        // Two topics in turn: each message crosses by itself.
+        let burst: Vec<u8> = (0..64).flat_map(|n| publish(["flood/a", "flood/b"][n % 2], 0)).collect();
+        for flood in &mut self.floods {
+            while flood.unsent.is_empty() {
+                write(&self.cluster, flood, &burst);
+            }
+            write(&self.cluster, flood, &[]);
+        }
+        rounds(&mut self.cluster, 1);
+        read(&self.cluster, &mut self.reader);
+    }
+
+    fn flood(&mut self) {
+        for _ in 0..100 {
+            self.round();
+        }
+        let paused = self.cluster.sum(|c| &c.connections_paused);
+        assert!(paused >= FLOODS as u64 - 1, "{paused} are paused: the way is not full");
+    }
+
+    /// Rounds until `client` got what it waits for.
+    fn rounds_until(&mut self, client: &mut Client, wanted: impl Fn(&Incoming) -> bool) -> usize {
+        for round in 1..=ROUNDS_MAX {
+            self.round();
+            if read(&self.cluster, client).iter().any(&wanted) {
+                return round;
+            }
+        }
+        panic!("it waits longer than {ROUNDS_MAX} rounds");
+    }
+
+    fn publishes(&mut self, client: &mut Client) -> usize {
+        write(&self.cluster, client, &publish("quiet", 7));
+        self.rounds_until(client, |packet| matches!(packet, Incoming::Ack { kind: PUBACK, packet_id: 7, .. }))
+    }
+}
+
+/// The client's next CONNECT goes through `shard`.
+fn connect(cluster: &Cluster, shard: u16, name: usize) -> Client {
+    let endpoint = cluster.world.borrow_mut().connect(shard, ListenerId(0));
+    let mut client = Client { endpoint, unsent: Vec::new(), unread: Vec::new() };
+    let bytes = packet::connect(&ConnectPacket {
+        version: VERSION,
+        client_id: &format!("client-{name}"),
+        clean_start: true,
+        keep_alive_s: 0,
+        properties: Vec::new(),
+        will: None,
+    });
+    write(cluster, &mut client, &bytes);
+    client
+}
+
+/// A client that is at home on `shard`: names are tried until one is.
+fn home(cluster: &mut Cluster, names: &mut usize, shard: u16) -> Client {
+    loop {
+        *names += 1;
+        let handed_off = cluster.sum(|c| &c.hand_offs_total);
+        let mut client = connect(cluster, shard, *names);
+        rounds(cluster, 20);
+        assert!(matches!(read(cluster, &mut client)[..], [Incoming::ConnAck { code: 0, .. }]));
+        if cluster.sum(|c| &c.hand_offs_total) == handed_off {
+            return client;
+        }
+        cluster.world.borrow_mut().close(client.endpoint);
+    }
+}
+
+fn rounds(cluster: &mut Cluster, count: usize) {
+    for _ in 0..count {
+        for at in 0..cluster.len() {
+            cluster.world.borrow_mut().progress(at as u16);
+            cluster.turn(at, 1);
+        }
+    }
+}
+
+fn publish(topic: &str, packet_id: u16) -> Vec<u8> {
+    let publish = Publish {
+        dup: false,
+        qos: u8::from(packet_id > 0),
+        retain: false,
+        topic: topic.to_string(),
+        packet_id,
+        properties: Vec::new(),
+        payload: b"x".to_vec(),
+    };
+    packet::publish(VERSION, &publish)
+}
+
+/// Sends `bytes` after what the kernel did not take before.
+fn write(cluster: &Cluster, client: &mut Client, bytes: &[u8]) {
+    client.unsent.extend_from_slice(bytes);
+    let taken = cluster.world.borrow_mut().write(client.endpoint, &client.unsent);
+    client.unsent.drain(..taken.expect("a connection"));
+}
+
+fn read(cluster: &Cluster, client: &mut Client) -> Vec<Incoming> {
+    cluster.world.borrow_mut().read(client.endpoint, &mut client.unread, usize::MAX);
+    let mut packets = Vec::new();
+    while let Some((packet, length)) = packet::decode(VERSION, &client.unread).expect("what the broker sends")
+    {
+        client.unread.drain(..length);
+        packets.push(packet);
+    }
+    packets
+}
+
+/// It was looked at after the connection that had just filled the ring again, each time.
+#[test]
+fn who_waits_for_a_full_shard_gets_its_turn() {
+    let mut scene = Scene::new();
+    let mut quiet = home(&mut scene.cluster, &mut scene.names, 0);
+    scene.publishes(&mut quiet);
+    scene.flood();
+    for _ in 0..10 {
+        let rounds = scene.publishes(&mut quiet);
+        assert!(rounds <= ROUNDS_MAX / 5, "{rounds} rounds");
+    }
+}
+
+/// What it waited for was over whenever there was no room, and had to be waited for anew whenever there was.
+#[test]
+fn the_first_message_of_a_connection_gets_its_turn() {
+    let mut scene = Scene::new();
+    let mut quiet: Vec<Client> = (0..10).map(|_| home(&mut scene.cluster, &mut scene.names, 0)).collect();
+    scene.flood();
+    for quiet in &mut quiet {
+        let rounds = scene.publishes(quiet);
+        assert!(rounds <= ROUNDS_MAX / 5, "{rounds} rounds");
+    }
+}
+
+/// It was looked at when others had taken the room.
+#[test]
+fn who_is_on_its_way_home_gets_its_turn() {
+    let mut scene = Scene::new();
+    scene.flood();
+    let before = scene.cluster.sum(|c| &c.hand_offs_total);
+    for _ in 0..10 {
+        scene.names += 1;
+        let mut client = connect(&scene.cluster, 0, scene.names);
+        let rounds =
+            scene.rounds_until(&mut client, |packet| matches!(packet, Incoming::ConnAck { code: 0, .. }));
+        assert!(rounds <= ROUNDS_MAX / 5, "{rounds} rounds");
+    }
+    assert!(scene.cluster.sum(|c| &c.hand_offs_total) > before, "all were at home already");
+}
