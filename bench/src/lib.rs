@@ -211,6 +211,7 @@ pub const OPERATIONS: &[Operation] = &[
         prepare: turn::p2p_qos2,
     },
     Operation { name: "turn/p2p-each", unit: "message, 64 pairs, one a turn each", prepare: turn::p2p_each },
+    Operation { name: "turn/p2p-many", unit: "message, 300 pairs, one a turn each", prepare: turn::p2p_many },
     Operation { name: "turn/p2p-16k", unit: "message of 16 KiB in four receives", prepare: turn::p2p_16k },
     Operation { name: "turn/fan-out", unit: "delivery, 1 to 100, 8 messages a turn", prepare: turn::fan_out },
     Operation { name: "turn/fan-in", unit: "message, 32 to 1, 4 a turn each", prepare: turn::fan_in },

@@ -62,6 +62,11 @@ pub(crate) fn p2p_each(_: Scale) -> Prepared {
     prepare(Scene { publishers: 64, subscribers: 64, messages: 1, ..PAIRS })
 }
 
+/// With so many that their memory is asked for ahead.
+pub(crate) fn p2p_many(_: Scale) -> Prepared {
+    prepare(Scene { publishers: 300, subscribers: 300, messages: 1, ..PAIRS })
+}
+
 pub(crate) fn p2p_16k(_: Scale) -> Prepared {
     prepare(Scene { messages: 4, payload: 16 * 1024, ..PAIRS })
 }

@@ -19,6 +19,7 @@
 //! | `rights` | what a client may publish and receive |
 //! | `slots` | sessions by client identifier: begin, end, expiry, will |
 //! | `ingress` | Control Packets of a connected client |
+//! | `ahead` | memory of many connections, asked for at once |
 //! | `gather` | a packet that comes in several receives |
 //! | `publish` | routing: direct, through the owner of a retained topic, the switch between both |
 //! | `run` | packets that repeat one another, in one piece |
@@ -35,6 +36,7 @@
 //! | `stop` | draining |
 //! | `sys` | `$SYS` |
 
+mod ahead;
 mod connect;
 mod connection;
 mod deliver;
@@ -113,6 +115,8 @@ pub struct Options {
     pub relay_window: u64,
     /// Parcels taken from one peer in a turn.
     pub inbox_budget: usize,
+    /// Connections from which on the memory of several is asked for at once; that of fewer stays in the processor's caches.
+    pub look_ahead_from: usize,
     /// Entries of the cache from topic to subscriptions; the flag is `--cached-topics-max`.
     pub route_cache_entries: usize,
     /// Clients for which a shard has room before anything has to move; room that was never used is only an address.
@@ -141,6 +145,7 @@ impl Default for Options {
             interest_linger_ms: 1000,
             relay_window: 256,
             inbox_budget: 1024,
+            look_ahead_from: 512,
             route_cache_entries: CACHED_TOPICS_MAX as usize,
             clients_expected: 0,
             hand_offs_max: 1024,

@@ -3,6 +3,7 @@
 use crate::io::{Buffer, Completion, Io, ListenerId, ReceiveEnd, Shutdown, Token};
 use crate::memory::{Key, OutBatch};
 
+use super::ahead::TOGETHER;
 use super::connection::{Closing, Connection, End, Phase};
 use super::listeners::Entry;
 use super::secure::Secure;
@@ -18,7 +19,13 @@ impl<I: Io> Shard<I> {
         self.io.completions(&mut completions);
         let count = completions.len();
         self.core.counters().completions_total.add(count as u64);
-        for completion in completions.drain(..) {
+        let ahead = self.core.looks_ahead(count);
+        let mut rest = completions.drain(..);
+        loop {
+            if ahead && rest.len() % TOGETHER == count % TOGETHER {
+                self.core.look_ahead(rest.as_slice());
+            }
+            let Some(completion) = rest.next() else { break };
             match completion {
                 Completion::Received { token, buffer, more } => self.received(token.key(), buffer, more),
                 Completion::Sent { token, batch, result } => self.sent(token.key(), batch, result),
@@ -33,6 +40,7 @@ impl<I: Io> Shard<I> {
                 Completion::Doorbell => {}
             }
         }
+        drop(rest);
         self.completions = completions;
         count
     }

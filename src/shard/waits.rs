@@ -158,6 +158,9 @@ impl Core {
     /// Lets paused connections go on, in turn: who is paused again at once goes behind all who wait, or those that keep a
     /// shard full would have all its room.
     fn resume_paused(&mut self) {
+        if self.waits.paused_len() == 0 {
+            return;
+        }
         let Waits { paused, paused_lately, .. } = &mut self.waits;
         paused.extend(paused_lately.drain(..));
         for _ in 0..self.waits.paused.len().min(PAUSED_BUDGET) {

@@ -60,6 +60,7 @@ impl Broker {
             relay_window: *rng.pick(&[1, 4, 256]),
             retained_batch: *rng.pick(&[1, 64]),
             paused_bytes_max: 2048,
+            look_ahead_from: 0,
             ..Options::default()
         };
         let shards = mesh::build(count, bounds).into_iter().enumerate().map(|(id, links)| {
