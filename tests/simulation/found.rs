@@ -65,7 +65,7 @@ fn what_is_read_last_waits_for_a_switch() {
 /// counted in their place.
 #[test]
 fn what_was_overtaken_by_an_announcement_is_not_consumed() {
-    passes(17_121, &["mesh_received_total", "pauses_total"]);
+    passes(868, &["mesh_received_total", "pauses_total"]);
 }
 
 /// The oracle looked at the store and did not think of a will that came meanwhile and found no room in it. One seed met
