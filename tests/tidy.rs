@@ -5,6 +5,9 @@
 //! words. Each rule is a function from a path and a text to what is wrong there, so that the tests at the end can
 //! show each of them a bad example.
 
+#[path = "tidy/reasons.rs"]
+mod reasons;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -83,7 +86,7 @@ fn layering(path: &str, text: &str) -> Vec<String> {
     wrong
 }
 
-/// `unsafe` stands only in listed files, and a comment says why it holds.
+/// `unsafe` stands only in listed files, and each has a comment of its own which says why it holds.
 fn unsafe_code(path: &str, text: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     let code = code(text);
@@ -98,9 +101,16 @@ fn unsafe_code(path: &str, text: &str) -> Vec<String> {
         }
         if !listed {
             wrong.push(format!("{place}: unsafe, but not in UNSAFE"));
-        } else if !is_justified(text, at, if line.contains("unsafe fn") { "# Safety" } else { "SAFETY: " }) {
+        } else if !reasons::is_justified(
+            text,
+            at,
+            if line.contains("unsafe fn") { "# Safety" } else { "SAFETY: " },
+        ) {
             wrong.push(format!("{place}: nothing in front of it says why it is safe"));
         }
+    }
+    if listed && wrong.is_empty() {
+        wrong = reasons::reasons(path, text, &code);
     }
     if ROOTS.contains(&path) && !code.contains("#![deny(unsafe_code)]") {
         wrong.push(format!("{path}: a crate root without #![deny(unsafe_code)]"));
@@ -327,18 +337,6 @@ fn has_word(line: &str, word: &str) -> bool {
         let goes_on = word.ends_with(is_word) && after.starts_with(is_word);
         !(goes_on || before.ends_with(is_word))
     })
-}
-
-/// Whether a comment with `mark` stands directly in front of the statement that line `at` belongs to, or of an outer one
-/// that began no more than two lines before.
-fn is_justified(text: &str, at: usize, mark: &str) -> bool {
-    let lines: Vec<&str> = text.lines().collect();
-    let is_comment = |line: &str| line.trim_start().starts_with("//");
-    let mut above = lines[..at].iter().rev().peekable();
-    for _ in 0..2 {
-        above.next_if(|line| !is_comment(line));
-    }
-    above.take_while(|line| is_comment(line)).any(|line| line.contains(mark))
 }
 
 /// Words in backticks.
@@ -607,6 +605,13 @@ fn unsafe_elsewhere_or_without_a_reason_is_found() {
         1,
         outer,
     );
+    let shared = "// SAFETY: both are ours.\nunsafe { g() };\nunsafe { h() };";
+    let apart = "// SAFETY: it is ours.\nunsafe { g() };\n// SAFETY: so is this.\nunsafe { h() };";
+    finds(unsafe_code, "src/io/sockets.rs", shared, 1, apart);
+    for borrowed in ["as above", "the caller's\n// promise", "as in `g`"] {
+        let reason = format!("// SAFETY: {borrowed}, it is open.\nunsafe {{ g() }};");
+        finds(unsafe_code, "src/io/sockets.rs", &reason, 1, "// SAFETY: it is open.\nunsafe { g() };");
+    }
     let contract = "/// # Safety\n/// `a` is open.\nunsafe fn f(a: i32) {}";
     finds(unsafe_code, "src/io/sockets.rs", "/// It is.\nunsafe fn f(a: i32) {}", 1, contract);
     finds(unsafe_code, "src/lib.rs", "//! A crate.\n// #![deny(unsafe_code)]", 1, "#![deny(unsafe_code)]");

@@ -23,25 +23,27 @@ fn count(bytes: usize) {
 // unwinds.
 unsafe impl GlobalAlloc for Counting {
     /// # Safety
-    /// That of `GlobalAlloc::alloc`, which is handed on as it is.
+    /// `layout` is not of size 0.
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size());
-        // SAFETY: the caller keeps the rules of `GlobalAlloc::alloc`.
+        // SAFETY: `layout` is not of size 0, as the caller promised.
         unsafe { System.alloc(layout) }
     }
 
     /// # Safety
-    /// That of `GlobalAlloc::dealloc`, which is handed on as it is.
+    /// `at` came from this allocator with this `layout`, and is not used any more.
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        // SAFETY: the caller keeps the rules of `GlobalAlloc::dealloc`.
+        // SAFETY: `at` came from there, since everything is handed on, with this `layout`, and is not used any more.
         unsafe { System.dealloc(at, layout) }
     }
 
     /// # Safety
-    /// That of `GlobalAlloc::realloc`, which is handed on as it is.
+    /// `at` came from this allocator with this `layout`, is used from now on only as it is returned, and `size` is not 0 and no
+    /// more than `isize::MAX` when rounded up to the alignment.
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         count(size);
-        // SAFETY: the caller keeps the rules of `GlobalAlloc::realloc`.
+        // SAFETY: `at` came from there, since everything is handed on, with this `layout`, and `size` is in the bounds that
+        // the caller promised.
         unsafe { System.realloc(at, layout, size) }
     }
 }

@@ -24,7 +24,7 @@ pub fn cpus_allowed() -> io::Result<Vec<usize>> {
 
 /// Ties the calling thread to the given CPUs.
 pub fn pin_thread(cpus: &[usize]) -> io::Result<()> {
-    // SAFETY: as in `cpus_allowed`.
+    // SAFETY: cpu_set_t is a plain array of integers, for which all bits zero is a valid (empty) set.
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
     for &cpu in cpus.iter().filter(|&&cpu| cpu < 8 * size_of::<libc::cpu_set_t>()) {
         // SAFETY: the index was checked against the size of the set.

@@ -223,14 +223,14 @@ pub fn large_pages() {
 
 fn huge_pages(may: bool) {
     let (disable, none): (libc::c_ulong, libc::c_ulong) = (u64::from(!may), 0);
-    // SAFETY: sets a flag of the process. A kernel that does not know it has no such pages to give.
+    // SAFETY: takes numbers only, and sets a flag of the process. A kernel that does not know it has no such pages to give.
     unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, disable, none, none, none) };
 }
 
 /// Raises the soft limit of descriptors to the hard one; the result is the limit from now on.
 pub fn raise_descriptor_limit() -> io::Result<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` is read and written as the calls say.
+    // SAFETY: `limit` and `raised` are initialised and live until the calls with their addresses have returned.
     unsafe {
         check(libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit))?;
         if limit.rlim_cur < limit.rlim_max {
@@ -248,7 +248,8 @@ pub const CPUS_MAX: u16 = libc::CPU_SETSIZE as u16;
 
 /// The CPUs that this thread may run on, ascending.
 pub fn affinity() -> io::Result<Vec<u16>> {
-    // SAFETY: an empty mask is all zero; the size is that of the mask.
+    // SAFETY: a mask is an array of integers, which may be zero; the kernel writes at most the size that it is given, which is
+    // the mask's; and only bits below its number of them are looked at.
     unsafe {
         let mut mask: libc::cpu_set_t = std::mem::zeroed();
         check(libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut mask))?;
@@ -264,7 +265,8 @@ pub fn pin(cpu: u16) -> io::Result<()> {
     if cpu >= CPUS_MAX {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }
-    // SAFETY: as above, and `cpu` is within the mask.
+    // SAFETY: a mask is an array of integers, which may be zero; `cpu` is below the number of its bits; and the kernel reads the
+    // size that it is given, which is the mask's.
     unsafe {
         let mut mask: libc::cpu_set_t = std::mem::zeroed();
         libc::CPU_SET(usize::from(cpu), &mut mask);
@@ -317,7 +319,7 @@ impl StopSignals {
     /// Holds SIGTERM, SIGINT and SIGHUP back in this thread and in all that it starts from now on.
     pub fn hold() -> io::Result<StopSignals> {
         let set = stop_signals();
-        // SAFETY: the set is initialised; the old mask is not asked for.
+        // SAFETY: `set` is initialised and lives until the call returns; null: the old mask is not asked for.
         let errno = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
         if errno == 0 { Ok(StopSignals { _private: () }) } else { Err(io::Error::from_raw_os_error(errno)) }
     }
@@ -329,7 +331,7 @@ impl StopSignals {
             tv_sec: timeout.as_secs().min(86_400) as libc::time_t,
             tv_nsec: timeout.subsec_nanos().into(),
         };
-        // SAFETY: both are initialised; which process sent it is not asked for.
+        // SAFETY: both are initialised and live until the call returns; null: who sent it is not asked for.
         match unsafe { libc::sigtimedwait(&raw const set, std::ptr::null_mut(), &raw const timeout) } {
             libc::SIGTERM => Some(Signal::Terminate),
             libc::SIGINT => Some(Signal::Interrupt),
@@ -340,7 +342,8 @@ impl StopSignals {
 }
 
 fn stop_signals() -> libc::sigset_t {
-    // SAFETY: `sigemptyset` initialises what is zeroed only to satisfy the compiler.
+    // SAFETY: a set is an array of integers, which may be zero; the calls write to `set` alone, which lives until they return,
+    // and `sigemptyset` comes first, as the others demand.
     unsafe {
         let mut set: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut set);

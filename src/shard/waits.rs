@@ -57,8 +57,6 @@ impl Fence {
 pub(super) struct Waits {
     /// Connections that are not parsed, who waits longest first.
     paused: VecDeque<Key>,
-    /// Those that were paused while others were looked at: they come after all of these.
-    paused_lately: Vec<Key>,
     held: VecDeque<(Message, Fence)>,
     /// By owner: relays sent there.
     relays_sent: Vec<u64>,
@@ -74,7 +72,6 @@ impl Waits {
         let shards = usize::from(shards);
         Waits {
             paused: VecDeque::new(),
-            paused_lately: Vec::new(),
             held: VecDeque::new(),
             relays_sent: vec![0; shards],
             relays_taken: vec![0; shards],
@@ -84,16 +81,16 @@ impl Waits {
     }
 
     pub fn paused_len(&self) -> usize {
-        self.paused.len() + self.paused_lately.len()
+        self.paused.len()
     }
 
     pub fn len(&self) -> usize {
         let relays: usize = self.relaying.iter().map(|from| self.relays_open[usize::from(from)].len()).sum();
-        self.paused_len() + self.held.len() + relays
+        self.paused.len() + self.held.len() + relays
     }
 
     fn is_empty(&self) -> bool {
-        self.paused_len() == 0 && self.held.is_empty() && self.relaying.is_empty()
+        self.paused.is_empty() && self.held.is_empty() && self.relaying.is_empty()
     }
 
     /// Keeps a message of the broker's own making until the fence is reached.
@@ -129,7 +126,7 @@ impl Core {
         };
         // One that is taken over may be paused already, for another reason.
         if live.blocked.replace(Box::new(blocked)).is_none() {
-            self.waits.paused_lately.push(key);
+            self.waits.paused.push_back(key);
             self.counters().pauses_total.add(1);
         }
         self.mark_dirty(key);
@@ -158,13 +155,9 @@ impl Core {
     /// Lets paused connections go on, in turn: who is paused again at once goes behind all who wait, or those that keep a
     /// shard full would have all its room.
     fn resume_paused(&mut self) {
-        if self.waits.paused_len() == 0 {
-            return;
-        }
-        let Waits { paused, paused_lately, .. } = &mut self.waits;
-        paused.extend(paused_lately.drain(..));
-        for _ in 0..self.waits.paused.len().min(PAUSED_BUDGET) {
-            let Some(key) = self.waits.paused.pop_front() else { return };
+        let mut waiting = std::mem::take(&mut self.waits.paused);
+        for _ in 0..waiting.len().min(PAUSED_BUDGET) {
+            let Some(key) = waiting.pop_front() else { break };
             let Some(live) = self.connections.get(key).and_then(|connection| connection.live()) else {
                 continue;
             };
@@ -180,9 +173,11 @@ impl Core {
             if free {
                 self.resume(key);
             } else {
-                self.waits.paused.push_back(key);
+                waiting.push_back(key);
             }
         }
+        waiting.append(&mut self.waits.paused); // who was paused again meanwhile
+        self.waits.paused = waiting;
     }
 
     fn resume(&mut self, key: Key) {
@@ -251,6 +246,6 @@ impl Core {
     }
 
     fn waits_for_room(&self) -> bool {
-        !self.hand_offs.is_empty() || self.waits.paused_len() > 0
+        !self.hand_offs.is_empty() || !self.waits.paused.is_empty()
     }
 }

@@ -39,7 +39,7 @@ pub(super) struct Poll {
 
 impl Poll {
     pub fn new(events: usize) -> io::Result<Poll> {
-        // SAFETY: no memory is involved; a descriptor that is not negative is new and ours.
+        // SAFETY: `epoll_create1` takes numbers only, and gives -1 or a new descriptor that nobody else owns.
         let epoll = unsafe { own_new(libc::epoll_create1(libc::EPOLL_CLOEXEC))? };
         Ok(Poll { epoll, events: vec![libc::epoll_event { events: 0, u64: 0 }; events].into() })
     }
@@ -55,7 +55,7 @@ impl Poll {
             Change::Modify => libc::EPOLL_CTL_MOD,
             Change::Remove => libc::EPOLL_CTL_DEL,
         };
-        // SAFETY: `event` is initialised and read during the call only.
+        // SAFETY: `event` is initialised, lives until the call returns, and is not kept by the kernel.
         let result = unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), operation, fd, &raw mut event) };
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
@@ -87,7 +87,7 @@ pub(super) struct Bell(File);
 
 impl Bell {
     pub fn new() -> io::Result<Bell> {
-        // SAFETY: as in `Poll::new`.
+        // SAFETY: `eventfd` takes numbers only, and gives -1 or a new descriptor that nobody else owns.
         let fd = unsafe { own_new(libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK))? };
         Ok(Bell(File::from(fd)))
     }
@@ -134,11 +134,11 @@ pub(super) fn own(socket: Socket) -> OwnedFd {
 }
 
 /// # Safety
-/// A descriptor that is not negative is open and owned by nobody.
+/// `fd` is negative, or open and owned by nobody else.
 unsafe fn own_new(fd: RawFd) -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: it is open and owned by nobody, as the caller promised, and not negative.
+    // SAFETY: it is not negative, so it is open and owned by nobody else, as the caller promised.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

@@ -287,7 +287,7 @@ impl Uring {
     /// Submits an operation that ends within its submission or soon after, and takes its completion out of the queue.
     ///
     /// # Safety
-    /// As for [`Ring::push`]; pointers need to be valid for this call only.
+    /// Every pointer in `entry` is valid until this returns; by then the operation's only completion was taken.
     unsafe fn now(&mut self, entry: squeue::Entry) -> i32 {
         let user_data = token(0).user_data(Operation::Now);
         // SAFETY: the pointers in the entry are valid during this call, as the caller promised, and it does not return before
@@ -318,7 +318,7 @@ impl Uring {
                     return None;
                 }
                 self.calls += 1;
-                // SAFETY: the kernel made this descriptor for us.
+                // SAFETY: not negative: a new descriptor of the socket, which nobody else owns.
                 let fd = unsafe { OwnedFd::from_raw_fd(fd) };
                 Some(f(fd.as_raw_fd()))
             }
@@ -353,7 +353,7 @@ impl Io for Uring {
         {
             self.calls += 2;
             *socket = settled;
-            // SAFETY: the socket was ours, and is another number now.
+            // SAFETY: `socket` owned `fd` and names a place of the ring's table from now on, so nobody else closes it.
             drop(unsafe { OwnedFd::from_raw_fd(fd) });
         }
     }
@@ -397,7 +397,7 @@ impl Io for Uring {
             Shutdown::Write => libc::SHUT_WR,
             Shutdown::Both => libc::SHUT_RDWR,
         };
-        // SAFETY: no memory is involved.
+        // SAFETY: `shutdown` takes numbers only; `fd` is open while it runs, as `socket` or `with_descriptor` owns it.
         let done = self.with_descriptor(socket, |fd| unsafe { libc::shutdown(fd, how) });
         if done.is_none() {
             // Out of descriptors: rather a worker thread than a peer that never hears of the end. It is waited for: the place
@@ -412,7 +412,8 @@ impl Io for Uring {
         self.calls += 1;
         let room = max.min(READ_NOW_MAX);
         into.reserve(room);
-        // SAFETY: `room` bytes beyond the length are reserved, and the length grows by what was written.
+        // SAFETY: `room` bytes behind the length are reserved, so `spare` and what is written there lie within the allocation;
+        // both ways have ended when they return, so it does not move meanwhile; and the length grows by what was written.
         let result = unsafe {
             let spare = into.as_mut_ptr().add(into.len());
             let result = match Place::of(socket) {

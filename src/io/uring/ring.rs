@@ -181,7 +181,7 @@ impl Ring {
         let mut queue = self.ring.submission();
         let mut moved = false;
         while let Some(entry) = self.backlog.front() {
-            // SAFETY: whoever pushed the entry promised that its pointers outlive it.
+            // SAFETY: it came by `push`, whose caller promised that its pointers stay valid until its last completion.
             if unsafe { queue.push(entry) }.is_err() {
                 break;
             }
@@ -208,8 +208,8 @@ impl Ring {
             None => (std::ptr::null(), 0),
         };
         self.enters += 1;
-        // SAFETY: `pointer` is null or points to a GetEvents whose timespec lives in the caller's frame; the entries in
-        // the queue were vouched for by whoever pushed them.
+        // SAFETY: `pointer` is null or points to a GetEvents of this `size` whose timespec lives in the caller's frame; pointers of
+        // the entries in the queue stay valid until their last completion, as the callers of `push` promised.
         let result =
             unsafe { libc::syscall(libc::SYS_io_uring_enter, fd, to_submit, want, flags, pointer, size) };
         if result >= 0 {
