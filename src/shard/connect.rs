@@ -331,7 +331,6 @@ impl Core {
         slot.expiry_s = expiry_s;
         slot.ends_at = crate::clock::NEVER;
         slot.will = connect.will.as_ref().map(|will| Box::new(Will::new(will))); // [MQTT-3.1.2-7]
-        slot.will_at = crate::clock::NEVER;
         if present {
             slot.session.resume();
         }
@@ -452,7 +451,7 @@ impl Core {
 
     /// Whether a client that comes back to its session is in time to cancel its will.
     fn will_is_cancelled(&self, session: Key) -> bool {
-        self.sessions.get(session).is_some_and(|slot| slot.will_at > self.now)
+        self.sessions.get(session).is_some_and(|slot| slot.will_at() > self.now)
             && self.will_survives_takeover(session)
     }
 

@@ -513,9 +513,9 @@ impl Core {
             Timer::Connection(key) => {
                 connections.get(key).is_some_and(|connection| connection.timer_at == at)
             }
-            Timer::Session(key) => sessions
-                .get(key)
-                .is_some_and(|slot| slot.connection.is_none() && (slot.ends_at == at || slot.will_at == at)),
+            Timer::Session(key) => sessions.get(key).is_some_and(|slot| {
+                slot.connection.is_none() && (slot.ends_at == at || slot.will_at() == at)
+            }),
             Timer::Interest(_) | Timer::Sys | Timer::Sweep => true,
         });
     }

@@ -40,8 +40,6 @@ pub(super) struct Slot {
     /// When the session ends; [`NEVER`] while it is connected.
     pub ends_at: Millis,
     pub will: Option<Box<Will>>,
-    /// When the will is due; [`NEVER`] while it is connected.
-    pub will_at: Millis,
     /// Its queue was full and the policy is to end it, which is about to happen.
     pub overflowed: bool,
     /// Retained messages on their way to new subscriptions.
@@ -51,7 +49,14 @@ pub(super) struct Slot {
 }
 
 // See `Connection`: held in memory a million times.
-const _: () = assert!(size_of::<Slot>() <= 192);
+const _: () = assert!(size_of::<Slot>() <= 176);
+
+impl Slot {
+    /// When the will is due; [`NEVER`] while the session is connected, or without one.
+    pub fn will_at(&self) -> Millis {
+        self.will.as_ref().map_or(NEVER, |will| will.due_at)
+    }
+}
 
 /// Connections that wait for a session, in order; no memory while there are none.
 #[derive(Debug, Default)]
@@ -101,6 +106,7 @@ pub(super) struct Will {
     retain: bool,
     delay_s: u32,
     expiry_s: Option<u32>,
+    due_at: Millis,
 }
 
 impl Will {
@@ -116,6 +122,7 @@ impl Will {
             retain: will.retain,
             delay_s: will.delay_s,
             expiry_s: will.expiry_s,
+            due_at: NEVER,
         }
     }
 }
@@ -144,7 +151,6 @@ impl Core {
             expiry_s: 0,
             ends_at: NEVER,
             will: None,
-            will_at: NEVER,
             overflowed: false,
             cursors: None,
             missed: None,
@@ -170,10 +176,11 @@ impl Core {
             End::TakenOver | End::DisconnectedWithWill | End::Lost | End::Refused(..) => {}
         }
         let (expiry_s, has_next) = (slot.expiry_s, !slot.waiting.is_empty());
-        let will_delay_s = slot.will.as_ref().map(|will| will.delay_s.min(expiry_s)); // [U5-3.1.3-1]
         slot.ends_at = if expiry_s == u32::MAX { NEVER } else { after_s(self.now, expiry_s.into()) };
-        slot.will_at = will_delay_s.map_or(NEVER, |delay| after_s(self.now, delay.into()));
-        let due = slot.ends_at.min(slot.will_at);
+        if let Some(will) = &mut slot.will {
+            will.due_at = after_s(self.now, will.delay_s.min(expiry_s).into()); // [U5-3.1.3-1]
+        }
+        let due = slot.ends_at.min(slot.will_at());
 
         self.set_presence(session, Presence::Offline);
         let orphans = self.take_orphans(session, |session, cx, out| session.take_unsent_shared(cx, out));
@@ -203,11 +210,11 @@ impl Core {
             }
             return self.end_session(session);
         }
-        if slot.will_at <= now {
+        if slot.will_at() <= now {
             self.publish_will(session);
         }
         let Some(slot) = self.sessions.get_mut(session) else { return };
-        let next = slot.ends_at.min(slot.will_at);
+        let next = slot.ends_at.min(slot.will_at());
         if next != NEVER {
             self.timers.set(next, Timer::Session(session).pack());
         }
@@ -242,7 +249,6 @@ impl Core {
     /// Publishes the will of a session, once. // [MQTT-3.1.2-8] [MQTT-3.1.2-10]
     pub(super) fn publish_will(&mut self, session: Key) {
         let Some(slot) = self.sessions.get_mut(session) else { return };
-        slot.will_at = NEVER;
         let Some(will) = slot.will.take() else { return };
         let publisher = slot.client_hash;
         if !self.may_publish(session, &will.topic) {
@@ -271,7 +277,6 @@ impl Core {
     pub(super) fn cancel_will(&mut self, session: Key) {
         if let Some(slot) = self.sessions.get_mut(session) {
             slot.will = None;
-            slot.will_at = NEVER;
         }
     }
 

@@ -155,6 +155,9 @@ impl Core {
     /// Lets paused connections go on, in turn: who is paused again at once goes behind all who wait, or those that keep a
     /// shard full would have all its room.
     fn resume_paused(&mut self) {
+        if self.waits.paused.is_empty() {
+            return;
+        }
         let mut waiting = std::mem::take(&mut self.waits.paused);
         for _ in 0..waiting.len().min(PAUSED_BUDGET) {
             let Some(key) = waiting.pop_front() else { break };

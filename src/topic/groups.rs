@@ -358,6 +358,7 @@ impl Router {
             return;
         }
         let group = self.groups.slots.remove(index);
+        self.text_bytes -= group.text.len();
         self.unname(&group.text, Target::group(index));
         if group.next != NONE {
             self.groups.slots[group.next].before = group.before;

@@ -7,7 +7,7 @@
 //! - `router`: [`Router`], the subscriptions of this shard, with `groups` (shared subscriptions), `remote` (what other
 //!   shards announced) and `routes` with `cache` (the way of a message, kept by topic).
 //! - `retained`: [`Retained`], the retained messages that this shard owns, ordered by topic.
-//! - `trie`, `table`, `order`, `slots`, `set`: the structures below them.
+//! - `trie`, `table`, `order`, `slots`, `set`, `text`: the structures below them.
 //! - [`naive`]: the same answers from lists and loops; the oracle of the tests and of the simulator.
 
 mod cache;
@@ -22,6 +22,7 @@ mod routes;
 mod set;
 mod slots;
 mod subscription;
+mod text;
 mod trie;
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use super::routes::Scratch;
 use super::set::SubscriptionSet;
 use super::slots::Slots;
 use super::subscription::{Options, Presence, Subscription, Target, Where};
+use super::text::Text;
 use super::trie::Trie;
 use super::{HashKeys, NONE, TextHasher};
 use crate::memory::{Key, ShardId, Table};
@@ -33,20 +34,27 @@ pub struct Router {
     pub(super) remote: Remote,
     pub(super) cache: Cache,
     pub(super) scratch: Scratch,
-    text_bytes: usize,
+    /// Bytes of the texts that are not beside what they name.
+    pub(super) text_bytes: usize,
 }
 
 /// An ordinary filter that is subscribed to here, or whose withdrawal is still to be announced.
 #[derive(Debug)]
 struct Own {
-    text: Box<str>,
+    text: Text<{ Own::SHORT_MAX }>,
     /// Its place in the trie; [`NONE`] for an exact filter.
     node: u32,
     /// The first subscriber.
     first: u32,
 }
 
-const _: () = assert!(size_of::<Own>() == 24);
+impl Own {
+    /// What is left of a cache line.
+    const SHORT_MAX: usize = 46;
+}
+
+// Matching finds the text and what it leads to with one wait for memory.
+const _: () = assert!(super::slots::size_in_slots::<Own>() == 64);
 
 /// Names a filter of this shard that other shards learn about, until [`Router::forget_filter`].
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -220,8 +228,8 @@ impl Router {
             FilterKey::Ordinary(key) => self.filters.get(key).map(|own| {
                 let wanted = own.first != NONE;
                 match own.node {
-                    NONE => Announcement::Exact { fingerprint: self.hasher.text(&own.text), wanted },
-                    _ => Announcement::Wildcard { text: &own.text, wanted },
+                    NONE => Announcement::Exact { fingerprint: self.hasher.text(own.text.as_str()), wanted },
+                    _ => Announcement::Wildcard { text: own.text.as_str(), wanted },
                 }
             }),
             FilterKey::Group(key) => self.groups.slots.get(key).map(|group| {
@@ -256,7 +264,7 @@ impl Router {
     /// The filter of a subscription, `$share/name/` included.
     pub fn filter_text(&self, key: Key) -> Option<&str> {
         Some(match self.subscriptions.get(key)?.target.get() {
-            Where::Filter(index) => &self.filters[index].text,
+            Where::Filter(index) => self.filters[index].text.as_str(),
             Where::Group(index) => &self.groups.slots[index].text,
         })
     }
@@ -289,7 +297,7 @@ impl Router {
     /// What `text` names here.
     pub(super) fn find(&self, hash: u64, text: &str) -> Option<Target> {
         let same = |value| match Target(value).get() {
-            Where::Filter(index) => *self.filters[index].text == *text,
+            Where::Filter(index) => self.filters[index].text.as_bytes() == text.as_bytes(),
             Where::Group(index) => *self.groups.slots[index].text == *text,
         };
         self.texts.find(hash, same).map(Target)
@@ -313,17 +321,21 @@ impl Router {
     pub(super) fn create(&mut self, hash: u64, text: &str) -> Target {
         let parts = split(text);
         let target = match parts.share {
-            Some(_) => Target::group(self.create_group(hash, text, parts)),
+            Some(_) => {
+                self.text_bytes += text.len();
+                Target::group(self.create_group(hash, text, parts))
+            }
             None => Target::filter(self.create_filter(text, parts)),
         };
         self.texts.insert(hash, target.0);
-        self.text_bytes += text.len();
         target
     }
 
     fn create_filter(&mut self, text: &str, parts: Filter<'_>) -> u32 {
         let node = if parts.has_wildcard { self.trie.insert(text) } else { NONE };
-        let index = self.filters.insert(Own { text: text.into(), node, first: NONE }).index;
+        let own = Own { text: Text::new(text), node, first: NONE };
+        self.text_bytes += own.text.apart();
+        let index = self.filters.insert(own).index;
         if node != NONE {
             self.trie.node_mut(node).own = index;
         }
@@ -332,7 +344,8 @@ impl Router {
 
     fn remove_filter(&mut self, index: u32) {
         let own = self.filters.remove(index);
-        self.unname(&own.text, Target::filter(index));
+        self.text_bytes -= own.text.apart();
+        self.unname(own.text.as_str(), Target::filter(index));
         if own.node != NONE {
             self.trie.node_mut(own.node).own = NONE;
             self.trie.prune(own.node);
@@ -341,7 +354,6 @@ impl Router {
 
     pub(super) fn unname(&mut self, text: &str, target: Target) {
         self.texts.remove(self.hasher.text(text), target.0);
-        self.text_bytes -= text.len();
     }
 
     pub(super) fn group_named(&self, fingerprint: u64) -> Option<u32> {
@@ -366,7 +378,7 @@ impl Router {
         if own.node == NONE {
             self.cache.forget(hash);
         } else {
-            self.cache.outdate(&own.text, &self.hasher);
+            self.cache.outdate(own.text.as_str(), &self.hasher);
         }
         self.subscriptions[subscription].next = next;
         if next == NONE {

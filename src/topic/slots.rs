@@ -30,6 +30,11 @@ enum State<T> {
     Used(T),
 }
 
+/// What an occupant takes with all that belongs to its slot.
+pub(super) const fn size_in_slots<T>() -> usize {
+    size_of::<Slot<T>>()
+}
+
 /// Generations have 24 bits, as in every key.
 const GENERATION_MAX: u32 = 0x00FF_FFFF;
 

@@ -639,7 +639,8 @@ fn bytes_of_an_idle_client_and_of_its_filter_on_other_shards() {
     println!(
         "bytes per subscription {own}, per exact filter of another shard {exact}, per wildcard {wildcard}"
     );
-    assert!(own <= 140 && exact <= 32 && wildcard <= 200, "{own} {exact} {wildcard}");
+    // 64 for the filter with its text, 32 for the subscription, the table; a third more since arenas doubled.
+    assert!(own <= 150 && exact <= 32 && wildcard <= 200, "{own} {exact} {wildcard}");
     assert!(size_of::<SubscriptionSet>() <= 16);
 }
 

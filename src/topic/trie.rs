@@ -10,6 +10,7 @@ use slab::Slab;
 
 use super::filter::open_to_wildcards;
 use super::remote::SetRef;
+use super::text::Text;
 use super::{NONE, TextHasher};
 use crate::memory::Table;
 
@@ -50,32 +51,24 @@ enum Level {
     Root,
     Plus,
     Hash,
-    Short(u8, [u8; Level::SHORT_MAX]),
-    Long(Box<[u8]>),
+    Literal(Text<{ Level::SHORT_MAX }>),
 }
 
 impl Level {
     const SHORT_MAX: usize = 22;
 
     fn new(text: &str) -> Level {
-        let bytes = text.as_bytes();
         match text {
             "+" => Level::Plus,
             "#" => Level::Hash,
-            _ if bytes.len() <= Level::SHORT_MAX => {
-                let mut short = [0; Level::SHORT_MAX];
-                short[..bytes.len()].copy_from_slice(bytes);
-                Level::Short(bytes.len() as u8, short)
-            }
-            _ => Level::Long(bytes.into()),
+            _ => Level::Literal(Text::new(text)),
         }
     }
 
     /// The text of a literal level.
     fn literal(&self) -> Option<&[u8]> {
         match self {
-            Level::Short(len, bytes) => Some(&bytes[..usize::from(*len)]),
-            Level::Long(bytes) => Some(bytes),
+            Level::Literal(text) => Some(text.as_bytes()),
             Level::Root | Level::Plus | Level::Hash => None,
         }
     }
