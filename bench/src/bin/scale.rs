@@ -31,6 +31,11 @@ fn main() -> Result<(), String> {
         ("remote_wildcard_bytes", figures.remote_wildcard_bytes),
         ("turn_alone_ns", time("turn/single")?),
         ("turn_peers_ns", time("shards/63-idle-peers")?),
+        ("p2p_qos0_ns", time("turn/p2p-qos0")?),
+        ("p2p_qos1_ns", time("turn/p2p-qos1")?),
+        ("cross_qos0_ns", time("shards/cross-qos0")?),
+        ("cross_qos1_ns", time("shards/cross-qos1")?),
+        ("cross_single_ns", time("shards/cross-single")?),
     ];
     let fields: Vec<String> = numbers.iter().map(|(name, value)| format!("\"{name}\": {value:.1}")).collect();
     println!("{{{}}}", fields.join(", "));
