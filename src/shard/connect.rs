@@ -16,11 +16,11 @@ use crate::topic::{self, Presence};
 use crate::wire::{self, ConnAck, ConnAckEncoded, Connect, LengthForm, NextFrame, Reason, Version};
 
 use super::Core;
-use super::connection::{Closing, Connection, End, Live, Mode, Phase};
+use super::connection::{Closing, Connection, End, Live, Mode, Phase, Successor};
 use super::journal::Who;
 use super::login::Identified;
 use super::parcel::{HandOff, Parcel};
-use super::slots::{Successors, Will};
+use super::slots::Will;
 use crate::memory::ShardSet;
 
 impl Core {
@@ -197,12 +197,12 @@ impl Core {
             // Its client opened a newer connection meanwhile, which came by another way.
             return self.end(key, End::Lost);
         }
-        if slot.connection.is_none() && slot.waiting.is_empty() {
+        if slot.connection.is_none() && !slot.has_successor() {
             return self.accept(key, connected_at);
         }
         slot.connected_at = connected_at;
-        slot.waiting.push(key);
-        connection.phase = Phase::Waiting { session, connected_at };
+        slot.push_successor(key);
+        connection.phase = Phase::Waiting(Box::new(Successor { session, connected_at }));
         self.set_deadline(key, self.now + self.options.takeover_ms);
         self.begin_takeover(session);
     }
@@ -266,27 +266,26 @@ impl Core {
         if slot.connection.is_some() {
             return;
         }
-        let Some(key) = slot.waiting.pop() else { return self.session_due(session) };
+        let Some(key) = slot.pop_successor() else { return self.session_due(session) };
         let connected_at = match self.connections.get(key).map(|connection| &connection.phase) {
-            Some(Phase::Waiting { connected_at, .. }) => *connected_at,
+            Some(Phase::Waiting(successor)) => successor.connected_at,
             _ => return self.serve_waiting(session),
         };
         self.accept(key, connected_at);
-        if self.sessions.get(session).is_some_and(|slot| !slot.waiting.is_empty()) {
+        if self.sessions.get(session).is_some_and(|slot| slot.has_successor()) {
             self.begin_takeover(session);
         }
     }
 
     /// A connection ends that may be waiting for a session.
     pub(super) fn forget_waiting(&mut self, key: Key) {
-        let Some(Phase::Waiting { session, .. }) =
-            self.connections.get(key).map(|connection| &connection.phase)
+        let Some(Phase::Waiting(successor)) = self.connections.get(key).map(|connection| &connection.phase)
         else {
             return;
         };
-        let session = *session;
+        let session = successor.session;
         if let Some(slot) = self.sessions.get_mut(session) {
-            slot.waiting.forget(key);
+            slot.forget_successor(key);
         }
     }
 
@@ -425,19 +424,19 @@ impl Core {
         }
         if clean_start || self.has_ended(session) {
             // [U5-3.1.4-3]: with its session the will of the former connection ends its delay, and goes out.
-            let waiting = self.sessions.get_mut(session).map(|slot| std::mem::take(&mut slot.waiting));
+            let successors = self.sessions.get_mut(session).map(|slot| slot.take_successors());
             let connected_at = self.sessions.get(session).map_or(0, |slot| slot.connected_at);
             self.end_session(session);
             let new = self.begin_session(client_id, client_hash, user);
-            for key in waiting.iter().flat_map(Successors::iter) {
-                if let Some(connection) = self.connections.get_mut(key)
-                    && let Phase::Waiting { session, .. } = &mut connection.phase
+            for key in successors.iter().flatten() {
+                if let Some(connection) = self.connections.get_mut(*key)
+                    && let Phase::Waiting(successor) = &mut connection.phase
                 {
-                    *session = new;
+                    successor.session = new;
                 }
             }
-            if let (Some(slot), Some(waiting)) = (self.sessions.get_mut(new), waiting) {
-                slot.waiting = waiting;
+            if let (Some(slot), Some(successors)) = (self.sessions.get_mut(new), successors) {
+                successors.into_iter().for_each(|key| slot.push_successor(key));
                 slot.connected_at = connected_at;
             }
             return (new, false);

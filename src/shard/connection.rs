@@ -59,7 +59,7 @@ pub(super) struct Connection {
 
 // A million idle clients are held in memory, and each is one of these, one `Live` and one `Slot`. What only some of them
 // have is behind a pointer; what a message touches is not.
-const _: () = assert!(size_of::<Connection>() <= 176);
+const _: () = assert!(size_of::<Connection>() <= 168);
 const _: () = assert!(size_of::<Live>() <= 96);
 
 /// How far a connection is.
@@ -72,11 +72,19 @@ pub(super) enum Phase {
     /// Its CONNECT, at the front of `partial`, belongs to another shard whose ring is full.
     HandOff,
     /// At home; its session's former connection has to end first. The CONNECT is at the front of `partial`.
-    Waiting { session: Key, connected_at: Millis },
+    Waiting(Box<Successor>),
     /// CONNECT was accepted.
     Live(Box<Live>),
     /// Logically over.
     Closing(Closing),
+}
+
+/// What a connection waits for that takes a session over.
+#[derive(Debug)]
+pub(super) struct Successor {
+    pub session: Key,
+    /// When its CONNECT was read.
+    pub connected_at: Millis,
 }
 
 /// Why a CONNECT is refused: the code of v5, and a text for the log.
@@ -192,7 +200,7 @@ impl Connection {
             Phase::Opening
             | Phase::Verifying { .. }
             | Phase::HandOff
-            | Phase::Waiting { .. }
+            | Phase::Waiting(_)
             | Phase::Closing(_) => None,
         }
     }
@@ -203,7 +211,7 @@ impl Connection {
             Phase::Opening
             | Phase::Verifying { .. }
             | Phase::HandOff
-            | Phase::Waiting { .. }
+            | Phase::Waiting(_)
             | Phase::Closing(_) => None,
         }
     }
@@ -211,7 +219,7 @@ impl Connection {
     pub fn session(&self) -> Option<Key> {
         match &self.phase {
             Phase::Live(live) => Some(live.session),
-            Phase::Waiting { session, .. } => Some(*session),
+            Phase::Waiting(successor) => Some(successor.session),
             Phase::Opening | Phase::Verifying { .. } | Phase::HandOff | Phase::Closing(_) => None,
         }
     }

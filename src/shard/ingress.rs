@@ -473,8 +473,8 @@ impl Core {
                 let refusal = refusal.as_deref().copied().unwrap_or(late);
                 self.refuse_login(key, refusal);
             }
-            Phase::Waiting { session, .. } => {
-                let session = *session;
+            Phase::Waiting(successor) => {
+                let session = successor.session;
                 self.force_takeover(session);
             }
             Phase::Live(_) => {

@@ -87,15 +87,15 @@ impl Core {
 
     fn note(&mut self, session: Key, add: impl FnOnce(&mut Missed)) {
         let Some(slot) = self.sessions.get_mut(session) else { return };
-        let mut missed = slot.missed.as_deref().copied().unwrap_or_default();
+        let before = slot.missed();
+        let mut missed = before;
         add(&mut missed);
-        match &mut slot.missed {
-            Some(noted) => **noted = missed,
-            None if missed != Missed::default() => {
-                slot.missed = Some(Box::new(missed));
-                self.losses.sessions.push(session);
-            }
-            None => {}
+        if missed == before {
+            return;
+        }
+        slot.note_missed(missed);
+        if before == Missed::default() {
+            self.losses.sessions.push(session);
         }
     }
 
@@ -117,9 +117,8 @@ impl Core {
             log::event(Level::Warn, Kind::LimitReached, &values);
         }
         let mut sessions = std::mem::take(&mut self.losses.sessions);
-        let missed = |core: &Core, session: Key| {
-            core.sessions.get(session).and_then(|slot| slot.missed.as_ref()).map_or(0, |missed| missed.sum())
-        };
+        let missed =
+            |core: &Core, session: Key| core.sessions.get(session).map_or(0, |slot| slot.missed().sum());
         // Of many, those who missed most.
         if sessions.len() > CLIENTS_MAX {
             sessions.sort_by_cached_key(|session| std::cmp::Reverse(missed(self, *session)));
@@ -128,7 +127,7 @@ impl Core {
             let clients = others.len() as u64;
             for session in others {
                 if let Some(slot) = self.sessions.get_mut(session) {
-                    slot.missed = None;
+                    let _ = slot.take_missed();
                 }
             }
             let values = [
@@ -146,7 +145,10 @@ impl Core {
     /// Says what one client missed; also when its session ends.
     pub(super) fn report_missed(&mut self, session: Key) {
         let Some(slot) = self.sessions.get_mut(session) else { return };
-        let Some(missed) = slot.missed.take() else { return };
+        let missed = slot.take_missed();
+        if missed == Missed::default() {
+            return;
+        }
         if !log::enabled(Level::Warn) {
             return;
         }

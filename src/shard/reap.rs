@@ -187,7 +187,7 @@ impl Core {
             Phase::Opening
             | Phase::Verifying { .. }
             | Phase::HandOff
-            | Phase::Waiting { .. }
+            | Phase::Waiting(_)
             | Phase::Live(_) => self.end(key, End::Lost),
             Phase::Closing(_) => {}
         }
@@ -209,7 +209,7 @@ impl Core {
                 self.try_connect(key);
             }
             // Not armed in these phases, but a completion may still be on its way when the phase changes.
-            Phase::Verifying { .. } | Phase::HandOff | Phase::Waiting { .. } => {
+            Phase::Verifying { .. } | Phase::HandOff | Phase::Waiting(_) => {
                 connection.partial.extend_from_slice(bytes);
                 self.charge_receive(key);
             }

@@ -78,7 +78,7 @@ fn ends_stream(phase: &Phase) -> bool {
         | Phase::Opening
         | Phase::Verifying { .. }
         | Phase::HandOff
-        | Phase::Waiting { .. }
+        | Phase::Waiting(_)
         | Phase::Live(_) => false,
     }
 }

@@ -29,8 +29,6 @@ pub(super) struct Slot {
     pub subscriptions: SubscriptionSet,
     /// The live connection, if any.
     pub connection: Option<Key>,
-    /// Connections that want the session, in the order in which they came; the live one has to end first.
-    pub waiting: Successors,
     /// When the CONNECT of the newest connection was read.
     pub connected_at: Millis,
     /// Session Expiry Interval as the client asked for.
@@ -44,12 +42,11 @@ pub(super) struct Slot {
     pub overflowed: bool,
     /// Retained messages on their way to new subscriptions.
     pub cursors: Option<Box<Cursors>>,
-    /// What it missed since the last report.
-    pub missed: Option<Box<Missed>>,
+    aside: Option<Box<Aside>>,
 }
 
 // See `Connection`: held in memory a million times.
-const _: () = assert!(size_of::<Slot>() <= 176);
+const _: () = assert!(size_of::<Slot>() <= 168);
 
 impl Slot {
     /// When the will is due; [`NEVER`] while the session is connected, or without one.
@@ -58,41 +55,58 @@ impl Slot {
     }
 }
 
-/// Connections that wait for a session, in order; no memory while there are none.
+/// What few sessions have.
 #[derive(Debug, Default)]
-#[allow(clippy::box_collection)]
-pub(super) struct Successors(Option<Box<VecDeque<Key>>>);
+struct Aside {
+    /// Connections that want the session, in the order in which they came; the live one has to end first.
+    successors: VecDeque<Key>,
+    /// What it missed since the last report.
+    missed: Missed,
+}
 
-impl Successors {
-    pub fn is_empty(&self) -> bool {
-        self.0.is_none()
+impl Slot {
+    /// Whether a connection wants the session.
+    pub fn has_successor(&self) -> bool {
+        self.aside.as_ref().is_some_and(|aside| !aside.successors.is_empty())
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = Key> + '_ {
-        self.0.iter().flat_map(|keys| keys.iter().copied())
+    pub fn push_successor(&mut self, key: Key) {
+        self.aside.get_or_insert_default().successors.push_back(key);
     }
 
-    pub fn push(&mut self, key: Key) {
-        self.0.get_or_insert_default().push_back(key);
+    pub fn pop_successor(&mut self) -> Option<Key> {
+        self.aside(|aside| aside.successors.pop_front()).flatten()
     }
 
-    pub fn pop(&mut self) -> Option<Key> {
-        let first = self.0.as_mut()?.pop_front();
-        self.shrink();
-        first
+    pub fn forget_successor(&mut self, key: Key) {
+        let _ = self.aside(|aside| aside.successors.retain(|waiting| *waiting != key));
     }
 
-    pub fn forget(&mut self, key: Key) {
-        if let Some(keys) = &mut self.0 {
-            keys.retain(|waiting| *waiting != key);
+    pub fn take_successors(&mut self) -> VecDeque<Key> {
+        self.aside(|aside| std::mem::take(&mut aside.successors)).unwrap_or_default()
+    }
+
+    /// What it missed since the last report.
+    pub fn missed(&self) -> Missed {
+        self.aside.as_ref().map_or(Missed::default(), |aside| aside.missed)
+    }
+
+    pub fn note_missed(&mut self, missed: Missed) {
+        self.aside.get_or_insert_default().missed = missed;
+    }
+
+    pub fn take_missed(&mut self) -> Missed {
+        self.aside(|aside| std::mem::take(&mut aside.missed)).unwrap_or_default()
+    }
+
+    /// Changes what is there; no memory is kept where nothing is left.
+    fn aside<R>(&mut self, change: impl FnOnce(&mut Aside) -> R) -> Option<R> {
+        let aside = self.aside.as_mut()?;
+        let result = change(aside);
+        if aside.successors.is_empty() && aside.missed == Missed::default() {
+            self.aside = None;
         }
-        self.shrink();
-    }
-
-    fn shrink(&mut self) {
-        if self.0.as_ref().is_some_and(|keys| keys.is_empty()) {
-            self.0 = None;
-        }
+        Some(result)
     }
 }
 
@@ -145,7 +159,6 @@ impl Core {
             session: Session::default(),
             subscriptions: SubscriptionSet::default(),
             connection: None,
-            waiting: Successors::default(),
             connected_at: 0,
             asked_expiry_s: 0,
             expiry_s: 0,
@@ -153,7 +166,7 @@ impl Core {
             will: None,
             overflowed: false,
             cursors: None,
-            missed: None,
+            aside: None,
         });
         self.by_client_id.insert(client_hash, key.index);
         key
@@ -175,7 +188,7 @@ impl Core {
             // Of a session that is taken over the next connection decides, in `find_or_begin`.
             End::TakenOver | End::DisconnectedWithWill | End::Lost | End::Refused(..) => {}
         }
-        let (expiry_s, has_next) = (slot.expiry_s, !slot.waiting.is_empty());
+        let (expiry_s, has_next) = (slot.expiry_s, slot.has_successor());
         slot.ends_at = if expiry_s == u32::MAX { NEVER } else { after_s(self.now, expiry_s.into()) };
         if let Some(will) = &mut slot.will {
             will.due_at = after_s(self.now, will.delay_s.min(expiry_s).into()); // [U5-3.1.3-1]
@@ -200,7 +213,7 @@ impl Core {
     pub(super) fn session_due(&mut self, session: Key) {
         let now = self.now;
         let Some(slot) = self.sessions.get_mut(session) else { return };
-        if slot.connection.is_some() || !slot.waiting.is_empty() {
+        if slot.connection.is_some() || slot.has_successor() {
             return;
         }
         if slot.ends_at <= now {
@@ -234,7 +247,7 @@ impl Core {
         let Some(slot) = self.sessions.get_mut(session) else { return };
         let lost = slot.session.release(&mut self.budget);
         self.router.drop_all(&mut slot.subscriptions, &mut changes);
-        let waiting = std::mem::take(&mut slot.waiting);
+        let successors = slot.take_successors();
         if let Some(slot) = self.sessions.remove(session) {
             self.by_client_id.remove(slot.client_hash, session.index);
         }
@@ -243,7 +256,7 @@ impl Core {
             self.interest_changed(change);
         }
         self.redistribute(orphans);
-        debug_assert!(waiting.is_empty(), "a session with successors does not end on its own");
+        debug_assert!(successors.is_empty(), "a session with successors does not end on its own");
     }
 
     /// Publishes the will of a session, once. // [MQTT-3.1.2-8] [MQTT-3.1.2-10]

@@ -58,7 +58,7 @@ impl<I: Io> Shard<I> {
             Phase::Opening
             | Phase::Verifying { .. }
             | Phase::HandOff
-            | Phase::Waiting { .. }
+            | Phase::Waiting(_)
             | Phase::Live(_) => self.tend_receive(key),
         }
     }
@@ -265,7 +265,7 @@ impl Core {
             Phase::Opening
             | Phase::Verifying { .. }
             | Phase::HandOff
-            | Phase::Waiting { .. }
+            | Phase::Waiting(_)
             | Phase::Live(_)
             | Phase::Closing(_) => Need::Nothing,
         }
