@@ -70,6 +70,9 @@ impl<H> Block<H> {
         let (room, len) = unsafe { ((*front).size as usize - Self::FRONT, &mut (*front).len) };
         *len = 0;
         for piece in pieces {
+            if piece.is_empty() {
+                continue;
+            }
             assert!(piece.len() <= room - *len as usize, "more bytes than the block has room for");
             // SAFETY: `len` bytes are written and `piece` still fits, so the target is within the allocation; it is not
             // within `piece`, which cannot be borrowed from a block that nobody else owns while this borrows it mutably.

@@ -152,7 +152,9 @@ impl Message {
         } else if size <= Self::BLOCK_MIN {
             Self::BLOCK_MIN
         } else {
-            size.next_multiple_of(Self::step(size))
+            // Its next multiple, without a division: a step is a power of two.
+            let step = Self::step(size);
+            (size + step - 1) & !(step - 1)
         }
     }
 
@@ -204,13 +206,21 @@ impl Message {
 
 /// Small messages that nobody holds any more, for those that are kept next: what is acknowledged while as much arrives
 /// needs no new memory. Belongs to a shard.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct SpareMessages {
     /// By the size of their blocks.
-    by_size: [Vec<Only<Head>>; SpareMessages::SIZES],
+    by_size: [Vec<Only<Head>>; SpareMessages::PLACES],
+}
+
+impl Default for SpareMessages {
+    fn default() -> SpareMessages {
+        SpareMessages { by_size: [const { Vec::new() }; SpareMessages::PLACES] }
+    }
 }
 
 impl SpareMessages {
+    const PLACES: usize = SpareMessages::place(Message::BLOCK_MAX) + 1;
+    /// Sizes that [`Message::block`] gives.
     const SIZES: usize = 1 + 4 * (Message::BLOCK_MAX / Message::BLOCK_MIN).ilog2() as usize;
     /// Bytes kept of each size.
     const BYTES_MAX: usize = 60 << 10;
@@ -242,13 +252,9 @@ impl SpareMessages {
         }
     }
 
-    /// The place of a size that [`Message::block`] gives.
+    /// The place of a size that [`Message::block`] gives: the smallest steps are 16 bytes, and most places stay empty.
     const fn place(size: usize) -> usize {
-        if size <= Message::BLOCK_MIN {
-            return 0;
-        }
-        let below = (size - 1).ilog2();
-        4 * (below - Message::BLOCK_MIN.ilog2()) as usize + (size - (1 << below)) / Message::step(size)
+        size / 16
     }
 }
 
@@ -355,6 +361,10 @@ mod tests {
         sizes.dedup();
         sizes.retain(|size| *size <= Message::BLOCK_MAX);
         let places: Vec<usize> = sizes.iter().map(|size| SpareMessages::place(*size)).collect();
-        assert_eq!(places, (0..SpareMessages::SIZES).collect::<Vec<_>>(), "{sizes:?}");
+        assert!(
+            places.is_sorted_by(|one, next| one < next) && places.len() == SpareMessages::SIZES,
+            "{sizes:?}"
+        );
+        assert!(places.iter().all(|place| *place < SpareMessages::PLACES), "{sizes:?}");
     }
 }
