@@ -262,18 +262,14 @@ impl Session {
         waits: impl FnOnce(&Slot) -> bool,
     ) -> Acked {
         let Some(egress) = &mut self.egress else { return Acked::Ignored };
-        if !egress.flight.get(packet_id).is_some_and(waits) {
-            return Acked::Ignored;
+        let Some(slot) = egress.flight.remove_if(packet_id, waits) else { return Acked::Ignored };
+        cx.budget.release(Class::Queue, slot.cost());
+        // What this connection has not sent took nothing from its quota. // [U5-4.9-1]
+        if slot.counted {
+            link.give_send_quota();
         }
-        if let Some(slot) = egress.flight.remove(packet_id) {
-            cx.budget.release(Class::Queue, slot.cost());
-            // What this connection has not sent took nothing from its quota. // [U5-4.9-1]
-            if slot.counted {
-                link.give_send_quota();
-            }
-            if let Some(kept) = slot.kept {
-                cx.spares.messages.keep(kept.message);
-            }
+        if let Some(kept) = slot.kept {
+            cx.spares.messages.keep(kept.message);
         }
         self.trim(cx);
         Acked::Completed

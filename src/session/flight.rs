@@ -121,20 +121,30 @@ impl Flight {
 
     /// Ends a delivery.
     pub(super) fn remove(&mut self, packet_id: u16) -> Option<Slot> {
-        self.unlink(packet_id)?;
-        self.len -= 1;
+        self.remove_if(packet_id, |_| true)
+    }
+
+    /// Ends a delivery if it is `the_one`.
+    #[inline]
+    pub(super) fn remove_if(&mut self, packet_id: u16, the_one: impl FnOnce(&Slot) -> bool) -> Option<Slot> {
         let index = self.index(packet_id);
-        self.slots[index].take()
+        let slot = self.slots.get_mut(index)?.take_if(|slot| slot.packet_id == packet_id && the_one(slot))?;
+        self.len -= 1;
+        self.close_gap(&slot);
+        Some(slot)
     }
 
     /// PUBREC came: from now on PUBREL is owed, and now it is sent as an answer. Returns the message.
     pub(super) fn release(&mut self, packet_id: u16) -> Option<Kept> {
-        self.get(packet_id)?.kept.as_ref()?;
-        self.unlink(packet_id)?;
-        self.append(RELEASING, packet_id);
-        let slot = self.get_mut(packet_id)?;
-        slot.due = false;
-        slot.kept.take()
+        let index = self.index(packet_id);
+        let place = self.slots.get_mut(index)?;
+        let mut slot = place.take_if(|slot| slot.packet_id == packet_id && slot.kept.is_some())?;
+        self.close_gap(&slot);
+        let kept = slot.kept.take();
+        (slot.due, slot.next) = (false, 0);
+        slot.previous = self.link_last(RELEASING, packet_id);
+        self.slots[index] = Some(slot);
+        kept
     }
 
     /// The PUBLISH is not sent again, though its Packet Identifier may be known to the client: PUBREL is owed as if PUBREC
@@ -213,16 +223,12 @@ impl Flight {
 
     /// What is due after `packet_id` in its list, or 0.
     fn next_due(&self, packet_id: u16) -> u16 {
-        let next = self.get(packet_id).map_or(0, |slot| slot.next);
-        self.get(next).filter(|slot| slot.due).map_or(0, |slot| slot.packet_id)
+        self.get(packet_id).map_or(0, |slot| self.if_due(slot.next))
     }
 
-    fn append(&mut self, list: usize, packet_id: u16) {
-        let previous = self.link_last(list, packet_id);
-        if let Some(slot) = self.get_mut(packet_id) {
-            slot.previous = previous;
-            slot.next = 0;
-        }
+    /// `packet_id`, or 0 if it is not due.
+    fn if_due(&self, packet_id: u16) -> u16 {
+        self.get(packet_id).filter(|slot| slot.due).map_or(0, |slot| slot.packet_id)
     }
 
     /// Makes `packet_id` what comes last in the list, and returns what came last before it.
@@ -236,11 +242,13 @@ impl Flight {
         previous
     }
 
-    fn unlink(&mut self, packet_id: u16) -> Option<()> {
-        let slot = self.get(packet_id)?;
-        let (list, previous, next) = (slot.list(), slot.previous, slot.next);
+    /// Links the neighbours of a slot that was taken out to each other.
+    #[inline]
+    fn close_gap(&mut self, slot: &Slot) {
+        let &Slot { packet_id, previous, next, .. } = slot;
+        let list = slot.list();
         if self.lists[list].due == packet_id {
-            self.lists[list].due = self.next_due(packet_id);
+            self.lists[list].due = self.if_due(next);
         }
         match self.get_mut(previous) {
             Some(neighbour) => neighbour.next = next,
@@ -250,7 +258,6 @@ impl Flight {
             Some(neighbour) => neighbour.previous = previous,
             None => self.lists[list].tail = previous,
         }
-        Some(())
     }
 }
 

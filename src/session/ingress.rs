@@ -97,6 +97,18 @@ struct Page {
     counted: [u64; 4],
 }
 
+impl Page {
+    fn state(&self, word: usize, bit: u64) -> Received {
+        if self.counted[word] & bit != 0 {
+            Received::Counted
+        } else if self.stored[word] & bit != 0 {
+            Received::Earlier
+        } else {
+            Received::No
+        }
+    }
+}
+
 impl PacketIds {
     fn len(&self) -> usize {
         self.pages().iter().flat_map(|page| page.stored).map(|word| word.count_ones() as usize).sum()
@@ -105,11 +117,7 @@ impl PacketIds {
     fn state(&self, packet_id: u16) -> Received {
         let (number, word, bit) = place(packet_id);
         let pages = self.pages();
-        match find(pages, number) {
-            Ok(at) if pages[at].counted[word] & bit != 0 => Received::Counted,
-            Ok(at) if pages[at].stored[word] & bit != 0 => Received::Earlier,
-            Ok(_) | Err(_) => Received::No,
-        }
+        find(pages, number).map_or(Received::No, |at| pages[at].state(word, bit))
     }
 
     /// Stores it, counted.
@@ -126,19 +134,18 @@ impl PacketIds {
 
     /// What it was.
     fn remove(&mut self, packet_id: u16) -> Received {
-        let state = self.state(packet_id);
         let (number, word, bit) = place(packet_id);
-        let Some(owned) = self.0.as_mut().filter(|_| state != Received::No) else { return state };
-        if let Ok(at) = find(&owned.pages, number) {
-            let page = &mut owned.pages[at];
-            page.stored[word] &= !bit;
-            page.counted[word] &= !bit;
-            if page.stored == [0; 4] {
-                owned.pages.remove(at);
-            }
-            if owned.pages.is_empty() {
-                self.0 = None;
-            }
+        let Some(owned) = &mut self.0 else { return Received::No };
+        let Ok(at) = find(&owned.pages, number) else { return Received::No };
+        let page = &mut owned.pages[at];
+        let state = page.state(word, bit);
+        page.stored[word] &= !bit;
+        page.counted[word] &= !bit;
+        if page.stored == [0; 4] {
+            owned.pages.remove(at);
+        }
+        if owned.pages.is_empty() {
+            self.0 = None;
         }
         state
     }

@@ -1,7 +1,7 @@
 //! Control Packets of a connected client: bytes are cut into packets, packets change its session, replies are staged.
 
 use crate::memory::{Class, Key, Outbox, Whole};
-use crate::session::PubrecReply;
+use crate::session::{Cx, Link, PubrecReply, Session};
 use crate::wire::{
     self, AckKind, DecodeError, Disconnect, Frame, NextFrame, Packet, Reason, Subscribe, Unsubscribe, Version,
 };
@@ -292,7 +292,6 @@ impl Core {
     /// Acknowledgements that say no more than success.
     fn handle_acks(&mut self, key: Key, acks: wire::PlainAcks<'_>) {
         self.counters().packets_received_total.add(acks.count() as u64);
-        let ack = |packet_id| wire::Ack { packet_id, reason: Reason::SUCCESS };
         match acks.kind() {
             AckKind::PubAck => self.acknowledged(key, |session, link, cx| {
                 for packet_id in acks.packet_ids() {
@@ -304,11 +303,45 @@ impl Core {
                     let _ = session.handle_pubcomp(link, packet_id, cx);
                 }
             }),
-            AckKind::PubRec => {
-                acks.packet_ids().for_each(|packet_id| self.handle_pubrec(key, ack(packet_id)))
+            AckKind::PubRec => self.answer(key, acks, AckKind::PubRel, |session, link, packet_id, cx| {
+                match session.handle_pubrec(link, packet_id, Reason::SUCCESS, cx) {
+                    PubrecReply::PubRel => Reason::SUCCESS, // [MQTT-4.3.3-4]
+                    // [U5-4.3-2]
+                    PubrecReply::PubRelNotFound | PubrecReply::None => Reason::PACKET_IDENTIFIER_NOT_FOUND,
+                }
+            }),
+            // [MQTT-4.3.3-11]
+            AckKind::PubRel => self.answer(key, acks, AckKind::PubComp, |session, link, packet_id, _| {
+                session.handle_pubrel(link, packet_id)
+            }),
+        }
+    }
+
+    /// Handles acknowledgements that are answered, and stages the answers.
+    fn answer(
+        &mut self,
+        key: Key,
+        acks: wire::PlainAcks<'_>,
+        kind: AckKind,
+        mut handle: impl FnMut(&mut Session, &mut Link, u16, &mut Cx<'_>) -> Reason,
+    ) {
+        for some in acks.chunks(u64::BITS as usize) {
+            // A bit for each that is not known.
+            let unknown = self.with_session(key, |session, link, cx| {
+                some.packet_ids().zip(0..).fold(0, |unknown, (packet_id, at)| {
+                    unknown | u64::from(handle(session, link, packet_id, cx) != Reason::SUCCESS) << at
+                })
+            });
+            let version = self.connections.get(key).and_then(|connection| connection.version());
+            let (Some(unknown), Some(version)) = (unknown, version) else { return };
+            if unknown == 0 {
+                self.stage_acks(key, kind, some.packet_ids());
+                continue;
             }
-            AckKind::PubRel => {
-                acks.packet_ids().for_each(|packet_id| self.handle_pubrel(key, ack(packet_id)))
+            for (packet_id, at) in some.packet_ids().zip(0..) {
+                let known = unknown >> at & 1 == 0;
+                let reason = if known { Reason::SUCCESS } else { Reason::PACKET_IDENTIFIER_NOT_FOUND };
+                self.stage(key, |out| wire::encode_ack(out, version, kind, packet_id, reason));
             }
         }
     }

@@ -48,6 +48,11 @@ impl<'a> PlainAcks<'a> {
         size_of_val(self.packets)
     }
 
+    /// At most `count` of them at a time.
+    pub fn chunks(self, count: usize) -> impl Iterator<Item = PlainAcks<'a>> {
+        self.packets.chunks(count).map(move |packets| PlainAcks { kind: self.kind, packets })
+    }
+
     /// Never 0.
     pub fn packet_ids(&self) -> impl Iterator<Item = u16> + use<'a> {
         self.packets.iter().map(|packet| u16::from_be_bytes([packet[2], packet[3]]))
