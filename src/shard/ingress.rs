@@ -318,6 +318,7 @@ impl Core {
     }
 
     /// Handles acknowledgements that are answered, and stages the answers.
+    #[inline(never)] // Else what everybody goes through has to save registers for it.
     fn answer(
         &mut self,
         key: Key,
