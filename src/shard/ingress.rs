@@ -304,11 +304,8 @@ impl Core {
                 }
             }),
             AckKind::PubRec => self.answer(key, acks, AckKind::PubRel, |session, link, packet_id, cx| {
-                match session.handle_pubrec(link, packet_id, Reason::SUCCESS, cx) {
-                    PubrecReply::PubRel => Reason::SUCCESS, // [MQTT-4.3.3-4]
-                    // [U5-4.3-2]
-                    PubrecReply::PubRelNotFound | PubrecReply::None => Reason::PACKET_IDENTIFIER_NOT_FOUND,
-                }
+                // Success is answered in any case.
+                pubrel(session.handle_pubrec(link, packet_id, Reason::SUCCESS, cx)).unwrap_or(Reason::SUCCESS)
             }),
             // [MQTT-4.3.3-11]
             AckKind::PubRel => self.answer(key, acks, AckKind::PubComp, |session, link, packet_id, _| {
@@ -357,16 +354,10 @@ impl Core {
         let reply = self.with_session(key, |session, link, cx| {
             session.handle_pubrec(link, ack.packet_id, ack.reason, cx)
         });
-        let (reason, version) =
-            match (reply, self.connections.get(key).and_then(|connection| connection.version())) {
-                (Some(PubrecReply::PubRel), Some(version)) => (Reason::SUCCESS, version),
-                // [U5-4.3-2]
-                (Some(PubrecReply::PubRelNotFound), Some(version)) => {
-                    (Reason::PACKET_IDENTIFIER_NOT_FOUND, version)
-                }
-                (Some(PubrecReply::None) | None, _) | (_, None) => return self.room_made(key),
-            };
-        // [MQTT-4.3.3-4]
+        let version = self.connections.get(key).and_then(|connection| connection.version());
+        let (Some(reason), Some(version)) = (reply.and_then(pubrel), version) else {
+            return self.room_made(key);
+        };
         self.stage(key, |out| wire::encode_ack(out, version, AckKind::PubRel, ack.packet_id, reason));
     }
 
@@ -523,5 +514,14 @@ impl Core {
                 self.mark_dirty(key);
             }
         }
+    }
+}
+
+/// The code of the PUBREL that answers a PUBREC, if one does. // [MQTT-4.3.3-4]
+fn pubrel(reply: PubrecReply) -> Option<Reason> {
+    match reply {
+        PubrecReply::PubRel => Some(Reason::SUCCESS),
+        PubrecReply::PubRelNotFound => Some(Reason::PACKET_IDENTIFIER_NOT_FOUND), // [U5-4.3-2]
+        PubrecReply::None => None,
     }
 }
