@@ -197,3 +197,34 @@ pub fn small(broker: &Broker) -> (Client, String) {
     let connect = Connect::new(V5, name("c")).with(Property::MaximumPacketSize(24));
     (Client::accepted(broker, &connect), name("t"))
 }
+
+#[test]
+fn mqtt_4_3_3_4_mqtt_4_3_3_11_u5_4_3_1_u5_4_3_2_each_of_a_run_has_its_own_answer() {
+    const KNOWN: u16 = 100;
+    each(|b| {
+        // Every second identifier is known, in more than the broker handles at once.
+        let topic = name("t");
+        let mut client = Client::fresh(b, V5);
+        for id in 1..=KNOWN {
+            client.send_publish(&Publish::new(&*topic, "x").qos(2, 2 * id));
+            client.expect_ack(PUBREC, 2 * id);
+        }
+        let code_of = |known: bool| if known { 0 } else { 0x92 };
+        client.send((1..=2 * KNOWN).flat_map(|id| encode::ack(PUBREL, id)).collect::<Vec<u8>>());
+        for id in 1..=2 * KNOWN {
+            assert_eq!(client.expect_ack(PUBCOMP, id).code, code_of(id % 2 == 0), "PUBCOMP {id}");
+        }
+
+        client.subscribe(&topic, 2);
+        let mut publisher = Client::fresh(b, V5);
+        (0..KNOWN).for_each(|_| publisher.say(&topic, "x", 2));
+        let ids: Vec<u16> = (0..KNOWN).map(|_| client.expect_publish().packet_id).collect();
+        let run: Vec<u16> = ids.iter().flat_map(|id| [*id, id + 30_000]).collect();
+        client.send(run.iter().flat_map(|id| encode::ack(PUBREC, *id)).collect::<Vec<u8>>());
+        for id in run {
+            assert_eq!(client.expect_ack(PUBREL, id).code, code_of(ids.contains(&id)), "PUBREL {id}");
+        }
+        ids.iter().for_each(|id| client.ack(PUBCOMP, *id));
+        client.expect_quiet();
+    });
+}
