@@ -197,11 +197,11 @@ impl Core {
             // Its client opened a newer connection meanwhile, which came by another way.
             return self.end(key, End::Lost);
         }
-        if slot.connection.is_none() && !slot.has_successor() {
+        if slot.connection.is_none() && !slot.aside.has_successor() {
             return self.accept(key, connected_at);
         }
         slot.connected_at = connected_at;
-        slot.push_successor(key);
+        slot.aside.push_successor(key);
         connection.phase = Phase::Waiting(Box::new(Successor { session, connected_at }));
         self.set_deadline(key, self.now + self.options.takeover_ms);
         self.begin_takeover(session);
@@ -266,13 +266,13 @@ impl Core {
         if slot.connection.is_some() {
             return;
         }
-        let Some(key) = slot.pop_successor() else { return self.session_due(session) };
+        let Some(key) = slot.aside.pop_successor() else { return self.session_due(session) };
         let connected_at = match self.connections.get(key).map(|connection| &connection.phase) {
             Some(Phase::Waiting(successor)) => successor.connected_at,
             _ => return self.serve_waiting(session),
         };
         self.accept(key, connected_at);
-        if self.sessions.get(session).is_some_and(|slot| slot.has_successor()) {
+        if self.sessions.get(session).is_some_and(|slot| slot.aside.has_successor()) {
             self.begin_takeover(session);
         }
     }
@@ -285,7 +285,7 @@ impl Core {
         };
         let session = successor.session;
         if let Some(slot) = self.sessions.get_mut(session) {
-            slot.forget_successor(key);
+            slot.aside.forget_successor(key);
         }
     }
 
@@ -424,7 +424,7 @@ impl Core {
         }
         if clean_start || self.has_ended(session) {
             // [U5-3.1.4-3]: with its session the will of the former connection ends its delay, and goes out.
-            let successors = self.sessions.get_mut(session).map(|slot| slot.take_successors());
+            let successors = self.sessions.get_mut(session).map(|slot| slot.aside.take_successors());
             let connected_at = self.sessions.get(session).map_or(0, |slot| slot.connected_at);
             self.end_session(session);
             let new = self.begin_session(client_id, client_hash, user);
@@ -436,7 +436,7 @@ impl Core {
                 }
             }
             if let (Some(slot), Some(successors)) = (self.sessions.get_mut(new), successors) {
-                successors.into_iter().for_each(|key| slot.push_successor(key));
+                successors.into_iter().for_each(|key| slot.aside.push_successor(key));
                 slot.connected_at = connected_at;
             }
             return (new, false);

@@ -289,7 +289,7 @@ impl Core {
                     );
                 }
                 // Whoever waits for it begins a new one.
-                None if slot.has_successor() => slot.ends_at = self.now,
+                None if slot.aside.has_successor() => slot.ends_at = self.now,
                 None => self.end_session(session),
             }
         }

@@ -330,12 +330,14 @@ impl Core {
                     unknown | u64::from(handle(session, link, packet_id, cx) != Reason::SUCCESS) << at
                 })
             });
-            let version = self.connections.get(key).and_then(|connection| connection.version());
-            let (Some(unknown), Some(version)) = (unknown, version) else { return };
+            let Some(unknown) = unknown else { return };
             if unknown == 0 {
                 self.stage_acks(key, kind, some.packet_ids());
                 continue;
             }
+            let Some(version) = self.connections.get(key).and_then(|connection| connection.version()) else {
+                return;
+            };
             for (packet_id, at) in some.packet_ids().zip(0..) {
                 let known = unknown >> at & 1 == 0;
                 let reason = if known { Reason::SUCCESS } else { Reason::PACKET_IDENTIFIER_NOT_FOUND };

@@ -36,6 +36,11 @@ pub(super) struct Missed {
 }
 
 impl Missed {
+    #[cfg(test)]
+    pub fn of_queue(queue_full: u64) -> Missed {
+        Missed { queue_full, ..Missed::default() }
+    }
+
     fn sum(&self) -> u64 {
         self.queue_full + self.queue_oldest + self.send_buffer + self.memory + self.too_large
     }
@@ -87,13 +92,13 @@ impl Core {
 
     fn note(&mut self, session: Key, add: impl FnOnce(&mut Missed)) {
         let Some(slot) = self.sessions.get_mut(session) else { return };
-        let before = slot.missed();
+        let before = slot.aside.missed();
         let mut missed = before;
         add(&mut missed);
         if missed == before {
             return;
         }
-        slot.note_missed(missed);
+        slot.aside.note_missed(missed);
         if before == Missed::default() {
             self.losses.sessions.push(session);
         }
@@ -117,8 +122,9 @@ impl Core {
             log::event(Level::Warn, Kind::LimitReached, &values);
         }
         let mut sessions = std::mem::take(&mut self.losses.sessions);
-        let missed =
-            |core: &Core, session: Key| core.sessions.get(session).map_or(0, |slot| slot.missed().sum());
+        let missed = |core: &Core, session: Key| {
+            core.sessions.get(session).map_or(0, |slot| slot.aside.missed().sum())
+        };
         // Of many, those who missed most.
         if sessions.len() > CLIENTS_MAX {
             sessions.sort_by_cached_key(|session| std::cmp::Reverse(missed(self, *session)));
@@ -127,7 +133,7 @@ impl Core {
             let clients = others.len() as u64;
             for session in others {
                 if let Some(slot) = self.sessions.get_mut(session) {
-                    let _ = slot.take_missed();
+                    let _ = slot.aside.take_missed();
                 }
             }
             let values = [
@@ -145,7 +151,7 @@ impl Core {
     /// Says what one client missed; also when its session ends.
     pub(super) fn report_missed(&mut self, session: Key) {
         let Some(slot) = self.sessions.get_mut(session) else { return };
-        let missed = slot.take_missed();
+        let missed = slot.aside.take_missed();
         if missed == Missed::default() {
             return;
         }

@@ -18,6 +18,7 @@
 //! | `login` | who a client is |
 //! | `rights` | what a client may publish and receive |
 //! | `slots` | sessions by client identifier: begin, end, expiry, will |
+//! | `aside` | what few sessions have: who waits for them, what they missed |
 //! | `ingress` | Control Packets of a connected client |
 //! | `ahead` | memory of many connections, asked for at once |
 //! | `gather` | a packet that comes in several receives |
@@ -37,6 +38,7 @@
 //! | `sys` | `$SYS` |
 
 mod ahead;
+mod aside;
 mod connect;
 mod connection;
 mod deliver;

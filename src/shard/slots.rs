@@ -1,6 +1,5 @@
 //! Sessions by Client Identifier: how they begin, what outlives a connection, how they end, and their wills.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::access::Rights;
@@ -10,8 +9,8 @@ use crate::session::{Cx, Drops, Orphan, Session};
 use crate::topic::{self, Presence, SubscriptionSet};
 use crate::wire::{self, Qos};
 
+use super::aside::Aside;
 use super::connection::End;
-use super::losses::Missed;
 use super::retained::Cursors;
 use super::waits::Fence;
 use super::{Core, Timer};
@@ -42,7 +41,7 @@ pub(super) struct Slot {
     pub overflowed: bool,
     /// Retained messages on their way to new subscriptions.
     pub cursors: Option<Box<Cursors>>,
-    aside: Option<Box<Aside>>,
+    pub aside: Aside,
 }
 
 // See `Connection`: held in memory a million times.
@@ -52,61 +51,6 @@ impl Slot {
     /// When the will is due; [`NEVER`] while the session is connected, or without one.
     pub fn will_at(&self) -> Millis {
         self.will.as_ref().map_or(NEVER, |will| will.due_at)
-    }
-}
-
-/// What few sessions have.
-#[derive(Debug, Default)]
-struct Aside {
-    /// Connections that want the session, in the order in which they came; the live one has to end first.
-    successors: VecDeque<Key>,
-    /// What it missed since the last report.
-    missed: Missed,
-}
-
-impl Slot {
-    /// Whether a connection wants the session.
-    pub fn has_successor(&self) -> bool {
-        self.aside.as_ref().is_some_and(|aside| !aside.successors.is_empty())
-    }
-
-    pub fn push_successor(&mut self, key: Key) {
-        self.aside.get_or_insert_default().successors.push_back(key);
-    }
-
-    pub fn pop_successor(&mut self) -> Option<Key> {
-        self.aside(|aside| aside.successors.pop_front()).flatten()
-    }
-
-    pub fn forget_successor(&mut self, key: Key) {
-        let _ = self.aside(|aside| aside.successors.retain(|waiting| *waiting != key));
-    }
-
-    pub fn take_successors(&mut self) -> VecDeque<Key> {
-        self.aside(|aside| std::mem::take(&mut aside.successors)).unwrap_or_default()
-    }
-
-    /// What it missed since the last report.
-    pub fn missed(&self) -> Missed {
-        self.aside.as_ref().map_or(Missed::default(), |aside| aside.missed)
-    }
-
-    pub fn note_missed(&mut self, missed: Missed) {
-        self.aside.get_or_insert_default().missed = missed;
-    }
-
-    pub fn take_missed(&mut self) -> Missed {
-        self.aside(|aside| std::mem::take(&mut aside.missed)).unwrap_or_default()
-    }
-
-    /// Changes what is there; no memory is kept where nothing is left.
-    fn aside<R>(&mut self, change: impl FnOnce(&mut Aside) -> R) -> Option<R> {
-        let aside = self.aside.as_mut()?;
-        let result = change(aside);
-        if aside.successors.is_empty() && aside.missed == Missed::default() {
-            self.aside = None;
-        }
-        Some(result)
     }
 }
 
@@ -166,7 +110,7 @@ impl Core {
             will: None,
             overflowed: false,
             cursors: None,
-            aside: None,
+            aside: Aside::default(),
         });
         self.by_client_id.insert(client_hash, key.index);
         key
@@ -188,7 +132,7 @@ impl Core {
             // Of a session that is taken over the next connection decides, in `find_or_begin`.
             End::TakenOver | End::DisconnectedWithWill | End::Lost | End::Refused(..) => {}
         }
-        let (expiry_s, has_next) = (slot.expiry_s, slot.has_successor());
+        let (expiry_s, has_next) = (slot.expiry_s, slot.aside.has_successor());
         slot.ends_at = if expiry_s == u32::MAX { NEVER } else { after_s(self.now, expiry_s.into()) };
         if let Some(will) = &mut slot.will {
             will.due_at = after_s(self.now, will.delay_s.min(expiry_s).into()); // [U5-3.1.3-1]
@@ -213,7 +157,7 @@ impl Core {
     pub(super) fn session_due(&mut self, session: Key) {
         let now = self.now;
         let Some(slot) = self.sessions.get_mut(session) else { return };
-        if slot.connection.is_some() || slot.has_successor() {
+        if slot.connection.is_some() || slot.aside.has_successor() {
             return;
         }
         if slot.ends_at <= now {
@@ -247,7 +191,7 @@ impl Core {
         let Some(slot) = self.sessions.get_mut(session) else { return };
         let lost = slot.session.release(&mut self.budget);
         self.router.drop_all(&mut slot.subscriptions, &mut changes);
-        let successors = slot.take_successors();
+        let successors = slot.aside.take_successors();
         if let Some(slot) = self.sessions.remove(session) {
             self.by_client_id.remove(slot.client_hash, session.index);
         }

@@ -70,7 +70,8 @@ impl Groups {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.slots.bytes() + self.exact.bytes()
+        let texts: usize = self.slots.values().map(|group| group.text.len()).sum();
+        self.slots.bytes() + self.exact.bytes() + texts
     }
 
     /// The first group whose exact filter is `topic`.
@@ -358,7 +359,6 @@ impl Router {
             return;
         }
         let group = self.groups.slots.remove(index);
-        self.text_bytes -= group.text.len();
         self.unname(&group.text, Target::group(index));
         if group.next != NONE {
             self.groups.slots[group.next].before = group.before;

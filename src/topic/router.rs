@@ -34,13 +34,11 @@ pub struct Router {
     pub(super) remote: Remote,
     pub(super) cache: Cache,
     pub(super) scratch: Scratch,
-    /// Bytes of the texts that are not beside what they name.
-    pub(super) text_bytes: usize,
 }
 
 /// An ordinary filter that is subscribed to here, or whose withdrawal is still to be announced.
 #[derive(Debug)]
-struct Own {
+pub(super) struct Own {
     text: Text<{ Own::SHORT_MAX }>,
     /// Its place in the trie; [`NONE`] for an exact filter.
     node: u32,
@@ -52,9 +50,6 @@ impl Own {
     /// What is left of a cache line.
     const SHORT_MAX: usize = 46;
 }
-
-// Matching finds the text and what it leads to with one wait for memory.
-const _: () = assert!(super::slots::size_in_slots::<Own>() == 64);
 
 /// Names a filter of this shard that other shards learn about, until [`Router::forget_filter`].
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -140,7 +135,6 @@ impl Router {
             remote: Remote::new(),
             cache: Cache::new(cache_entries_max),
             scratch: Scratch::default(),
-            text_bytes: 0,
             hasher,
         }
     }
@@ -281,11 +275,12 @@ impl Router {
 
     /// What the parts take, for measurements.
     pub fn footprint(&self) -> Footprint {
+        let texts: usize = self.filters.values().map(|own| own.text.apart()).sum();
         Footprint {
             own: self.subscriptions.bytes()
                 + self.filters.bytes()
                 + self.texts.bytes()
-                + self.text_bytes
+                + texts
                 + self.groups.bytes(),
             trie: self.trie.bytes(),
             remote: self.remote.bytes(),
@@ -321,10 +316,7 @@ impl Router {
     pub(super) fn create(&mut self, hash: u64, text: &str) -> Target {
         let parts = split(text);
         let target = match parts.share {
-            Some(_) => {
-                self.text_bytes += text.len();
-                Target::group(self.create_group(hash, text, parts))
-            }
+            Some(_) => Target::group(self.create_group(hash, text, parts)),
             None => Target::filter(self.create_filter(text, parts)),
         };
         self.texts.insert(hash, target.0);
@@ -333,9 +325,7 @@ impl Router {
 
     fn create_filter(&mut self, text: &str, parts: Filter<'_>) -> u32 {
         let node = if parts.has_wildcard { self.trie.insert(text) } else { NONE };
-        let own = Own { text: Text::new(text), node, first: NONE };
-        self.text_bytes += own.text.apart();
-        let index = self.filters.insert(own).index;
+        let index = self.filters.insert(Own { text: Text::new(text), node, first: NONE }).index;
         if node != NONE {
             self.trie.node_mut(node).own = index;
         }
@@ -344,7 +334,6 @@ impl Router {
 
     fn remove_filter(&mut self, index: u32) {
         let own = self.filters.remove(index);
-        self.text_bytes -= own.text.apart();
         self.unname(own.text.as_str(), Target::filter(index));
         if own.node != NONE {
             self.trie.node_mut(own.node).own = NONE;

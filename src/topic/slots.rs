@@ -30,11 +30,6 @@ enum State<T> {
     Used(T),
 }
 
-/// What an occupant takes with all that belongs to its slot.
-pub(super) const fn size_in_slots<T>() -> usize {
-    size_of::<Slot<T>>()
-}
-
 /// Generations have 24 bits, as in every key.
 const GENERATION_MAX: u32 = 0x00FF_FFFF;
 
@@ -135,6 +130,8 @@ impl<T> std::ops::IndexMut<u32> for Slots<T> {
 
 // The state and the generation cost 4 bytes together: a subscription fills half a cache line.
 const _: () = assert!(size_of::<Slot<super::Subscription>>() == 32);
+// Matching finds the text and what it leads to with one wait for memory.
+const _: () = assert!(size_of::<Slot<super::router::Own>>() == 64);
 
 #[cfg(test)]
 mod tests {
