@@ -17,8 +17,8 @@ use crate::wire::{AckKind, Qos, Reason, ack_packet_size, encode_ack};
 /// Messages of QoS 1 and 2 that a session holds for its client; never empty between calls.
 #[derive(Debug, Default)]
 pub(super) struct Egress {
-    flight: Flight,
-    queue: Queue,
+    pub(super) flight: Flight,
+    pub(super) queue: Queue,
 }
 
 /// Memory of sessions that have nothing to hold any more, for those that begin to: a client that acknowledges everything
@@ -27,7 +27,7 @@ pub(super) struct Egress {
 pub struct Spares {
     #[allow(clippy::vec_box)]
     egress: Vec<Box<Egress>>,
-    messages: SpareMessages,
+    pub(super) messages: SpareMessages,
 }
 
 impl Spares {
@@ -36,7 +36,7 @@ impl Spares {
     /// Places of a table that is kept.
     const SLOTS_MAX: usize = 64;
 
-    fn take(&mut self) -> Box<Egress> {
+    pub(super) fn take(&mut self) -> Box<Egress> {
         self.egress.pop().unwrap_or_default()
     }
 
@@ -83,7 +83,18 @@ impl Session {
 
     /// PUBACK came; it ends the delivery whatever its code. // [MQTT-4.3.2-3] [MQTT-4.4.0-2] [MQTT-4.8.2-6]
     pub fn handle_puback(&mut self, link: &mut Link, packet_id: u16, cx: &mut Cx<'_>) -> Acked {
-        self.complete_if(link, packet_id, cx, |slot| slot.qos() == Qos::AtLeastOnce)
+        self.handle_pubacks(link, std::iter::once(packet_id), cx)
+    }
+
+    /// The same for several; whether any of them ended a delivery.
+    #[inline(never)] // Else what everybody goes through has to save registers for it.
+    pub fn handle_pubacks(
+        &mut self,
+        link: &mut Link,
+        packet_ids: impl Iterator<Item = u16>,
+        cx: &mut Cx<'_>,
+    ) -> Acked {
+        self.complete(link, packet_ids, cx, |slot| slot.qos() == Qos::AtLeastOnce)
     }
 
     /// PUBREC came; a 3.x client's means 0x00. // [MQTT-4.3.3-3] [MQTT-4.3.3-4] [MQTT-4.4.0-2] [U5-4.3-2] [U5-4.3-5]
@@ -95,26 +106,34 @@ impl Session {
         cx: &mut Cx<'_>,
     ) -> PubrecReply {
         if reason.is_error() {
-            return match self.complete_if(link, packet_id, cx, |slot| slot.qos() == Qos::ExactlyOnce) {
+            let one = std::iter::once(packet_id);
+            return match self.complete(link, one, cx, |slot| slot.qos() == Qos::ExactlyOnce) {
                 Acked::Completed | Acked::Ignored => PubrecReply::None,
             };
         }
         let Some(egress) = &mut self.egress else { return PubrecReply::PubRelNotFound };
-        match egress.flight.get(packet_id) {
-            Some(slot) if slot.qos() == Qos::ExactlyOnce => {
-                if let Some(kept) = egress.flight.release(packet_id) {
-                    cx.budget.release(Class::Queue, kept.cost() - Kept::PLACE_COST);
-                    cx.spares.messages.keep(kept.message);
-                }
-                PubrecReply::PubRel
-            }
-            Some(_) | None => PubrecReply::PubRelNotFound,
+        let Some(released) = egress.flight.release(packet_id) else { return PubrecReply::PubRelNotFound };
+        if let Some(kept) = released {
+            cx.budget.release(Class::Queue, kept.cost() - Kept::PLACE_COST);
+            cx.spares.messages.keep(kept.message);
         }
+        PubrecReply::PubRel
     }
 
     /// PUBCOMP came; it ends the delivery whatever its code. // [MQTT-4.3.3-5]
     pub fn handle_pubcomp(&mut self, link: &mut Link, packet_id: u16, cx: &mut Cx<'_>) -> Acked {
-        self.complete_if(link, packet_id, cx, |slot| slot.kept.is_none())
+        self.handle_pubcomps(link, std::iter::once(packet_id), cx)
+    }
+
+    /// The same for several; whether any of them ended a delivery.
+    #[inline(never)]
+    pub fn handle_pubcomps(
+        &mut self,
+        link: &mut Link,
+        packet_ids: impl Iterator<Item = u16>,
+        cx: &mut Cx<'_>,
+    ) -> Acked {
+        self.complete(link, packet_ids, cx, |slot| slot.kept.is_none())
     }
 
     /// Sends what can be sent now: what a resumed session has to resend, then the queue.
@@ -253,30 +272,35 @@ impl Session {
         self.egress.as_ref().map_or(0, |egress| egress.queue.bytes())
     }
 
-    /// Ends the delivery of `packet_id` if it waits for this acknowledgement. // [U5-2.2.1-2] [U5-4.3-3]
-    fn complete_if(
+    /// Ends the deliveries of `packet_ids` that wait for this acknowledgement. // [U5-2.2.1-2] [U5-4.3-3]
+    #[inline]
+    fn complete(
         &mut self,
         link: &mut Link,
-        packet_id: u16,
+        packet_ids: impl Iterator<Item = u16>,
         cx: &mut Cx<'_>,
-        waits: impl FnOnce(&Slot) -> bool,
+        waits: impl Fn(&Slot) -> bool,
     ) -> Acked {
         let Some(egress) = &mut self.egress else { return Acked::Ignored };
-        let Some(slot) = egress.flight.remove_if(packet_id, waits) else { return Acked::Ignored };
-        cx.budget.release(Class::Queue, slot.cost());
-        // What this connection has not sent took nothing from its quota. // [U5-4.9-1]
-        if slot.counted {
-            link.give_send_quota();
+        let (mut acked, mut cost, mut quota) = (Acked::Ignored, 0, 0);
+        for packet_id in packet_ids {
+            let Some(slot) = egress.flight.remove_if(packet_id, &waits) else { continue };
+            acked = Acked::Completed;
+            cost += slot.cost();
+            // What this connection has not sent took nothing from its quota. // [U5-4.9-1]
+            quota += u16::from(slot.counted);
+            if let Some(kept) = slot.kept {
+                cx.spares.messages.keep(kept.message);
+            }
         }
-        if let Some(kept) = slot.kept {
-            cx.spares.messages.keep(kept.message);
-        }
+        cx.budget.release(Class::Queue, cost);
+        link.give_send_quota(quota);
         self.trim(cx);
-        Acked::Completed
+        acked
     }
 
     /// Gives the memory back when there is nothing in it.
-    fn trim(&mut self, cx: &mut Cx<'_>) {
+    pub(super) fn trim(&mut self, cx: &mut Cx<'_>) {
         if self.egress.as_ref().is_some_and(|egress| egress.flight.is_empty() && egress.queue.is_empty())
             && let Some(egress) = self.egress.take()
         {
@@ -386,7 +410,7 @@ impl Egress {
     fn begin(&mut self, packet_id: &mut u16, kept: Kept, link: &mut Link) {
         self.flight.insert(*packet_id, kept);
         *packet_id = packet_id.wrapping_add(1);
-        link.take_send_quota();
+        link.take_send_quota(1);
     }
 
     fn resend_pubrels(&mut self, wire: &mut Wire<'_>, released: &mut u32, cx: &mut Cx<'_>) -> More {
@@ -431,7 +455,7 @@ impl Egress {
                 Fit::NoRoom => return More::Room,
                 Fit::Fits => {
                     packet.write_kept(wire, kept);
-                    wire.link.take_send_quota();
+                    wire.link.take_send_quota(1);
                     self.flight.resent(packet_id);
                     pumped.published += 1;
                 }

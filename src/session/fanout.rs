@@ -59,7 +59,23 @@ impl Form<'_> {
 }
 
 /// DUP in the first byte of a PUBLISH.
-const DUP: u8 = 0x08;
+pub(super) const DUP: u8 = 0x08;
+
+/// Whether `link` is due the packet of a publisher of `version` as it came, but for Packet Identifier and DUP; if it is a
+/// packet as [`Verbatim`] wants it.
+#[inline]
+pub(super) fn as_it_came(
+    version: Version,
+    (qos, retain): (Qos, bool),
+    link: &Link,
+    grant: &Grant<'_>,
+) -> bool {
+    (version == Version::V5) == (link.version == Version::V5)
+        && grant.qos == qos
+        && (grant.retain == Retain::Set) == retain
+        && grant.identifiers.is_empty()
+        && !link.assigns_aliases()
+}
 
 impl Verbatim<'_> {
     /// Appends the packet as a delivery of its own, which nobody was sent before. // [MQTT-3.3.1-3]
@@ -149,13 +165,8 @@ impl<'a> Fanout<'a> {
 
     #[inline]
     pub(super) fn verbatim(&self, link: &Link, grant: &Grant<'_>) -> Option<Verbatim<'a>> {
-        let verbatim = self.verbatim?;
-        let same = (verbatim.version == Version::V5) == (link.version == Version::V5)
-            && grant.qos == self.message.qos
-            && (grant.retain == Retain::Set) == self.message.retain
-            && grant.identifiers.is_empty()
-            && !link.assigns_aliases();
-        same.then_some(verbatim)
+        let form = (self.message.qos, self.message.retain);
+        self.verbatim.filter(|verbatim| as_it_came(verbatim.version, form, link, grant))
     }
 
     /// The message to keep; copied at the first call.

@@ -130,28 +130,30 @@ impl Flight {
         let index = self.index(packet_id);
         let slot = self.slots.get_mut(index)?.take_if(|slot| slot.packet_id == packet_id && the_one(slot))?;
         self.len -= 1;
-        self.close_gap(&slot);
+        self.close_gap(slot.list(), packet_id, (slot.previous, slot.next));
         Some(slot)
     }
 
-    /// PUBREC came: from now on PUBREL is owed, and now it is sent as an answer. Returns the message.
-    pub(super) fn release(&mut self, packet_id: u16) -> Option<Kept> {
-        let index = self.index(packet_id);
-        let place = self.slots.get_mut(index)?;
-        let mut slot = place.take_if(|slot| slot.packet_id == packet_id && slot.kept.is_some())?;
-        self.close_gap(&slot);
-        let kept = slot.kept.take();
+    /// PUBREC came for a delivery at QoS 2: from now on PUBREL is owed, and now it is sent as an answer. Returns the
+    /// message, if no PUBREC came before; `None` if there is no such delivery.
+    pub(super) fn release(&mut self, packet_id: u16) -> Option<Option<Kept>> {
+        let slot = self.get_mut(packet_id).filter(|slot| slot.qos() == Qos::ExactlyOnce)?;
+        let Some(kept) = slot.kept.take() else { return Some(None) };
+        let (previous, next) = (slot.previous, slot.next);
         (slot.due, slot.next) = (false, 0);
-        slot.previous = self.link_last(RELEASING, packet_id);
-        self.slots[index] = Some(slot);
-        kept
+        self.close_gap(PUBLISHING, packet_id, (previous, next));
+        let previous = self.link_last(RELEASING, packet_id);
+        if let Some(slot) = self.get_mut(packet_id) {
+            slot.previous = previous;
+        }
+        Some(Some(kept))
     }
 
     /// The PUBLISH is not sent again, though its Packet Identifier may be known to the client: PUBREL is owed as if PUBREC
     /// had come, and is still to be sent. To be called once no other PUBREL is. Returns the message.
     pub(super) fn pass_over(&mut self, packet_id: u16) -> Option<Kept> {
         debug_assert!(self.pubrel_due().is_none());
-        let kept = self.release(packet_id)?;
+        let kept = self.release(packet_id)??;
         self.get_mut(packet_id)?.due = true;
         self.lists[RELEASING].due = packet_id;
         Some(kept)
@@ -242,11 +244,9 @@ impl Flight {
         previous
     }
 
-    /// Links the neighbours of a slot that was taken out to each other.
+    /// Links the neighbours of what leaves `list` to each other.
     #[inline]
-    fn close_gap(&mut self, slot: &Slot) {
-        let &Slot { packet_id, previous, next, .. } = slot;
-        let list = slot.list();
+    fn close_gap(&mut self, list: usize, packet_id: u16, (previous, next): (u16, u16)) {
         if self.lists[list].due == packet_id {
             self.lists[list].due = self.if_due(next);
         }

@@ -11,6 +11,7 @@ impl Session {
     /// An identifier that waits for PUBREL does not stand in the way of QoS 1: its PUBLISH is a new message in any case.
     /// // [MQTT-4.3.2-5]
     /// The client's Packet Identifiers have nothing to do with ours. // [U5-2.2.1-1] [U5-2.2.1-3]
+    #[inline]
     pub fn handle_publish(&mut self, link: &mut Link, qos: Qos, packet_id: u16, limits: &Limits) -> Ingress {
         let state = match qos {
             Qos::AtMostOnce => return Ingress::Route,

@@ -82,15 +82,16 @@ impl Link {
         self.receive_used
     }
 
-    pub(super) fn take_send_quota(&mut self) {
-        debug_assert!(self.send_quota > 0, "[MQTT-4.9.0-2]");
-        self.send_quota = self.send_quota.saturating_sub(1);
+    /// For so many deliveries that begin.
+    pub(super) fn take_send_quota(&mut self, count: u16) {
+        debug_assert!(self.send_quota >= count, "[MQTT-4.9.0-2]");
+        self.send_quota = self.send_quota.saturating_sub(count);
     }
 
-    /// A delivery that took quota on this connection has ended. // [U5-4.9-1]
-    pub(super) fn give_send_quota(&mut self) {
-        debug_assert!(self.send_quota < self.send_quota_max);
-        self.send_quota = self.send_quota_max.min(self.send_quota + 1);
+    /// So many deliveries that took quota on this connection have ended. // [U5-4.9-1]
+    pub(super) fn give_send_quota(&mut self, count: u16) {
+        debug_assert!(count <= self.send_quota_max - self.send_quota);
+        self.send_quota = self.send_quota_max.min(self.send_quota.saturating_add(count));
     }
 
     /// Counts a PUBLISH from the client; false if that is one too many. A 3.x client is not told the Receive Maximum

@@ -32,6 +32,7 @@ mod link;
 mod packet;
 mod queue;
 mod run;
+mod run_kept;
 
 #[cfg(test)]
 mod model;
@@ -49,6 +50,7 @@ pub use alias::ResolvedTopic;
 pub use fanout::{Fanout, Variants, Verbatim};
 pub use link::Link;
 pub use run::Run;
+pub use run_kept::{KeptRun, RunEntry};
 
 pub use egress::Spares;
 

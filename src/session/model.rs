@@ -20,6 +20,7 @@ pub(super) const PROPERTIES: [u8; 5] = [0x03, 0, 2, b'a', b'b'];
 #[derive(Debug)]
 pub(super) struct Delivery {
     pub(super) topic: &'static str,
+    pub(super) properties: &'static [u8],
     pub(super) payload: Vec<u8>,
     pub(super) expires_at: Millis,
     pub(super) qos: Qos,
@@ -85,13 +86,13 @@ impl Delivery {
     fn cost(&self) -> u64 {
         let identifiers = if self.identifiers.len() > 1 { 4 * self.identifiers.len() } else { 0 };
         let message =
-            Message::OVERHEAD + Message::block(self.topic.len() + PROPERTIES.len() + self.payload.len());
+            Message::OVERHEAD + Message::block(self.topic.len() + self.properties.len() + self.payload.len());
         (message + identifiers + Kept::PLACE_COST) as u64
     }
 
     pub(super) fn view(&self) -> MessageView<'_> {
         let view = message(self.topic, &self.payload);
-        MessageView { expires_at: self.expires_at, properties: &PROPERTIES, ..view }
+        MessageView { expires_at: self.expires_at, properties: self.properties, ..view }
     }
 
     /// The PUBLISH with its topic in full and without an identifier.
@@ -104,7 +105,7 @@ impl Delivery {
             topic: self.topic.to_owned(),
             expiry_s: (v5 && self.expires_at != NEVER).then_some(left_s as u32),
             identifiers: if v5 { self.identifiers.clone() } else { Vec::new() },
-            properties: if v5 { PROPERTIES.to_vec() } else { Vec::new() },
+            properties: if v5 { self.properties.to_vec() } else { Vec::new() },
             payload: self.payload.clone(),
             ..Publish::default()
         }

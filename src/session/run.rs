@@ -1,6 +1,7 @@
 //! Packets of QoS 0 that follow each other on one topic, delivered in one piece.
 
-use super::{Grant, Retain, Wire};
+use super::fanout::as_it_came;
+use super::{Grant, Wire};
 use crate::wire::{Qos, Repeat, Version};
 
 /// Packets of one publisher, each of which its receivers may get as it is.
@@ -35,13 +36,8 @@ impl<'a> Run<'a> {
     /// publisher's, is too large for the client, or does not fit any more.
     #[inline]
     pub fn deliver(&self, wire: &mut Wire<'_>, grant: &Grant<'_>) -> bool {
-        let link = &*wire.link;
-        let as_they_are = (self.version == Version::V5) == (link.version == Version::V5)
-            && grant.qos == Qos::AtMostOnce
-            && grant.retain == Retain::Clear
-            && grant.identifiers.is_empty()
-            && !link.assigns_aliases()
-            && self.packet_len_max <= link.packet_size_max as usize
+        let as_they_are = as_it_came(self.version, (Qos::AtMostOnce, false), wire.link, grant)
+            && self.packet_len_max <= wire.link.packet_size_max as usize
             && self.packets.len() <= wire.send_room;
         if as_they_are {
             wire.outbox.bytes_mut().extend_from_slice(self.packets);

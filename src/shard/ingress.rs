@@ -294,14 +294,10 @@ impl Core {
         self.counters().packets_received_total.add(acks.count() as u64);
         match acks.kind() {
             AckKind::PubAck => self.acknowledged(key, |session, link, cx| {
-                for packet_id in acks.packet_ids() {
-                    let _ = session.handle_puback(link, packet_id, cx);
-                }
+                let _ = session.handle_pubacks(link, acks.packet_ids(), cx);
             }),
             AckKind::PubComp => self.acknowledged(key, |session, link, cx| {
-                for packet_id in acks.packet_ids() {
-                    let _ = session.handle_pubcomp(link, packet_id, cx);
-                }
+                let _ = session.handle_pubcomps(link, acks.packet_ids(), cx);
             }),
             AckKind::PubRec => self.answer(key, acks, AckKind::PubRel, |session, link, packet_id, cx| {
                 // Success is answered in any case.

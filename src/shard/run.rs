@@ -6,30 +6,20 @@
 //! without share groups are used. Other shards get a run as one parcel; see `run_between`.
 //!
 //! At QoS 0 each receiver gets the run in one piece, or, if it cannot have it as it is, message by message. At QoS 1 and 2
-//! every message has a state of its own; the run saves the looking up, for a single receiver that is connected.
+//! every message has a state of its own; a single receiver that is connected gets as many as it can take in one go.
 
 use crate::clock::NEVER;
 use crate::memory::{Key, MessageView, Outbox};
-use crate::session::{Cx, Delivered, Drops, Fanout, Grant, Ingress, Retain, Run, Session, Verbatim};
+use crate::session::{
+    Cx, Delivered, Drops, Fanout, Grant, Ingress, KeptRun, Retain, Run, RunEntry, Session, Verbatim,
+};
 use crate::topic::{Repeats, Route};
-use crate::wire::{AckKind, Qos, Repeat, Repetition, Version};
+use crate::wire::{AckKind, Qos, Repeat, Repetition};
 
 use super::Core;
 use super::connection::Known;
 use super::deliver::Merged;
 use super::publish::Publisher;
-
-/// One packet of a run at QoS 1 or 2.
-#[derive(Copy, Clone, Debug)]
-pub(super) struct Entry {
-    /// Where it lies in the input.
-    pub at: usize,
-    pub len: usize,
-    pub payload_len: usize,
-    pub packet_id: u16,
-    /// Not a QoS 2 message that has been routed already.
-    pub is_new: bool,
-}
 
 /// Who gets a run at QoS 1 or 2, and how.
 #[derive(Copy, Clone, Debug)]
@@ -144,7 +134,8 @@ impl Core {
         let used = self.take_run_in(from, repeat, input, &mut entries);
         if !entries.is_empty() {
             if let Some(receiver) = here {
-                self.deliver_entries(receiver, (&entries, input), message, from.version);
+                let run = KeptRun { entries: &entries, input, message, version: from.version };
+                self.deliver_entries(receiver, &run);
             }
             self.pass_entries(from, repeat, route, (&entries, &input[..used]));
             let kind = if repeat.qos() == Qos::AtLeastOnce { AckKind::PubAck } else { AckKind::PubRec };
@@ -178,7 +169,7 @@ impl Core {
         from: Publisher,
         repeat: &Repeat<'_>,
         input: &[u8],
-        entries: &mut Vec<Entry>,
+        entries: &mut Vec<RunEntry>,
     ) -> usize {
         let mut used = 0;
         let mut payload_bytes = 0;
@@ -194,7 +185,7 @@ impl Core {
                 };
                 Session::acknowledge_publish(link, repeat.qos());
                 let Repetition { len, payload_len, packet_id } = next;
-                entries.push(Entry { at: used, len, payload_len, packet_id, is_new });
+                entries.push(RunEntry { at: used, len, payload_len, packet_id, is_new });
                 used += len;
                 payload_bytes += payload_len as u64;
             }
@@ -207,13 +198,7 @@ impl Core {
     }
 
     /// The receiver's side: what `deliver` does for one message.
-    pub(super) fn deliver_entries(
-        &mut self,
-        receiver: Receiver,
-        (entries, input): (&[Entry], &[u8]),
-        message: MessageView<'_>,
-        version: Version,
-    ) {
+    pub(super) fn deliver_entries(&mut self, receiver: Receiver, run: &KeptRun<'_>) {
         let Receiver { session, qos, retain, identifier } = receiver;
         let identifier = [identifier];
         let identifiers: &[u32] = if identifier == [0] { &[] } else { &identifier };
@@ -221,7 +206,6 @@ impl Core {
         let Some(slot) = self.sessions.get_mut(session) else { return };
         let Some(key) = slot.connection else { return };
         let Some(connection) = self.connections.get_mut(key) else { return };
-        let mut variants = self.scratch.variants.take().unwrap_or_default();
         let mut drops = Drops::default();
         let mut cx = Cx {
             now: self.now,
@@ -230,24 +214,27 @@ impl Core {
             drops: &mut drops,
             spares: &mut self.spares,
         };
-        let (mut sent, mut payload_bytes) = (0, 0);
+        let at_once = Self::wire(connection, &mut self.spare_buffers, &self.limits)
+            .map_or(0, |mut wire| slot.session.deliver_run(&mut wire, run, grant, &mut cx));
+        let (first, rest) = run.entries.split_at(at_once);
+        let mut sent = at_once as u64;
+        let mut payload_bytes = first.iter().map(|entry| entry.payload_len as u64).sum();
         let mut others = Vec::new();
-        for entry in entries.iter().filter(|entry| entry.is_new) {
-            let packet = &input[entry.at..entry.at + entry.len];
-            let payload = &packet[entry.len - entry.payload_len..];
-            let properties_len = if version == Version::V5 { 1 } else { 0 };
-            let packet_id_at = entry.len - entry.payload_len - properties_len - 2;
-            let verbatim = Some(Verbatim { packet, version, packet_id_at });
-            let mut fanout = Fanout::of_packet(MessageView { payload, ..message }, verbatim, &mut variants);
-            fanout.comes_to_its_end();
-            let wire = Self::wire(connection, &mut self.spare_buffers, &self.limits);
-            match slot.session.deliver(wire, &mut fanout, grant, &mut cx) {
-                Delivered::Sent => {
-                    sent += 1;
-                    payload_bytes += payload.len() as u64;
+        if !rest.is_empty() {
+            let mut variants = self.scratch.variants.take().unwrap_or_default();
+            for entry in rest.iter().filter(|entry| entry.is_new) {
+                let mut fanout = run.fanout(entry, &mut variants);
+                fanout.comes_to_its_end();
+                let wire = Self::wire(connection, &mut self.spare_buffers, &self.limits);
+                match slot.session.deliver(wire, &mut fanout, grant, &mut cx) {
+                    Delivered::Sent => {
+                        sent += 1;
+                        payload_bytes += entry.payload_len as u64;
+                    }
+                    other => others.push(other),
                 }
-                other => others.push(other),
             }
+            self.scratch.variants = Some(variants);
         }
         if sent > 0 && !connection.dirty {
             connection.dirty = true;
@@ -255,7 +242,6 @@ impl Core {
         }
         let buffer = connection.outbox.reclaim();
         self.recycle(buffer);
-        self.scratch.variants = Some(variants);
         if drops != Drops::default() {
             self.count_drops(drops);
             self.note_drops(session, drops);

@@ -6,14 +6,14 @@
 //! several receivers at QoS 1 or 2, rules) goes message by message.
 
 use crate::memory::{Message, MessageView, Outbox};
-use crate::session::{Fanout, Run, Verbatim};
+use crate::session::{Fanout, KeptRun, Run, RunEntry, Verbatim};
 use crate::topic::{Repeats, Route};
 use crate::wire::{Qos, Repeat, Version};
 
 use super::Core;
 use super::parcel::Parcel;
 use super::publish::Publisher;
-use super::run::{Entry, view};
+use super::run::view;
 
 impl Core {
     /// To the other shards of `route`, none of which is full. `packets` repeat `repeat` and are all new.
@@ -35,7 +35,7 @@ impl Core {
         from: Publisher,
         repeat: &Repeat<'_>,
         route: &Route,
-        (entries, input): (&[Entry], &[u8]),
+        (entries, input): (&[RunEntry], &[u8]),
     ) {
         if entries.iter().all(|entry| entry.is_new) {
             return self.pass_run(from, repeat, route, input);
@@ -68,9 +68,10 @@ impl Core {
                 let at = *end;
                 *end += packet.len();
                 let (len, payload_len) = (packet.len(), payload.len());
-                Some(Entry { at, len, payload_len, packet_id: 0, is_new: true })
+                Some(RunEntry { at, len, payload_len, packet_id: 0, is_new: true })
             }));
-            self.deliver_entries(receiver, (&entries, packets), message, version);
+            let run = KeptRun { entries: &entries, input: packets, message, version };
+            self.deliver_entries(receiver, &run);
             entries.clear();
             self.scratch.run = entries;
             return;

@@ -4,11 +4,12 @@ use std::rc::Rc;
 
 use proptest::prelude::*;
 
-use super::super::model::{Delivery, Env, Model};
+use super::super::model::{Delivery, Env, Model, PROPERTIES};
 use super::super::testing::*;
 use super::super::*;
 use crate::clock::NEVER;
 use crate::limits::QueueFull;
+use crate::memory::MessageView;
 use crate::wire::{Reason, Version};
 
 /// No alias pays for the first one.
@@ -26,12 +27,25 @@ enum Step {
         share: bool,
         room: usize,
     },
+    /// Messages that a publisher sent in one go.
+    Run {
+        version: Version,
+        qos: Qos,
+        topic: usize,
+        /// Bytes of each payload, and whether it was routed before.
+        messages: Vec<(usize, bool)>,
+        dup: bool,
+        identifiers: Vec<u32>,
+        /// The subscription's.
+        qos_max: Qos,
+        room: usize,
+    },
     Pump {
         room: usize,
     },
-    Puback(Id),
+    Pubacks(Vec<Id>),
     Pubrec(Id, Reason),
-    Pubcomp(Id),
+    Pubcomps(Vec<Id>),
     Publish {
         qos: Qos,
         packet_id: u16,
@@ -68,6 +82,11 @@ fn qos() -> impl Strategy<Value = Qos> {
 
 fn id() -> impl Strategy<Value = Id> {
     prop_oneof![9 => any::<usize>().prop_map(Id::InFlight), 1 => (0..20u16).prop_map(Id::Any)]
+}
+
+/// Acknowledgements that come in one go.
+fn ids() -> impl Strategy<Value = Vec<Id>> {
+    proptest::collection::vec(id(), 1..4)
 }
 
 /// Room for nothing, a few, or all; 4,000 is the limit, at which nothing else waits.
@@ -107,14 +126,36 @@ fn step() -> impl Strategy<Value = Step> {
             share,
             room,
         });
+    let of_run = (prop_oneof![4 => Just(10usize), 1 => 0..300usize], prop::bool::weighted(0.1));
+    let run = (
+        version(),
+        prop_oneof![Just(Qos::AtLeastOnce), Just(Qos::ExactlyOnce)],
+        0..TOPICS.len(),
+        proptest::collection::vec(of_run, 1..8),
+        any::<bool>(),
+        prop_oneof![4 => Just(vec![]), 1 => Just(vec![7])],
+        prop_oneof![4 => Just(Qos::ExactlyOnce), 1 => qos()],
+        room(),
+    )
+        .prop_map(|(version, qos, topic, messages, dup, identifiers, qos_max, room)| Step::Run {
+            version,
+            qos,
+            topic,
+            messages,
+            dup,
+            identifiers,
+            qos_max,
+            room,
+        });
     let reason = prop_oneof![4 => Just(Reason::SUCCESS), 1 => Just(Reason::QUOTA_EXCEEDED)];
     let answer = prop_oneof![Just(Answer::NotYet), Just(Answer::Success), Just(Answer::Error)];
     prop_oneof![
         16 => deliver,
+        6 => run,
         8 => room().prop_map(|room| Step::Pump { room }),
-        5 => id().prop_map(Step::Puback),
+        5 => ids().prop_map(Step::Pubacks),
         5 => (id(), reason).prop_map(|(id, reason)| Step::Pubrec(id, reason)),
-        4 => id().prop_map(Step::Pubcomp),
+        4 => ids().prop_map(Step::Pubcomps),
         4 => (qos(), 1..6u16, answer).prop_map(|(qos, packet_id, answer)| Step::Publish { qos, packet_id, answer }),
         2 => (1..7u16).prop_map(Step::Pubrel),
         2 => (1..2_000u64).prop_map(Step::Wait),
@@ -185,6 +226,7 @@ impl Pair {
             Step::Deliver { qos, topic, len, expires_in, retain, identifiers, share, room } => {
                 let delivery = Rc::new(Delivery {
                     topic: TOPICS[topic],
+                    properties: &PROPERTIES,
                     payload: (0..len).map(|i| (i + len) as u8).collect(),
                     expires_at: expires_in.map_or(NEVER, |millis| self.env.now + millis),
                     qos,
@@ -194,6 +236,7 @@ impl Pair {
                 });
                 self.deliver(delivery, room);
             }
+            run @ Step::Run { .. } => self.deliver_run(run),
             Step::Wait(millis) => {
                 self.env.now += millis;
                 self.bench.now += millis;
@@ -226,18 +269,24 @@ impl Pair {
                 self.model.written = self.bench.sent().into();
                 assert_eq!(pumped, self.model.pump(&mut self.env));
             }
-            Step::Puback(id) => {
-                let packet_id = self.packet_id(id);
-                assert_eq!(self.bench.puback(packet_id), self.model.handle_puback(packet_id));
+            Step::Pubacks(ids) => {
+                let ids: Vec<u16> = ids.into_iter().map(|id| self.packet_id(id)).collect();
+                let acked = self
+                    .bench
+                    .act(|session, link, cx| session.handle_pubacks(link.unwrap(), ids.iter().copied(), cx));
+                assert_eq!(acked, any_of(&ids, |id| self.model.handle_puback(id)));
             }
             Step::Pubrec(id, reason) => {
                 let packet_id = self.packet_id(id);
                 let expected = self.model.handle_pubrec(packet_id, reason);
                 assert_eq!(self.bench.pubrec(packet_id, reason), expected);
             }
-            Step::Pubcomp(id) => {
-                let packet_id = self.packet_id(id);
-                assert_eq!(self.bench.pubcomp(packet_id), self.model.handle_pubcomp(packet_id));
+            Step::Pubcomps(ids) => {
+                let ids: Vec<u16> = ids.into_iter().map(|id| self.packet_id(id)).collect();
+                let acked = self
+                    .bench
+                    .act(|session, link, cx| session.handle_pubcomps(link.unwrap(), ids.iter().copied(), cx));
+                assert_eq!(acked, any_of(&ids, |id| self.model.handle_pubcomp(id)));
             }
             Step::Pubrel(packet_id) => {
                 assert_eq!(self.bench.pubrel(packet_id), self.model.handle_pubrel(packet_id));
@@ -255,6 +304,72 @@ impl Pair {
         assert_eq!(delivered, self.model.deliver(delivery, &mut self.env));
         if delivered == Delivered::Disconnect {
             self.end_session();
+        }
+    }
+
+    /// As the shard does it: as many as go at once, the others one by one. The model knows only the latter.
+    fn deliver_run(&mut self, step: Step) {
+        let Step::Run { version, qos, topic, messages, dup, identifiers, qos_max, room } = step else {
+            unreachable!("{step:?}")
+        };
+        self.set_room(room);
+        let topic = TOPICS[topic];
+        let (mut input, mut entries) = (Vec::new(), Vec::new());
+        for (&(payload_len, routed_before), packet_id) in messages.iter().zip(1..) {
+            let payload = vec![packet_id as u8; payload_len];
+            let publish = Publish {
+                dup,
+                qos: qos as u8,
+                topic: topic.to_owned(),
+                packet_id,
+                payload,
+                ..Publish::default()
+            };
+            let packet = Sent::Publish(publish).encode(version);
+            let (at, len, is_new) = (input.len(), packet.len(), !routed_before);
+            entries.push(RunEntry { at, len, payload_len, packet_id, is_new });
+            input.extend(packet);
+        }
+        let grant =
+            Grant { qos: qos.min(qos_max), retain: Retain::Clear, identifiers: &identifiers, share: None };
+        let message = MessageView { qos, ..message(topic, &[]) };
+        let run = KeptRun { entries: &entries, input: &input, message, version };
+        let at_once = self.bench.deliver_run(&run, &grant);
+        let room_left = self.bench.send_room;
+        self.model.written = self.bench.sent().into();
+        for (at, entry) in entries.iter().enumerate() {
+            if !entry.is_new {
+                assert!(at >= at_once, "delivered twice");
+                continue;
+            }
+            let payload = input[entry.at + entry.len - entry.payload_len..][..entry.payload_len].to_vec();
+            let delivery = Rc::new(Delivery {
+                topic,
+                properties: &[],
+                payload,
+                expires_at: NEVER,
+                qos: grant.qos,
+                retain: grant.retain,
+                identifiers: identifiers.clone(),
+                share: None,
+            });
+            let delivered = if at < at_once {
+                Delivered::Sent
+            } else {
+                self.bench.send_room = self.env.room;
+                let mut variants = std::mem::take(&mut self.bench.variants);
+                let delivered = self.bench.deliver_to_one(&mut run.fanout(entry, &mut variants), grant);
+                self.bench.variants = variants;
+                self.model.written = self.bench.sent().into();
+                delivered
+            };
+            assert_eq!(delivered, self.model.deliver(delivery, &mut self.env));
+            if at + 1 == at_once {
+                assert_eq!(room_left, self.env.room);
+            }
+            if delivered == Delivered::Disconnect {
+                return self.end_session();
+            }
         }
     }
 
@@ -321,6 +436,12 @@ impl Pair {
 
 fn forms(deliveries: Vec<Rc<Delivery>>) -> Vec<(Key, Vec<u8>, Qos)> {
     deliveries.iter().map(|d| (d.share.unwrap(), d.payload.clone(), d.qos)).collect()
+}
+
+/// What one after the other is when it is asked of all.
+fn any_of(ids: &[u16], mut handle: impl FnMut(u16) -> Acked) -> Acked {
+    let each: Vec<Acked> = ids.iter().map(|&id| handle(id)).collect();
+    if each.contains(&Acked::Completed) { Acked::Completed } else { Acked::Ignored }
 }
 
 proptest! {
