@@ -1,6 +1,6 @@
 //! `loadgen` measures any MQTT broker over the network.
 //!
-//! `unsafe` stands in two files only: `ring.rs` (io_uring) and `sys.rs` (calls of libc).
+//! `unsafe` stands in two files only: `ring.rs` (io_uring) and `sys.rs` (a socket option).
 #![deny(unsafe_code)]
 
 pub mod calibrate;

@@ -13,6 +13,7 @@
 pub mod epoll;
 pub mod kernel;
 pub mod machine;
+mod random;
 pub mod sim;
 pub mod sockets;
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! makes the kernel silent about a second instance, which would get a share of the connections; so an address is first
 //! locked by the name of an abstract Unix socket, which the kernel frees when the process ends, however it ends, and
 //! then probed without SO_REUSEPORT for servers of other programs.
-#![allow(unsafe_code)] // Resource limits, CPU masks and signals have no safe interface in the standard library.
+#![allow(unsafe_code)] // TCP_DEFER_ACCEPT and signals have no safe interface.
 
 use std::fmt;
 use std::io;
@@ -15,6 +15,8 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram};
 use std::time::Duration;
 
+use rustix::process::{self, Resource, Rlimit};
+use rustix::thread::{self, CpuSet};
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// Connections that wait in one listening socket to be accepted; the kernel caps it at `net.core.somaxconn`.
@@ -222,39 +224,28 @@ pub fn large_pages() {
 }
 
 fn huge_pages(may: bool) {
-    let (disable, none): (libc::c_ulong, libc::c_ulong) = (u64::from(!may), 0);
-    // SAFETY: takes numbers only, and sets a flag of the process. A kernel that does not know it has no such pages to give.
-    unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, disable, none, none, none) };
+    // A kernel that does not know it has no such pages to give.
+    let _ = thread::disable_transparent_huge_pages(!may);
 }
 
-/// Raises the soft limit of descriptors to the hard one; the result is the limit from now on.
-pub fn raise_descriptor_limit() -> io::Result<u64> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` and `raised` are initialised and live until the calls with their addresses have returned.
-    unsafe {
-        check(libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit))?;
-        if limit.rlim_cur < limit.rlim_max {
-            let raised = libc::rlimit { rlim_cur: limit.rlim_max, ..limit };
-            if libc::setrlimit(libc::RLIMIT_NOFILE, &raw const raised) == 0 {
-                return Ok(raised.rlim_cur);
-            }
-        }
-    }
-    Ok(limit.rlim_cur)
+/// Raises the soft limit of descriptors to the hard one, if it may; the result is the limit from now on.
+pub fn raise_descriptor_limit() -> u64 {
+    let limit = process::getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, ..limit };
+    let current = match process::setrlimit(Resource::Nofile, raised) {
+        Ok(()) => raised.current,
+        Err(_) => limit.current,
+    };
+    current.unwrap_or(u64::MAX)
 }
 
-/// CPUs with numbers up to this can be named.
-pub const CPUS_MAX: u16 = libc::CPU_SETSIZE as u16;
+/// CPUs with numbers below this can be named.
+pub const CPUS_MAX: u16 = CpuSet::MAX_CPU as u16;
 
 /// The CPUs that this thread may run on, ascending.
 pub fn affinity() -> io::Result<Vec<u16>> {
-    // SAFETY: a mask is an array of integers, which may be zero; the kernel writes at most the size that it is given, which is
-    // the mask's; and only bits below its number of them are looked at.
-    unsafe {
-        let mut mask: libc::cpu_set_t = std::mem::zeroed();
-        check(libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut mask))?;
-        Ok((0..CPUS_MAX).filter(|cpu| libc::CPU_ISSET(usize::from(*cpu), &mask)).collect())
-    }
+    let mask = thread::sched_getaffinity(None)?;
+    Ok((0..CPUS_MAX).filter(|cpu| mask.is_set(usize::from(*cpu))).collect())
 }
 
 /// Binds this thread to one CPU.
@@ -265,21 +256,15 @@ pub fn pin(cpu: u16) -> io::Result<()> {
     if cpu >= CPUS_MAX {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }
-    // SAFETY: a mask is an array of integers, which may be zero; `cpu` is below the number of its bits; and the kernel reads the
-    // size that it is given, which is the mask's.
-    unsafe {
-        let mut mask: libc::cpu_set_t = std::mem::zeroed();
-        libc::CPU_SET(usize::from(cpu), &mut mask);
-        check(libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const mask))
-    }
+    let mut mask = CpuSet::new();
+    mask.set(cpu.into());
+    Ok(thread::sched_setaffinity(None, &mask)?)
 }
 
 /// Lets other threads go first, so that what this one does is not felt by them.
 pub fn go_last() {
-    // SAFETY: takes numbers only; 0 is this thread. That it fails means only that the thread is as any other.
-    unsafe {
-        libc::setpriority(libc::PRIO_PROCESS, 0, 19);
-    }
+    // That it fails means only that the thread is as any other.
+    let _ = process::setpriority_process(None, 19);
 }
 
 /// A signal that a server waits for.

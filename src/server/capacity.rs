@@ -17,8 +17,7 @@ const TABLE_MAX: u64 = 1 << 20;
 /// The configured limits, with as many connections as there can be descriptors. More of them than that, if they were asked
 /// for, live in the rings' own tables, of which each may be as large as the limit of descriptors.
 pub(super) fn fit_descriptors(config: &Config, kernel: &mut Kernel) -> Result<Limits, StartError> {
-    let failed = |error| StartError::System { what: "the limit of descriptors", error };
-    let limit = sockets::raise_descriptor_limit().map_err(failed)?;
+    let limit = sockets::raise_descriptor_limit();
     let shards = config.shards();
     let own = DESCRIPTORS_RESERVED + u64::from(shards) * (config.addresses().len() as u64 + 1);
     let available = limit.saturating_sub(own);
@@ -71,7 +70,7 @@ mod tests {
     #[test]
     fn connections_fit_the_descriptors_or_the_start_is_refused() {
         let (limits, _) = fit("--shards 2", Choice::Auto).unwrap();
-        let available = sockets::raise_descriptor_limit().unwrap() - DESCRIPTORS_RESERVED - 2 * 2;
+        let available = sockets::raise_descriptor_limit() - DESCRIPTORS_RESERVED - 2 * 2;
         assert_eq!(u64::from(limits.connections_max), available.min(1_000_000));
         let error = fit("--shards 2 --connections-max 4000000000", Choice::Auto).unwrap_err();
         assert!(
@@ -83,7 +82,7 @@ mod tests {
 
     #[test]
     fn beyond_the_descriptors_sockets_live_in_the_rings() {
-        let limit = sockets::raise_descriptor_limit().unwrap();
+        let limit = sockets::raise_descriptor_limit();
         if limit > 1 << 24 {
             return; // No number of connections is beyond it.
         }

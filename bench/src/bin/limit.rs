@@ -17,7 +17,7 @@ fn main() -> Result<(), String> {
         let cpu = cpu.parse().map_err(|_| format!("'{cpu}' is not a CPU number"))?;
         sockets::pin(cpu).map_err(|error| format!("CPU {cpu}: {error}"))?;
     }
-    sockets::raise_descriptor_limit().map_err(|error| format!("the limit of descriptors: {error}"))?;
+    sockets::raise_descriptor_limit();
     let address: SocketAddr =
         address.parse().map_err(|_| format!("'{address}' is not an address with a port"))?;
     let mut listening = sockets::listen(&[address], 1, sockets::BACKLOG)

@@ -15,9 +15,10 @@ mod sys;
 use std::collections::HashMap;
 use std::io::{self, IoSlice, Read};
 use std::net::TcpListener;
-use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
+use std::os::fd::{IntoRawFd, RawFd};
 use std::sync::Arc;
 
+use super::random::Random;
 use super::{
     Buffer, Completion, Driver, Io, ListenerId, ReadNow, ReceiveEnd, ReceiveMode, Shutdown, Socket, Token,
 };
@@ -36,8 +37,6 @@ const PIECES: usize = libc::UIO_MAXIOV as usize;
 const SEND_BYTES: usize = 1 << 30;
 /// Bytes of one `read_now` at most; whoever wants more asks again.
 const READ_NOW_BYTES: usize = 64 * 1024;
-/// Random numbers fetched at a time.
-const RANDOM_WORDS: usize = 32;
 
 /// Values of registrations; a socket's is its descriptor, which has 31 bits.
 const BELL: u64 = u64::MAX;
@@ -104,7 +103,7 @@ pub struct Epoll {
     free: Vec<u16>,
     /// By buffer: the bytes in it, or [`FREE`].
     filled: Box<[u32]>,
-    random: Vec<u64>,
+    random: Random,
     calls: u64,
 }
 
@@ -127,9 +126,8 @@ impl Epoll {
             // Inherited by what is accepted. Output is batched by the turn; waiting for more would only delay it.
             socket2::SockRef::from(socket).set_tcp_nodelay(true)?;
         }
-        let mut words = [0; 8];
-        sys::random(&mut words);
-        let [a, b, c, d, e, f, g, h] = words;
+        let (mut random, mut calls) = (Random::default(), 0);
+        let [a, b, c, d, e, f, g, h] = std::array::from_fn(|_| random.next(&mut calls));
         Ok(Epoll {
             poll,
             events: Vec::new(),
@@ -143,8 +141,8 @@ impl Epoll {
             buffer_bytes,
             free: (0..buffers).rev().collect(),
             filled: vec![FREE; usize::from(buffers)].into(),
-            random: Vec::new(),
-            calls: 0,
+            random,
+            calls,
         })
     }
 
@@ -198,7 +196,7 @@ impl Epoll {
         let listener = &mut self.listeners[index];
         listener.armed = false;
         // Removing what is registered cannot fail.
-        let _ = self.poll.change(Change::Remove, listener.socket.as_raw_fd(), 0, 0);
+        let _ = self.poll.change(Change::Remove, &listener.socket, 0, 0);
         self.done.push(Completion::AcceptEnded { listener: ListenerId(index as u16), errno });
     }
 
@@ -289,7 +287,7 @@ impl Epoll {
         };
         if let Some(change) = change {
             self.calls += 1;
-            if let Err(error) = self.poll.change(change, fd, wanted, fd as u64) {
+            if let Err(error) = sys::with(fd, |socket| self.poll.change(change, socket, wanted, fd as u64)) {
                 self.fail(fd, error.raw_os_error().unwrap_or(libc::EIO));
             }
         }
@@ -348,7 +346,7 @@ impl Io for Epoll {
         state.armed = true;
         self.calls += 1;
         let value = LISTENERS + index as u64;
-        if let Err(error) = self.poll.change(Change::Add, state.socket.as_raw_fd(), sys::READ, value) {
+        if let Err(error) = self.poll.change(Change::Add, &state.socket, sys::READ, value) {
             self.accept_over(index, error.raw_os_error().unwrap_or(libc::EIO));
         }
     }
@@ -448,12 +446,7 @@ impl Io for Epoll {
     }
 
     fn random(&mut self) -> u64 {
-        if self.random.is_empty() {
-            self.calls += 1;
-            self.random.resize(RANDOM_WORDS, 0);
-            sys::random(&mut self.random);
-        }
-        self.random.pop().expect("filled above")
+        self.random.next(&mut self.calls)
     }
 }
 

@@ -1,19 +1,23 @@
 //! The system calls behind the epoll backend: an epoll instance, a doorbell, random numbers, and descriptors that
 //! change hands as numbers. Nothing here knows what a completion is.
-#![allow(unsafe_code)] // epoll, eventfd and getrandom have no safe interface in the standard library.
+#![allow(unsafe_code)] // Descriptors change hands as numbers.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::event::{EventfdFlags, Timespec, eventfd};
+use rustix::io::Errno;
 use socket2::SockRef;
 
 use crate::io::Socket;
 
-pub(super) const READ: u32 = libc::EPOLLIN as u32;
-pub(super) const WRITE: u32 = libc::EPOLLOUT as u32;
+pub(super) const READ: u32 = EventFlags::IN.bits();
+pub(super) const WRITE: u32 = EventFlags::OUT.bits();
 /// Reported whether or not it was asked for.
-pub(super) const BROKEN: u32 = (libc::EPOLLERR | libc::EPOLLHUP) as u32;
+pub(super) const BROKEN: u32 = EventFlags::ERR.union(EventFlags::HUP).bits();
 
 /// Something happened: what, and the value that was registered with the descriptor.
 #[derive(Copy, Clone, Debug)]
@@ -33,51 +37,43 @@ pub(super) enum Change {
 /// A level-triggered epoll instance.
 pub(super) struct Poll {
     epoll: OwnedFd,
-    /// Written by the kernel; how many events one wait reports at most.
-    events: Box<[libc::epoll_event]>,
+    /// Of the last wait; its capacity is how many one wait reports at most.
+    events: Vec<epoll::Event>,
 }
 
 impl Poll {
     pub fn new(events: usize) -> io::Result<Poll> {
-        // SAFETY: `epoll_create1` takes numbers only, and gives -1 or a new descriptor that nobody else owns.
-        let epoll = unsafe { own_new(libc::epoll_create1(libc::EPOLL_CLOEXEC))? };
-        Ok(Poll { epoll, events: vec![libc::epoll_event { events: 0, u64: 0 }; events].into() })
+        Ok(Poll { epoll: epoll::create(CreateFlags::CLOEXEC)?, events: Vec::with_capacity(events) })
     }
 
     /// Registers, changes or removes `fd`.
     ///
     /// # Errors
     /// `ENOSPC` and `ENOMEM` where the kernel bounds what one user may watch.
-    pub fn change(&self, change: Change, fd: RawFd, interest: u32, value: u64) -> io::Result<()> {
-        let mut event = libc::epoll_event { events: interest, u64: value };
-        let operation = match change {
-            Change::Add => libc::EPOLL_CTL_ADD,
-            Change::Modify => libc::EPOLL_CTL_MOD,
-            Change::Remove => libc::EPOLL_CTL_DEL,
-        };
-        // SAFETY: `event` is initialised, lives until the call returns, and is not kept by the kernel.
-        let result = unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), operation, fd, &raw mut event) };
-        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    pub fn change(&self, change: Change, fd: impl AsFd, interest: u32, value: u64) -> io::Result<()> {
+        let (interest, value) = (EventFlags::from_bits_retain(interest), EventData::new_u64(value));
+        match change {
+            Change::Add => epoll::add(&self.epoll, fd, value, interest)?,
+            Change::Modify => epoll::modify(&self.epoll, fd, value, interest)?,
+            Change::Remove => epoll::delete(&self.epoll, fd)?,
+        }
+        Ok(())
     }
 
     /// Waits for events, appended to `into`; a signal or the end of the time gives none.
     pub fn wait(&mut self, timeout_ms: u64, into: &mut Vec<Event>) {
-        let timeout = i32::try_from(timeout_ms).unwrap_or(i32::MAX);
-        // SAFETY: the kernel writes at most as many events as the slice holds.
-        let count = unsafe {
-            libc::epoll_wait(
-                self.epoll.as_raw_fd(),
-                self.events.as_mut_ptr(),
-                self.events.len() as i32,
-                timeout,
-            )
-        };
-        let count = usize::try_from(count).unwrap_or_else(|_| {
-            let error = io::Error::last_os_error();
-            assert_eq!(error.raw_os_error(), Some(libc::EINTR), "epoll_wait: {error}");
-            0
-        });
-        into.extend(self.events[..count].iter().map(|event| Event { ready: event.events, value: event.u64 }));
+        let timeout_ms = timeout_ms.min(i32::MAX as u64);
+        let timeout =
+            Timespec { tv_sec: (timeout_ms / 1000) as i64, tv_nsec: (timeout_ms % 1000 * 1_000_000) as _ };
+        self.events.clear();
+        match epoll::wait(&self.epoll, spare_capacity(&mut self.events), Some(&timeout)) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => panic!("epoll_wait: {error}"),
+        }
+        into.extend(self.events.iter().map(|event| {
+            let epoll::Event { flags, data } = *event;
+            Event { ready: flags.bits(), value: data.u64() }
+        }));
     }
 }
 
@@ -87,13 +83,11 @@ pub(super) struct Bell(File);
 
 impl Bell {
     pub fn new() -> io::Result<Bell> {
-        // SAFETY: `eventfd` takes numbers only, and gives -1 or a new descriptor that nobody else owns.
-        let fd = unsafe { own_new(libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK))? };
-        Ok(Bell(File::from(fd)))
+        Ok(Bell(File::from(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)))
     }
 
-    pub fn fd(&self) -> RawFd {
-        self.0.as_raw_fd()
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 
     pub fn ring(&self) {
@@ -105,14 +99,6 @@ impl Bell {
     pub fn silence(&self) -> bool {
         (&self.0).read(&mut [0; 8]).is_ok()
     }
-}
-
-/// Fills `words` with random bits.
-pub(super) fn random(words: &mut [u64]) {
-    assert!(size_of_val(words) <= 256, "longer requests may be cut short");
-    // SAFETY: exactly the bytes of the slice are written.
-    let count = unsafe { libc::getrandom(words.as_mut_ptr().cast(), size_of_val(words), 0) };
-    assert_eq!(count, size_of_val(words) as isize, "getrandom: {}", io::Error::last_os_error());
 }
 
 pub(super) fn fd(socket: &Socket) -> RawFd {
@@ -131,14 +117,4 @@ pub(super) fn with<R>(fd: RawFd, use_it: impl FnOnce(&socket2::Socket) -> R) -> 
 pub(super) fn own(socket: Socket) -> OwnedFd {
     // SAFETY: the socket came from an accept or a hand-off, is owned by whoever holds it, and ends here.
     unsafe { OwnedFd::from_raw_fd(fd(&socket)) }
-}
-
-/// # Safety
-/// `fd` is negative, or open and owned by nobody else.
-unsafe fn own_new(fd: RawFd) -> io::Result<OwnedFd> {
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: it is not negative, so it is open and owned by nobody else, as the caller promised.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

@@ -27,6 +27,7 @@ use std::sync::Arc;
 
 use io_uring::{cqueue, opcode, squeue, types};
 
+use super::random::Random;
 use super::{
     Buffer, Completion, Driver, Io, ListenerId, Operation, ReadNow, ReceiveEnd, ReceiveMode, Shutdown,
     Socket, Token,
@@ -95,7 +96,7 @@ pub struct Uring {
     /// Quiet sends were not known to be over when completions were taken last.
     quiet_left: bool,
     cqes: Vec<Cqe>,
-    random: Vec<u64>,
+    random: Random,
     /// System calls beside those that enter the ring.
     calls: u64,
 }
@@ -138,7 +139,7 @@ impl Uring {
             receives_armed: 0,
             quiet_left: false,
             cqes: Vec::new(),
-            random: Vec::new(),
+            random: Random::default(),
             calls: 0,
         })
     }
@@ -480,22 +481,12 @@ impl Io for Uring {
     }
 
     fn random(&mut self) -> u64 {
-        if self.random.is_empty() {
-            self.calls += 1;
-            self.random.resize(RANDOM_WORDS, 0);
-            let bytes = RANDOM_WORDS * size_of::<u64>();
-            // SAFETY: exactly the bytes of the vector are written. Requests of up to 256 bytes are never cut short.
-            let count = unsafe { libc::getrandom(self.random.as_mut_ptr().cast(), bytes, 0) };
-            assert_eq!(count, bytes as isize, "getrandom: {}", io::Error::last_os_error());
-        }
-        self.random.pop().expect("filled above")
+        self.random.next(&mut self.calls)
     }
 }
 
 /// Bytes of one `read_now` at most; whoever wants more asks again.
 const READ_NOW_MAX: usize = 64 * 1024;
-/// Random numbers fetched at a time.
-const RANDOM_WORDS: usize = 32;
 
 /// Looks at the completion queue when a ring ends; one is enough unless the queue had overflown.
 const DROP_ROUNDS: u32 = 64;
