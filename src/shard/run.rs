@@ -118,8 +118,8 @@ impl Core {
         route: &Route,
         input: &[u8],
     ) -> usize {
-        if self.access.has_rules() || !self.may_publish(from.session, &route.topic) {
-            return 0;
+        if !self.may_publish(from.session, &route.topic) {
+            return 0; // Each is refused by itself.
         }
         let message = MessageView { qos: repeat.qos(), ..view(&route.topic, &[], from.client_hash) };
         let here = match *route.local {
@@ -146,13 +146,13 @@ impl Core {
         used
     }
 
-    /// The one who gets every message that is like `message`, if it is connected and there are no rules about it.
-    pub(super) fn one_receiver(&self, subscription: Key, message: &MessageView<'_>) -> Option<Receiver> {
+    /// The one who gets every message that is like `message`, if it is connected and may receive them.
+    pub(super) fn one_receiver(&mut self, subscription: Key, message: &MessageView<'_>) -> Option<Receiver> {
         let subscription = self.router.subscription(subscription)?;
         let Merged { qos, retain } = self.grant(subscription, message)?;
         let (session, identifier) = (subscription.session, subscription.identifier);
-        let free = self.is_connected(session) && !self.access.has_rules();
-        free.then_some(Receiver { session, qos, retain, identifier })
+        let gets_them = self.is_connected(session) && self.may_receive(session, message.topic);
+        gets_them.then_some(Receiver { session, qos, retain, identifier })
     }
 
     fn is_connected(&self, session: Key) -> bool {

@@ -3,7 +3,7 @@
 //!
 //! The packets travel as they came, in one block that all targets share. The receiving shard looks its own route up once
 //! and delivers as the publisher's shard does; what a run must not be used for there (two subscriptions of one session,
-//! several receivers at QoS 1 or 2, rules) goes message by message.
+//! several receivers at QoS 1 or 2, one that may not have it) goes message by message.
 
 use crate::memory::{Message, MessageView, Outbox};
 use crate::session::{Fanout, KeptRun, Run, RunEntry, Verbatim};

@@ -1,6 +1,7 @@
 //! Rules about names, and settings about refusals, as clients meet them.
 
-use super::place::{Place, client, connect};
+use super::place::{Place, client, connect, reload};
+use super::support::encode::{PUBACK, PUBCOMP, PUBREC, PUBREL};
 use super::support::{Client, Connect, Publish, V5, V311};
 
 #[test]
@@ -92,4 +93,53 @@ fn a_refused_packet_identifier_is_free() {
     }
     assert_eq!(alice.publish(&Publish::new("good", "x").qos(2, 77)), 0);
     assert_eq!(alice.expect_texts(1), ["x"]);
+}
+
+/// Many messages in one write are judged as each of them alone would be: by what their publisher may say, and by what each
+/// subscriber may hear, also when that has changed since the topic was published to last.
+#[test]
+fn a_run_of_messages_is_judged_like_each_of_them() {
+    const COUNT: u16 = 40;
+    let rules = "user alice\ntopic write open/#\ntopic write secret/#\ntopic deny secret/mute\n\
+                 user bob\ntopic read #\ntopic deny secret/#\n";
+    let later = "user alice\ntopic deny open/#\nuser bob\ntopic read #\n";
+    for shards in [1, 4] {
+        let place = Place::new(&["alice", "bob"]);
+        let mut broker = place.broker(shards, Some(rules), &[]);
+        let mut alice = client(&broker, V5, "alice");
+        let mut bob = client(&broker, V5, "bob");
+        bob.subscribe("#", 2);
+        let mut publish_run = |topic: &str, qos: u8, refused: bool| {
+            let label = format!("{topic} at QoS {qos}, {shards} shards, refused: {refused}");
+            let texts: Vec<String> = (0..COUNT).map(|at| format!("{label} {at:02}")).collect();
+            let ids: Vec<u16> = texts.iter().map(|_| if qos == 0 { 0 } else { alice.packet_id() }).collect();
+            let packets =
+                texts.iter().zip(&ids).map(|(text, id)| Publish::new(topic, text).qos(qos, *id).bytes(V5));
+            alice.send(packets.collect::<Vec<_>>().concat());
+            // That somebody subscribed is said, whether or not he may hear it.
+            let (first, code) = (if qos == 1 { PUBACK } else { PUBREC }, if refused { 0x87 } else { 0 });
+            for id in ids.iter().filter(|id| **id != 0) {
+                assert_eq!(alice.expect_ack(first, *id).code, code, "{label}");
+            }
+            if qos == 2 && !refused {
+                ids.iter().for_each(|id| alice.ack(PUBREL, *id));
+                ids.iter().for_each(|id| drop(alice.expect_ack(PUBCOMP, *id)));
+            }
+            alice.ping();
+            texts
+        };
+        for qos in 0..3 {
+            publish_run("secret/mute", qos, true);
+            publish_run("secret/a", qos, false);
+            bob.expect_quiet();
+            let texts = publish_run("open/a", qos, false);
+            assert_eq!(bob.expect_texts(texts.len()), texts);
+        }
+        place.write_rules(later);
+        reload(&mut broker);
+        for qos in 0..3 {
+            publish_run("open/a", qos, true);
+            bob.expect_quiet();
+        }
+    }
 }
