@@ -214,6 +214,11 @@ pub const OPERATIONS: &[Operation] = &[
     Operation { name: "turn/p2p-many", unit: "message, 300 pairs, one a turn each", prepare: turn::p2p_many },
     Operation { name: "turn/p2p-16k", unit: "message of 16 KiB in four receives", prepare: turn::p2p_16k },
     Operation { name: "turn/fan-out", unit: "delivery, 1 to 100, 8 messages a turn", prepare: turn::fan_out },
+    Operation {
+        name: "turn/fan-out-qos1",
+        unit: "delivery and its PUBACK, 1 to 100, 8 messages a turn",
+        prepare: turn::fan_out_qos1,
+    },
     Operation { name: "turn/fan-in", unit: "message, 32 to 1, 4 a turn each", prepare: turn::fan_in },
     Operation {
         name: "shards/cross-qos0",

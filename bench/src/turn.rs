@@ -75,6 +75,11 @@ pub(crate) fn fan_out(_: Scale) -> Prepared {
     prepare(Scene { publishers: 1, subscribers: 100, messages: 8, paired: false, ..PAIRS })
 }
 
+pub(crate) fn fan_out_qos1(_: Scale) -> Prepared {
+    let qos = Qos::AtLeastOnce;
+    prepare(Scene { publishers: 1, subscribers: 100, messages: 8, paired: false, qos, ..PAIRS })
+}
+
 pub(crate) fn fan_in(_: Scale) -> Prepared {
     prepare(Scene { publishers: 32, subscribers: 1, messages: 4, paired: false, ..PAIRS })
 }

@@ -78,6 +78,7 @@ fn a_warm_turn_allocates_nothing() {
         "turn/p2p-qos1",
         "turn/fan-in",
         "turn/fan-out",
+        "turn/fan-out-qos1",
         "shards/63-idle-peers",
     ] {
         assert_eq!(allocations(name), 0.0, "{name}");

@@ -27,6 +27,7 @@ const RECORDED: &[(&str, u64)] = &[
     ("turn/p2p-many", 0x4686EFB6F22EBE07),
     ("turn/p2p-16k", 0xC865F610DD72385D),
     ("turn/fan-out", 0x39ED1905A79A8725),
+    ("turn/fan-out-qos1", 0xBA23166CE6F70F9D),
     ("turn/fan-in", 0x0D875700B3974AEE),
     ("shards/cross-qos0", 0xA9C2174115D83D3D),
     ("shards/cross-qos1", 0x0F30E7EFB353B955),

@@ -139,6 +139,11 @@ impl<'a> Fanout<'a> {
         Fanout { message, shared, verbatim: None, variants, begun: false, last: false }
     }
 
+    /// With what is kept of the message already, if it is.
+    pub(super) fn sharing(self, shared: Option<&Message>) -> Fanout<'a> {
+        Fanout { shared: shared.cloned(), ..self }
+    }
+
     /// The next delivery is the last one: its session may have the message for itself.
     pub fn comes_to_its_end(&mut self) {
         self.last = true;

@@ -10,7 +10,7 @@ use super::kept::Kept;
 use super::link::in_flight_max;
 use super::{Cx, Fanout, Grant, Session, Variants, Verbatim, Wire};
 use crate::clock::NEVER;
-use crate::memory::{Class, MessageView};
+use crate::memory::{Class, Message, MessageView, SpareMessages};
 use crate::wire::Version;
 
 /// One packet of a run at QoS 1 or 2.
@@ -40,11 +40,15 @@ pub struct KeptRun<'a> {
 }
 
 impl<'a> KeptRun<'a> {
-    /// The payload of `entry`, as a message.
+    #[inline]
+    fn payload(&self, entry: &RunEntry) -> &'a [u8] {
+        let end = entry.at + entry.len;
+        &self.input[end - entry.payload_len..end]
+    }
+
     #[inline]
     fn message(&self, entry: &RunEntry) -> MessageView<'a> {
-        let end = entry.at + entry.len;
-        MessageView { payload: &self.input[end - entry.payload_len..end], ..self.message }
+        MessageView { payload: self.payload(entry), ..self.message }
     }
 
     /// Where the Packet Identifier is in the packet of `entry`.
@@ -54,24 +58,36 @@ impl<'a> KeptRun<'a> {
         entry.len - entry.payload_len - properties_len - 2
     }
 
-    /// One of them, to be delivered by itself.
-    pub fn fanout<'v>(&self, entry: &RunEntry, variants: &'v mut Variants) -> Fanout<'v>
+    /// Payload bytes of the first `count`.
+    pub fn payload_bytes(&self, count: usize) -> u64 {
+        self.entries[..count].iter().map(|entry| entry.payload_len as u64).sum()
+    }
+
+    /// One of them, to be delivered by itself; `shared` if it is kept already.
+    pub fn fanout<'v>(
+        &self,
+        entry: &RunEntry,
+        shared: Option<&Message>,
+        variants: &'v mut Variants,
+    ) -> Fanout<'v>
     where
         'a: 'v,
     {
         let packet = &self.input[entry.at..entry.at + entry.len];
         let verbatim = Verbatim { packet, version: self.version, packet_id_at: self.packet_id_at(entry) };
-        Fanout::of_packet(self.message(entry), Some(verbatim), variants)
+        Fanout::of_packet(self.message(entry), Some(verbatim), variants).sharing(shared)
     }
 }
 
 impl Session {
     /// Sends the first messages of `run`, as many as can be sent now in the form in which they came. Returns how many; the
-    /// next one may still be sent, queued or dropped by itself.
+    /// next one may still be sent, queued or dropped by itself. With `shared` it is one of several sessions: what they keep
+    /// is there, from the first one that kept any.
     pub fn deliver_run(
         &mut self,
         wire: &mut Wire<'_>,
         run: &KeptRun<'_>,
+        shared: Option<&mut Vec<Message>>,
         grant: &Grant<'_>,
         cx: &mut Cx<'_>,
     ) -> usize {
@@ -80,13 +96,28 @@ impl Session {
             return 0;
         }
         let egress = self.egress.get_or_insert_with(|| cx.spares.take());
-        let sent = egress.deliver_run(wire, run, grant, &mut self.packet_id_next, cx);
+        let packet_id = &mut self.packet_id_next;
+        let mut message = run.message;
+        let sent = match shared {
+            None => egress.deliver_run(wire, run, grant, packet_id, cx, |_, entry, messages| {
+                message.payload = run.payload(entry);
+                messages.make(&message)
+            }),
+            Some(shared) => egress.deliver_run(wire, run, grant, packet_id, cx, |at, _, messages| {
+                if shared.is_empty() {
+                    let new = run.entries.iter().take_while(|entry| entry.is_new);
+                    shared.extend(new.map(|entry| messages.make(&run.message(entry))));
+                }
+                shared[at].clone()
+            }),
+        };
         self.trim(cx);
         sent
     }
 }
 
 impl Egress {
+    /// `keep` gives the message of an entry.
     fn deliver_run(
         &mut self,
         wire: &mut Wire<'_>,
@@ -94,12 +125,13 @@ impl Egress {
         grant: &Grant<'_>,
         packet_id: &mut u16,
         cx: &mut Cx<'_>,
+        mut keep: impl FnMut(usize, &RunEntry, &mut SpareMessages) -> Message,
     ) -> usize {
         if !self.queue.is_empty() || self.flight.is_due() {
             return 0; // [MQTT-4.6.0-5]
         }
         let (entries, cost) = self.fitting(wire, run, cx);
-        let [first, .., last] = entries else { return 0 };
+        let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return 0 };
         if !cx.budget.charge(Class::Queue, cost) {
             return 0;
         }
@@ -108,13 +140,12 @@ impl Egress {
         let start = out.len();
         out.extend_from_slice(packets);
         let sent = &mut out[start..];
-        for entry in entries {
+        for (at, entry) in entries.iter().enumerate() {
             self.flight.find_vacant(packet_id);
             let packet = &mut sent[entry.at - first.at..];
             packet[0] &= !DUP; // [MQTT-3.3.1-3]
             packet[run.packet_id_at(entry)..][..2].copy_from_slice(&packet_id.to_be_bytes());
-            let message = cx.spares.messages.make(&run.message(entry));
-            self.flight.insert(*packet_id, Kept::new(message, grant));
+            self.flight.insert(*packet_id, Kept::new(keep(at, entry, &mut cx.spares.messages), grant));
             *packet_id = packet_id.wrapping_add(1);
         }
         wire.send_room -= packets.len();
@@ -123,6 +154,7 @@ impl Egress {
     }
 
     /// The entries at the front that are new and can be sent now, and what keeping them costs.
+    #[inline]
     fn fitting<'a>(&self, wire: &Wire<'_>, run: &KeptRun<'a>, cx: &Cx<'_>) -> (&'a [RunEntry], usize) {
         let in_flight_room = in_flight_max(cx.limits).saturating_sub(self.flight.len());
         let count_max = in_flight_room.min(wire.link.send_quota().into()).min(run.entries.len());

@@ -261,12 +261,17 @@ impl Bench {
     }
 
     /// How many went at once; the room that is left is kept.
-    pub(super) fn deliver_run(&mut self, run: &KeptRun<'_>, grant: &Grant<'_>) -> usize {
+    pub(super) fn deliver_run(
+        &mut self,
+        run: &KeptRun<'_>,
+        shared: Option<&mut Vec<Message>>,
+        grant: &Grant<'_>,
+    ) -> usize {
         let Bench { session, link, outbox, limits, budget, drops, spares, now, send_room, .. } = self;
         let Some(link) = link else { return 0 };
         let mut wire = Wire { link, outbox, send_room: *send_room };
         let mut cx = Cx { now: *now, limits, budget, drops, spares };
-        let sent = session.deliver_run(&mut wire, run, grant, &mut cx);
+        let sent = session.deliver_run(&mut wire, run, shared, grant, &mut cx);
         *send_room = wire.send_room;
         sent
     }

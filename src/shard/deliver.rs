@@ -3,7 +3,7 @@
 use crate::limits::Limits;
 use crate::memory::{Key, Message, MessageView};
 use crate::session::{
-    Cx, Delivered, DropReason, Drops, Fanout, Grant, Link, Retain, RunEntry, Session, Variants, Wire,
+    Cx, Delivered, DropReason, Drops, Fanout, Grant, Link, Retain, Session, Variants, Wire,
 };
 use crate::topic::{self, Repeats, Route, Subscription};
 use crate::wire::Qos;
@@ -18,7 +18,7 @@ pub(super) struct Scratch {
     pub variants: Option<Box<Variants>>,
     pub properties: Vec<u8>,
     identifiers: Vec<u32>,
-    pub run: Vec<RunEntry>,
+    pub run: super::run_kept::Scratch,
 }
 
 /// What one session gets: its matching subscriptions, merged.

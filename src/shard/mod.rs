@@ -24,6 +24,7 @@
 //! | `gather` | a packet that comes in several receives |
 //! | `publish` | routing: direct, through the owner of a retained topic, the switch between both |
 //! | `run` | packets that repeat one another, in one piece |
+//! | `run_kept` | the same at QoS 1 and 2, where each is kept |
 //! | `run_between` | the same for other shards |
 //! | `deliver` | one message to the subscriptions of this shard |
 //! | `share` | share groups: first choice, passing on |
@@ -57,6 +58,7 @@ mod retained;
 mod rights;
 mod run;
 mod run_between;
+mod run_kept;
 mod secure;
 mod share;
 mod slots;

@@ -5,31 +5,18 @@
 //! for the run. It is not another way of routing: the first packet of a run has been through `publish`, and only routes
 //! without share groups are used. Other shards get a run as one parcel; see `run_between`.
 //!
-//! At QoS 0 each receiver gets the run in one piece, or, if it cannot have it as it is, message by message. At QoS 1 and 2
-//! every message has a state of its own; a single receiver that is connected gets as many as it can take in one go.
+//! At QoS 0 each receiver gets the run in one piece, or, if it cannot have it as it is, message by message. For QoS 1 and 2
+//! see `run_kept`.
 
 use crate::clock::NEVER;
 use crate::memory::{Key, MessageView, Outbox};
-use crate::session::{
-    Cx, Delivered, Drops, Fanout, Grant, Ingress, KeptRun, Retain, Run, RunEntry, Session, Verbatim,
-};
+use crate::session::{Fanout, Grant, Run, Verbatim};
 use crate::topic::{Repeats, Route};
-use crate::wire::{AckKind, Qos, Repeat, Repetition};
+use crate::wire::{Qos, Repeat};
 
 use super::Core;
 use super::connection::Known;
-use super::deliver::Merged;
 use super::publish::Publisher;
-
-/// Who gets a run at QoS 1 or 2, and how.
-#[derive(Copy, Clone, Debug)]
-pub(super) struct Receiver {
-    session: Key,
-    qos: Qos,
-    retain: Retain,
-    /// 0 is none.
-    identifier: u32,
-}
 
 impl Core {
     /// Takes the packets at the front of `input` that repeat the one that `repeat` was made of, which was just handled.
@@ -107,151 +94,6 @@ impl Core {
         }
         if dead > 0 {
             self.router.report_stale(repeat.topic(), route, dead);
-        }
-    }
-
-    /// QoS 1 and 2, to one session at most, and to other shards.
-    fn handle_run_acknowledged(
-        &mut self,
-        from: Publisher,
-        repeat: &Repeat<'_>,
-        route: &Route,
-        input: &[u8],
-    ) -> usize {
-        if !self.may_publish(from.session, &route.topic) {
-            return 0; // Each is refused by itself.
-        }
-        let message = MessageView { qos: repeat.qos(), ..view(&route.topic, &[], from.client_hash) };
-        let here = match *route.local {
-            [] if !route.remote.is_empty() => None,
-            [only] => match self.one_receiver(only, &message) {
-                Some(receiver) => Some(receiver),
-                None => return 0,
-            },
-            _ => return 0,
-        };
-        let mut entries = std::mem::take(&mut self.scratch.run);
-        let used = self.take_run_in(from, repeat, input, &mut entries);
-        if !entries.is_empty() {
-            if let Some(receiver) = here {
-                let run = KeptRun { entries: &entries, input, message, version: from.version };
-                self.deliver_entries(receiver, &run);
-            }
-            self.pass_entries(from, repeat, route, (&entries, &input[..used]));
-            let kind = if repeat.qos() == Qos::AtLeastOnce { AckKind::PubAck } else { AckKind::PubRec };
-            self.stage_acks(from.connection, kind, entries.iter().map(|entry| entry.packet_id));
-            entries.clear();
-        }
-        self.scratch.run = entries;
-        used
-    }
-
-    /// The one who gets every message that is like `message`, if it is connected and may receive them.
-    pub(super) fn one_receiver(&mut self, subscription: Key, message: &MessageView<'_>) -> Option<Receiver> {
-        let subscription = self.router.subscription(subscription)?;
-        let Merged { qos, retain } = self.grant(subscription, message)?;
-        let (session, identifier) = (subscription.session, subscription.identifier);
-        let gets_them = self.is_connected(session) && self.may_receive(session, message.topic);
-        gets_them.then_some(Receiver { session, qos, retain, identifier })
-    }
-
-    fn is_connected(&self, session: Key) -> bool {
-        let connection = self.sessions.get(session).and_then(|slot| slot.connection);
-        connection
-            .and_then(|key| self.connections.get(key))
-            .is_some_and(|connection| connection.live().is_some())
-    }
-
-    /// The publisher's side of a run: which packets there are, and which of them are new messages. Stops before one that
-    /// has to be refused. Returns the bytes.
-    fn take_run_in(
-        &mut self,
-        from: Publisher,
-        repeat: &Repeat<'_>,
-        input: &[u8],
-        entries: &mut Vec<RunEntry>,
-    ) -> usize {
-        let mut used = 0;
-        let mut payload_bytes = 0;
-        self.with_session(from.connection, |session, link, cx| {
-            while let Some(next) = repeat.next(&input[used..], cx.limits.packet_size_max) {
-                if next.payload_len >= Outbox::SPLICE_MIN {
-                    break;
-                }
-                let is_new = match session.handle_publish(link, repeat.qos(), next.packet_id, cx.limits) {
-                    Ingress::Route => true,
-                    Ingress::Repeat => false,
-                    Ingress::ReceiveMaximumExceeded => break,
-                };
-                Session::acknowledge_publish(link, repeat.qos());
-                let Repetition { len, payload_len, packet_id } = next;
-                entries.push(RunEntry { at: used, len, payload_len, packet_id, is_new });
-                used += len;
-                payload_bytes += payload_len as u64;
-            }
-        });
-        let counters = self.counters();
-        counters.packets_received_total.add(entries.len() as u64);
-        counters.publish_received_total.add(entries.len() as u64);
-        counters.publish_bytes_received_total.add(payload_bytes);
-        used
-    }
-
-    /// The receiver's side: what `deliver` does for one message.
-    pub(super) fn deliver_entries(&mut self, receiver: Receiver, run: &KeptRun<'_>) {
-        let Receiver { session, qos, retain, identifier } = receiver;
-        let identifier = [identifier];
-        let identifiers: &[u32] = if identifier == [0] { &[] } else { &identifier };
-        let grant = &Grant { qos, retain, identifiers, share: None };
-        let Some(slot) = self.sessions.get_mut(session) else { return };
-        let Some(key) = slot.connection else { return };
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        let mut drops = Drops::default();
-        let mut cx = Cx {
-            now: self.now,
-            limits: &self.limits,
-            budget: &mut self.budget,
-            drops: &mut drops,
-            spares: &mut self.spares,
-        };
-        let at_once = Self::wire(connection, &mut self.spare_buffers, &self.limits)
-            .map_or(0, |mut wire| slot.session.deliver_run(&mut wire, run, grant, &mut cx));
-        let (first, rest) = run.entries.split_at(at_once);
-        let mut sent = at_once as u64;
-        let mut payload_bytes = first.iter().map(|entry| entry.payload_len as u64).sum();
-        let mut others = Vec::new();
-        if !rest.is_empty() {
-            let mut variants = self.scratch.variants.take().unwrap_or_default();
-            for entry in rest.iter().filter(|entry| entry.is_new) {
-                let mut fanout = run.fanout(entry, &mut variants);
-                fanout.comes_to_its_end();
-                let wire = Self::wire(connection, &mut self.spare_buffers, &self.limits);
-                match slot.session.deliver(wire, &mut fanout, grant, &mut cx) {
-                    Delivered::Sent => {
-                        sent += 1;
-                        payload_bytes += entry.payload_len as u64;
-                    }
-                    other => others.push(other),
-                }
-            }
-            self.scratch.variants = Some(variants);
-        }
-        if sent > 0 && !connection.dirty {
-            connection.dirty = true;
-            self.dirty.push(key);
-        }
-        let buffer = connection.outbox.reclaim();
-        self.recycle(buffer);
-        if drops != Drops::default() {
-            self.count_drops(drops);
-            self.note_drops(session, drops);
-        }
-        let counters = self.counters();
-        counters.publish_sent_total.add(sent);
-        counters.publish_bytes_sent_total.add(payload_bytes);
-        counters.packets_sent_total.add(sent);
-        for delivered in others {
-            self.count_delivered(session, delivered, 0);
         }
     }
 

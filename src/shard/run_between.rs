@@ -60,20 +60,17 @@ impl Core {
             return self.deliver_run_to_all(&run, &repeat, &route, publisher);
         }
         let message = MessageView { qos, ..view(topic, &[], publisher) };
-        if let [only] = *route.local
-            && let Some(receiver) = self.one_receiver(only, &message)
-        {
-            let mut entries = std::mem::take(&mut self.scratch.run);
+        if route.repeats == Repeats::Never {
+            let mut entries = std::mem::take(&mut self.scratch.run.entries);
             entries.extend(repeat.packets(packets).scan(0, |end, (packet, payload)| {
                 let at = *end;
                 *end += packet.len();
                 let (len, payload_len) = (packet.len(), payload.len());
                 Some(RunEntry { at, len, payload_len, packet_id: 0, is_new: true })
             }));
-            let run = KeptRun { entries: &entries, input: packets, message, version };
-            self.deliver_entries(receiver, &run);
+            self.deliver_kept_run(&KeptRun { entries: &entries, input: packets, message, version }, &route);
             entries.clear();
-            self.scratch.run = entries;
+            self.scratch.run.entries = entries;
             return;
         }
         let mut variants = self.scratch.variants.take().unwrap_or_default();

@@ -299,3 +299,60 @@ fn u311_4_3_3_2_a_qos_2_message_goes_onward_before_its_release() {
         subscriber.expect_quiet();
     });
 }
+
+/// Messages that come in one write go to each subscriber as they would alone: at the level that it asked for, in its form,
+/// within its maxima, in order, once, and later to who is away.
+#[test]
+fn mqtt_4_6_0_5_mqtt_3_8_4_8_mqtt_3_3_4_9_mqtt_3_1_2_24_many_messages_in_one_write_reach_each_subscriber() {
+    const COUNT: usize = 50;
+    each_version(|b, v| {
+        for qos in [1, 2] {
+            let topic = name("t");
+            let plain = |version| Client::accepted(b, &Connect::new(version, name("c")));
+            let with = |property| Client::accepted(b, &Connect::new(V5, name("c")).with(property));
+            let mut subscribers = vec![
+                ("at QoS 2", plain(v), 2),
+                ("at QoS 1", plain(v), 1),
+                ("at QoS 0", plain(v), 0),
+                ("in 3.1.1", plain(V311), 2),
+                ("in 5.0", plain(V5), 2),
+                ("two at a time", with(Property::ReceiveMaximum(2)), 2),
+                ("nine at a time", with(Property::ReceiveMaximum(9)), 2),
+                ("by alias", with(Property::TopicAliasMaximum(3)), 2),
+                ("the short ones", with(Property::MaximumPacketSize(70)), 2),
+            ];
+            for (_, subscriber, level) in &mut subscribers {
+                subscriber.subscribe(&topic, *level);
+            }
+            let mut numbered = plain(V5);
+            numbered.subscribe_with(&topic, 2, &[Property::SubscriptionId(300)]);
+            subscribers.push(("with an identifier", numbered, 2));
+            let away = Connect::new(v, name("c")).persistent();
+            let mut client = Client::accepted(b, &away);
+            client.subscribe(&topic, 2);
+            client.disconnect();
+
+            let texts: Vec<String> =
+                (0..COUNT).map(|at| format!("{at} {}", "x".repeat(at % 3 * 30))).collect();
+            let mut publisher = plain(v);
+            let packets =
+                texts.iter().zip(1..).map(|(text, id)| Publish::new(&*topic, text).qos(qos, id).bytes(v));
+            publisher.send(packets.collect::<Vec<_>>().concat());
+            for id in 1..=COUNT as u16 {
+                publisher.expect_ack(if qos == 1 { PUBACK } else { PUBREC }, id);
+            }
+            subscribers.push(("who was away", Client::accepted(b, &away), 2));
+            for (who, subscriber, level) in &mut subscribers {
+                let fits = |text: &&String| *who != "the short ones" || text.len() < 50;
+                for text in texts.iter().filter(fits) {
+                    let publish = subscriber.expect_publish_acked();
+                    assert_eq!((publish.text(), publish.qos), (text.clone(), qos.min(*level)), "{who}");
+                    assert!(!publish.dup && !publish.retain, "{who}");
+                    let identifier = publish.properties.contains(&Property::SubscriptionId(300));
+                    assert_eq!(identifier, *who == "with an identifier", "{who}");
+                }
+                subscriber.expect_quiet();
+            }
+        }
+    });
+}

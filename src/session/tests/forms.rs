@@ -204,6 +204,45 @@ fn mqtt_3_3_1_3_a_copied_packet_is_what_would_have_been_encoded() {
 }
 
 #[test]
+fn a_run_is_copied_once_for_all_its_receivers() {
+    let texts = ["one", "three", "five"];
+    let (mut input, mut entries) = (Vec::new(), Vec::new());
+    for (text, packet_id) in texts.iter().zip(7..) {
+        let (topic, payload) = ("topic".to_owned(), text.as_bytes().to_vec());
+        let publish = Publish { qos: 1, topic, packet_id, payload, ..Publish::default() };
+        let packet = Sent::Publish(publish).encode(Version::V5);
+        let (at, len, payload_len) = (input.len(), packet.len(), text.len());
+        entries.push(RunEntry { at, len, payload_len, packet_id, is_new: true });
+        input.extend(packet);
+    }
+    let message = MessageView { qos: AtLeastOnce, ..message("topic", &[]) };
+    let run = KeptRun { entries: &entries, input: &input, message, version: Version::V5 };
+    let mut benches: Vec<_> = (0..3).map(|_| Bench::new().connected()).collect();
+    let mut shared = Vec::new();
+    // The first one has no room for the last: that is kept by itself, from what is shared.
+    benches[0].send_room = entries[0].len + entries[1].len;
+    let mut variants = Variants::new();
+    for bench in &mut benches {
+        let at_once = bench.deliver_run(&run, Some(&mut shared), &at(AtLeastOnce));
+        for (entry, message) in entries.iter().zip(&shared).skip(at_once) {
+            let mut fanout = run.fanout(entry, Some(message), &mut variants);
+            assert_eq!(bench.deliver_to_one(&mut fanout, at(AtLeastOnce)), Delivered::Queued);
+        }
+    }
+    let shared: Vec<_> = shared.iter().map(|message| message.payload().as_ptr()).collect();
+    assert_eq!(shared.len(), texts.len());
+    for (bench, in_flight) in benches.iter().zip([2, 3, 3]) {
+        let egress = bench.session.egress.as_ref().unwrap();
+        let ids: Vec<_> = egress.flight.publishing().collect();
+        let sent = ids.iter().map(|id| egress.flight.get(*id).unwrap().kept.as_ref().unwrap());
+        let kept: Vec<_> = sent.chain(egress.queue.iter()).map(|kept| kept.message.payload()).collect();
+        assert_eq!(ids.len(), in_flight);
+        assert_eq!(kept, texts.map(str::as_bytes));
+        assert_eq!(kept.iter().map(|payload| payload.as_ptr()).collect::<Vec<_>>(), shared);
+    }
+}
+
+#[test]
 fn a_message_is_copied_once_for_all_its_receivers() {
     let mut variants = Variants::new();
     let mut fanout = Fanout::new(message("topic", &[1; 5000]), &mut variants);

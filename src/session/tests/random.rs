@@ -38,6 +38,8 @@ enum Step {
         identifiers: Vec<u32>,
         /// The subscription's.
         qos_max: Qos,
+        /// Whether others receive it too.
+        several: bool,
         room: usize,
     },
     Pump {
@@ -135,17 +137,11 @@ fn step() -> impl Strategy<Value = Step> {
         any::<bool>(),
         prop_oneof![4 => Just(vec![]), 1 => Just(vec![7])],
         prop_oneof![4 => Just(Qos::ExactlyOnce), 1 => qos()],
+        any::<bool>(),
         room(),
     )
-        .prop_map(|(version, qos, topic, messages, dup, identifiers, qos_max, room)| Step::Run {
-            version,
-            qos,
-            topic,
-            messages,
-            dup,
-            identifiers,
-            qos_max,
-            room,
+        .prop_map(|(version, qos, topic, messages, dup, identifiers, qos_max, several, room)| {
+            Step::Run { version, qos, topic, messages, dup, identifiers, qos_max, several, room }
         });
     let reason = prop_oneof![4 => Just(Reason::SUCCESS), 1 => Just(Reason::QUOTA_EXCEEDED)];
     let answer = prop_oneof![Just(Answer::NotYet), Just(Answer::Success), Just(Answer::Error)];
@@ -309,7 +305,8 @@ impl Pair {
 
     /// As the shard does it: as many as go at once, the others one by one. The model knows only the latter.
     fn deliver_run(&mut self, step: Step) {
-        let Step::Run { version, qos, topic, messages, dup, identifiers, qos_max, room } = step else {
+        let Step::Run { version, qos, topic, messages, dup, identifiers, qos_max, several, room } = step
+        else {
             unreachable!("{step:?}")
         };
         self.set_room(room);
@@ -334,7 +331,8 @@ impl Pair {
             Grant { qos: qos.min(qos_max), retain: Retain::Clear, identifiers: &identifiers, share: None };
         let message = MessageView { qos, ..message(topic, &[]) };
         let run = KeptRun { entries: &entries, input: &input, message, version };
-        let at_once = self.bench.deliver_run(&run, &grant);
+        let mut shared = Vec::new();
+        let at_once = self.bench.deliver_run(&run, several.then_some(&mut shared), &grant);
         let room_left = self.bench.send_room;
         self.model.written = self.bench.sent().into();
         for (at, entry) in entries.iter().enumerate() {
@@ -358,7 +356,8 @@ impl Pair {
             } else {
                 self.bench.send_room = self.env.room;
                 let mut variants = std::mem::take(&mut self.bench.variants);
-                let delivered = self.bench.deliver_to_one(&mut run.fanout(entry, &mut variants), grant);
+                let delivered =
+                    self.bench.deliver_to_one(&mut run.fanout(entry, shared.get(at), &mut variants), grant);
                 self.bench.variants = variants;
                 self.model.written = self.bench.sent().into();
                 delivered

@@ -1,0 +1,192 @@
+//! Runs at QoS 1 and 2, where every message has a state of its own at each receiver.
+//!
+//! Receiver by receiver: each gets at once as many of the messages as it can be sent in the form in which they came. Who
+//! cannot have all of them so gets the rest message by message, together with the others of that kind: other forms, a full
+//! quota, no connection, no right to them. What several receivers keep is kept once.
+
+use crate::memory::{Key, Message, MessageView, Outbox};
+use crate::session::{Cx, Drops, Grant, Ingress, KeptRun, Retain, RunEntry, Session};
+use crate::topic::Route;
+use crate::wire::{AckKind, Qos, Repeat, Repetition};
+
+use super::Core;
+use super::deliver::Merged;
+use super::publish::Publisher;
+use super::run::view;
+
+/// Memory that is reused from run to run.
+#[derive(Default)]
+pub(super) struct Scratch {
+    pub entries: Vec<RunEntry>,
+    left: Vec<(Receiver, usize)>,
+    shared: Vec<Message>,
+}
+
+/// Who gets a run, and how.
+#[derive(Copy, Clone, Debug)]
+struct Receiver {
+    session: Key,
+    qos: Qos,
+    retain: Retain,
+    /// 0 is none.
+    identifier: [u32; 1],
+}
+
+impl Receiver {
+    fn grant(&self) -> Grant<'_> {
+        let identifiers: &[u32] = if self.identifier == [0] { &[] } else { &self.identifier };
+        Grant { qos: self.qos, retain: self.retain, identifiers, share: None }
+    }
+}
+
+impl Core {
+    /// What `handle_run` does at QoS 1 and 2.
+    pub(super) fn handle_run_acknowledged(
+        &mut self,
+        from: Publisher,
+        repeat: &Repeat<'_>,
+        route: &Route,
+        input: &[u8],
+    ) -> usize {
+        let somebody = !route.remote.is_empty()
+            || route.local.iter().any(|subscription| self.router.subscription(*subscription).is_some());
+        if !somebody || !self.may_publish(from.session, &route.topic) {
+            return 0; // Each is answered so.
+        }
+        let message = MessageView { qos: repeat.qos(), ..view(&route.topic, &[], from.client_hash) };
+        let mut entries = std::mem::take(&mut self.scratch.run.entries);
+        let used = self.take_run_in(from, repeat, input, &mut entries);
+        if !entries.is_empty() {
+            let run = KeptRun { entries: &entries, input, message, version: from.version };
+            self.deliver_kept_run(&run, route);
+            self.pass_entries(from, repeat, route, (&entries, &input[..used]));
+            let kind = if repeat.qos() == Qos::AtLeastOnce { AckKind::PubAck } else { AckKind::PubRec };
+            self.stage_acks(from.connection, kind, entries.iter().map(|entry| entry.packet_id));
+            entries.clear();
+        }
+        self.scratch.run.entries = entries;
+        used
+    }
+
+    /// The publisher's side of a run: which packets there are, and which of them are new messages. Stops before one that
+    /// has to be refused. Returns the bytes.
+    fn take_run_in(
+        &mut self,
+        from: Publisher,
+        repeat: &Repeat<'_>,
+        input: &[u8],
+        entries: &mut Vec<RunEntry>,
+    ) -> usize {
+        let mut used = 0;
+        let mut payload_bytes = 0;
+        self.with_session(from.connection, |session, link, cx| {
+            while let Some(next) = repeat.next(&input[used..], cx.limits.packet_size_max) {
+                if next.payload_len >= Outbox::SPLICE_MIN {
+                    break;
+                }
+                let is_new = match session.handle_publish(link, repeat.qos(), next.packet_id, cx.limits) {
+                    Ingress::Route => true,
+                    Ingress::Repeat => false,
+                    Ingress::ReceiveMaximumExceeded => break,
+                };
+                Session::acknowledge_publish(link, repeat.qos());
+                let Repetition { len, payload_len, packet_id } = next;
+                entries.push(RunEntry { at: used, len, payload_len, packet_id, is_new });
+                used += len;
+                payload_bytes += payload_len as u64;
+            }
+        });
+        let counters = self.counters();
+        counters.packets_received_total.add(entries.len() as u64);
+        counters.publish_received_total.add(entries.len() as u64);
+        counters.publish_bytes_received_total.add(payload_bytes);
+        used
+    }
+
+    /// To every subscription of `route` that is here; no session has two of them.
+    pub(super) fn deliver_kept_run(&mut self, run: &KeptRun<'_>, route: &Route) {
+        let mut left = std::mem::take(&mut self.scratch.run.left);
+        let mut shared = std::mem::take(&mut self.scratch.run.shared);
+        let several = route.local.len() > 1;
+        let mut dead = 0;
+        for key in &route.local {
+            let Some(subscription) = self.router.subscription(*key) else {
+                dead += 1;
+                continue;
+            };
+            let (session, identifier) = (subscription.session, [subscription.identifier]);
+            let Some(Merged { qos, retain }) = self.grant(subscription, &run.message) else { continue };
+            let receiver = Receiver { session, qos, retain, identifier };
+            let sent = self.deliver_at_once(&receiver, run, several.then_some(&mut shared));
+            if sent < run.entries.len() {
+                left.push((receiver, sent));
+            }
+        }
+        if !left.is_empty() {
+            self.deliver_left(run, &left, &shared);
+        }
+        left.clear();
+        shared.clear();
+        (self.scratch.run.left, self.scratch.run.shared) = (left, shared);
+        if dead > 0 {
+            self.router.report_stale(run.message.topic, route, dead);
+        }
+    }
+
+    /// Returns how many of the messages `receiver` was sent, those at the front.
+    fn deliver_at_once(
+        &mut self,
+        receiver: &Receiver,
+        run: &KeptRun<'_>,
+        shared: Option<&mut Vec<Message>>,
+    ) -> usize {
+        if !self.may_receive(receiver.session, run.message.topic) {
+            return 0;
+        }
+        let Some(slot) = self.sessions.get_mut(receiver.session) else { return 0 };
+        let Some(key) = slot.connection else { return 0 };
+        let Some(connection) = self.connections.get_mut(key) else { return 0 };
+        let Some(mut wire) = Self::wire(connection, &mut self.spare_buffers, &self.limits) else { return 0 };
+        let mut drops = Drops::default();
+        let mut cx = Cx {
+            now: self.now,
+            limits: &self.limits,
+            budget: &mut self.budget,
+            drops: &mut drops,
+            spares: &mut self.spares,
+        };
+        let sent = slot.session.deliver_run(&mut wire, run, shared, &receiver.grant(), &mut cx);
+        debug_assert_eq!(drops, Drops::default(), "what is sent at once needs nobody's room");
+        if sent == 0 {
+            let buffer = connection.outbox.reclaim();
+            self.recycle(buffer);
+            return 0;
+        }
+        if !connection.dirty {
+            connection.dirty = true;
+            self.dirty.push(key);
+        }
+        let counters = self.counters();
+        counters.publish_sent_total.add(sent as u64);
+        counters.publish_bytes_sent_total.add(run.payload_bytes(sent));
+        counters.packets_sent_total.add(sent as u64);
+        sent
+    }
+
+    /// What each receiver was not sent at once, from that message on.
+    fn deliver_left(&mut self, run: &KeptRun<'_>, left: &[(Receiver, usize)], shared: &[Message]) {
+        let mut variants = self.scratch.variants.take().unwrap_or_default();
+        for (at, entry) in run.entries.iter().enumerate().filter(|(_, entry)| entry.is_new) {
+            let mut fanout = run.fanout(entry, shared.get(at), &mut variants);
+            for (place, (receiver, from)) in left.iter().enumerate() {
+                if place + 1 == left.len() {
+                    fanout.comes_to_its_end();
+                }
+                if *from <= at {
+                    self.deliver(receiver.session, &mut fanout, &receiver.grant());
+                }
+            }
+        }
+        self.scratch.variants = Some(variants);
+    }
+}
