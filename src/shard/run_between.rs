@@ -14,6 +14,7 @@ use super::Core;
 use super::parcel::Parcel;
 use super::publish::Publisher;
 use super::run::view;
+use super::run_kept::Scratch;
 
 impl Core {
     /// To the other shards of `route`, none of which is full. `packets` repeat `repeat` and are all new.
@@ -69,8 +70,7 @@ impl Core {
                 Some(RunEntry { at, len, payload_len, packet_id: 0, is_new: true })
             }));
             self.deliver_kept_run(&KeptRun { entries: &entries, input: packets, message, version }, &route);
-            entries.clear();
-            self.scratch.run.entries = entries;
+            self.scratch.run.entries = Scratch::emptied(entries);
             return;
         }
         let mut variants = self.scratch.variants.take().unwrap_or_default();

@@ -22,6 +22,17 @@ pub(super) struct Scratch {
     shared: Vec<Message>,
 }
 
+impl Scratch {
+    /// Elements of each list that memory is kept for.
+    const LEN_MAX: usize = 4096;
+
+    pub fn emptied<T>(mut list: Vec<T>) -> Vec<T> {
+        list.clear();
+        list.shrink_to(Self::LEN_MAX);
+        list
+    }
+}
+
 /// Who gets a run, and how.
 #[derive(Copy, Clone, Debug)]
 struct Receiver {
@@ -62,9 +73,8 @@ impl Core {
             self.pass_entries(from, repeat, route, (&entries, &input[..used]));
             let kind = if repeat.qos() == Qos::AtLeastOnce { AckKind::PubAck } else { AckKind::PubRec };
             self.stage_acks(from.connection, kind, entries.iter().map(|entry| entry.packet_id));
-            entries.clear();
         }
-        self.scratch.run.entries = entries;
+        self.scratch.run.entries = Scratch::emptied(entries);
         used
     }
 
@@ -125,9 +135,8 @@ impl Core {
         if !left.is_empty() {
             self.deliver_left(run, &left, &shared);
         }
-        left.clear();
-        shared.clear();
-        (self.scratch.run.left, self.scratch.run.shared) = (left, shared);
+        self.scratch.run.left = Scratch::emptied(left);
+        self.scratch.run.shared = Scratch::emptied(shared);
         if dead > 0 {
             self.router.report_stale(run.message.topic, route, dead);
         }
@@ -188,5 +197,18 @@ impl Core {
             }
         }
         self.scratch.variants = Some(variants);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Scratch;
+
+    #[test]
+    fn memory_for_many_receivers_is_given_back() {
+        let few = Scratch::emptied(Vec::<u32>::with_capacity(100));
+        assert_eq!((few.len(), few.capacity()), (0, 100));
+        let many = Scratch::emptied(vec![0_u32; 1_000_000]);
+        assert!(many.is_empty() && many.capacity() <= 2 * Scratch::LEN_MAX);
     }
 }
