@@ -149,7 +149,7 @@ impl Core {
         run: &KeptRun<'_>,
         shared: Option<&mut Vec<Message>>,
     ) -> usize {
-        if !self.may_receive(receiver.session, run.message.topic) {
+        if receiver.qos != run.message.qos || !self.may_receive(receiver.session, run.message.topic) {
             return 0;
         }
         let Some(slot) = self.sessions.get_mut(receiver.session) else { return 0 };
