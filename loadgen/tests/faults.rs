@@ -101,7 +101,8 @@ fn a_closed_loop_goes_on_after_losses_and_counts_them() {
     let run = run(peer.port, "p2p --pairs 1 --window 8 --duration 1 --warmup 0 --drain 1");
     let sent = run.number("messages.sent") as u64;
     assert!(sent > 200, "{sent}");
-    expect(&run, 3, [(sent + 50) / 100, 0, 0, 0, 0]);
+    // Those numbered 50, 150 and so on from 0.
+    expect(&run, 3, [(sent + 49) / 100, 0, 0, 0, 0]);
 }
 
 #[test]

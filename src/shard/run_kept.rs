@@ -127,7 +127,10 @@ impl Core {
             let (session, identifier) = (subscription.session, [subscription.identifier]);
             let Some(Merged { qos, retain }) = self.grant(subscription, &run.message) else { continue };
             let receiver = Receiver { session, qos, retain, identifier };
-            let sent = self.deliver_at_once(&receiver, run, several.then_some(&mut shared));
+            let sent = match qos == run.message.qos {
+                true => self.deliver_at_once(&receiver, run, several.then_some(&mut shared)),
+                false => 0, // It would have another form.
+            };
             if sent < run.entries.len() {
                 left.push((receiver, sent));
             }
@@ -149,7 +152,7 @@ impl Core {
         run: &KeptRun<'_>,
         shared: Option<&mut Vec<Message>>,
     ) -> usize {
-        if receiver.qos != run.message.qos || !self.may_receive(receiver.session, run.message.topic) {
+        if !self.may_receive(receiver.session, run.message.topic) {
             return 0;
         }
         let Some(slot) = self.sessions.get_mut(receiver.session) else { return 0 };
