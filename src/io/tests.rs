@@ -170,7 +170,7 @@ impl<B: Backend> Rig<B> {
                 assert_eq!(peer, client.local_addr().unwrap());
                 // One in a ring's table has a number beyond these.
                 if socket.0 <= u64::from(u32::MAX) {
-                    // SAFETY: the socket is open and ours.
+                    // SAFETY: the socket is open until `close` takes it, which is after the last use of `borrowed`.
                     let borrowed = unsafe { BorrowedFd::borrow_raw(fd(&socket)) };
                     assert!(socket2::SockRef::from(&borrowed).tcp_nodelay().unwrap());
                 }

@@ -98,7 +98,8 @@ impl<H> Block<H> {
     #[inline]
     pub(super) fn bytes(&self) -> &[u8] {
         let len = self.front().len as usize;
-        // SAFETY: so many bytes behind the front were written, and nobody writes them while there is an owner.
+        // SAFETY: so many bytes behind the front were written. They are written by `write` alone, which borrows the only owner
+        // mutably, so not while this borrow of an owner lasts.
         unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast::<u8>().add(Self::FRONT), len) }
     }
 

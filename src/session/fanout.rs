@@ -170,8 +170,9 @@ impl<'a> Fanout<'a> {
 
     #[inline]
     pub(super) fn verbatim(&self, link: &Link, grant: &Grant<'_>) -> Option<Verbatim<'a>> {
+        let verbatim = self.verbatim.as_ref()?;
         let form = (self.message.qos, self.message.retain);
-        self.verbatim.filter(|verbatim| as_it_came(verbatim.version, form, link, grant))
+        as_it_came(verbatim.version, form, link, grant).then_some(*verbatim)
     }
 
     /// The message to keep; copied at the first call.

@@ -28,6 +28,24 @@ pub(super) struct Merged {
     pub retain: Retain,
 }
 
+/// Who gets a message by one subscription, and how.
+#[derive(Copy, Clone, Debug)]
+pub(super) struct Receiver {
+    pub session: Key,
+    pub qos: Qos,
+    retain: Retain,
+    /// 0 is none.
+    identifier: [u32; 1],
+}
+
+impl Receiver {
+    #[inline]
+    pub fn grant(&self) -> Grant<'_> {
+        let identifiers: &[u32] = if self.identifier == [0] { &[] } else { &self.identifier };
+        Grant { qos: self.qos, retain: self.retain, identifiers, share: None }
+    }
+}
+
 impl Core {
     /// Delivers to every session with an ordinary subscription in `route`, once each: at the highest QoS of its
     /// matching subscriptions and with all their identifiers. // [MQTT-3.3.4-2] [MQTT-3.3.4-3] [MQTT-3.3.4-4]
@@ -57,13 +75,39 @@ impl Core {
             if only && at + 1 == route.local.len() {
                 fanout.comes_to_its_end();
             }
-            let (session, identifier) = (subscription.session, [subscription.identifier]);
-            if let Some(Merged { qos, retain }) = self.grant(subscription, &fanout.message) {
-                let identifiers: &[u32] = if identifier == [0] { &[] } else { &identifier };
-                self.deliver(session, fanout, &Grant { qos, retain, identifiers, share: None });
+            if let Some(receiver) = self.receiver(subscription, &fanout.message) {
+                self.deliver(receiver.session, fanout, &receiver.grant());
             }
         }
         (dead < route.local.len(), dead)
+    }
+
+    #[inline]
+    fn receiver(&self, subscription: &Subscription, message: &MessageView<'_>) -> Option<Receiver> {
+        let Merged { qos, retain } = self.grant(subscription, message)?;
+        Some(Receiver { session: subscription.session, qos, retain, identifier: [subscription.identifier] })
+    }
+
+    /// Calls `f` with each who gets messages like `message` along `route` here; no session has two of its subscriptions.
+    pub(super) fn each_receiver(
+        &mut self,
+        route: &Route,
+        message: &MessageView<'_>,
+        mut f: impl FnMut(&mut Core, &Receiver),
+    ) {
+        let mut dead = 0;
+        for key in &route.local {
+            let Some(subscription) = self.router.subscription(*key) else {
+                dead += 1;
+                continue;
+            };
+            if let Some(receiver) = self.receiver(subscription, message) {
+                f(self, &receiver);
+            }
+        }
+        if dead > 0 {
+            self.router.report_stale(message.topic, route, dead);
+        }
     }
 
     /// Subscriptions of one session, which are next to each other, become one delivery. Returns the same.
@@ -213,8 +257,8 @@ impl Core {
     }
 
     /// A connection with nothing to send keeps no buffer.
-    fn reclaim(&mut self, connection: Option<Key>) {
-        if let Some(connection) = connection.and_then(|key| self.connections.get_mut(key)) {
+    fn reclaim(&mut self, key: Key) {
+        if let Some(connection) = self.connections.get_mut(key) {
             let buffer = connection.outbox.reclaim();
             self.recycle(buffer);
         }
@@ -317,6 +361,44 @@ impl Core {
         }
     }
 
+    /// Runs `f` on a session that is connected, and where its connection is written to. Returns the connection too.
+    pub(super) fn with_wire<R>(
+        &mut self,
+        session: Key,
+        f: impl FnOnce(&mut Session, Wire<'_>, &mut Cx<'_>) -> R,
+    ) -> Option<(Key, R)> {
+        let slot = self.sessions.get_mut(session)?;
+        let key = slot.connection?;
+        let connection = self.connections.get_mut(key)?;
+        let wire = Self::wire(connection, &mut self.spare_buffers, &self.limits)?;
+        let mut drops = Drops::default();
+        let mut cx = Cx {
+            now: self.now,
+            limits: &self.limits,
+            budget: &mut self.budget,
+            drops: &mut drops,
+            spares: &mut self.spares,
+        };
+        let result = f(&mut slot.session, wire, &mut cx);
+        if drops != Drops::default() {
+            self.count_drops(drops);
+            self.note_drops(session, drops);
+        }
+        Some((key, result))
+    }
+
+    /// So many packets of a run are in the outbox of a connection; with none it keeps no buffer.
+    pub(super) fn sent_of_run(&mut self, key: Key, count: u64, payload_bytes: u64) {
+        if count == 0 {
+            return self.reclaim(key);
+        }
+        self.mark_dirty(key);
+        let counters = self.counters();
+        counters.publish_sent_total.add(count);
+        counters.publish_bytes_sent_total.add(payload_bytes);
+        counters.packets_sent_total.add(count);
+    }
+
     /// Runs `f` on the session of a live connection.
     pub(super) fn with_session<R>(
         &mut self,
@@ -344,31 +426,19 @@ impl Core {
         let Some(session) = self.connections.get(key).and_then(|c| c.live()).map(|live| live.session) else {
             return;
         };
-        let Some(slot) = self.sessions.get_mut(session) else { return };
+        let Some(slot) = self.sessions.get(session) else { return };
         let has_cursors = slot.cursors.is_some();
-        let mut drops = Drops::default();
-        let mut cx = Cx {
-            now: self.now,
-            limits: &self.limits,
-            budget: &mut self.budget,
-            drops: &mut drops,
-            spares: &mut self.spares,
-        };
         if slot.session.is_waiting()
-            && let Some(connection) = self.connections.get_mut(key)
-            && let Some(wire) = Self::wire(connection, &mut self.spare_buffers, &self.limits)
+            && let Some((_, pumped)) = self.with_wire(session, |session, wire, cx| session.pump(wire, cx))
         {
-            let pumped = slot.session.pump(wire, &mut cx);
             let packets = pumped.published + pumped.released;
-            let counters = &self.counters[usize::from(self.id)];
+            let counters = self.counters();
             counters.publish_sent_total.add(pumped.published.into());
             counters.packets_sent_total.add(packets.into());
-            self.count_drops(drops);
-            self.note_drops(session, drops);
             if packets > 0 {
                 self.mark_dirty(key);
             } else {
-                self.reclaim(Some(key));
+                self.reclaim(key);
             }
         }
         if has_cursors {

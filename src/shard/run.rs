@@ -9,13 +9,14 @@
 //! see `run_kept`.
 
 use crate::clock::NEVER;
-use crate::memory::{Key, MessageView, Outbox};
-use crate::session::{Fanout, Grant, Run, Verbatim};
+use crate::memory::{MessageView, Outbox};
+use crate::session::{Fanout, Run, Verbatim};
 use crate::topic::{Repeats, Route};
 use crate::wire::{Qos, Repeat};
 
 use super::Core;
 use super::connection::Known;
+use super::deliver::Receiver;
 use super::publish::Publisher;
 
 impl Core {
@@ -76,67 +77,34 @@ impl Core {
         route: &Route,
         publisher: u64,
     ) {
-        let message = view(repeat.topic(), &[], publisher);
-        let mut dead = 0;
-        for key in &route.local {
-            let Some(subscription) = self.router.subscription(*key) else {
-                dead += 1;
-                continue;
-            };
-            let (session, identifier) = (subscription.session, [subscription.identifier]);
-            if let Some(merged) = self.grant(subscription, &message) {
-                let identifiers: &[u32] = if identifier == [0] { &[] } else { &identifier };
-                let grant = Grant { qos: merged.qos, retain: merged.retain, identifiers, share: None };
-                if !self.deliver_run(session, run, &grant, repeat.topic()) {
-                    self.deliver_singly(session, run, repeat, &grant, publisher);
-                }
+        self.each_receiver(route, &view(repeat.topic(), &[], publisher), |core, receiver| {
+            if !core.deliver_run(receiver, run, repeat.topic()) {
+                core.deliver_singly(receiver, run, repeat, publisher);
             }
-        }
-        if dead > 0 {
-            self.router.report_stale(repeat.topic(), route, dead);
-        }
+        });
     }
 
-    /// Gives a session the run in one piece; false, and nothing done, if it cannot have it so.
-    fn deliver_run(&mut self, session: Key, run: &Run<'_>, grant: &Grant<'_>, topic: &str) -> bool {
-        if !self.may_receive(session, topic) {
+    /// Gives it the run in one piece; false, and nothing done, if it cannot have it so.
+    fn deliver_run(&mut self, receiver: &Receiver, run: &Run<'_>, topic: &str) -> bool {
+        if !self.may_receive(receiver.session, topic) {
             return false;
         }
-        let Some(key) = self.sessions.get(session).and_then(|slot| slot.connection) else { return false };
-        let Some(connection) = self.connections.get_mut(key) else { return false };
-        let Some(mut wire) = Self::wire(connection, &mut self.spare_buffers, &self.limits) else {
-            return false;
-        };
-        if !run.deliver(&mut wire, grant) {
-            return false;
-        }
-        if !connection.dirty {
-            connection.dirty = true;
-            self.dirty.push(key);
-        }
-        let counters = self.counters();
-        counters.publish_sent_total.add(run.count.into());
-        counters.publish_bytes_sent_total.add(run.payload_bytes);
-        counters.packets_sent_total.add(run.count.into());
+        let delivered =
+            self.with_wire(receiver.session, |_, mut wire, _| run.deliver(&mut wire, &receiver.grant()));
+        let Some((key, true)) = delivered else { return false };
+        self.sent_of_run(key, run.count.into(), run.payload_bytes);
         true
     }
 
     /// The same messages one by one: for other forms, other ways to be dropped, and what does not fit.
-    fn deliver_singly(
-        &mut self,
-        session: Key,
-        run: &Run<'_>,
-        repeat: &Repeat<'_>,
-        grant: &Grant<'_>,
-        publisher: u64,
-    ) {
+    fn deliver_singly(&mut self, receiver: &Receiver, run: &Run<'_>, repeat: &Repeat<'_>, publisher: u64) {
         let mut variants = self.scratch.variants.take().unwrap_or_default();
         for (packet, payload) in repeat.packets(run.packets) {
             let packet_id_at = packet.len() - payload.len();
             let verbatim = Verbatim { packet, version: repeat.version(), packet_id_at };
             let message = view(repeat.topic(), payload, publisher);
             let mut fanout = Fanout::of_packet(message, Some(verbatim), &mut variants);
-            self.deliver(session, &mut fanout, grant);
+            self.deliver(receiver.session, &mut fanout, &receiver.grant());
         }
         self.scratch.variants = Some(variants);
     }

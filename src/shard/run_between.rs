@@ -2,8 +2,7 @@
 //! it, not one a message.
 //!
 //! The packets travel as they came, in one block that all targets share. The receiving shard looks its own route up once
-//! and delivers as the publisher's shard does; what a run must not be used for there (two subscriptions of one session,
-//! several receivers at QoS 1 or 2, one that may not have it) goes message by message.
+//! and delivers as the publisher's shard does; where one session has two of the subscriptions, it goes message by message.
 
 use crate::memory::{Message, MessageView, Outbox};
 use crate::session::{Fanout, KeptRun, Run, RunEntry, Verbatim};

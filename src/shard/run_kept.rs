@@ -5,12 +5,12 @@
 //! quota, no connection, no right to them. What several receivers keep is kept once.
 
 use crate::memory::{Key, Message, MessageView, Outbox};
-use crate::session::{Cx, Drops, Grant, Ingress, KeptRun, Retain, RunEntry, Session};
+use crate::session::{Ingress, KeptRun, RunEntry, Session};
 use crate::topic::Route;
 use crate::wire::{AckKind, Qos, Repeat, Repetition};
 
 use super::Core;
-use super::deliver::Merged;
+use super::deliver::Receiver;
 use super::publish::Publisher;
 use super::run::view;
 
@@ -33,23 +33,6 @@ impl Scratch {
     }
 }
 
-/// Who gets a run, and how.
-#[derive(Copy, Clone, Debug)]
-struct Receiver {
-    session: Key,
-    qos: Qos,
-    retain: Retain,
-    /// 0 is none.
-    identifier: [u32; 1],
-}
-
-impl Receiver {
-    fn grant(&self) -> Grant<'_> {
-        let identifiers: &[u32] = if self.identifier == [0] { &[] } else { &self.identifier };
-        Grant { qos: self.qos, retain: self.retain, identifiers, share: None }
-    }
-}
-
 impl Core {
     /// What `handle_run` does at QoS 1 and 2.
     pub(super) fn handle_run_acknowledged(
@@ -59,10 +42,14 @@ impl Core {
         route: &Route,
         input: &[u8],
     ) -> usize {
-        let somebody = !route.remote.is_empty()
-            || route.local.iter().any(|subscription| self.router.subscription(*subscription).is_some());
-        if !somebody || !self.may_publish(from.session, &route.topic) {
-            return 0; // Each is answered so.
+        // Who is away keeps what it gets for long. What comes alone is shared with the other shards, a run is not.
+        let mut here = route.local.iter().filter_map(|key| self.router.subscription(*key));
+        let goes = match route.remote.is_empty() {
+            true => here.next().is_some(),
+            false => here.all(|subscription| self.is_connected(subscription.session)),
+        };
+        if !goes || !self.may_publish(from.session, &route.topic) {
+            return 0; // Then each goes by itself.
         }
         let message = MessageView { qos: repeat.qos(), ..view(&route.topic, &[], from.client_hash) };
         let mut entries = std::mem::take(&mut self.scratch.run.entries);
@@ -76,6 +63,10 @@ impl Core {
         }
         self.scratch.run.entries = Scratch::emptied(entries);
         used
+    }
+
+    fn is_connected(&self, session: Key) -> bool {
+        self.sessions.get(session).is_some_and(|slot| slot.connection.is_some())
     }
 
     /// The publisher's side of a run: which packets there are, and which of them are new messages. Stops before one that
@@ -118,31 +109,17 @@ impl Core {
         let mut left = std::mem::take(&mut self.scratch.run.left);
         let mut shared = std::mem::take(&mut self.scratch.run.shared);
         let several = route.local.len() > 1;
-        let mut dead = 0;
-        for key in &route.local {
-            let Some(subscription) = self.router.subscription(*key) else {
-                dead += 1;
-                continue;
-            };
-            let (session, identifier) = (subscription.session, [subscription.identifier]);
-            let Some(Merged { qos, retain }) = self.grant(subscription, &run.message) else { continue };
-            let receiver = Receiver { session, qos, retain, identifier };
-            let sent = match qos == run.message.qos {
-                true => self.deliver_at_once(&receiver, run, several.then_some(&mut shared)),
-                false => 0, // It would have another form.
-            };
+        self.each_receiver(route, &run.message, |core, receiver| {
+            let sent = core.deliver_at_once(receiver, run, several.then_some(&mut shared));
             if sent < run.entries.len() {
-                left.push((receiver, sent));
+                left.push((*receiver, sent));
             }
-        }
+        });
         if !left.is_empty() {
             self.deliver_left(run, &left, &shared);
         }
         self.scratch.run.left = Scratch::emptied(left);
         self.scratch.run.shared = Scratch::emptied(shared);
-        if dead > 0 {
-            self.router.report_stale(run.message.topic, route, dead);
-        }
     }
 
     /// Returns how many of the messages `receiver` was sent, those at the front.
@@ -152,36 +129,15 @@ impl Core {
         run: &KeptRun<'_>,
         shared: Option<&mut Vec<Message>>,
     ) -> usize {
-        if !self.may_receive(receiver.session, run.message.topic) {
+        // At another level it would have another form.
+        if receiver.qos != run.message.qos || !self.may_receive(receiver.session, run.message.topic) {
             return 0;
         }
-        let Some(slot) = self.sessions.get_mut(receiver.session) else { return 0 };
-        let Some(key) = slot.connection else { return 0 };
-        let Some(connection) = self.connections.get_mut(key) else { return 0 };
-        let Some(mut wire) = Self::wire(connection, &mut self.spare_buffers, &self.limits) else { return 0 };
-        let mut drops = Drops::default();
-        let mut cx = Cx {
-            now: self.now,
-            limits: &self.limits,
-            budget: &mut self.budget,
-            drops: &mut drops,
-            spares: &mut self.spares,
-        };
-        let sent = slot.session.deliver_run(&mut wire, run, shared, &receiver.grant(), &mut cx);
-        debug_assert_eq!(drops, Drops::default(), "what is sent at once needs nobody's room");
-        if sent == 0 {
-            let buffer = connection.outbox.reclaim();
-            self.recycle(buffer);
-            return 0;
-        }
-        if !connection.dirty {
-            connection.dirty = true;
-            self.dirty.push(key);
-        }
-        let counters = self.counters();
-        counters.publish_sent_total.add(sent as u64);
-        counters.publish_bytes_sent_total.add(run.payload_bytes(sent));
-        counters.packets_sent_total.add(sent as u64);
+        let delivered = self.with_wire(receiver.session, |session, mut wire, cx| {
+            session.deliver_run(&mut wire, run, shared, &receiver.grant(), cx)
+        });
+        let Some((key, sent)) = delivered else { return 0 };
+        self.sent_of_run(key, sent as u64, run.payload_bytes(sent));
         sent
     }
 

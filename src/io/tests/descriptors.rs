@@ -45,7 +45,8 @@ pub(super) fn no_descriptor_is_left_behind<B: Backend>() {
             rig.io.submit_and_wait(100);
             drop(rig);
             for socket in [sending, receiving] {
-                // SAFETY: the ring that these came from is gone.
+                // SAFETY: open, since only `close` of the ring would have closed them, and owned by this list alone: the ring that had
+                // operations on them is gone.
                 drop(unsafe { OwnedFd::from_raw_fd(fd(&socket)) });
             }
             drop(client);
