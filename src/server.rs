@@ -27,9 +27,9 @@ use crate::io::kernel::{Kernel, KernelError, Visitor};
 use crate::io::sockets::{self, Locks};
 use crate::limits::Limits;
 use crate::memory::{Class, Pool, ShardId};
-use crate::mesh::{self, Bounds};
+use crate::mesh::Bounds;
 use crate::metrics::{Counters, sum};
-use crate::shard::{Live, Options, Parcel, Setup, Shard, Stopping, Turn};
+use crate::shard::{Ends, Live, Options, Parcel, Setup, Shard, Stopping, Turn};
 use crate::transport::Acceptor;
 use crate::transport::tls::{Reload, TlsAcceptor};
 
@@ -156,18 +156,17 @@ impl Server {
             Access::new(Arc::clone(&current), verifier)
         });
         let (ready, is_ready) = mpsc::channel();
-        let links =
-            mesh::build::<Parcel>(shards, mesh_bounds(shards, config::pools(&limits)[Class::Mesh as usize]));
+        let ends = Ends::build(shards, mesh_bounds(shards, config::pools(&limits)[Class::Mesh as usize]));
         let mut threads = Vec::new();
         let mut gates = Vec::new();
-        for ((links, listeners), &cpu) in links.into_iter().zip(listening.by_shard).zip(&config.placement) {
+        for ((ends, listeners), &cpu) in ends.into_iter().zip(listening.by_shard).zip(&config.placement) {
             let (open, go) = mpsc::channel();
             let setup = Setup {
-                id: links.here(),
+                id: ends.here(),
                 shards,
                 limits: Arc::clone(&limits),
                 keys,
-                links,
+                ends,
                 pool: Arc::clone(&pool),
                 counters: Arc::clone(&counters),
                 listeners: behind.clone(),

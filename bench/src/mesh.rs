@@ -26,7 +26,7 @@ pub(crate) fn ring(_: Scale) -> Prepared {
                     for shard in to.take_rung().iter() {
                         let count = to.read(shard, BATCH as usize, &mut taken);
                         sum += taken.drain(..).map(|item| item[0] * item[3]).sum::<u64>();
-                        to.consumed(shard, count, 0);
+                        to.consumed(shard, count);
                     }
                     let _ = to.flush();
                 }

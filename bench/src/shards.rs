@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use ringmq::limits::Limits;
 use ringmq::memory::{CLASSES, OutBatch, Pool, ShardId};
-use ringmq::mesh::{self, Bounds};
+use ringmq::mesh::Bounds;
 use ringmq::metrics::Counters;
-use ringmq::shard::{ListenerKind, Options, Setup, Shard, Stopping};
+use ringmq::shard::{Ends, ListenerKind, Options, Setup, Shard, Stopping};
 use ringmq::topic::{HashKeys, shard_of};
 use ringmq::wire::Qos;
 
@@ -140,13 +140,13 @@ impl Stage {
         let bounds = Bounds { ring_slots: 256, spill_max: 4096, bytes_max: 1 << 20 };
         let counters: Arc<[Counters]> = (0..shards).map(|_| Counters::default()).collect();
         let (pool, stopping) = (Pool::new([1 << 40; CLASSES]), Arc::new(Stopping::default()));
-        let shards = mesh::build(shards, bounds).into_iter().map(|links| {
+        let shards = Ends::build(shards, bounds).into_iter().map(|ends| {
             let setup = Setup {
-                id: links.here(),
+                id: ends.here(),
                 shards,
                 limits: Arc::new(Limits::default()),
                 keys: KEYS,
-                links,
+                ends,
                 pool: Arc::clone(&pool),
                 counters: Arc::clone(&counters),
                 listeners: vec![ListenerKind::Plain.into()],

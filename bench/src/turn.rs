@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use ringmq::limits::Limits;
 use ringmq::memory::{CLASSES, OutBatch, Pool};
-use ringmq::mesh::{self, Bounds};
+use ringmq::mesh::Bounds;
 use ringmq::metrics::Counters;
-use ringmq::shard::{ListenerKind, Options, Setup, Shard, Stopping};
+use ringmq::shard::{Ends, ListenerKind, Options, Setup, Shard, Stopping};
 use ringmq::wire::Qos;
 
 use crate::packets::{put_publish, topic};
@@ -132,7 +132,7 @@ fn shard() -> Shard<Still> {
         shards: 1,
         limits: Arc::new(Limits::default()),
         keys: [1, 2, 3, 4],
-        links: mesh::build(1, bounds).remove(0),
+        ends: Ends::build(1, bounds).remove(0),
         pool: Pool::new([1 << 40; CLASSES]),
         counters: Arc::new([Counters::default()]),
         listeners: vec![ListenerKind::Plain.into()],

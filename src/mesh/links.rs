@@ -12,20 +12,15 @@ use crate::memory::{ShardId, ShardSet};
 /// The register that counts items dequeued and acted upon, in the order in which they were pushed.
 pub const CONSUMED: usize = 0;
 
-/// The same for control items. They pass what is spilled, so that a sum of both would say that an item was acted upon
-/// when it was only overtaken.
-const CONTROLS_CONSUMED: usize = 1;
-
 /// The first register that is the user's.
-pub const USER: usize = 2;
+pub const USER: usize = 1;
 
 #[derive(Debug)]
 struct Outgoing<T> {
     ring: Producer<T>,
     spill: VecDeque<T>,
-    /// Items ever given to [`Links::push`], and to [`Links::push_control`].
+    /// Items ever given to [`Links::push`].
     pushed: u64,
-    controls: u64,
     /// Bytes of each pushed item that is not known to be consumed, their sum, and the count of those that are.
     sizes: VecDeque<u32>,
     bytes: usize,
@@ -37,7 +32,6 @@ struct Outgoing<T> {
 struct Incoming<T> {
     ring: Consumer<T>,
     consumed: u64,
-    controls: u64,
     progress: Arc<Progress>,
 }
 
@@ -99,13 +93,12 @@ pub fn build<T>(shards: u16, bounds: Bounds) -> Vec<Links<T>> {
                 ring: producer,
                 spill: VecDeque::new(),
                 pushed: 0,
-                controls: 0,
                 sizes: VecDeque::new(),
                 bytes: 0,
                 settled: 0,
                 progress: progress.clone(),
             });
-            links[to].incoming[from] = Some(Incoming { ring: consumer, consumed: 0, controls: 0, progress });
+            links[to].incoming[from] = Some(Incoming { ring: consumer, consumed: 0, progress });
         }
     }
     links
@@ -116,11 +109,6 @@ impl<T> Outgoing<T> {
         self.pushed += 1;
         self.sizes.push_back(bytes.min(u32::MAX as usize) as u32);
         self.bytes += bytes.min(u32::MAX as usize);
-    }
-
-    /// Items that left the ring, of either kind.
-    fn taken(&self) -> u64 {
-        self.progress.get(CONSUMED) + self.progress.get(CONTROLS_CONSUMED)
     }
 
     /// Forgets the sizes of what was consumed.
@@ -176,17 +164,9 @@ impl<T> Links<T> {
         }
     }
 
-    /// Puts an item into the ring before everything that is spilled; gives it back if the ring has no room.
-    pub fn push_control(&mut self, to: ShardId, item: T) -> Result<(), T> {
-        let out = self.out(to);
-        match out.ring.push(item) {
-            Ok(()) => {
-                out.controls += 1;
-                self.touched.insert(to);
-                Ok(())
-            }
-            Err(rtrb::PushError::Full(item)) => Err(item),
-        }
+    /// Rings for `to` with the next [`Links::flush`], whether there is something for it or not.
+    pub fn call(&mut self, to: ShardId) {
+        self.touched.insert(to);
     }
 
     /// Shards to which nothing more should be routed by those who can wait.
@@ -205,8 +185,8 @@ impl<T> Links<T> {
         self.out_ref(to).spill.len()
     }
 
-    /// Items ever pushed to `to`, control items apart: the position of the newest, which [`CONSUMED`] reaches when it and
-    /// all before it were acted upon.
+    /// Items ever pushed to `to`: the position of the newest, which [`CONSUMED`] reaches when it and all before it were
+    /// acted upon.
     pub fn pushed(&self, to: ShardId) -> u64 {
         self.out_ref(to).pushed
     }
@@ -277,8 +257,8 @@ impl<T> Links<T> {
                     return out.settled < out.progress.get(CONSUMED);
                 }
                 // Not `slots`: that needs the producer. The consumed count says as much.
-                (out.pushed + out.controls - out.spill.len() as u64)
-                    < out.taken() + out.ring.buffer().capacity() as u64
+                (out.pushed - out.spill.len() as u64)
+                    < out.progress.get(CONSUMED) + out.ring.buffer().capacity() as u64
             })
     }
 
@@ -306,19 +286,14 @@ impl<T> Links<T> {
         count
     }
 
-    /// The `count` items of the last [`Links::read`] were acted upon, `controls` of them control items. None are no
-    /// progress: whoever was rung only because a register grew must not ring back, or two shards that wait for each other
-    /// never sleep.
-    pub fn consumed(&mut self, from: ShardId, count: usize, controls: usize) {
+    /// The `count` items of the last [`Links::read`] were acted upon. None are no progress: whoever was rung only because a
+    /// register grew must not ring back, or two shards that wait for each other never sleep.
+    pub fn consumed(&mut self, from: ShardId, count: usize) {
         let Some(incoming) = self.incoming[usize::from(from)].as_mut() else { return };
-        incoming.consumed += (count - controls) as u64;
-        incoming.controls += controls as u64;
-        let (consumed, all_controls) = (incoming.consumed, incoming.controls);
-        if count > controls {
+        incoming.consumed += count as u64;
+        let consumed = incoming.consumed;
+        if count > 0 {
             self.set_register(from, CONSUMED, consumed);
-        }
-        if controls > 0 {
-            self.set_register(from, CONTROLS_CONSUMED, all_controls);
         }
     }
 
@@ -331,7 +306,7 @@ impl<T> Links<T> {
 
     /// Whether everything that was pushed from here was acted upon.
     pub fn is_quiet(&self) -> bool {
-        self.peers().iter().map(|to| self.out_ref(to)).all(|out| out.taken() == out.pushed + out.controls)
+        self.peers().iter().map(|to| self.out_ref(to)).all(|out| out.progress.get(CONSUMED) == out.pushed)
     }
 }
 
@@ -343,7 +318,7 @@ mod tests {
         let mut got = VecDeque::new();
         for from in links.take_rung().iter() {
             let count = links.read(from, budget, &mut got);
-            links.consumed(from, count, 0);
+            links.consumed(from, count);
         }
         let _ = links.flush();
         got.into()
@@ -369,33 +344,6 @@ mod tests {
             (0..50).flat_map(|round| (0..round % 5).map(move |item| round * 10 + item)).collect();
         assert_eq!(got, expected);
         assert_eq!(a.waiting() + b.waiting(), 0);
-    }
-
-    #[test]
-    fn control_items_pass_the_spill_but_not_the_ring() {
-        let mut all = build::<u32>(2, Bounds { ring_slots: 2, spill_max: 4, bytes_max: 1000 });
-        let (mut b, mut a) = (all.pop().unwrap(), all.pop().unwrap());
-        a.push(1, 1, 1);
-        a.push(1, 2, 1);
-        a.push(1, 3, 1);
-        let _ = a.flush();
-        assert_eq!(a.push_control(1, 9), Err(9), "the ring is full");
-        assert_eq!(read_all(&mut b, 1), [1]);
-        assert_eq!(a.push_control(1, 9), Ok(()));
-        let _ = a.flush();
-        let mut got = VecDeque::new();
-        assert!(b.take_rung().contains(0));
-        let count = b.read(0, 9, &mut got);
-        assert_eq!(got, [2, 9]);
-        b.consumed(0, count, 1);
-        let _ = b.flush();
-        assert_eq!(a.register(1, CONSUMED), 2, "the one that was passed is not consumed");
-        assert_eq!(a.pushed(1), 3);
-        assert!(a.has_work() && !a.is_quiet());
-        let _ = a.flush();
-        assert_eq!(read_all(&mut b, 9), [3]);
-        assert_eq!(a.register(1, CONSUMED), a.pushed(1));
-        assert!(a.is_quiet());
     }
 
     #[test]
@@ -428,7 +376,7 @@ mod tests {
         let mut got = VecDeque::new();
         assert!(b.take_rung().contains(0));
         let count = b.read(0, 9, &mut got);
-        b.consumed(0, count, 0);
+        b.consumed(0, count);
         assert!(b.flush().contains(0), "progress was awaited");
     }
 

@@ -7,39 +7,53 @@ use crate::io::Io;
 use crate::memory::{Message, ShardId, ShardSet};
 use crate::session::Fanout;
 
-use super::parcel::Parcel;
+use super::parcel::{Parcel, Query};
 use super::{Core, Shard};
 
+/// What came of the parcels of a turn beside what was done at once.
+#[derive(Debug, Default)]
+struct Taken {
+    /// Of the ring that is being read: relays, and the shards that they were fanned out to.
+    relays: u64,
+    targets: ShardSet,
+    /// Of all rings.
+    queries: Vec<(ShardId, Box<Query>)>,
+}
+
 impl<I: Io> Shard<I> {
-    /// Reads the rings that rang, starting at another peer each turn, and acts on what they hold. Returns how many
-    /// parcels there were.
-    pub(super) fn read_inbox(&mut self) -> usize {
+    /// Takes what is in the rings that rang, starting at another peer each turn. All of it before any is acted upon: who sent
+    /// something may have known of what is in another ring.
+    pub(super) fn take_parcels(&mut self) {
         let core = &mut self.core;
         let rung = core.links.take_rung();
         if rung.is_empty() {
-            return 0;
+            return;
         }
-        let mut total = 0;
         let start = (core.counters().turns_total.get() % u64::from(core.shards)) as ShardId;
         let first = rung.iter().filter(|from| *from >= start);
         for from in first.chain(rung.iter().filter(|from| *from < start)) {
-            let budget = core.options.inbox_budget;
-            let count = core.links.read(from, budget, &mut self.batch);
-            let (mut relays, mut controls) = (0, 0);
-            let mut targets = ShardSet::EMPTY;
-            for parcel in self.batch.drain(..) {
-                if let Parcel::Relay(message) = parcel {
-                    relays += 1;
-                    targets = targets.union(core.relay_arrived(&message));
-                } else {
-                    controls += usize::from(parcel.is_control());
-                    core.parcel_arrived(from, parcel);
-                }
+            let count = core.links.read(from, core.options.inbox_budget, &mut self.parcels);
+            self.parcels_of.push((from, count));
+        }
+    }
+
+    /// Acts on the parcels that were taken. Returns how many there were.
+    pub(super) fn read_inbox(&mut self) -> usize {
+        let core = &mut self.core;
+        let total = self.parcels.len();
+        let mut taken = Taken::default();
+        for (from, count) in self.parcels_of.drain(..) {
+            for parcel in self.parcels.drain(..count) {
+                core.parcel_arrived(from, parcel, &mut taken);
             }
             // Only now: consumed means acted upon.
-            core.links.consumed(from, count, controls);
-            core.relays_taken(from, relays, targets);
-            total += count;
+            core.links.consumed(from, count);
+            core.relays_taken(from, std::mem::take(&mut taken.relays), std::mem::take(&mut taken.targets));
+        }
+        // After the relays of all rings: what was acknowledged before somebody subscribed is stored when it is asked for.
+        for (from, query) in taken.queries {
+            core.hear(); // what comes after the answer is to be routed there
+            core.query_arrived(from, *query);
         }
         core.counters().mesh_received_total.add(total as u64);
         total
@@ -47,21 +61,31 @@ impl<I: Io> Shard<I> {
 }
 
 impl Core {
-    fn parcel_arrived(&mut self, from: ShardId, parcel: Parcel) {
+    /// What is only delivered here needs nothing of the others. What may go on to them, or brings what a client sent, comes
+    /// after what could be known to its sender.
+    fn parcel_arrived(&mut self, from: ShardId, parcel: Parcel, taken: &mut Taken) {
         match parcel {
             Parcel::Publish { message, ordinary, groups } => {
+                if groups.is_some() {
+                    self.hear(); // the members here may not be able to take it
+                }
                 self.message_arrived(&message, ordinary, groups.as_deref().map_or(&[], |groups| groups));
             }
             Parcel::Run { packets, version } => self.run_arrived(&packets, version),
-            // Handled by the caller, who keeps count of them.
-            Parcel::Relay(message) => {
-                self.relay_arrived(&message);
+            Parcel::Relay { message, stamp } => {
+                taken.relays += 1;
+                taken.targets = taken.targets.union(self.relay_arrived(&message, stamp));
             }
-            Parcel::Interest(announced) => self.interest_arrived(from, *announced),
-            Parcel::Query(query) => self.query_arrived(from, *query),
+            Parcel::Query(query) => taken.queries.push((from, query)),
             Parcel::Retained(found) => self.found_arrived(from, *found),
-            Parcel::Share(pass) => self.pass_arrived(*pass),
-            Parcel::HandOff(hand_off) => self.hand_off_arrived(*hand_off),
+            Parcel::Share(pass) => {
+                self.hear();
+                self.pass_arrived(*pass);
+            }
+            Parcel::HandOff(hand_off) => {
+                self.hear();
+                self.hand_off_arrived(*hand_off);
+            }
         }
     }
 
@@ -78,8 +102,10 @@ impl Core {
         self.scratch.variants = Some(variants);
     }
 
-    /// A message for this shard's part of the retained store: kept, and fanned out from here.
-    fn relay_arrived(&mut self, message: &Message) -> ShardSet {
+    /// A message for this shard's part of the retained store: kept, and fanned out from here. To those who subscribed after
+    /// it was sent it is not live: they ask for it.
+    fn relay_arrived(&mut self, message: &Message, stamp: u64) -> ShardSet {
+        self.hear_until(stamp);
         let view = message.view();
         self.store_retained(&view);
         let (_, targets) = self.route(&view);

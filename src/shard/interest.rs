@@ -1,43 +1,66 @@
-//! What other shards must know of this one's subscriptions, and the barrier that holds a SUBACK until they do.
+//! What other shards must know of this one's subscriptions, and when a SUBACK may leave.
 //!
-//! Every change gets the next number of one sequence. For each peer there is a queue of filters whose value the peer
-//! does not have yet, each with its *oldest* unsent number; a parcel carries the filter's value of the moment and
-//! claims every number below the oldest that is still unsent. So changes coalesce, entries never cancel out silently,
-//! and a peer's register says up to which number it knows everything. A SUBACK waits until all peers know the number of
-//! its filters' last announcement, whoever caused that; then a PUBLISH sent by anybody after the SUBACK was seen is
-//! routed here. A filter that nobody wants any more stays announced for a while.
+//! A change is appended to this shard's log, once for all others (`mesh::Announcements`). Before a shard acts upon what it
+//! took in, it reads the logs of the others ([`Core::hear`]). So a SUBACK may leave as soon as its filters are in the log:
+//! a PUBLISH that anybody sends after the SUBACK was seen is routed here, and nobody was woken or waited for.
+//!
+//! A log holds no more than `announcements_max` entries that some shard has not read. What finds no room waits as a
+//! filter, once, and its value is looked up when there is room; SUBACKs wait with it, all in one order. A filter that
+//! nobody wants any more stays announced for a while.
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::memory::{Key, ShardId, ShardSet};
+use crate::memory::Key;
 use crate::mesh::USER;
 use crate::topic::{self, Announcement, Change, ChangeKind, FilterKey};
 
-use super::parcel::{Announced, Interest as Value, Parcel};
 use super::{Core, Timer};
 
-/// Register: the sequence up to which the reader knows the writer's interest.
-pub(super) const INTEREST_KNOWN: usize = USER;
+/// Register: how much of the writer's log the reader has read.
+const LOG_READ: usize = USER;
+
+/// The current value of one filter, as other shards are to know it.
+#[derive(Debug)]
+pub enum Announced {
+    /// Filters without wildcards, by fingerprint: a false positive costs a parcel and nothing else.
+    Exact {
+        fingerprint: u64,
+        wanted: bool,
+    },
+    Wildcard {
+        filter: Box<str>,
+        wanted: bool,
+    },
+    /// A share group, by its whole filter, and its members at the sender.
+    Group {
+        filter: Box<str>,
+        online: u32,
+        offline: u32,
+    },
+}
 
 #[derive(Debug)]
 pub(super) struct Interest {
-    sequence: u64,
-    /// By peer: filters and their oldest unsent sequence, ascending.
-    unsent: Vec<VecDeque<(FilterKey, u64)>>,
-    /// Peers whose queue is not empty: a turn must not look at each peer to find out that there is nothing to do.
-    behind: ShardSet,
+    /// Filters that found no room in the log, in the order in which they came.
+    unsent: VecDeque<FilterKey>,
+    /// Filters that ever waited, and those of them that are in the log.
+    waited: u64,
+    flushed: u64,
+    /// Filters that wait or linger.
     entries: HashMap<FilterKey, Entry, ahash::RandomState>,
-    /// Announcements by sequence; an entry is dropped once its last one is known everywhere.
-    settling: VecDeque<(u64, FilterKey)>,
     staged: VecDeque<StagedSubAck>,
+    /// What all others are known to have read of the log.
+    read_by_all: u64,
+    /// What was published when this turn had taken everything in.
+    taken: u64,
+    /// The others were asked to ring when they have read, and since then nothing more has begun to wait.
+    has_asked: bool,
 }
 
 #[derive(Debug, Default)]
 struct Entry {
-    /// Peers in whose queue the filter is.
-    dirty: ShardSet,
-    /// Sequence of the last announcement that a SUBACK may have to wait for.
-    set_at: u64,
+    /// Its number among those that ever waited, if it still does.
+    unsent: Option<u64>,
     /// It is not wanted any more but stays announced until a timer fires.
     lingers: bool,
 }
@@ -51,30 +74,22 @@ struct StagedSubAck {
 }
 
 impl Interest {
-    pub fn new(shards: u16) -> Interest {
+    pub fn new() -> Interest {
         Interest {
-            sequence: 0,
-            unsent: (0..shards).map(|_| VecDeque::new()).collect(),
-            behind: ShardSet::EMPTY,
+            unsent: VecDeque::new(),
+            waited: 0,
+            flushed: 0,
             entries: HashMap::with_hasher(ahash::RandomState::with_seeds(1, 2, 3, 4)),
-            settling: VecDeque::new(),
             staged: VecDeque::new(),
+            read_by_all: 0,
+            taken: 0,
+            has_asked: false,
         }
     }
 
-    /// Announcements and SUBACKs that wait.
+    /// Filters and SUBACKs that wait.
     pub fn len(&self) -> usize {
-        let unsent: usize = self.behind.iter().map(|peer| self.unsent[usize::from(peer)].len()).sum();
-        unsent + self.staged.len()
-    }
-
-    pub fn is_waiting(&self) -> bool {
-        self.awaits_peers() || !self.behind.is_empty()
-    }
-
-    /// Something goes on when peers know more.
-    fn awaits_peers(&self) -> bool {
-        !self.settling.is_empty() || !self.staged.is_empty()
+        self.unsent.len() + self.staged.len()
     }
 }
 
@@ -94,40 +109,75 @@ impl Core {
                         .set(self.now + self.options.interest_linger_ms, Timer::Interest(filter).pack());
                 }
             }
-            ChangeKind::Wanted => {
-                let known = self.interest.entries.get(&filter).is_some_and(|entry| entry.lingers);
-                if !known {
-                    self.announce(filter);
-                }
-                // While it lingered it stayed announced, and set_at still names that announcement.
-                if let Some(entry) = self.interest.entries.get_mut(&filter) {
+            ChangeKind::Wanted => match self.interest.entries.get_mut(&filter) {
+                // While it lingered it stayed announced, or it still waits to be.
+                Some(entry) if entry.lingers => {
                     entry.lingers = false;
-                    self.interest.settling.push_back((self.interest.sequence, filter));
+                    if entry.unsent.is_none() {
+                        self.interest.entries.remove(&filter);
+                    }
                 }
-            }
+                _ => self.announce(filter),
+            },
             ChangeKind::Counts => self.announce(filter),
         }
     }
 
-    /// Puts a filter into every peer's queue.
+    /// Tells the others a filter's value, now or when there is room.
     fn announce(&mut self, filter: FilterKey) {
+        if self.interest.unsent.is_empty() && self.log_has_room() {
+            return self.append(filter);
+        }
         let interest = &mut self.interest;
-        interest.sequence += 1;
         let entry = interest.entries.entry(filter).or_default();
-        entry.set_at = interest.sequence;
-        interest.settling.push_back((interest.sequence, filter));
-        for peer in self.links.peers().iter() {
-            if !entry.dirty.contains(peer) {
-                entry.dirty.insert(peer);
-                interest.unsent[usize::from(peer)].push_back((filter, interest.sequence));
-                interest.behind.insert(peer);
-            }
+        if entry.unsent.is_none() {
+            interest.waited += 1;
+            entry.unsent = Some(interest.waited);
+            interest.unsent.push_back(filter);
+            interest.has_asked = false;
         }
     }
 
-    /// The sequence that peers must know before a SUBACK for this filter may leave.
-    pub(super) fn announced_at(&self, filter: FilterKey) -> u64 {
-        self.interest.entries.get(&filter).map_or(0, |entry| entry.set_at)
+    /// Writes a filter's value of the moment into the log; a filter that is not wanted any more is forgotten with that.
+    fn append(&mut self, filter: FilterKey) {
+        // A filter that lingers is still announced: whoever wants it again meanwhile announces nothing.
+        let lingers = self.interest.entries.get(&filter).is_some_and(|entry| entry.lingers);
+        match self.router.announcement(filter) {
+            Some(Announcement::Exact { fingerprint, wanted }) => {
+                self.announcements.append(Announced::Exact { fingerprint, wanted: wanted || lingers });
+            }
+            Some(Announcement::Wildcard { text, wanted }) => {
+                self.announcements
+                    .append(Announced::Wildcard { filter: text.into(), wanted: wanted || lingers });
+            }
+            Some(Announcement::Group { text, online, offline }) => {
+                self.announcements.append(Announced::Group { filter: text.into(), online, offline });
+            }
+            None => debug_assert!(false, "a filter is kept until it was announced"),
+        }
+        if lingers {
+            return;
+        }
+        self.interest.entries.remove(&filter);
+        self.router.forget_filter(filter);
+    }
+
+    /// Whether another announcement fits. Those who have read little are woken before the log is full.
+    fn log_has_room(&mut self) -> bool {
+        let (appended, max) = (self.announcements.appended(), self.options.announcements_max);
+        if appended - self.interest.read_by_all < max / 2 {
+            return true;
+        }
+        let mut read_by_all = appended;
+        for peer in self.links.peers().iter() {
+            let read = self.links.register(peer, LOG_READ);
+            if appended - read >= max / 2 {
+                self.links.call(peer);
+            }
+            read_by_all = read_by_all.min(read);
+        }
+        self.interest.read_by_all = read_by_all;
+        appended - read_by_all < max
     }
 
     /// A withdrawn filter has lingered.
@@ -140,125 +190,94 @@ impl Core {
         // Else it is wanted again; a timer set meanwhile for another withdrawal is not needed either.
     }
 
-    /// Sends announcements while the rings have room; before everything that is spilled.
-    pub(super) fn flush_interest(&mut self) {
-        for peer in self.interest.behind.iter() {
-            self.flush_interest_to(peer);
-        }
+    /// What a SUBACK for this filter has to wait for: a number for [`Core::stage_suback`].
+    pub(super) fn announced_at(&self, filter: FilterKey) -> u64 {
+        self.interest.entries.get(&filter).and_then(|entry| entry.unsent).unwrap_or(0)
     }
 
-    fn flush_interest_to(&mut self, peer: ShardId) {
-        while let Some((filter, _)) = self.interest.unsent[usize::from(peer)].front().copied() {
-            let queue = &self.interest.unsent[usize::from(peer)];
-            // Everything below the oldest number that stays unsent, or everything.
-            let claim = queue.get(1).map_or(self.interest.sequence, |(_, oldest)| oldest - 1);
-            // A filter that lingers is still announced: whoever wants it again meanwhile announces nothing.
-            let lingers = self.interest.entries.get(&filter).is_some_and(|entry| entry.lingers);
-            let value = match self.router.announcement(filter) {
-                Some(Announcement::Exact { fingerprint, wanted }) => {
-                    Value::Exact { fingerprint, wanted: wanted || lingers }
-                }
-                Some(Announcement::Wildcard { text, wanted }) => {
-                    Value::Wildcard { filter: text.into(), wanted: wanted || lingers }
-                }
-                Some(Announcement::Group { text, online, offline }) => {
-                    Value::Group { filter: text.into(), online, offline }
-                }
-                // A filter is kept until it was announced, so this is a value that nobody needs.
-                None => Value::Exact { fingerprint: 0, wanted: false },
-            };
-            let parcel = Parcel::Interest(Box::new(Announced { value, claim }));
-            if self.links.push_control(peer, parcel).is_err() {
-                return;
-            }
-            self.counters().mesh_sent_total.add(1);
-            self.interest.unsent[usize::from(peer)].pop_front();
-            if let Some(entry) = self.interest.entries.get_mut(&filter) {
-                entry.dirty.remove(peer);
-            }
-        }
-        self.interest.behind.remove(peer);
+    /// Up to which number of [`Core::announced_at`] everything is in the log.
+    pub(super) fn announced(&self) -> u64 {
+        self.interest.flushed
     }
 
-    /// Drops the entries of filters that everybody knows: a wanted one needs none until it changes, a withdrawn one is
-    /// forgotten altogether.
-    fn settle(&mut self) {
-        let known = self.known_by_all();
-        while let Some((sequence, filter)) = self.interest.settling.front().copied()
-            && sequence <= known
-        {
-            self.interest.settling.pop_front();
-            let last =
-                self.interest.entries.get(&filter).is_some_and(|entry| {
-                    entry.set_at <= sequence && entry.dirty.is_empty() && !entry.lingers
-                });
-            if last {
-                self.interest.entries.remove(&filter);
-                self.router.forget_filter(filter);
-            }
-        }
-    }
-
-    /// What every peer knows.
-    fn known_by_all(&self) -> u64 {
-        let peers = self.links.peers();
-        peers.iter().map(|peer| self.links.register(peer, INTEREST_KNOWN)).min().unwrap_or(u64::MAX)
-    }
-
-    /// Stages a SUBACK; it leaves once all peers know `need` and all SUBACKs before it have left.
+    /// Stages a SUBACK; it leaves once its filters are in the log and all SUBACKs before it have left. An empty one only
+    /// starts cursors.
     /// A PUBLISH may come before it. // [U5-3.8.4-1]; 3.1.1: [U311-3.8.4-1]
     pub(super) fn stage_suback(&mut self, connection: Key, need: u64, packet: Vec<u8>) {
-        if self.interest.staged.is_empty() && (need == 0 || need <= self.known_by_all()) {
-            self.stage(connection, |out| out.extend_from_slice(&packet));
-            self.start_cursors(connection);
-            return;
+        if self.interest.staged.is_empty() && need <= self.announced() {
+            return self.suback(connection, &packet);
         }
-        // Never less than what the ones before wait for, so that the front decides.
-        let need = self.interest.staged.back().map_or(need, |last| need.max(last.need));
         self.interest.staged.push_back(StagedSubAck { connection, need, packet });
     }
 
-    /// Lets SUBACKs go whose time has come.
-    pub(super) fn release_subacks(&mut self) {
-        if !self.interest.awaits_peers() {
+    fn suback(&mut self, connection: Key, packet: &[u8]) {
+        self.stage(connection, |out| out.extend_from_slice(packet));
+        self.start_cursors(connection);
+    }
+
+    /// Once per turn: what waited for room in the log, and the SUBACKs that waited with it.
+    pub(super) fn flush_interest(&mut self) {
+        if self.interest.unsent.is_empty() {
             return;
         }
-        self.settle();
-        let known = self.known_by_all();
+        // Before the registers are looked at, so that no growth is missed.
+        for peer in self.links.peers().iter() {
+            self.links.await_progress(peer);
+        }
+        self.interest.has_asked = true;
+        while !self.interest.unsent.is_empty() && self.log_has_room() {
+            let Some(filter) = self.interest.unsent.pop_front() else { break };
+            self.interest.flushed += 1;
+            if let Some(entry) = self.interest.entries.get_mut(&filter) {
+                entry.unsent = None;
+            }
+            self.append(filter);
+        }
         while let Some(staged) = self.interest.staged.front()
-            && staged.need <= known
+            && staged.need <= self.announced()
         {
             let Some(StagedSubAck { connection, packet, .. }) = self.interest.staged.pop_front() else {
                 return;
             };
             if self.connections.get(connection).is_some_and(|connection| connection.live().is_some()) {
-                self.stage(connection, |out| out.extend_from_slice(&packet));
-                self.start_cursors(connection);
+                self.suback(connection, &packet);
             }
         }
     }
 
-    pub(super) fn interest_may_settle(&self) -> bool {
-        if !self.interest.awaits_peers() {
-            return false;
-        }
-        let known = self.known_by_all();
-        self.interest.staged.front().is_some_and(|staged| staged.need <= known)
-            || self.interest.settling.front().is_some_and(|(sequence, _)| *sequence <= known)
+    /// Whether something waits for room of which the others do not know, or has room by now.
+    pub(super) fn interest_may_go_on(&mut self) -> bool {
+        !self.interest.unsent.is_empty() && (!self.interest.has_asked || self.log_has_room())
     }
 
-    /// Another shard announced something.
-    pub(super) fn interest_arrived(&mut self, from: ShardId, announced: Announced) {
-        match announced.value {
-            Value::Exact { fingerprint, wanted } => {
-                self.router.remote_exact(from, fingerprint, value(wanted))
+    /// Everything that this turn acts upon is taken in.
+    pub(super) fn note_taken(&mut self) {
+        self.interest.taken = self.announcements.published();
+    }
+
+    /// Learns what could be known to the senders of what this turn has taken in; called before it is acted upon. What was
+    /// announced after that waits for the next turn: something that was sent before may not be here yet.
+    #[inline]
+    pub(super) fn hear(&mut self) {
+        self.hear_until(self.interest.taken);
+    }
+
+    /// Learns what could be known to the sender of something stamped `until`.
+    #[inline]
+    pub(super) fn hear_until(&mut self, until: u64) {
+        let router = &mut self.router;
+        let heard = self.announcements.read(until, |from, announced| match announced {
+            Announced::Exact { fingerprint, wanted } => {
+                router.remote_exact(from, *fingerprint, value(*wanted))
             }
-            Value::Wildcard { filter, wanted } => self.router.remote_wildcard(from, &filter, value(wanted)),
-            Value::Group { filter, online, offline } => {
-                self.router.remote_group(from, &filter, online, offline)
+            Announced::Wildcard { filter, wanted } => router.remote_wildcard(from, filter, value(*wanted)),
+            Announced::Group { filter, online, offline } => {
+                router.remote_group(from, filter, *online, *offline)
             }
+        });
+        for from in heard.iter() {
+            self.links.set_register(from, LOG_READ, self.announcements.read_of(from));
         }
-        self.links.set_register(from, INTEREST_KNOWN, announced.claim);
     }
 }
 

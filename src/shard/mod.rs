@@ -29,6 +29,7 @@
 //! | `deliver` | one message to the subscriptions of this shard |
 //! | `share` | share groups: first choice, passing on |
 //! | `interest` | what other shards must know before a SUBACK may leave |
+//! | `ends` | what shards share |
 //! | `retained` | queries and cursors of retained messages |
 //! | `parcel` | what shards send each other |
 //! | `inbox` | parcels of other shards |
@@ -43,6 +44,7 @@ mod aside;
 mod connect;
 mod connection;
 mod deliver;
+mod ends;
 mod gather;
 mod inbox;
 mod ingress;
@@ -75,14 +77,15 @@ use crate::clock::{Millis, NEVER};
 use crate::io::{Completion, Io, ListenerId};
 use crate::limits::{CACHED_TOPICS_MAX, Limits, ListenerLimits};
 use crate::memory::{Arena, Budget, Class, Key, Pool, ShardId, Table};
-use crate::mesh::{Bell, Links};
+use crate::mesh::{Announcements, Bell, Links};
 use crate::metrics::Counters;
 use crate::session::Spares;
 use crate::timer::Timers;
-use crate::topic::{FilterKey, HashKeys, Retained, Router};
+use crate::topic::{FilterKey, HashKeys, Retained, RetainedHints, Router};
 use crate::wire::DecodeLimits;
 
 use connection::Connection;
+pub use ends::Ends;
 pub use listeners::{ListenerKind, Listening};
 pub use parcel::Parcel;
 use slots::Slot;
@@ -95,7 +98,7 @@ pub struct Setup {
     pub limits: Arc<Limits>,
     /// The same on all shards; decides home shards and owners.
     pub keys: HashKeys,
-    pub links: Links<Parcel>,
+    pub ends: Ends,
     pub pool: Arc<Pool>,
     /// One for each shard; this one writes only its own.
     pub counters: Arc<[Counters]>,
@@ -115,6 +118,8 @@ pub struct Options {
     pub sys_interval_ms: Millis,
     /// How long a withdrawn filter stays announced, so that a client that comes back at once moves nothing.
     pub interest_linger_ms: Millis,
+    /// Announcements that some shard has not read yet; with more, those behind wait, and SUBACKs with them.
+    pub announcements_max: u64,
     /// Relays to one owner that may not be consumed yet by all their targets.
     pub relay_window: u64,
     /// Parcels taken from one peer in a turn.
@@ -147,6 +152,7 @@ impl Default for Options {
         Options {
             sys_interval_ms: 10_000,
             interest_linger_ms: 1000,
+            announcements_max: 4096,
             relay_window: 256,
             inbox_budget: 1024,
             look_ahead_from: 512,
@@ -235,7 +241,9 @@ pub struct Shard<I: Io> {
     io: I,
     core: Core,
     completions: Vec<Completion>,
-    batch: VecDeque<Parcel>,
+    /// Taken from the rings in this turn, and how many from which.
+    parcels: VecDeque<Parcel>,
+    parcels_of: Vec<(ShardId, usize)>,
 }
 
 /// The state of a shard, apart from its kernel boundary.
@@ -248,6 +256,8 @@ struct Core {
     options: Options,
     keys: HashKeys,
     links: Links<Parcel>,
+    announcements: Announcements<interest::Announced>,
+    retained_hints: Arc<RetainedHints>,
     budget: Budget,
     counters: Arc<[Counters]>,
     access: Access,
@@ -309,7 +319,13 @@ impl<I: Io> Shard<I> {
         for listener in 0..setup.listeners.len() as u16 {
             io.accept(ListenerId(listener));
         }
-        Shard { io, core: Core::new(setup, random, now), completions: Vec::new(), batch: VecDeque::new() }
+        Shard {
+            io,
+            core: Core::new(setup, random, now),
+            completions: Vec::new(),
+            parcels: VecDeque::new(),
+            parcels_of: Vec::new(),
+        }
     }
 
     /// One pass: completions, parcels, deadlines, what waits for others, output. Never blocks.
@@ -320,8 +336,14 @@ impl<I: Io> Shard<I> {
         core.access.refresh();
         core.take_answers();
         core.advance_handshakes();
+        self.io.completions(&mut self.completions);
+        if self.core.shards > 1 {
+            self.take_parcels();
+            self.core.note_taken();
+            self.read_inbox();
+        }
+        self.core.hear();
         self.reap();
-        self.read_inbox();
         let core = &mut self.core;
         core.fire_timers();
         core.progress();
@@ -366,7 +388,6 @@ impl<I: Io> Shard<I> {
 
     /// Publishes the tails of the rings and wakes who sleeps.
     fn flush_mesh(&mut self) {
-        self.core.flush_interest();
         for shard in self.core.links.flush().iter() {
             self.core.counters().doorbells_total.add(1);
             self.io.doorbell(shard);
@@ -376,8 +397,9 @@ impl<I: Io> Shard<I> {
 
 impl Core {
     fn new(setup: Setup, random: u64, now: Millis) -> Core {
-        let Setup { id, shards, limits, keys, links, pool, counters, listeners, stopping, access, options } =
+        let Setup { id, shards, limits, keys, ends, pool, counters, listeners, stopping, access, options } =
             setup;
+        let Ends { links, announcements, retained_hints } = ends;
         let mut timers = Timers::with_capacity(options.clients_expected);
         if options.sys_interval_ms > 0 {
             timers.set(now, Timer::Sys.pack());
@@ -395,12 +417,14 @@ impl Core {
             },
             listener_limits: listeners::limits(&listeners, &limits),
             limits,
-            interest: interest::Interest::new(shards),
+            interest: interest::Interest::new(),
             waits: waits::Waits::new(shards),
             router: Router::new(keys, id, options.route_cache_entries).with_room(options.clients_expected),
             sys: sys::Sys::new(now),
             keys,
             links,
+            announcements,
+            retained_hints,
             budget: Budget::new(pool),
             counters,
             access,

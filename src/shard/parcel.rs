@@ -28,10 +28,9 @@ pub enum Parcel {
         /// Of their publisher.
         version: Version,
     },
-    /// A message with RETAIN for the owner of its topic, to be stored and fanned out.
-    Relay(Message),
-    /// What the sender wants, or no longer wants.
-    Interest(Box<Announced>),
+    /// A message with RETAIN for the owner of its topic, to be stored and fanned out to those who were announced before
+    /// it left.
+    Relay { message: Message, stamp: u64 },
     /// A subscriber of the sender asks the owner for retained messages.
     Query(Box<Query>),
     /// Answers a query.
@@ -43,52 +42,19 @@ pub enum Parcel {
 }
 
 impl Parcel {
-    /// Whether it passes what is spilled.
-    pub(super) fn is_control(&self) -> bool {
-        matches!(self, Parcel::Interest(_))
-    }
-
     /// Bytes that it keeps while it waits.
     pub(super) fn cost(&self) -> usize {
         let own = size_of::<Parcel>();
         own + match self {
             Parcel::Publish { message, .. }
             | Parcel::Run { packets: message, .. }
-            | Parcel::Relay(message) => message.cost(),
+            | Parcel::Relay { message, .. } => message.cost(),
             Parcel::Share(pass) => pass.message.cost(),
             Parcel::HandOff(hand_off) => hand_off.cost(),
             // These share messages with the store, or are small.
-            Parcel::Retained(_) | Parcel::Query(_) | Parcel::Interest(_) => 64,
+            Parcel::Retained(_) | Parcel::Query(_) => 64,
         }
     }
-}
-
-/// The current value of one filter, as another shard is to know it.
-#[derive(Debug)]
-pub struct Announced {
-    pub value: Interest,
-    /// With this, everything up to this sequence was announced.
-    pub claim: u64,
-}
-
-/// What a shard wants.
-#[derive(Debug)]
-pub enum Interest {
-    /// Filters without wildcards, by fingerprint: a false positive costs a parcel and nothing else.
-    Exact {
-        fingerprint: u64,
-        wanted: bool,
-    },
-    Wildcard {
-        filter: Box<str>,
-        wanted: bool,
-    },
-    /// A share group, by its whole filter, and its members at the sender.
-    Group {
-        filter: Box<str>,
-        online: u32,
-        offline: u32,
-    },
 }
 
 /// A batch of retained messages is wanted.

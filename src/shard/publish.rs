@@ -327,12 +327,14 @@ impl Core {
     pub(super) fn publish(&mut self, from: Option<Key>, view: &MessageView<'_>) -> Routed {
         let (routed, touched) = if view.retain {
             let owner = topic::shard_of(&self.keys, view.topic, self.shards);
+            let stamp = self.note_retained(view);
             if owner == self.id {
+                self.hear_until(stamp);
                 self.store_retained(view);
                 self.route(view)
             } else {
                 self.waits.count_relay(owner);
-                self.push(owner, Parcel::Relay(view.to_message()));
+                self.push(owner, Parcel::Relay { message: view.to_message(), stamp });
                 (Routed::Somewhere, ShardSet::EMPTY.with(owner))
             }
         } else {

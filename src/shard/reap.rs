@@ -13,10 +13,9 @@ use super::{Core, Listener, ListenerKind, Shard};
 const REST_MS: u64 = 100;
 
 impl<I: Io> Shard<I> {
-    /// Takes all completions, then acts on them in their order. Returns how many there were.
+    /// Acts on the completions that were taken, in their order. Returns how many there were.
     pub(super) fn reap(&mut self) -> usize {
         let mut completions = std::mem::take(&mut self.completions);
-        self.io.completions(&mut completions);
         let count = completions.len();
         self.core.counters().completions_total.add(count as u64);
         let ahead = self.core.looks_ahead(count);

@@ -11,7 +11,7 @@ use std::collections::{HashSet, VecDeque};
 use crate::clock::Millis;
 use crate::memory::{Class, Key, Message, MessageView, ShardId};
 use crate::session::{Grant, Retain};
-use crate::topic::{self, Options, RetainHandling, Scan};
+use crate::topic::{self, Filter, Options, RetainHandling, Scan};
 use crate::wire::{DecodeError, Reason, SubscribeEntry, Version};
 
 use super::parcel::{Found, Parcel, Query};
@@ -47,6 +47,8 @@ struct Cursor {
     id: u32,
     subscription: Key,
     filter: Box<str>,
+    /// What has to be announced before it starts; see [`Core::announced_at`].
+    need: u64,
     /// Its SUBACK has left.
     started: bool,
     sources: Vec<Source>,
@@ -135,13 +137,14 @@ impl Core {
                 RetainHandling::SendIfNew => !subscribed.existed,
                 RetainHandling::DontSend => false,
             };
-        if wants_retained {
-            self.add_cursor(session, subscribed.key, filter.filter, filter.has_wildcard);
-        }
         if let Some(change) = subscribed.interest {
             self.interest_changed(change);
         }
         let need = self.announced_at(subscribed.filter);
+        // The hints come after the announcement, and only one that the others can read counts.
+        if wants_retained && (need > self.announced() || self.may_be_retained(filter.filter)) {
+            self.add_cursor(session, subscribed.key, &filter, need);
+        }
         Ok(Ok((Reason(entry.qos as u8), need)))
     }
 
@@ -163,11 +166,24 @@ impl Core {
         }
     }
 
-    fn add_cursor(&mut self, session: Key, subscription: Key, filter: &str, has_wildcard: bool) {
-        let owners = if has_wildcard {
+    /// Whether an owner may have something that `filter` matches.
+    fn may_be_retained(&self, filter: &str) -> bool {
+        self.retained_hints.may_match(filter, |text| topic::fingerprint(&self.keys, text))
+    }
+
+    /// Before a message with RETAIN is stored here or leaves for its owner; the stamp with which it does.
+    pub(super) fn note_retained(&self, view: &MessageView<'_>) -> u64 {
+        if !view.payload.is_empty() {
+            self.retained_hints.note(view.topic, |text| topic::fingerprint(&self.keys, text));
+        }
+        if self.shards == 1 { 0 } else { self.announcements.stamp() }
+    }
+
+    fn add_cursor(&mut self, session: Key, subscription: Key, filter: &Filter<'_>, need: u64) {
+        let owners = if filter.has_wildcard {
             crate::memory::ShardSet::first(self.shards)
         } else {
-            crate::memory::ShardSet::EMPTY.with(topic::shard_of(&self.keys, filter, self.shards))
+            crate::memory::ShardSet::EMPTY.with(topic::shard_of(&self.keys, filter.filter, self.shards))
         };
         let [a, b, c, d] = self.keys;
         self.cursors_begun = self.cursors_begun.wrapping_add(1);
@@ -182,7 +198,8 @@ impl Core {
         cursors.list.push(Cursor {
             id,
             subscription,
-            filter: filter.into(),
+            filter: filter.filter.into(),
+            need,
             started: false,
             sources,
             parked: VecDeque::new(),
@@ -190,15 +207,25 @@ impl Core {
         });
     }
 
-    /// A SUBACK left, or a session came back: its cursors may go on.
+    /// A session came back: its cursors go on as soon as all of their filters are announced.
+    pub(super) fn resume_cursors(&mut self, connection: Key) {
+        let session = self.connections.get(connection).and_then(|connection| connection.session());
+        let cursors = session.and_then(|session| self.sessions.get(session)?.cursors.as_ref());
+        if let Some(need) = cursors.and_then(|cursors| cursors.list.iter().map(|cursor| cursor.need).max()) {
+            self.stage_suback(connection, need, Vec::new());
+        }
+    }
+
+    /// A SUBACK left: the cursors of what is announced by now may go on.
     pub(super) fn start_cursors(&mut self, connection: Key) {
         let Some(session) = self.connections.get(connection).and_then(|connection| connection.session())
         else {
             return;
         };
+        let announced = self.announced();
         if let Some(cursors) = self.sessions.get_mut(session).and_then(|slot| slot.cursors.as_mut()) {
             for cursor in &mut cursors.list {
-                cursor.started = true;
+                cursor.started |= cursor.need <= announced;
             }
             self.schedule_cursors(session);
         }

@@ -136,6 +136,8 @@ impl<I: Io> Shard<I> {
         let mut bytes = std::mem::take(&mut connection.partial);
         if connection.secure.is_some() {
             self.last_read_secure(key, &mut bytes, max);
+            self.core.note_taken();
+            self.core.hear();
             return self.core.parse_last(key, &bytes);
         }
         let mut read = 0;
@@ -147,6 +149,8 @@ impl<I: Io> Shard<I> {
             }
         }
         core.counters[usize::from(core.id)].bytes_received_total.add(read as u64);
+        core.note_taken();
+        core.hear();
         core.parse_last(key, &bytes)
     }
 

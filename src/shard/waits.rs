@@ -137,12 +137,12 @@ impl Core {
         if self.shards == 1 {
             return;
         }
-        if !self.waits.is_empty() || self.interest.is_waiting() || !self.stop.is_running() {
+        if !self.waits.is_empty() || !self.stop.is_running() {
             for peer in self.links.peers().iter() {
                 self.links.await_progress(peer);
             }
         }
-        self.release_subacks();
+        self.flush_interest();
         self.finish_relays();
         self.release_held();
         // First, since each takes one place only, and those that keep a shard full would leave it none.
@@ -245,7 +245,7 @@ impl Core {
 
     /// Whether something that waits could go on now.
     pub(super) fn has_progress(&mut self) -> bool {
-        self.shards > 1 && (self.interest_may_settle() || (self.links.has_eased() && self.waits_for_room()))
+        self.shards > 1 && (self.interest_may_go_on() || (self.links.has_eased() && self.waits_for_room()))
     }
 
     fn waits_for_room(&self) -> bool {

@@ -6,13 +6,17 @@
 //! - `filter`: the rules of Topic Filters, and the plain matching rule.
 //! - `router`: [`Router`], the subscriptions of this shard, with `groups` (shared subscriptions), `remote` (what other
 //!   shards announced) and `routes` with `cache` (the way of a message, kept by topic).
-//! - `retained`: [`Retained`], the retained messages that this shard owns, ordered by topic.
+//! - `retained`: [`Retained`], the retained messages that this shard owns, ordered by topic; `hints`: [`RetainedHints`],
+//!   which topics any shard may own.
 //! - `trie`, `table`, `order`, `slots`, `set`, `text`: the structures below them.
 //! - [`naive`]: the same answers from lists and loops; the oracle of the tests and of the simulator.
 
 mod cache;
 mod filter;
 mod groups;
+mod hints;
+#[cfg(test)]
+mod hints_tests;
 pub mod naive;
 mod order;
 mod remote;
@@ -34,6 +38,7 @@ use crate::memory::ShardId;
 
 pub use filter::{Filter, FilterError, matches, parse_filter};
 pub use groups::{Counts, Members};
+pub use hints::RetainedHints;
 pub use remote::Interest;
 pub use retained::{Retained, Scan, Sweep};
 pub use router::{Announcement, Change, ChangeKind, FilterKey, Footprint, Router, Subscribed, Unsubscribed};

@@ -9,9 +9,9 @@ use ringmq::io::ListenerId;
 use ringmq::io::sim::{Endpoint, Faults, Rng, SimIo, World};
 use ringmq::limits::{Limits, QueueFull};
 use ringmq::memory::{Class, Pool};
-use ringmq::mesh::{self, Bounds};
+use ringmq::mesh::Bounds;
 use ringmq::metrics::{Counters, sum};
-use ringmq::shard::{ListenerKind, Options, Setup, Shard, Stopping, Turn};
+use ringmq::shard::{Ends, ListenerKind, Options, Setup, Shard, Stopping, Turn};
 
 /// Milliseconds.
 pub type Millis = u64;
@@ -63,13 +63,13 @@ impl Broker {
             look_ahead_from: 0,
             ..Options::default()
         };
-        let shards = mesh::build(count, bounds).into_iter().enumerate().map(|(id, links)| {
+        let shards = Ends::build(count, bounds).into_iter().enumerate().map(|(id, ends)| {
             let setup = Setup {
                 id: id as u16,
                 shards: count,
                 limits: limits.clone(),
                 keys,
-                links,
+                ends,
                 pool: pool.clone(),
                 counters: counters.clone(),
                 listeners: vec![ListenerKind::Plain.into()],

@@ -1,5 +1,6 @@
-//! Every interleaving of what shards tell each other beside the rings' contents: the doorbell with its inbox bits, and
-//! the registers that a writer waits for; and of the owners of a kept message. The very files of `src` are compiled here, over
+//! Every interleaving of what shards tell each other beside the rings' contents: the doorbell with its inbox bits, the
+//! registers that a writer waits for, the stamps of announcements and the hints of what is retained; and of the owners of
+//! a kept message. The very files of `src` are compiled here, over
 //! `loom`'s atomics.
 //!
 //! Each test says what must hold under all interleavings and all reorderings that the memory model allows; with the
@@ -31,11 +32,15 @@ mod bell;
 #[allow(dead_code)] // Its bytes are not looked at here.
 #[path = "../../src/memory/block.rs"]
 mod block;
+#[path = "../../src/topic/hints.rs"]
+mod hints;
 #[path = "../../src/mesh/progress.rs"]
 mod progress;
 #[allow(dead_code)] // A set has more to it than is looked at here.
 #[path = "../../src/memory/shards.rs"]
 mod shards;
+#[path = "../../src/mesh/stamps.rs"]
+mod stamps;
 
 mod memory {
     pub use crate::shards::{ShardId, ShardSet};
@@ -48,7 +53,9 @@ use explorer::thread;
 
 use crate::bell::Bell;
 use crate::block::Block;
+use crate::hints::RetainedHints;
 use crate::progress::Progress;
+use crate::stamps::Stamps;
 use crate::sync::atomic::{AtomicU64, Ordering, REMOVED};
 
 /// Explores with the fences, which must pass, and without them, which must fail. `preemptions` bounds how often a thread
@@ -168,6 +175,135 @@ fn a_writer_that_waits_for_progress_is_rung() {
             assert_eq!(progress.get(0), 1, "rung before there was progress");
         }
         reader.join().expect("the reader ends");
+    });
+}
+
+/// A log with room for one announcement: its stamp, or 0.
+#[derive(Default)]
+struct Log {
+    stamps: Stamps,
+    entry: AtomicU64,
+}
+
+impl Log {
+    fn append(&self) {
+        self.entry.store(self.stamps.of_next(), Ordering::Release);
+        self.stamps.publish();
+    }
+
+    /// Whether somebody who reads up to `until` knows of it.
+    fn tells(&self, until: u64) -> bool {
+        let stamp = self.entry.load(Ordering::Acquire);
+        stamp != 0 && stamp <= until
+    }
+}
+
+/// Announcements need no fence for this: who saw the SUBACK and who took in what it sent are links of one chain.
+#[test]
+fn who_saw_a_suback_is_routed_to_the_subscriber() {
+    /// How often the interesting case came up.
+    static SENT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+    let mut explorer = explorer::model::Builder::new();
+    explorer.preemption_bound = Some(3);
+    explorer.check(|| {
+        let log = Arc::new(Log::default());
+        let (suback, packet) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let subscriber = {
+            let (log, suback) = (log.clone(), suback.clone());
+            thread::spawn(move || {
+                log.append();
+                suback.store(1, Ordering::Release);
+            })
+        };
+        let publisher = {
+            let packet = packet.clone();
+            thread::spawn(move || {
+                if suback.load(Ordering::Acquire) == 1 {
+                    packet.store(1, Ordering::Release);
+                }
+            })
+        };
+        if packet.load(Ordering::Acquire) == 1 {
+            SENT.fetch_add(1, Ordering::Relaxed);
+            assert!(log.tells(log.stamps.published()), "it is passed over");
+        }
+        subscriber.join().expect("the subscriber ends");
+        publisher.join().expect("the publisher ends");
+    });
+    assert!(SENT.load(Ordering::Relaxed) > 0);
+}
+
+/// Either the subscriber asks for it, or the owner passes it on.
+#[test]
+fn no_retained_message_falls_between_the_store_and_the_live_stream() {
+    fn hash(_: &str) -> u64 {
+        5
+    }
+    holds_because_of_the_fences(None, || {
+        let (log, hints) = (Arc::new(Log::default()), Arc::new(RetainedHints::with_bits(64)));
+        let publisher = {
+            let (log, hints) = (log.clone(), hints.clone());
+            thread::spawn(move || {
+                hints.note("$a", hash);
+                log.stamps.of_leaving()
+            })
+        };
+        log.append();
+        let asks = hints.may_match("$a", hash);
+        let stamp = publisher.join().expect("the publisher ends");
+        assert!(asks || log.tells(stamp), "neither");
+    });
+}
+
+/// A bit that another publisher has set is as good as one's own.
+#[test]
+fn a_hint_that_is_set_already_counts() {
+    fn hash(_: &str) -> u64 {
+        5
+    }
+    holds_because_of_the_fences(Some(2), || {
+        let (log, hints) = (Arc::new(Log::default()), Arc::new(RetainedHints::with_bits(64)));
+        let publishers: Vec<_> = (0..2)
+            .map(|_| {
+                let (log, hints) = (log.clone(), hints.clone());
+                thread::spawn(move || {
+                    hints.note("$a", hash);
+                    log.stamps.of_leaving()
+                })
+            })
+            .collect();
+        log.append();
+        let asks = hints.may_match("$a", hash);
+        for publisher in publishers {
+            let stamp = publisher.join().expect("the publisher ends");
+            assert!(asks || log.tells(stamp), "neither");
+        }
+    });
+}
+
+/// What was sent before a SUBSCRIBE has a lower stamp than its announcement.
+#[test]
+fn a_stamp_tells_what_was_sent_before() {
+    explorer::model(|| {
+        let log = Arc::new(Log::default());
+        let acknowledged = Arc::new(AtomicU64::new(0));
+        let publisher = {
+            let (log, acknowledged) = (log.clone(), acknowledged.clone());
+            thread::spawn(move || {
+                let stamp = log.stamps.of_leaving();
+                acknowledged.store(1, Ordering::Release);
+                stamp
+            })
+        };
+        let other = {
+            let log = log.clone();
+            thread::spawn(move || log.stamps.publish())
+        };
+        let before = acknowledged.load(Ordering::Acquire) == 1;
+        log.append();
+        let stamp = publisher.join().expect("the publisher ends");
+        other.join().expect("the other shard ends");
+        assert!(!before || !log.tells(stamp), "it would come as a live message");
     });
 }
 

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use ringmq::access::Access;
 use ringmq::io::sim::{Rng, SimIo, World};
 use ringmq::memory::Pool;
-use ringmq::mesh;
 use ringmq::metrics::{self, Counter, Counters};
-use ringmq::shard::{ListenerKind, Live, Setup, Shard, Stopping, Turn};
+use ringmq::shard::{Ends, ListenerKind, Live, Setup, Shard, Stopping, Turn};
+use ringmq::topic::HashKeys;
 
 use crate::oracle::{Drops, Millis};
 use crate::plan::Plan;
@@ -30,6 +30,7 @@ struct Node {
 pub struct Cluster {
     nodes: Vec<Node>,
     pub world: Rc<RefCell<World>>,
+    pub keys: HashKeys,
     pool: Arc<Pool>,
     memory: [u64; 5],
     counters: Arc<[Counters]>,
@@ -42,14 +43,14 @@ impl Cluster {
         let counters: Arc<[Counters]> = (0..plan.shards).map(|_| Counters::default()).collect();
         let stopping = Arc::new(Stopping::default());
         let keys = [rng.bits(), rng.bits(), rng.bits(), rng.bits()];
-        let links = mesh::build(plan.shards, plan.mesh);
-        let nodes = links.into_iter().enumerate().map(|(id, links)| {
+        let ends = Ends::build(plan.shards, plan.mesh);
+        let nodes = ends.into_iter().enumerate().map(|(id, ends)| {
             let setup = Setup {
                 id: id as u16,
                 shards: plan.shards,
                 limits: Arc::new(plan.limits.clone()),
                 keys,
-                links,
+                ends,
                 pool: pool.clone(),
                 counters: counters.clone(),
                 listeners: vec![ListenerKind::Plain.into()],
@@ -62,7 +63,7 @@ impl Cluster {
                 thread: Thread::Running,
             }
         });
-        Cluster { nodes: nodes.collect(), world: world.clone(), pool, memory: plan.memory, counters }
+        Cluster { nodes: nodes.collect(), world: world.clone(), keys, pool, memory: plan.memory, counters }
     }
 
     pub fn len(&self) -> usize {

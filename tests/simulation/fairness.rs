@@ -1,26 +1,19 @@
 //! Who shares a full shard with connections that keep it full gets its turn.
 
-use ringmq::io::ListenerId;
-use ringmq::io::sim::{Endpoint, Faults, Rng};
+use ringmq::io::sim::{Faults, Rng};
 use ringmq::limits::Limits;
 use ringmq::mesh::Bounds;
 use ringmq::shard::Options;
 
 use crate::cluster::Cluster;
-use crate::packet::{self, ConnectPacket, Incoming, PUBACK, Publish, Version};
+use crate::packet::{self, Incoming, PUBACK};
 use crate::plan::Plan;
+use crate::scene::{Client, VERSION, connect, home, publish, read, rounds, write};
 
-const VERSION: Version = Version::V311;
 /// Connections that send more than the other shard takes.
 const FLOODS: usize = 3;
 /// Rounds in which a full ring is emptied and filled by each of them more than ten times.
 const ROUNDS_MAX: usize = 500;
-
-struct Client {
-    endpoint: Endpoint,
-    unsent: Vec<u8>,
-    unread: Vec<u8>,
-}
 
 struct Scene {
     cluster: Cluster,
@@ -89,77 +82,6 @@ impl Scene {
         write(&self.cluster, client, &publish("quiet", 7));
         self.rounds_until(client, |packet| matches!(packet, Incoming::Ack { kind: PUBACK, packet_id: 7, .. }))
     }
-}
-
-/// The client's next CONNECT goes through `shard`.
-fn connect(cluster: &Cluster, shard: u16, name: usize) -> Client {
-    let endpoint = cluster.world.borrow_mut().connect(shard, ListenerId(0));
-    let mut client = Client { endpoint, unsent: Vec::new(), unread: Vec::new() };
-    let bytes = packet::connect(&ConnectPacket {
-        version: VERSION,
-        client_id: &format!("client-{name}"),
-        clean_start: true,
-        keep_alive_s: 0,
-        properties: Vec::new(),
-        will: None,
-    });
-    write(cluster, &mut client, &bytes);
-    client
-}
-
-/// A client that is at home on `shard`: names are tried until one is.
-fn home(cluster: &mut Cluster, names: &mut usize, shard: u16) -> Client {
-    loop {
-        *names += 1;
-        let handed_off = cluster.sum(|c| &c.hand_offs_total);
-        let mut client = connect(cluster, shard, *names);
-        rounds(cluster, 20);
-        assert!(matches!(read(cluster, &mut client)[..], [Incoming::ConnAck { code: 0, .. }]));
-        if cluster.sum(|c| &c.hand_offs_total) == handed_off {
-            return client;
-        }
-        cluster.world.borrow_mut().close(client.endpoint);
-    }
-}
-
-fn rounds(cluster: &mut Cluster, count: usize) {
-    for _ in 0..count {
-        for at in 0..cluster.len() {
-            cluster.world.borrow_mut().progress(at as u16);
-            cluster.turn(at, 1);
-        }
-    }
-}
-
-fn publish(topic: &str, packet_id: u16) -> Vec<u8> {
-    let publish = Publish {
-        dup: false,
-        qos: u8::from(packet_id > 0),
-        retain: false,
-        topic: topic.to_string(),
-        packet_id,
-        properties: Vec::new(),
-        payload: b"x".to_vec(),
-    };
-    packet::publish(VERSION, &publish)
-}
-
-/// Sends `bytes` after what the kernel did not take before.
-fn write(cluster: &Cluster, client: &mut Client, bytes: &[u8]) {
-    client.unsent.extend_from_slice(bytes);
-    let taken = cluster.world.borrow_mut().write(client.endpoint, &client.unsent);
-    client.unsent.drain(..taken.expect("a connection"));
-}
-
-fn read(cluster: &Cluster, client: &mut Client) -> Vec<Incoming> {
-    cluster.world.borrow_mut().read(client.endpoint, &mut client.unread, usize::MAX);
-    let mut packets = Vec::new();
-    while let Some((packet, length)) = packet::decode(VERSION, &client.unread).expect("what the broker sends")
-    {
-        client.unread.drain(..length);
-        packets.push(packet);
-    }
-    packets
 }
 
 /// It was looked at after the connection that had just filled the ring again, each time.

@@ -13,6 +13,7 @@
 //! | `found` | seeds that once failed |
 //! | `shrink`, `trace`, `command` | what a person gets to see |
 
+mod announcements;
 mod client;
 mod cluster;
 mod command;
@@ -24,6 +25,7 @@ mod oracle;
 mod packet;
 mod plan;
 mod run;
+mod scene;
 mod shrink;
 mod trace;
 

@@ -199,9 +199,16 @@ impl Plan {
             taste.focus = Some(Focus::Announcements);
             taste.weights = Focus::Announcements.weights();
             (taste.crowded, taste.burst) = (false, *apart.pick(&[3, 12]));
-            (options.interest_linger_ms, options.inbox_budget) = (1, *apart.pick(&[1, 2]));
+            (options.interest_linger_ms, options.inbox_budget) =
+                (*apart.pick(&[1, 1000]), *apart.pick(&[1, 2]));
             shards = *apart.pick(&[2, 3]);
         }
+        // And of that again.
+        let mut logs = Rng::new(seed ^ 0xA7A0_0000);
+        options.announcements_max = match taste.focus {
+            Some(Focus::Announcements) => *logs.pick(&[1, 1, 2]),
+            _ => *logs.pick(&[1, 2, 8, 4096]),
+        };
         let shards = shards_wanted.unwrap_or(shards);
         let length = *rng.pick(&[10, 30, 60, 100, 160]);
         let mut steps: Vec<What> = Vec::new();
@@ -341,7 +348,7 @@ enum Focus {
     Groups,
     /// Queues run over, and wills go into the same queues.
     Overflow,
-    /// Announcements of what is wanted pass messages with and without RETAIN that are spilled.
+    /// What is wanted changes beside messages with and without RETAIN, and finds no room in the log.
     Announcements,
     /// Whole bursts of plain messages come in one receive, half of the time on one shard.
     Bursts,

@@ -1,0 +1,102 @@
+//! Hand-made runs: which client is at home where, and which shard takes a turn when.
+
+use ringmq::io::ListenerId;
+use ringmq::io::sim::Endpoint;
+
+use crate::cluster::Cluster;
+use crate::packet::{self, ConnectPacket, Incoming, Publish, Version};
+
+pub const VERSION: Version = Version::V311;
+
+pub struct Client {
+    pub endpoint: Endpoint,
+    pub unsent: Vec<u8>,
+    unread: Vec<u8>,
+}
+
+/// The client's next CONNECT goes through `shard`.
+pub fn connect(cluster: &Cluster, shard: u16, name: usize) -> Client {
+    let endpoint = cluster.world.borrow_mut().connect(shard, ListenerId(0));
+    let mut client = Client { endpoint, unsent: Vec::new(), unread: Vec::new() };
+    let bytes = packet::connect(&ConnectPacket {
+        version: VERSION,
+        client_id: &format!("client-{name}"),
+        clean_start: true,
+        keep_alive_s: 0,
+        properties: Vec::new(),
+        will: None,
+    });
+    write(cluster, &mut client, &bytes);
+    client
+}
+
+/// A client that is at home on `shard`: names are tried until one is.
+pub fn home(cluster: &mut Cluster, names: &mut usize, shard: u16) -> Client {
+    loop {
+        *names += 1;
+        let handed_off = cluster.sum(|c| &c.hand_offs_total);
+        let mut client = connect(cluster, shard, *names);
+        rounds(cluster, 20);
+        assert!(matches!(read(cluster, &mut client)[..], [Incoming::ConnAck { code: 0, .. }]));
+        if cluster.sum(|c| &c.hand_offs_total) == handed_off {
+            return client;
+        }
+        cluster.world.borrow_mut().close(client.endpoint);
+    }
+}
+
+/// So many turns of each shard.
+pub fn rounds(cluster: &mut Cluster, count: usize) {
+    for _ in 0..count {
+        (0..cluster.len()).for_each(|at| turns(cluster, at, 1));
+    }
+}
+
+/// So many turns of one shard.
+pub fn turns(cluster: &mut Cluster, at: usize, count: usize) {
+    for _ in 0..count {
+        cluster.world.borrow_mut().progress(at as u16);
+        cluster.turn(at, 1);
+    }
+}
+
+/// QoS 1 if there is a Packet Identifier.
+pub fn publish(topic: &str, packet_id: u16) -> Vec<u8> {
+    put(topic, packet_id, false)
+}
+
+pub fn retained(topic: &str, packet_id: u16) -> Vec<u8> {
+    put(topic, packet_id, true)
+}
+
+fn put(topic: &str, packet_id: u16, retain: bool) -> Vec<u8> {
+    let publish = Publish {
+        dup: false,
+        qos: u8::from(packet_id > 0),
+        retain,
+        topic: topic.to_string(),
+        packet_id,
+        properties: Vec::new(),
+        payload: b"x".to_vec(),
+    };
+    packet::publish(VERSION, &publish)
+}
+
+/// Sends `bytes` after what the kernel did not take before.
+pub fn write(cluster: &Cluster, client: &mut Client, bytes: &[u8]) {
+    client.unsent.extend_from_slice(bytes);
+    let taken = cluster.world.borrow_mut().write(client.endpoint, &client.unsent);
+    client.unsent.drain(..taken.expect("a connection"));
+}
+
+/// What came since the last time.
+pub fn read(cluster: &Cluster, client: &mut Client) -> Vec<Incoming> {
+    cluster.world.borrow_mut().read(client.endpoint, &mut client.unread, usize::MAX);
+    let mut packets = Vec::new();
+    while let Some((packet, length)) = packet::decode(VERSION, &client.unread).expect("what the broker sends")
+    {
+        client.unread.drain(..length);
+        packets.push(packet);
+    }
+    packets
+}
