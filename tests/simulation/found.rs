@@ -66,6 +66,7 @@ fn what_is_read_last_waits_for_a_switch() {
 #[test]
 fn a_cursor_waits_for_the_announcement_of_its_own_filter() {
     passes(816_982_073_813, &["mesh_received_total"]);
+    passes(8_923, &["mesh_received_total"]);
 }
 
 /// The oracle looked at the store and did not think of a will that came meanwhile and found no room in it. One seed met
