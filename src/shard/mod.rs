@@ -340,6 +340,9 @@ impl<I: Io> Shard<I> {
         if self.core.shards > 1 {
             self.take_parcels();
             self.core.note_taken();
+            if !self.parcels.is_empty() {
+                self.reap_sent();
+            }
             self.read_inbox();
         }
         self.core.hear();

@@ -13,6 +13,21 @@ use super::{Core, Listener, ListenerKind, Shard};
 const REST_MS: u64 = 100;
 
 impl<I: Io> Shard<I> {
+    /// Ends the sends among the completions that were taken, so that what parcels bring finds the room that they leave:
+    /// a message as large as the send buffer fits only where nothing is on its way.
+    pub(super) fn reap_sent(&mut self) {
+        let mut completions = std::mem::take(&mut self.completions);
+        for completion in &mut completions {
+            if matches!(completion, Completion::Sent { .. })
+                && let Completion::Sent { token, batch, result } =
+                    std::mem::replace(completion, Completion::Doorbell)
+            {
+                self.sent(token.key(), batch, result);
+            }
+        }
+        self.completions = completions;
+    }
+
     /// Acts on the completions that were taken, in their order. Returns how many there were.
     pub(super) fn reap(&mut self) -> usize {
         let mut completions = std::mem::take(&mut self.completions);

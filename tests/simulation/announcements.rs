@@ -6,7 +6,7 @@ use ringmq::shard::Options;
 use ringmq::topic::shard_of;
 
 use crate::cluster::Cluster;
-use crate::packet::{self, Incoming, PUBACK};
+use crate::packet::{self, Incoming, PUBACK, Publish};
 use crate::plan::Plan;
 use crate::scene::{Client, VERSION, connect, home, publish, read, retained, rounds, turns, write};
 
@@ -20,10 +20,14 @@ struct Scene {
 
 impl Scene {
     fn new(announcements_max: u64) -> Scene {
+        Scene::with(Limits::default(), announcements_max)
+    }
+
+    fn with(limits: Limits, announcements_max: u64) -> Scene {
         let plan = Plan {
             shards: SHARDS,
             memory: [64 << 20; 5],
-            limits: Limits::default(),
+            limits,
             options: Options { sys_interval_ms: 0, announcements_max, ..Options::default() },
             faults: Faults::none(),
             ..Plan::draw(0)
@@ -172,4 +176,23 @@ fn what_comes_with_a_hand_off_is_routed_to_who_subscribed_before() {
             "{home_shard}: {got:?}"
         );
     }
+}
+
+/// The send of the SUBACK had ended, but the shard looked at its parcels first: a message as large as the send buffer was
+/// dropped.
+#[test]
+fn a_message_from_another_shard_finds_the_room_of_a_send_that_has_ended() {
+    let mut scene = Scene::with(Limits { send_buffer_bytes_max: 1000, ..Limits::default() }, 4096);
+    scene.write(0, &subscribe(1, "a"));
+    turns(&mut scene.cluster, 0, 1);
+    scene.write(1, &packet::publish(VERSION, &large("a", 1000)));
+    turns(&mut scene.cluster, 1, 3);
+    turns(&mut scene.cluster, 0, 3);
+    let got = scene.read(0);
+    assert!(matches!(&got[..], [Incoming::SubAck { .. }, Incoming::Publish(_)]), "{got:?}");
+}
+
+fn large(topic: &str, bytes: usize) -> Publish {
+    let (topic, payload) = (topic.to_string(), vec![b'x'; bytes]);
+    Publish { dup: false, qos: 0, retain: false, topic, packet_id: 0, properties: Vec::new(), payload }
 }
