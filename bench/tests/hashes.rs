@@ -29,7 +29,7 @@ const RECORDED: &[(&str, u64)] = &[
     ("turn/fan-out", 0x39ED1905A79A8725),
     ("turn/fan-out-qos1", 0xBA23166CE6F70F9D),
     ("turn/fan-in", 0x0D875700B3974AEE),
-    ("shards/cross-qos0", 0xFE6192AAFFC7F1AD),
+    ("shards/cross-qos0", 0xA9C2174115D83D3D),
     ("shards/cross-qos1", 0x0F30E7EFB353B955),
     ("shards/cross-single", 0x5FBB8AF99C74A7E9),
     ("shards/fan-out", 0xBB1E5C41F50302ED),
