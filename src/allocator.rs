@@ -30,6 +30,7 @@ fn count() {
 unsafe impl GlobalAlloc for Counting {
     /// # Safety
     /// `layout` is not of size 0.
+    // SAFETY: mimalloc returns null or memory of that layout that nobody else has.
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count();
         // SAFETY: `layout` is not of size 0, as the caller promised.
@@ -38,6 +39,7 @@ unsafe impl GlobalAlloc for Counting {
 
     /// # Safety
     /// `at` came from this allocator with this `layout`, and is not used any more.
+    // SAFETY: the memory goes back to mimalloc, where it came from.
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
         // SAFETY: `at` came from there, since everything is handed on, with this `layout`, and is not used any more.
         unsafe { MiMalloc.dealloc(at, layout) }
@@ -45,6 +47,7 @@ unsafe impl GlobalAlloc for Counting {
 
     /// # Safety
     /// `layout` is not of size 0.
+    // SAFETY: mimalloc returns null or zeroed memory of that layout that nobody else has.
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         count();
         // SAFETY: `layout` is not of size 0, as the caller promised.
@@ -54,6 +57,7 @@ unsafe impl GlobalAlloc for Counting {
     /// # Safety
     /// `at` came from this allocator with this `layout`, is used from now on only as it is returned, and `size` is not 0 and no
     /// more than `isize::MAX` when rounded up to the alignment.
+    // SAFETY: mimalloc keeps the bytes up to the smaller size, and `at` where it returns null.
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         count();
         // SAFETY: `at` came from there, since everything is handed on, with this `layout`, and `size` is in the bounds that

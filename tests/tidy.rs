@@ -101,12 +101,10 @@ fn unsafe_code(path: &str, text: &str) -> Vec<String> {
         }
         if !listed {
             wrong.push(format!("{place}: unsafe, but not in UNSAFE"));
-        } else if !reasons::is_justified(
-            text,
-            at,
-            if line.contains("unsafe fn") { "# Safety" } else { "SAFETY: " },
-        ) {
+        } else if !reasons::is_justified(text, at, "SAFETY: ") {
             wrong.push(format!("{place}: nothing in front of it says why it is safe"));
+        } else if line.contains("unsafe fn") && !reasons::is_justified(text, at, "# Safety") {
+            wrong.push(format!("{place}: nothing in front of it says what its callers promise"));
         }
     }
     if listed && wrong.is_empty() {
@@ -612,8 +610,12 @@ fn unsafe_elsewhere_or_without_a_reason_is_found() {
         let reason = format!("// SAFETY: {borrowed}, it is open.\nunsafe {{ g() }};");
         finds(unsafe_code, "src/io/sockets.rs", &reason, 1, "// SAFETY: it is open.\nunsafe { g() };");
     }
-    let contract = "/// # Safety\n/// `a` is open.\nunsafe fn f(a: i32) {}";
-    finds(unsafe_code, "src/io/sockets.rs", "/// It is.\nunsafe fn f(a: i32) {}", 1, contract);
+    let contract =
+        "/// # Safety\n/// `a` is open.\n// SAFETY: `a` is not closed here.\nunsafe fn f(a: i32) {}";
+    for lacking in ["/// It is.", "/// # Safety\n/// `a` is open.", "// SAFETY: `a` is not closed here."] {
+        let lacking = format!("{lacking}\nunsafe fn f(a: i32) {{}}");
+        finds(unsafe_code, "src/io/sockets.rs", &lacking, 1, contract);
+    }
     finds(unsafe_code, "src/lib.rs", "//! A crate.\n// #![deny(unsafe_code)]", 1, "#![deny(unsafe_code)]");
 }
 

@@ -201,13 +201,32 @@ mod tests {
         assert_eq!(read(&mut all[2], third), [(0, 4)]);
     }
 
+    /// The number of what is published is there to be read, always: who reads up to it does not look again.
+    #[test]
+    fn what_is_published_can_be_read() {
+        const COUNT: u64 = 100_000;
+        let mut all = logs::<u64>(2);
+        let (mut reader, mut writer) = (all.pop().unwrap(), all.pop().unwrap());
+        std::thread::scope(|threads| {
+            threads.spawn(move || (0..COUNT).for_each(|item| writer.append(item)));
+            while reader.read_of(0) < COUNT {
+                let published = reader.published();
+                reader.read(published, |_, _| {});
+                assert!(reader.read_of(0) >= published, "{} of {published}", reader.read_of(0));
+            }
+        });
+    }
+
+    /// The logs of so many shards, and so many segments of the first one full of one item.
+    fn full(shards: u16, segments: usize) -> (Vec<Announcements<Arc<()>>>, Arc<()>) {
+        let (mut all, item) = (logs(shards), Arc::new(()));
+        (0..segments * SEGMENT).for_each(|_| all[0].append(Arc::clone(&item)));
+        (all, item)
+    }
+
     #[test]
     fn segments_that_everybody_has_read_are_freed() {
-        let mut all = logs::<Arc<()>>(3);
-        let item = Arc::new(());
-        for _ in 0..10 * SEGMENT {
-            all[0].append(Arc::clone(&item));
-        }
+        let (mut all, item) = full(3, 10);
         let published = all[1].published();
         all[1].read(published, |_, _| {});
         assert_eq!(Arc::strong_count(&item), 1 + 10 * SEGMENT, "one shard has read nothing");
@@ -220,11 +239,7 @@ mod tests {
 
     #[test]
     fn a_log_that_nobody_read_ends_with_its_last_owner() {
-        let mut all = logs::<Arc<()>>(2);
-        let item = Arc::new(());
-        for _ in 0..100 * SEGMENT {
-            all[0].append(Arc::clone(&item));
-        }
+        let (all, item) = full(2, 100);
         drop(all);
         assert_eq!(Arc::strong_count(&item), 1);
     }

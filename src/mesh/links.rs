@@ -208,6 +208,11 @@ impl<T> Links<T> {
         self.out_ref(to).progress.wait();
     }
 
+    /// Whether [`Links::flush`] has nothing to do.
+    pub fn is_flushed(&self) -> bool {
+        self.touched.is_empty() && self.progressed.is_empty()
+    }
+
     /// Moves spilled items into the rings, publishes the tails, and rings bells. Returns the shards that must be woken.
     pub fn flush(&mut self) -> ShardSet {
         let mut wake = ShardSet::EMPTY;

@@ -399,7 +399,7 @@ impl Core {
         }
         self.set_presence(session, Presence::Online);
         self.room_made(key); // what waited for the client
-        self.resume_cursors(key);
+        self.schedule_cursors(session);
     }
 
     /// The session that the client gets, and whether it was there before. // [MQTT-3.1.2-4] [MQTT-3.1.2-5] [MQTT-3.1.2-6]

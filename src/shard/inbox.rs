@@ -33,14 +33,16 @@ impl<I: Io> Shard<I> {
         let first = rung.iter().filter(|from| *from >= start);
         for from in first.chain(rung.iter().filter(|from| *from < start)) {
             let count = core.links.read(from, core.options.inbox_budget, &mut self.parcels);
-            self.parcels_of.push((from, count));
+            if count > 0 {
+                self.parcels_of.push((from, count));
+            }
         }
     }
 
-    /// Acts on the parcels that were taken. Returns how many there were.
-    pub(super) fn read_inbox(&mut self) -> usize {
+    /// Acts on the parcels that were taken.
+    pub(super) fn read_inbox(&mut self) {
         let core = &mut self.core;
-        let total = self.parcels.len();
+        core.counters().mesh_received_total.add(self.parcels.len() as u64);
         let mut taken = Taken::default();
         for (from, count) in self.parcels_of.drain(..) {
             for parcel in self.parcels.drain(..count) {
@@ -55,8 +57,6 @@ impl<I: Io> Shard<I> {
             core.hear(); // what comes after the answer is to be routed there
             core.query_arrived(from, *query);
         }
-        core.counters().mesh_received_total.add(total as u64);
-        total
     }
 }
 

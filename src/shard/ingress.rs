@@ -400,7 +400,7 @@ impl Core {
         }
         let mut reply = Vec::new();
         wire::encode_suback(&mut reply, version, subscribe.packet_id, &reasons);
-        self.stage_suback(key, need, reply);
+        self.stage_suback(key, session, need, reply);
         Ok(())
     }
 

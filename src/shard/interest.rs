@@ -53,8 +53,6 @@ pub(super) struct Interest {
     read_by_all: u64,
     /// What was published when this turn had taken everything in.
     taken: u64,
-    /// The others were asked to ring when they have read, and since then nothing more has begun to wait.
-    has_asked: bool,
 }
 
 #[derive(Debug, Default)]
@@ -69,6 +67,7 @@ struct Entry {
 #[derive(Debug)]
 struct StagedSubAck {
     connection: Key,
+    session: Key,
     need: u64,
     packet: Vec<u8>,
 }
@@ -83,7 +82,6 @@ impl Interest {
             staged: VecDeque::new(),
             read_by_all: 0,
             taken: 0,
-            has_asked: false,
         }
     }
 
@@ -134,7 +132,9 @@ impl Core {
             interest.waited += 1;
             entry.unsent = Some(interest.waited);
             interest.unsent.push_back(filter);
-            interest.has_asked = false;
+            if interest.unsent.len() == 1 {
+                self.await_all(); // before it is looked again whether there is room, so that no growth is missed
+            }
         }
     }
 
@@ -200,19 +200,22 @@ impl Core {
         self.interest.flushed
     }
 
-    /// Stages a SUBACK; it leaves once its filters are in the log and all SUBACKs before it have left. An empty one only
-    /// starts cursors.
+    /// Stages a SUBACK; it leaves once its filters are in the log and all SUBACKs before it have left.
     /// A PUBLISH may come before it. // [U5-3.8.4-1]; 3.1.1: [U311-3.8.4-1]
-    pub(super) fn stage_suback(&mut self, connection: Key, need: u64, packet: Vec<u8>) {
+    pub(super) fn stage_suback(&mut self, connection: Key, session: Key, need: u64, packet: Vec<u8>) {
+        let staged = StagedSubAck { connection, session, need, packet };
         if self.interest.staged.is_empty() && need <= self.announced() {
-            return self.suback(connection, &packet);
+            return self.suback(staged);
         }
-        self.interest.staged.push_back(StagedSubAck { connection, need, packet });
+        self.interest.staged.push_back(staged);
     }
 
-    fn suback(&mut self, connection: Key, packet: &[u8]) {
-        self.stage(connection, |out| out.extend_from_slice(packet));
-        self.start_cursors(connection);
+    /// Its filters are in the log. The session's cursors may go on, also if its connection is another by now.
+    fn suback(&mut self, staged: StagedSubAck) {
+        if self.connections.get(staged.connection).is_some_and(|connection| connection.live().is_some()) {
+            self.stage(staged.connection, |out| out.extend_from_slice(&staged.packet));
+        }
+        self.schedule_cursors(staged.session);
     }
 
     /// Once per turn: what waited for room in the log, and the SUBACKs that waited with it.
@@ -220,11 +223,7 @@ impl Core {
         if self.interest.unsent.is_empty() {
             return;
         }
-        // Before the registers are looked at, so that no growth is missed.
-        for peer in self.links.peers().iter() {
-            self.links.await_progress(peer);
-        }
-        self.interest.has_asked = true;
+        self.await_all();
         while !self.interest.unsent.is_empty() && self.log_has_room() {
             let Some(filter) = self.interest.unsent.pop_front() else { break };
             self.interest.flushed += 1;
@@ -235,19 +234,15 @@ impl Core {
         }
         while let Some(staged) = self.interest.staged.front()
             && staged.need <= self.announced()
+            && let Some(staged) = self.interest.staged.pop_front()
         {
-            let Some(StagedSubAck { connection, packet, .. }) = self.interest.staged.pop_front() else {
-                return;
-            };
-            if self.connections.get(connection).is_some_and(|connection| connection.live().is_some()) {
-                self.suback(connection, &packet);
-            }
+            self.suback(staged);
         }
     }
 
-    /// Whether something waits for room of which the others do not know, or has room by now.
+    /// Whether something that waits has room by now.
     pub(super) fn interest_may_go_on(&mut self) -> bool {
-        !self.interest.unsent.is_empty() && (!self.interest.has_asked || self.log_has_room())
+        !self.interest.unsent.is_empty() && self.log_has_room()
     }
 
     /// Everything that this turn acts upon is taken in.

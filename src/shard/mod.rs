@@ -342,8 +342,8 @@ impl<I: Io> Shard<I> {
             self.core.note_taken();
             if !self.parcels.is_empty() {
                 self.reap_sent();
+                self.read_inbox();
             }
-            self.read_inbox();
         }
         self.core.hear();
         self.reap();
@@ -355,8 +355,10 @@ impl<I: Io> Shard<I> {
         self.advance_stop();
         // Before anything is sent: who sees a CONNACK is counted by then.
         self.core.publish_counts();
-        self.tend_dirty();
+        // A backend may send at once, and who sees an acknowledgement takes it that every shard can have the message.
         self.flush_mesh();
+        self.tend_dirty();
+        self.flush_mesh(); // connections that go home
         let core = &mut self.core;
         if !core.dirty.is_empty() || core.has_work() {
             core.publish_counts();
@@ -389,8 +391,15 @@ impl<I: Io> Shard<I> {
         self.core.live()
     }
 
-    /// Publishes the tails of the rings and wakes who sleeps.
+    /// Publishes the tails of the rings and wakes who sleeps. Inlined, since there mostly is nothing.
+    #[inline(always)]
     fn flush_mesh(&mut self) {
+        if !self.core.links.is_flushed() {
+            self.publish_tails();
+        }
+    }
+
+    fn publish_tails(&mut self) {
         for shard in self.core.links.flush().iter() {
             self.core.counters().doorbells_total.add(1);
             self.io.doorbell(shard);

@@ -326,8 +326,9 @@ impl Core {
     /// `from` is the publishing connection, if it still has one.
     pub(super) fn publish(&mut self, from: Option<Key>, view: &MessageView<'_>) -> Routed {
         let (routed, touched) = if view.retain {
-            let owner = topic::shard_of(&self.keys, view.topic, self.shards);
-            let stamp = self.note_retained(view);
+            let fingerprint = topic::fingerprint(&self.keys, view.topic);
+            let owner = topic::shard_of_fingerprint(fingerprint, self.shards);
+            let stamp = self.note_retained(view, fingerprint);
             if owner == self.id {
                 self.hear_until(stamp);
                 self.store_retained(view);

@@ -28,8 +28,8 @@ impl<I: Io> Shard<I> {
         self.completions = completions;
     }
 
-    /// Acts on the completions that were taken, in their order. Returns how many there were.
-    pub(super) fn reap(&mut self) -> usize {
+    /// Acts on the completions that were taken, in their order.
+    pub(super) fn reap(&mut self) {
         let mut completions = std::mem::take(&mut self.completions);
         let count = completions.len();
         self.core.counters().completions_total.add(count as u64);
@@ -56,7 +56,6 @@ impl<I: Io> Shard<I> {
         }
         drop(rest);
         self.completions = completions;
-        count
     }
 
     fn received(&mut self, key: Key, buffer: Buffer, more: bool) {

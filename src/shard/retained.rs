@@ -3,7 +3,8 @@
 //! A new subscription pulls what is retained: its cursor asks every owner that may have matching topics for a batch,
 //! delivers it as fast as the client takes it, and asks for the next. So the size of the store never meets the limit of
 //! a session's queue. A cursor is (filter, last topic) per owner; it survives changes of the store and, in a persistent
-//! session, the loss of the connection. It starts when the SUBACK leaves, so that owners route here already; a message
+//! session, the loss of the connection. It starts when the SUBACK leaves and its filter is announced, so that an owner knows
+//! of it before it answers; without a hint that there is anything, there is no cursor. A message
 //! *published with RETAIN* that reached the subscription since SUBSCRIBE makes a retained copy of its topic stale.
 
 use std::collections::{HashSet, VecDeque};
@@ -47,10 +48,8 @@ struct Cursor {
     id: u32,
     subscription: Key,
     filter: Box<str>,
-    /// What has to be announced before it starts; see [`Core::announced_at`].
+    /// What has to be announced before it asks; see [`Core::announced_at`].
     need: u64,
-    /// Its SUBACK has left.
-    started: bool,
     sources: Vec<Source>,
     /// Answers that are not delivered yet.
     parked: VecDeque<Message>,
@@ -172,9 +171,9 @@ impl Core {
     }
 
     /// Before a message with RETAIN is stored here or leaves for its owner; the stamp with which it does.
-    pub(super) fn note_retained(&self, view: &MessageView<'_>) -> u64 {
+    pub(super) fn note_retained(&self, view: &MessageView<'_>, fingerprint: u64) -> u64 {
         if !view.payload.is_empty() {
-            self.retained_hints.note(view.topic, |text| topic::fingerprint(&self.keys, text));
+            self.retained_hints.note(view.topic, fingerprint, |level| topic::fingerprint(&self.keys, level));
         }
         if self.shards == 1 { 0 } else { self.announcements.stamp() }
     }
@@ -200,38 +199,13 @@ impl Core {
             subscription,
             filter: filter.filter.into(),
             need,
-            started: false,
             sources,
             parked: VecDeque::new(),
             live_seen: HashSet::with_hasher(ahash::RandomState::with_seeds(a, b, c, d)),
         });
     }
 
-    /// A session came back: its cursors go on as soon as all of their filters are announced.
-    pub(super) fn resume_cursors(&mut self, connection: Key) {
-        let session = self.connections.get(connection).and_then(|connection| connection.session());
-        let cursors = session.and_then(|session| self.sessions.get(session)?.cursors.as_ref());
-        if let Some(need) = cursors.and_then(|cursors| cursors.list.iter().map(|cursor| cursor.need).max()) {
-            self.stage_suback(connection, need, Vec::new());
-        }
-    }
-
-    /// A SUBACK left: the cursors of what is announced by now may go on.
-    pub(super) fn start_cursors(&mut self, connection: Key) {
-        let Some(session) = self.connections.get(connection).and_then(|connection| connection.session())
-        else {
-            return;
-        };
-        let announced = self.announced();
-        if let Some(cursors) = self.sessions.get_mut(session).and_then(|slot| slot.cursors.as_mut()) {
-            for cursor in &mut cursors.list {
-                cursor.started |= cursor.need <= announced;
-            }
-            self.schedule_cursors(session);
-        }
-    }
-
-    /// The cursors of a session may go on.
+    /// A SUBACK left, a client came back or has room: the cursors of its session may go on.
     pub(super) fn schedule_cursors(&mut self, session: Key) {
         if let Some(cursors) = self.sessions.get_mut(session).and_then(|slot| slot.cursors.as_mut())
             && !cursors.scheduled
@@ -250,9 +224,10 @@ impl Core {
                 continue;
             };
             cursors.scheduled = false;
+            let announced = self.announced();
             let mut again = false;
             cursors.list.retain_mut(|cursor| {
-                if cursor.started && self.router.subscription(cursor.subscription).is_some() {
+                if cursor.need <= announced && self.router.subscription(cursor.subscription).is_some() {
                     again |= self.advance(session, cursor);
                 }
                 let done = cursor.parked.is_empty()

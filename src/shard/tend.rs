@@ -136,22 +136,20 @@ impl<I: Io> Shard<I> {
         let mut bytes = std::mem::take(&mut connection.partial);
         if connection.secure.is_some() {
             self.last_read_secure(key, &mut bytes, max);
-            self.core.note_taken();
-            self.core.hear();
-            return self.core.parse_last(key, &bytes);
-        }
-        let mut read = 0;
-        while read < max && !connection.eof {
-            match self.io.read_now(&connection.socket, &mut bytes, (max - read).min(64 * 1024)) {
-                ReadNow::Bytes(count) => read += count,
-                ReadNow::Eof | ReadNow::Error(_) => connection.eof = true,
-                ReadNow::WouldBlock => break,
+        } else {
+            let mut read = 0;
+            while read < max && !connection.eof {
+                match self.io.read_now(&connection.socket, &mut bytes, (max - read).min(64 * 1024)) {
+                    ReadNow::Bytes(count) => read += count,
+                    ReadNow::Eof | ReadNow::Error(_) => connection.eof = true,
+                    ReadNow::WouldBlock => break,
+                }
             }
+            core.counters[usize::from(core.id)].bytes_received_total.add(read as u64);
         }
-        core.counters[usize::from(core.id)].bytes_received_total.add(read as u64);
-        core.note_taken();
-        core.hear();
-        core.parse_last(key, &bytes)
+        self.core.note_taken();
+        self.core.hear();
+        self.core.parse_last(key, &bytes)
     }
 
     fn tend_closing(&mut self, key: Key, step: Closing) {

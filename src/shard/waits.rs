@@ -132,15 +132,18 @@ impl Core {
         self.mark_dirty(key);
     }
 
+    /// Asks every peer to ring when it has made progress; what waits for that is looked at after this.
+    pub(super) fn await_all(&self) {
+        self.links.peers().iter().for_each(|peer| self.links.await_progress(peer));
+    }
+
     /// Lets everything go on whose time has come.
     pub(super) fn progress(&mut self) {
         if self.shards == 1 {
             return;
         }
         if !self.waits.is_empty() || !self.stop.is_running() {
-            for peer in self.links.peers().iter() {
-                self.links.await_progress(peer);
-            }
+            self.await_all();
         }
         self.flush_interest();
         self.finish_relays();

@@ -36,9 +36,9 @@ impl RetainedHints {
         RetainedHints { bits: (0..bits / 64).map(|_| AtomicU64::new(0)).collect(), any: AtomicU64::new(0) }
     }
 
-    /// A message on `topic` is to be retained.
-    pub fn note(&self, topic: &str, hash: impl Fn(&str) -> u64) {
-        self.set(hash(topic));
+    /// A message on `topic`, whose keyed hash is `fingerprint`, is to be retained.
+    pub fn note(&self, topic: &str, fingerprint: u64, hash: impl Fn(&str) -> u64) {
+        self.set(fingerprint);
         self.set(hash(first_level(topic)).rotate_left(LEVEL_TURN));
         if !topic.starts_with('$') && self.any.load(Ordering::Relaxed) == 0 {
             self.any.store(1, Ordering::Relaxed);

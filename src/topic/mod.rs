@@ -56,8 +56,13 @@ pub fn fingerprint(keys: &HashKeys, text: &str) -> u64 {
 
 /// Where `text` is at home: a Client Identifier's session or a topic's retained message. `shards` is at least 1.
 pub fn shard_of(keys: &HashKeys, text: &str, shards: u16) -> ShardId {
+    shard_of_fingerprint(fingerprint(keys, text), shards)
+}
+
+/// The same for a text whose fingerprint is known.
+pub fn shard_of_fingerprint(fingerprint: u64, shards: u16) -> ShardId {
     // The high bits choose the shard and the low bits the place in a table, so a shard's tables stay evenly filled.
-    ((u128::from(fingerprint(keys, text)) * u128::from(shards)) >> 64) as ShardId
+    ((u128::from(fingerprint) * u128::from(shards)) >> 64) as ShardId
 }
 
 /// [`fingerprint`] with its keys at hand.

@@ -244,7 +244,7 @@ fn no_retained_message_falls_between_the_store_and_the_live_stream() {
         let publisher = {
             let (log, hints) = (log.clone(), hints.clone());
             thread::spawn(move || {
-                hints.note("$a", hash);
+                hints.note("$a", 5, hash);
                 log.stamps.of_leaving()
             })
         };
@@ -267,7 +267,7 @@ fn a_hint_that_is_set_already_counts() {
             .map(|_| {
                 let (log, hints) = (log.clone(), hints.clone());
                 thread::spawn(move || {
-                    hints.note("$a", hash);
+                    hints.note("$a", 5, hash);
                     log.stamps.of_leaving()
                 })
             })

@@ -7,10 +7,10 @@ const BORROWED: &[&str] =
 /// What is wrong with the reasons of a file that may hold `unsafe`; `code` is its text without comments.
 pub fn reasons(path: &str, text: &str, code: &str) -> Vec<String> {
     let mut wrong = Vec::new();
-    let blocks = code.lines().filter(|line| super::has_word(line, "unsafe")).count();
+    let places = code.lines().filter(|line| super::has_word(line, "unsafe")).count();
     let functions = code.lines().filter(|line| line.contains("unsafe fn")).count();
     let (reasons, contracts) = (text.matches("// SAFETY: ").count(), text.matches("/// # Safety").count());
-    if (blocks - functions, functions) != (reasons, contracts) {
+    if (places, functions) != (reasons, contracts) {
         wrong.push(format!("{path}: {reasons} reasons, {contracts} contracts, each `unsafe` needs its own"));
     }
     for reason in comments(text) {

@@ -289,6 +289,7 @@ impl Uring {
     ///
     /// # Safety
     /// Every pointer in `entry` is valid until this returns; by then the operation's only completion was taken.
+    // SAFETY: it returns only with the completion, so the kernel uses no pointer after that.
     unsafe fn now(&mut self, entry: squeue::Entry) -> i32 {
         let user_data = token(0).user_data(Operation::Now);
         // SAFETY: the pointers in the entry are valid during this call, as the caller promised, and it does not return before

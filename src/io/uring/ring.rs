@@ -108,6 +108,7 @@ impl Ring {
     ///
     /// # Safety
     /// Every pointer in `entry` stays valid until the operation's last completion was reaped.
+    // SAFETY: nothing is read through the pointers here; the kernel does, from the submission to the last completion.
     pub unsafe fn push(&mut self, entry: squeue::Entry) {
         if !self.backlog.is_empty() {
             self.backlog.push_back(entry);
