@@ -185,13 +185,12 @@ impl Core {
 
     /// Delivers to one session.
     pub(super) fn deliver(&mut self, session: Key, fanout: &mut Fanout<'_>, grant: &Grant<'_>) {
-        let now = self.now;
         let message = fanout.message;
         if !self.may_receive(session, message.topic) {
             return self.counters().dropped_denied_total.add(1);
         }
         let Some(slot) = self.sessions.get_mut(session) else { return };
-        if message.is_expired(now) {
+        if message.is_expired(self.now) {
             self.counters().dropped_expired_total.add(1); // [MQTT-3.3.2-5]
             return;
         }
@@ -202,13 +201,7 @@ impl Core {
             cursors.saw_live(topic::fingerprint(&self.keys, message.topic), message.topic);
         }
         let mut drops = Drops::default();
-        let mut cx = Cx {
-            now,
-            limits: &self.limits,
-            budget: &mut self.budget,
-            drops: &mut drops,
-            spares: &mut self.spares,
-        };
+        let mut cx = context!(self, drops);
         let connection = slot.connection.and_then(|key| Some((key, self.connections.get_mut(key)?)));
         let delivered = match connection {
             Some((key, connection)) => {
@@ -346,13 +339,7 @@ impl Core {
         };
         let Some(slot) = self.sessions.get_mut(live.session) else { return };
         let mut drops = Drops::default();
-        let mut cx = Cx {
-            now: self.now,
-            limits: &self.limits,
-            budget: &mut self.budget,
-            drops: &mut drops,
-            spares: &mut self.spares,
-        };
+        let mut cx = context!(self, drops);
         f(&mut slot.session, &mut live.link, &mut cx);
         let waits = slot.session.is_waiting() || slot.cursors.is_some();
         self.count_drops(drops);
@@ -372,13 +359,7 @@ impl Core {
         let connection = self.connections.get_mut(key)?;
         let wire = Self::wire(connection, &mut self.spare_buffers, &self.limits)?;
         let mut drops = Drops::default();
-        let mut cx = Cx {
-            now: self.now,
-            limits: &self.limits,
-            budget: &mut self.budget,
-            drops: &mut drops,
-            spares: &mut self.spares,
-        };
+        let mut cx = context!(self, drops);
         let result = f(&mut slot.session, wire, &mut cx);
         if drops != Drops::default() {
             self.count_drops(drops);
@@ -408,13 +389,7 @@ impl Core {
         let live = self.connections.get_mut(key)?.live_mut()?;
         let slot = self.sessions.get_mut(live.session)?;
         let mut drops = Drops::default();
-        let mut cx = Cx {
-            now: self.now,
-            limits: &self.limits,
-            budget: &mut self.budget,
-            drops: &mut drops,
-            spares: &mut self.spares,
-        };
+        let mut cx = context!(self, drops);
         let result = f(&mut slot.session, &mut live.link, &mut cx);
         self.count_drops(drops);
         Some(result)

@@ -39,6 +39,19 @@
 //! | `stop` | draining |
 //! | `sys` | `$SYS` |
 
+/// What a call on a session needs ([`crate::session::Cx`]), borrowed field by field, so that the session can be borrowed beside it.
+macro_rules! context {
+    ($core:ident, $drops:ident) => {
+        crate::session::Cx {
+            now: $core.now,
+            limits: &$core.limits,
+            budget: &mut $core.budget,
+            drops: &mut $drops,
+            spares: &mut $core.spares,
+        }
+    };
+}
+
 mod ahead;
 mod aside;
 mod connect;

@@ -2,7 +2,7 @@
 
 use crate::access::{Denial, Overlap, Subscribable, Who, is_sys};
 use crate::memory::Key;
-use crate::session::{Cx, Drops};
+use crate::session::Drops;
 use crate::wire::Reason;
 
 use super::Core;
@@ -85,13 +85,7 @@ impl Core {
         let who = Who { user: slot.user.as_deref(), client_id: &slot.client_id };
         let Some(may) = self.access.permissions(&mut slot.rights, who) else { return };
         let mut drops = Drops::default();
-        let mut cx = Cx {
-            now: self.now,
-            limits: &self.limits,
-            budget: &mut self.budget,
-            drops: &mut drops,
-            spares: &mut self.spares,
-        };
+        let mut cx = context!(self, drops);
         let forgotten = slot.session.forget(&mut cx, |topic| !may.may_receive(topic));
         self.counters().dropped_denied_total.add(forgotten);
     }

@@ -262,13 +262,7 @@ impl Core {
     ) -> Vec<(Option<Key>, Message)> {
         let Some(slot) = self.sessions.get_mut(session) else { return Vec::new() };
         let mut drops = Drops::default();
-        let mut cx = Cx {
-            now: self.now,
-            limits: &self.limits,
-            budget: &mut self.budget,
-            drops: &mut drops,
-            spares: &mut self.spares,
-        };
+        let mut cx = context!(self, drops);
         let mut orphans = Vec::new();
         take(&mut slot.session, &mut cx, &mut orphans);
         self.count_drops(drops);

@@ -7,82 +7,23 @@ caught anything is not trusted.
 """
 
 import argparse
-import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parent.parent.parent.parent
+sys.path.insert(0, str(TOP / "tests/mutations"))
+import planted  # noqa: E402: it stands there
+
 FAULTS = Path(__file__).parent / "faults.txt"
 COPY = TOP / "target/faults/tree"
-# Not the tree's own: Cargo takes a package at another place in the same directory for the same one.
 TARGET = TOP / "target/faults/build"
 SWITCH = "RINGMQ_PLANTED_FAULT"
-MODULE = f"""
-/// Whether the fault with this number is the one that is planted.
-pub fn planted(fault: u32) -> bool {{
-    static FAULT: std::sync::OnceLock<u32> = std::sync::OnceLock::new();
-    let read = || std::env::var("{SWITCH}").ok().and_then(|fault| fault.parse().ok()).unwrap_or(0);
-    *FAULT.get_or_init(read) == fault
-}}
-"""
 HEAD = re.compile(r"^([a-z0-9-]+) \((\d+) runs\): (.+)$", re.M)
-BLOCK = re.compile(r"^(src/\S+)\n<<<<\n(.*?)\n====\n(.*?)\n>>>>$", re.M | re.S)
 CAUGHT = {10: "assertion", 12: "rest"}
-
-
-def entries():
-    text = FAULTS.read_text()
-    heads = list(HEAD.finditer(text))
-    found = []
-    for head, after in zip(heads, heads[1:] + [None]):
-        part = text[head.end():after.start() if after else len(text)]
-        name, runs, title = head.groups()
-        found.append((name, int(runs), title, BLOCK.findall(part)))
-    marks, understood = text.count("\n<<<<\n"), sum(len(blocks) for *_, blocks in found)
-    if marks != understood:
-        sys.exit(f"{FAULTS.name}: {marks} blocks, {understood} understood")
-    return found
-
-
-def copy_with(faults):
-    """A copy of the tree with every fault behind its switch."""
-    shutil.rmtree(COPY, ignore_errors=True)
-    skipped = shutil.ignore_patterns("target", ".git", "node_modules", ".venv")
-    shutil.copytree(TOP, COPY, ignore=skipped, symlinks=True)
-    # Otherwise the command is built as well.
-    (COPY / "src/main.rs").unlink()
-    problems = []
-    for number, (name, _, _, blocks) in enumerate(faults, 1):
-        for file, old, new in blocks:
-            path = COPY / file
-            text = path.read_text() if path.exists() else ""
-            if text.count(old) != 1:
-                problems.append(f"{name}: the text to replace stands {text.count(old)} times in {file}")
-                continue
-            path.write_text(text.replace(old, new.replace("planted!()", f"crate::planted({number})")))
-    library = COPY / "src/lib.rs"
-    library.write_text(library.read_text() + MODULE)
-    if problems:
-        sys.exit("\n".join(problems))
-
-
-def build(tree, target):
-    command = ["cargo", "test", "--quiet", "--test", "simulation", "--no-run", "--message-format=json"]
-    done = subprocess.run(command, cwd=tree, env={**os.environ, **target},
-                          stdout=subprocess.PIPE, text=True)
-    found = [json.loads(line) for line in done.stdout.splitlines()]
-    for message in found:
-        if message.get("executable") and message.get("target", {}).get("name") == "simulation":
-            return message["executable"]
-    for message in found:
-        if message.get("message", {}).get("level") == "error":
-            print(message["message"]["rendered"])
-    sys.exit(f"the simulator does not build in {tree}")
 
 
 def simulate(binary, words, fault=0):
@@ -100,14 +41,16 @@ def main(words):
     options = arguments.parse_args(words)
     shards, wanted = f"--shards {options.shards} " if options.shards else "", options.wanted
     started = time.monotonic()
-    faults = entries()
-    chosen = [(n, f) for n, f in enumerate(faults, 1) if not wanted or any(part in f[0] for part in wanted)]
+    faults = planted.entries(FAULTS, HEAD)
+    heads = [(number, name, int(runs)) for number, ((name, runs, _), _) in enumerate(faults, 1)]
+    chosen = [head for head in heads if not wanted or any(part in head[1] for part in wanted)]
     if not chosen:
         sys.exit(f"no fault is called {' or '.join(wanted)}")
-    copy_with(faults)
-    binary = build(COPY, {"CARGO_TARGET_DIR": str(TARGET)})
+    planted.copy_with(COPY, [(name, blocks) for (name, *_), blocks in faults], "planted", SWITCH)
+    (COPY / "src/main.rs").unlink()  # otherwise the command is built as well
+    binary = planted.build(COPY, "simulation", TARGET)
     unexpected, caught_by = 0, set()
-    for number, (name, runs, *_) in chosen:
+    for number, name, runs in chosen:
         code, printed = simulate(binary, f"{shards}--runs {runs} --from 0 --brief", number)
         found = re.search(r"^after (\d+) runs: (\w+): (.*)$", printed, re.M)
         if code in (10, 11, 12) and found:
@@ -119,8 +62,8 @@ def main(words):
         else:
             unexpected += 1
             print(f"{name}: MISSED in {runs} runs (code {code})", flush=True)
-    most = max(runs for _, (_, runs, *_) in chosen)
-    code, printed = simulate(build(TOP, {}), f"{shards}--runs {most} --from 0 --brief")
+    most = max(runs for *_, runs in chosen)
+    code, printed = simulate(planted.build(TOP, "simulation"), f"{shards}--runs {most} --from 0 --brief")
     if code == 0:
         print(f"without a fault: {most} runs pass")
     else:
