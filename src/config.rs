@@ -127,9 +127,9 @@ impl Config {
     /// What is wrong and what to type instead; help and version too come this way.
     pub fn parse(args: &[String], machine: &Machine, affinity: &[u16]) -> Result<Config, ConfigError> {
         let sources = Sources::read(args)?;
-        let flags = Flags::try_parse_from(&sources.arguments).map_err(ConfigError::Clap)?;
-        let placement = placement(&flags.core, machine, affinity).map_err(ConfigError::Wrong)?;
-        let limits = limits::limits(&flags, machine).map_err(ConfigError::Wrong)?;
+        let flags = Flags::try_parse_from(&sources.arguments).map_err(|error| sources.incomplete(error))?;
+        let placement = placement(&flags.core, machine, affinity).map_err(|unfit| sources.unfit(unfit))?;
+        let limits = limits::limits(&flags, machine).map_err(|unfit| sources.unfit(unfit))?;
         let listener::Listeners { listeners, access } = listener::listeners(&sources, &flags, &limits, args)?;
         let operation = &flags.operation;
         let mut config = Config {

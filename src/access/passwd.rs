@@ -3,6 +3,7 @@
 //! The file is replaced as a whole, so that a broker which reads it meanwhile sees the old or the new one, and only its
 //! owner may read it. Other lines stay as they are.
 
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, IsTerminal, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
@@ -33,22 +34,42 @@ pub enum Change {
     Delete,
 }
 
+/// Why nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// What was asked for cannot be.
+    Asked(String),
+    /// The file cannot be read or written, or is none of users.
+    File(String),
+}
+
+impl From<String> for Error {
+    fn from(what: String) -> Error {
+        Error::Asked(what)
+    }
+}
+
 /// Changes one user and returns a line that says what was done.
 ///
 /// # Errors
 /// What is wrong, for the person who called.
-pub fn run(file: &Path, user: &str, change: Change) -> Result<String, String> {
-    if user.is_empty() || user.contains([':', '\n', '\r', '\0']) || user.starts_with('#') {
-        return Err(
-            "a user name is not empty, has no colon and no line break, and does not begin with #".into()
-        );
+pub fn run(file: &Path, user: &str, change: Change) -> Result<String, Error> {
+    let is_bad = |c: char| c == ':' || c.is_control();
+    let is_name = !user.is_empty() && !user.contains(is_bad) && !user.starts_with('#') && user.trim() == user;
+    if change != Change::Delete && !is_name {
+        return Err(Error::Asked(
+            "a user name is not empty, has no colon, no control character and no space at its ends, and does not begin \
+             with #"
+                .to_owned(),
+        ));
     }
+    let unusable = |error: &dyn fmt::Display| Error::File(error.to_string());
     let old = match fs::read_to_string(file) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound && change != Change::Delete => String::new(),
-        Err(error) => return Err(format!("{}: {error}", file.display())),
+        Err(error) => return Err(unusable(&error)),
     };
-    Users::parse(&old).map_err(|error| format!("{}: {error}", file.display()))?;
+    Users::parse(&old).map_err(|error| unusable(&error))?;
     let line = match change {
         Change::Set(source) => {
             let password = match source {
@@ -56,16 +77,16 @@ pub fn run(file: &Path, user: &str, change: Change) -> Result<String, String> {
                 Source::Stdin => first_line(&mut io::stdin().lock())?,
             };
             let secret = Secret::derive(&password, salt()?, &mut Scratch::default())
-                .ok_or("there is not enough memory to hash a password")?;
+                .ok_or_else(|| Error::Asked("there is not enough memory to hash a password".to_owned()))?;
             Some(format!("{user}:{}", secret.text()))
         }
         Change::Delete => None,
     };
     let (text, existed) = replaced(&old, user, line.as_deref());
     if line.is_none() && !existed {
-        return Err(format!("{}: there is no user {user:?}", file.display()));
+        return Err(Error::Asked(format!("{}: there is no user {user:?}", file.display())));
     }
-    write(file, &text).map_err(|error| format!("{}: {error}", file.display()))?;
+    write(file, &text).map_err(|error| unusable(&error))?;
     let what = match (line, existed) {
         (Some(_), true) => "has a new password",
         (Some(_), false) => "is new",
@@ -223,10 +244,9 @@ mod tests {
 
     #[test]
     fn names_that_would_break_the_file_are_refused() {
-        for user in ["", "a:b", "a\nb", "#a", "a\0"] {
-            assert!(
-                run(Path::new("/nonexistent/file"), user, Change::Delete).unwrap_err().contains("user name")
-            );
+        for user in ["", "a:b", "a\nb", "#a", "a\0", "a ", "\u{1b}[31ma"] {
+            let refused = run(Path::new("/nonexistent/file"), user, Change::Set(Source::Stdin));
+            assert!(matches!(refused, Err(Error::Asked(what)) if what.contains("user name")), "{user:?}");
         }
     }
 }

@@ -36,6 +36,11 @@ impl Users {
     /// The first line that is not a user.
     pub fn parse(text: &str) -> Result<Users, UsersError> {
         let mut users = Users::default();
+        if text.starts_with('\u{feff}') {
+            let what =
+                "a byte order mark, which would become part of a name; save the file as UTF-8 without one";
+            return Err(UsersError { line: 1, what: what.to_owned() });
+        }
         for (index, line) in text.lines().enumerate() {
             let wrong = |what: String| UsersError { line: index + 1, what };
             let Some(name) = name_in(line) else {

@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser};
 
-use super::file::Listener;
+use super::file::{Listener, Place};
 use super::listener::{self, REPLACING};
 use super::{Config, ConfigError, FileError, Flags, access_text, file, listener_text};
 use crate::access::passwd::{self, Change, Source};
@@ -24,7 +25,52 @@ pub(super) struct Sources {
     pub arguments: Vec<String>,
 }
 
+/// A value that cannot be.
+#[derive(Debug)]
+pub(super) struct Unfit {
+    /// The setting that has it, as a file names it.
+    pub setting: &'static str,
+    pub what: String,
+}
+
 impl Sources {
+    /// Where the file says what holds for the whole broker; `None` if it does not, or the command line replaces it.
+    pub fn place_of(&self, key: &str) -> Option<Place> {
+        let said = self.settings.iter().find(|setting| setting.key == key)?;
+        (!file::is_given(key, &self.given, &Flags::command())).then_some(said.at)
+    }
+
+    /// An error with its place in the file, if it has one.
+    pub fn wrong(&self, (at, what): (Option<Place>, String)) -> ConfigError {
+        match (at, &self.path) {
+            (Some(at), Some(path)) => ConfigError::File(FileError { path: path.clone(), at: Some(at), what }),
+            _ => ConfigError::Wrong(what),
+        }
+    }
+
+    pub fn unfit(&self, Unfit { setting, what }: Unfit) -> ConfigError {
+        let at = self.place_of(setting);
+        let dashes = if at.is_some() { "" } else { "--" };
+        self.wrong((at, format!("{dashes}{setting}: {what}")))
+    }
+
+    /// What clap says of the command line and the file together. The command line was looked at before, so what is
+    /// missing is missing beside something in the file.
+    pub fn incomplete(&self, error: clap::Error) -> ConfigError {
+        let begun = self
+            .settings
+            .iter()
+            .find(|setting| setting.key.starts_with("tls-") && self.place_of(&setting.key).is_some());
+        match (error.kind(), error.get(ContextKind::InvalidArg), begun) {
+            (ErrorKind::MissingRequiredArgument, Some(ContextValue::Strings(missing)), Some(begun)) => {
+                let names = missing.iter().map(|name| name.trim_start_matches('-'));
+                let names: Vec<_> = names.filter_map(|name| name.split([' ', '=']).next()).collect();
+                self.wrong((Some(begun.at), format!("{} needs {} too", begun.key, names.join(" and "))))
+            }
+            _ => ConfigError::Clap(error),
+        }
+    }
+
     pub fn read(args: &[String]) -> Result<Sources, ConfigError> {
         let command = Flags::command();
         let given = command.clone().try_get_matches_from(args).map_err(ConfigError::Clap)?;
@@ -50,7 +96,10 @@ impl Sources {
 pub fn effective(args: &[String]) -> Result<String, ConfigError> {
     let sources = Sources::read(&without_word(args))?;
     let command = Flags::command();
-    let all = command.clone().try_get_matches_from(&sources.arguments).map_err(ConfigError::Clap)?;
+    let all = command
+        .clone()
+        .try_get_matches_from(&sources.arguments)
+        .map_err(|error| sources.incomplete(error))?;
     let flat = file::Effective {
         command: &command,
         all: &all,
@@ -136,5 +185,8 @@ pub fn passwd(args: &[String]) -> Result<String, ConfigError> {
         (false, true) => Change::Set(Source::Stdin),
         (false, false) => Change::Set(Source::Terminal),
     };
-    passwd::run(&flags.file, &flags.user, change).map_err(ConfigError::Wrong)
+    passwd::run(&flags.file, &flags.user, change).map_err(|error| match error {
+        passwd::Error::Asked(what) => ConfigError::Wrong(what),
+        passwd::Error::File(what) => ConfigError::File(FileError { path: flags.file, at: None, what }),
+    })
 }

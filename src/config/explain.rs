@@ -102,7 +102,9 @@ fn door_text(config: &Config, listener: &ListenerConfig, door: &Door, users: &[u
     }
     let certified = clients.is_some_and(ClientCertificates::is_required);
     match door.anonymous {
-        Anonymous::Admitted if certified => {}
+        Anonymous::Admitted if certified => {
+            who.push("anonymous clients, whose certificate names no user".to_owned());
+        }
         Anonymous::Admitted if who.is_empty() && listener.address.ip().is_loopback() => {
             who.push("everybody on this machine".to_owned());
         }
@@ -110,6 +112,7 @@ fn door_text(config: &Config, listener: &ListenerConfig, door: &Door, users: &[u
             who.push("everybody who reaches this address, as was said (allow-anonymous)".to_owned());
         }
         Anonymous::Admitted => who.push("anonymous clients".to_owned()),
+        Anonymous::Refused if certified => {}
         Anonymous::Refused => who.push("no anonymous clients".to_owned()),
     }
     let ids = match door.client_ids {

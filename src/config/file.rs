@@ -411,7 +411,7 @@ mod tests {
             "--listen=127.0.0.1:1",
             "--listen=[::1]:2",
             "--memory-max=64M",
-            "--allow-anonymous",
+            "--allow-anonymous=true",
             "--password-file=/etc/ringmq/users",
             "--acl-file=/rules",
         ];

@@ -106,8 +106,8 @@ pub(super) struct AddressFlags {
     ///
     /// Without this flag they are let in at loopback addresses only, and nowhere if there is a --password-file; a client
     /// with a certificate (--tls-client-ca) is not anonymous. What they may do then is up to the rules.
-    #[arg(long)]
-    pub allow_anonymous: bool,
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub allow_anonymous: Option<bool>,
 }
 
 #[derive(Args, Debug)]

@@ -1,5 +1,6 @@
 //! Flags to [`Limits`], and how the memory is shared out.
 
+use super::commands::Unfit;
 use super::flags::{Flags, QueueFullFlag};
 use super::size::Size;
 use crate::io::machine::Machine;
@@ -13,12 +14,11 @@ pub(super) const PACKET_SIZE_MIN: u64 = 128;
 /// No broker can live on less.
 const MEMORY_MIN: u64 = 16 << 20;
 
-pub(super) fn limits(flags: &Flags, machine: &Machine) -> Result<Limits, String> {
+pub(super) fn limits(flags: &Flags, machine: &Machine) -> Result<Limits, Unfit> {
     let Flags { client, packet, queue, memory, .. } = flags;
-    let packet_size_max =
-        size("--packet-size-max", packet.packet_size_max, PACKET_SIZE_MIN, PACKET_SIZE_MAX)?;
+    let packet_size_max = size("packet-size-max", packet.packet_size_max, PACKET_SIZE_MIN, PACKET_SIZE_MAX)?;
     let connect_packet_size_max =
-        size("--connect-packet-size-max", packet.connect_packet_size_max, PACKET_SIZE_MIN, PACKET_SIZE_MAX)?;
+        size("connect-packet-size-max", packet.connect_packet_size_max, PACKET_SIZE_MIN, PACKET_SIZE_MAX)?;
     let default_memory = Size((machine.memory() / 4 * 3).max(MEMORY_MIN));
     Ok(Limits {
         connections_max: client.connections_max.unwrap_or(Limits::default().connections_max),
@@ -39,13 +39,13 @@ pub(super) fn limits(flags: &Flags, machine: &Machine) -> Result<Limits, String>
             QueueFullFlag::DropOldest => QueueFull::DropOldest,
             QueueFullFlag::Disconnect => QueueFull::Disconnect,
         },
-        send_buffer_bytes_max: size("--send-buffer-max", queue.send_buffer_max, 1024, 1 << 30)? as u32,
+        send_buffer_bytes_max: size("send-buffer-max", queue.send_buffer_max, 1024, 1 << 30)? as u32,
         retained_messages_max: queue.retained_messages_max,
         retained_bytes_max: queue.retained_bytes_max.0,
         session_expiry_max_s: client.session_expiry_max,
         keep_alive_max_s: client.keep_alive_max,
         memory_max: size(
-            "--memory-max",
+            "memory-max",
             memory.memory_max.unwrap_or(default_memory),
             MEMORY_MIN,
             i64::MAX as u64,
@@ -53,11 +53,14 @@ pub(super) fn limits(flags: &Flags, machine: &Machine) -> Result<Limits, String>
     })
 }
 
-pub(super) fn size(flag: &str, Size(bytes): Size, min: u64, max: u64) -> Result<u64, String> {
+pub(super) fn size(setting: &'static str, Size(bytes): Size, min: u64, max: u64) -> Result<u64, Unfit> {
     if (min..=max).contains(&bytes) {
         Ok(bytes)
     } else {
-        Err(format!("{flag}: {} is not between {} and {}", Size(bytes), Size(min), Size(max)))
+        Err(Unfit {
+            setting,
+            what: format!("{} is not between {} and {}", Size(bytes), Size(min), Size(max)),
+        })
     }
 }
 

@@ -10,7 +10,8 @@ use std::path::PathBuf;
 use clap::{CommandFactory, Parser, ValueEnum};
 
 use super::access::ClientIdsFlag;
-use super::file::{self, FileError, Listener, Place};
+use super::commands::Unfit;
+use super::file::{self, Listener, Place};
 use super::flags::{Flags, parse_address};
 use super::limits::{PACKET_SIZE_MAX, PACKET_SIZE_MIN, size};
 use super::size::Size;
@@ -120,12 +121,12 @@ impl Asked {
             .tls
             .as_ref()
             .map_or((false, false), |tls| (tls.clients.is_required(), tls.clients.is_asked()));
+        // Who has a certificate is not anonymous; those whose certificate names nobody are.
         match self.allow_anonymous {
             Some(true) => Open::Yes,
             Some(false) if has_users || certifies => Open::No,
             Some(false) => Open::Nobody,
-            None if certified => Open::Yes,
-            None if has_users => Open::No,
+            None if certified || has_users => Open::No,
             None if self.address.ip().is_loopback() => Open::Yes,
             None => Open::Unsaid,
         }
@@ -149,7 +150,7 @@ pub(super) fn listeners(
     args: &[String],
 ) -> Result<Listeners, ConfigError> {
     let asked = match &sources.listeners[..] {
-        [] => from_flags(flags, limits)?,
+        [] => from_flags(sources, flags, limits)?,
         tables => tables
             .iter()
             .map(|table| from_file(table, sources, flags, limits).map_err(|error| sources.wrong(error)))
@@ -192,26 +193,27 @@ fn number(files: &mut Vec<PathBuf>, path: &PathBuf) -> u16 {
     at as u16
 }
 
-fn from_flags(flags: &Flags, limits: &Limits) -> Result<Vec<Asked>, ConfigError> {
-    let tls = tls::tls(&flags.tls).map_err(ConfigError::Wrong)?;
+fn from_flags(sources: &Sources, flags: &Flags, limits: &Limits) -> Result<Vec<Asked>, ConfigError> {
+    let tls = tls::tls(&flags.tls).map_err(|unfit| sources.unfit(unfit))?;
     let (tls_listen, settings) = tls.map_or((&[][..], None), |(listen, settings)| (listen, Some(settings)));
     let default = [SocketAddr::from(([127, 0, 0, 1], 1883))];
     let listen = match (&flags.address.listen[..], tls_listen) {
         ([], []) => &default[..],
         (listen, _) => listen,
     };
-    let asked = |address: SocketAddr, tls: Option<TlsSettings>| Asked {
-        address,
+    let asked = |address: &SocketAddr, tls: Option<TlsSettings>, key| Asked {
+        address: *address,
         tls,
-        allow_anonymous: flags.address.allow_anonymous.then_some(true),
+        allow_anonymous: flags.address.allow_anonymous,
         password_file: flags.access.password_file.clone(),
         acl_file: flags.access.acl_file.clone(),
         client_ids: flags.access.client_ids,
         limits: ListenerLimits::of(limits),
-        at: None,
+        at: sources.place_of(key).or(sources.place_of("allow-anonymous")),
     };
-    let plain = listen.iter().map(|address| asked(*address, None));
-    Ok(plain.chain(tls_listen.iter().map(|address| asked(*address, settings.clone()))).collect())
+    let plain = listen.iter().map(|address| asked(address, None, "listen"));
+    let secure = tls_listen.iter().map(|address| asked(address, settings.clone(), "tls-listen"));
+    Ok(plain.chain(secure).collect())
 }
 
 /// What is wrong, and where.
@@ -223,21 +225,24 @@ fn from_file(table: &Listener, sources: &Sources, flags: &Flags, limits: &Limits
         let what = "a [[listener]] has an address, such as address = \"127.0.0.1:1883\"".to_owned();
         return Err((Some(table.at), what));
     };
+    let wrong =
+        |unfit: Unfit| (Some(table.place_of(unfit.setting)), format!("{}: {}", unfit.setting, unfit.what));
     let packet_size_max = match keys.packet_size_max {
-        Some(asked) => size("packet-size-max", asked, PACKET_SIZE_MIN, PACKET_SIZE_MAX)
-            .map_err(|what| (Some(table.place_of("packet-size-max")), what))? as u32,
+        Some(asked) => {
+            size("packet-size-max", asked, PACKET_SIZE_MIN, PACKET_SIZE_MAX).map_err(wrong)? as u32
+        }
         None => limits.packet_size_max,
     };
     let connect_packet_size_max = match keys.connect_packet_size_max {
-        Some(asked) => size("connect-packet-size-max", asked, PACKET_SIZE_MIN, PACKET_SIZE_MAX)
-            .map_err(|what| (Some(table.place_of("connect-packet-size-max")), what))?
-            as u32,
+        Some(asked) => {
+            size("connect-packet-size-max", asked, PACKET_SIZE_MIN, PACKET_SIZE_MAX).map_err(wrong)? as u32
+        }
         None => limits.connect_packet_size_max,
     };
     Ok(Asked {
         address,
         tls: tls_of(&keys).map_err(|(key, what)| (Some(table.place_of(key)), what))?,
-        allow_anonymous: keys.allow_anonymous.or(flags.address.allow_anonymous.then_some(true)),
+        allow_anonymous: keys.allow_anonymous.or(flags.address.allow_anonymous),
         password_file: keys.password_file.or_else(|| flags.access.password_file.clone()),
         acl_file: keys.acl_file.or_else(|| flags.access.acl_file.clone()),
         client_ids: keys.client_ids.unwrap_or(flags.access.client_ids),
@@ -345,8 +350,9 @@ fn unsaid(one: &Asked, sources: &Sources, args: &[String]) -> ConfigError {
         Some(at) => sources.wrong((
             Some(at),
             format!(
-                "{why} password-file = \"FILE\" (see: ringmq passwd --help), or client-ca = \"FILE\". If everybody is \
-                 what you want: allow-anonymous = true"
+                "{why} password-file = \"FILE\" (see: ringmq passwd --help){}. If everybody is what you want: \
+                 allow-anonymous = true",
+                if sources.listeners.is_empty() { "" } else { ", or client-ca = \"FILE\"" }
             ),
         )),
         None => ConfigError::Wrong(format!(
@@ -354,16 +360,6 @@ fn unsaid(one: &Asked, sources: &Sources, args: &[String]) -> ConfigError {
              --allow-anonymous",
             super::command(args)
         )),
-    }
-}
-
-impl Sources {
-    /// An error with its place in the file, if it has one.
-    fn wrong(&self, (at, what): Wrong) -> ConfigError {
-        match (at, &self.path) {
-            (Some(at), Some(path)) => ConfigError::File(FileError { path: path.clone(), at: Some(at), what }),
-            _ => ConfigError::Wrong(what),
-        }
     }
 }
 
@@ -409,7 +405,7 @@ pub(super) fn effective(sources: &Sources, flat: &file::Effective<'_>) -> Result
                 (name, _) => flat.of(name),
             };
             let shown = match (name, shown) {
-                ("allow-anonymous", Some((_, source))) if source == "default" => {
+                ("allow-anonymous", None) => {
                     let asked = Asked {
                         address: keys.address.unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0))),
                         tls: tls.clone(),
@@ -420,7 +416,7 @@ pub(super) fn effective(sources: &Sources, flat: &file::Effective<'_>) -> Result
                         limits: ListenerLimits::of(&Limits::default()),
                         at: None,
                     };
-                    Some((matches!(asked.open(), Open::Yes).to_string(), source))
+                    Some((matches!(asked.open(), Open::Yes).to_string(), "default".to_owned()))
                 }
                 (_, shown) => shown,
             };

@@ -1,5 +1,6 @@
 //! Which shards there are, and on which CPUs.
 
+use super::commands::Unfit;
 use super::flags::CoreFlags;
 use crate::io::machine::{Machine, parse_cpus};
 use crate::memory::ShardSet;
@@ -12,17 +13,17 @@ pub(super) fn placement(
     flags: &CoreFlags,
     machine: &Machine,
     affinity: &[u16],
-) -> Result<Vec<Option<u16>>, String> {
-    let named =
-        flags.cores.as_deref().map(parse_cpus).transpose().map_err(|error| format!("--cores: {error}"))?;
+) -> Result<Vec<Option<u16>>, Unfit> {
+    let unfit = |what: String| Unfit { setting: "cores", what };
+    let named = flags.cores.as_deref().map(parse_cpus).transpose().map_err(unfit)?;
     if let Some(missing) = named.iter().flatten().find(|cpu| !machine.cpus_online.contains(cpu)) {
-        return Err(format!(
-            "--cores: there is no CPU {missing} on this machine; there are {}. See: lscpu --extended",
+        return Err(unfit(format!(
+            "there is no CPU {missing} on this machine; there are {}. See: lscpu --extended",
             ranges(&machine.cpus_online)
-        ));
+        )));
     }
     if affinity.is_empty() {
-        return Err("this process may use no CPU; see: taskset -p $$".to_owned());
+        return Err(unfit("this process may use no CPU; see: taskset -p $$".to_owned()));
     }
     let granted = machine.cpu_quota.map_or(usize::MAX, |quota| (quota as usize).max(1));
     let cpus = named.as_deref().unwrap_or(affinity);
@@ -32,7 +33,7 @@ pub(super) fn placement(
         (None, None) => affinity.len().min(granted),
     };
     if count > ShardSet::MAX {
-        return Err(format!("--cores: {count} shards are more than the {} that there can be", ShardSet::MAX));
+        return Err(unfit(format!("{count} shards are more than the {} that there can be", ShardSet::MAX)));
     }
     let pin = !flags.no_pin && (named.is_some() || count >= cpus.len());
     Ok((0..count).map(|shard| pin.then(|| cpus[shard % cpus.len()])).collect())

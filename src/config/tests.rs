@@ -238,7 +238,63 @@ fn flags_about_tls_may_stand_in_a_file() {
     let [listener] = &config.listeners[..] else { panic!("{config:?}") };
     assert_eq!(listener.tls.as_ref().unwrap().key, file.beside("k"));
     let file = File::new("tls-listen = [\"127.0.0.1:8883\"]\ntls-cert = \"c\"\n");
-    assert!(file.config("").unwrap_err().to_string().contains("--tls-key"));
+    let error = file.config("").unwrap_err();
+    assert!(error.to_string().contains(":1:1: tls-listen needs tls-key too"), "{error}");
+    assert_eq!(error.exit_code(), exit::CONFIG);
+}
+
+#[test]
+fn what_is_wrong_with_a_value_of_the_file_has_its_place() {
+    for (text, at, what) in [
+        ("packet-size-max = 1", (1, 1), "packet-size-max: 1 is not between 128"),
+        ("\nmemory-max = \"1k\"", (2, 1), "memory-max: 1k is not between 16M"),
+        ("send-buffer-max = 0", (1, 1), "send-buffer-max"),
+        ("cores = \"9\"", (1, 1), "cores: there is no CPU 9"),
+        ("cores = \"a\"", (1, 1), "cores"),
+        (
+            "tls-listen = [\"127.0.0.1:1\"]\ntls-cert = \"c\"\ntls-key = \"k\"\ntls-client-cert = \"required\"",
+            (4, 1),
+            "tls-client-ca",
+        ),
+        (
+            "tls-client-user = \"subject\"",
+            (1, 1),
+            "tls-client-user needs tls-cert and tls-key and tls-listen too",
+        ),
+        ("allow-anonymous = false", (1, 1), "nobody could connect"),
+        ("allow-anonymous = false\n[[listener]]\naddress = \"127.0.0.1:1\"", (2, 1), "nobody could connect"),
+        ("allow-anonymous = \"no\"", (1, 19), "true or false"),
+    ] {
+        match File::new(text).config("") {
+            Err(ConfigError::File(error)) => {
+                assert!(error.at == Some(at) && error.what.contains(what), "{text}: {error}");
+            }
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+    let file = File::new("packet-size-max = 1");
+    assert!(file.config("--packet-size-max 1M").is_ok(), "the command line replaces it");
+    assert_eq!(file.config("--packet-size-max 2").unwrap_err().exit_code(), exit::USAGE);
+}
+
+#[test]
+fn who_has_a_certificate_without_a_name_is_anonymous() {
+    use crate::access::Anonymous::{Admitted, Refused};
+    let secure = "[[listener]]\naddress = \"127.0.0.1:1\"\ncert = \"c\"\nclient-ca = \"a\"\n";
+    for (more, expected) in [
+        ("", Refused),
+        ("password-file = \"users\"", Refused),
+        ("allow-anonymous = true", Admitted),
+        ("allow-anonymous = false", Refused),
+        ("client-cert = \"optional\"", Admitted), // at loopback, as without TLS
+        ("client-cert = \"optional\"\nallow-anonymous = false", Refused),
+    ] {
+        let config = File::new(&format!("{secure}{more}\n")).config("").unwrap();
+        assert_eq!(config.access.doors[0].anonymous, expected, "{more}");
+    }
+    let closed = File::new(&format!("allow-anonymous = false\n{secure}client-cert = \"optional\"\n"));
+    assert_eq!(closed.config("").unwrap().access.doors[0].anonymous, Refused);
+    assert!(closed.effective("").contains("allow-anonymous = false  # FILE:1"));
 }
 
 const TWO: &str = "\

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use super::commands::Unfit;
 use super::flags::parse_address;
 use crate::transport::tls::{CertificateUser, ClientCertificates, Settings};
 
@@ -31,9 +32,9 @@ pub(super) struct TlsFlags {
     #[arg(long, value_enum, value_name = "WHETHER", requires = "tls_listen")]
     tls_client_cert: Option<ClientCertFlag>,
 
-    /// What of a client's certificate is its user name
-    #[arg(long, value_enum, value_name = "WHAT", default_value_t = ClientUserFlag::CommonName)]
-    tls_client_user: ClientUserFlag,
+    /// What of a client's certificate is its user name [default: common-name]
+    #[arg(long, value_enum, value_name = "WHAT", requires = "tls_listen")]
+    tls_client_user: Option<ClientUserFlag>,
 }
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq, ValueEnum)]
@@ -87,16 +88,19 @@ pub(super) fn clients(
 }
 
 /// The flags, checked against each other: addresses and what is behind them; `None` if there is no TLS.
-pub(super) fn tls(flags: &TlsFlags) -> Result<Option<(&[SocketAddr], Settings)>, String> {
+pub(super) fn tls(flags: &TlsFlags) -> Result<Option<(&[SocketAddr], Settings)>, Unfit> {
     let (Some(certificate), Some(key)) = (&flags.tls_cert, &flags.tls_key) else { return Ok(None) };
     let clients =
         clients(flags.tls_client_cert, flags.tls_client_ca.clone()).map_err(|mismatch| match mismatch {
-            Mismatch::OfNoUse => "--tls-client-ca is of no use with --tls-client-cert none".to_owned(),
-            Mismatch::CaMissing => "--tls-client-cert needs the certificates that sign those of clients: \
-                                    --tls-client-ca FILE"
-                .to_owned(),
+            Mismatch::OfNoUse => {
+                Unfit { setting: "tls-client-ca", what: "of no use with --tls-client-cert none".to_owned() }
+            }
+            Mismatch::CaMissing => Unfit {
+                setting: "tls-client-cert",
+                what: "needs those who sign certificates of clients: --tls-client-ca FILE".to_owned(),
+            },
         })?;
-    let user = flags.tls_client_user.into();
+    let user = flags.tls_client_user.unwrap_or(ClientUserFlag::CommonName).into();
     let settings = Settings { certificate: certificate.clone(), key: key.clone(), clients, user };
     Ok(Some((&flags.tls_listen, settings)))
 }

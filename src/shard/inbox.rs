@@ -33,9 +33,7 @@ impl<I: Io> Shard<I> {
         let first = rung.iter().filter(|from| *from >= start);
         for from in first.chain(rung.iter().filter(|from| *from < start)) {
             let count = core.links.read(from, core.options.inbox_budget, &mut self.parcels);
-            if count > 0 {
-                self.parcels_of.push((from, count));
-            }
+            self.parcels_of.push((from, count));
         }
     }
 

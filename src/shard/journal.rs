@@ -8,6 +8,7 @@ use crate::wire::{Connect, Reason, Version};
 
 use super::Core;
 use super::connection::{Connection, End};
+use super::slots::Slot;
 
 /// What a CONNECT says of its client.
 #[derive(Copy, Clone, Debug, Default)]
@@ -22,11 +23,6 @@ impl<'a> Who<'a> {
     }
 }
 
-/// Who the client of a connection was found to be.
-fn user(connection: &Connection) -> &str {
-    connection.identity.as_ref().and_then(|identity| identity.user.as_deref()).unwrap_or_default()
-}
-
 impl Core {
     pub(super) fn log_connected(&self, key: Key, connect: &Connect<'_>) {
         if !log::enabled(Level::Info) {
@@ -38,10 +34,9 @@ impl Core {
             Version::V311 => "3.1.1",
             Version::V5 => "5.0",
         };
-        let certified = connection.secure.as_ref().and_then(|secure| secure.peer().user);
         let values = [
             ("client", self.client_id(connection).into()),
-            ("user", certified.or(connect.user_name).unwrap_or_default().into()),
+            ("user", self.user(connection).into()),
             ("address", connection.peer().into()),
             ("version", version.into()),
             ("keep_alive_s", Value::from(connect.keep_alive_s)),
@@ -68,7 +63,7 @@ impl Core {
         let Some(connection) = self.connections.get(key) else { return };
         let mut values = vec![
             ("client", self.client_id(connection).into()),
-            ("user", user(connection).into()),
+            ("user", self.user(connection).into()),
             ("address", connection.peer().into()),
             ("why", why.into()),
         ];
@@ -78,12 +73,13 @@ impl Core {
         log::event(level, kind, &values);
     }
 
-    /// A CONNECT was refused; `who` is what it says of its client, as far as it could be read.
+    /// A CONNECT was refused; `who` is what it says of its client, as far as it could be read. A certificate counts more.
     pub(super) fn log_refused(&self, key: Key, who: Who<'_>, reason: Reason, why: &'static str) {
         let Some(connection) = self.connections.get(key) else { return };
+        let certified = connection.secure.as_ref().and_then(|secure| secure.peer().user);
         let values = [
             ("client", who.client_id.into()),
-            ("user", who.user_name.into()),
+            ("user", certified.unwrap_or(who.user_name).into()),
             ("address", connection.peer().into()),
             ("why", why.into()),
             ("code", reason.0.into()),
@@ -102,7 +98,7 @@ impl Core {
         let Some(connection) = slot.connection.and_then(|key| self.connections.get(key)) else { return };
         let values = [
             ("client", Value::from(&*slot.client_id)),
-            ("user", user(connection).into()),
+            ("user", slot.user.as_deref().unwrap_or_default().into()),
             ("address", connection.peer().into()),
             ("why", why.into()),
         ];
@@ -138,9 +134,17 @@ impl Core {
     }
 
     fn client_id(&self, connection: &Connection) -> &str {
-        connection
-            .session()
-            .and_then(|session| self.sessions.get(session))
-            .map_or("", |slot| &*slot.client_id)
+        self.slot(connection).map_or("", |slot| &*slot.client_id)
+    }
+
+    /// Who the client was found to be; empty if it is anonymous, whatever it calls itself.
+    fn user<'a>(&'a self, connection: &'a Connection) -> &'a str {
+        let of_session = self.slot(connection).and_then(|slot| slot.user.as_deref());
+        let of_login = || connection.identity.as_ref().and_then(|identity| identity.user.as_deref());
+        of_session.or_else(of_login).unwrap_or_default()
+    }
+
+    fn slot(&self, connection: &Connection) -> Option<&Slot> {
+        connection.session().and_then(|session| self.sessions.get(session))
     }
 }

@@ -38,7 +38,8 @@ impl Core {
             return Identified::Yes;
         }
         let door = self.access.door(connection.listener.0);
-        let certified = connection.secure.as_ref().and_then(|secure| secure.peer().user).map(Arc::from);
+        let peer = connection.secure.as_ref().map(|secure| secure.peer()).unwrap_or_default();
+        let (is_certified, certified) = (peer.is_certified, peer.user.map(Arc::from));
         let refusal = match (connect.authentication_method, connect.user_name) {
             // No method is offered, so nothing but CONNACK follows such a CONNECT.
             // [MQTT-3.1.2-30] [MQTT-4.12.0-1] [MQTT-4.12.0-6]
@@ -72,6 +73,9 @@ impl Core {
                 }
                 (Some(_) | None, _) => match door.anonymous {
                     Anonymous::Admitted => return self.known(key, Identity::default(), connect),
+                    Anonymous::Refused if is_certified => {
+                        (Reason::BAD_USER_NAME_OR_PASSWORD, "the certificate names no user")
+                    }
                     Anonymous::Refused => (Reason::NOT_AUTHORIZED, "anonymous clients are not let in here"),
                 },
             },

@@ -353,7 +353,7 @@ impl<I: Io> Shard<I> {
         if self.core.shards > 1 {
             self.take_parcels();
             self.core.note_taken();
-            if !self.parcels.is_empty() {
+            if !self.parcels_of.is_empty() {
                 self.reap_sent();
                 self.read_inbox();
             }

@@ -151,6 +151,26 @@ fn a_file_that_is_wrong_refuses_the_start_and_leaves_a_running_broker_as_it_was(
 }
 
 #[test]
+fn the_log_says_who_a_client_was_found_to_be() {
+    let place = Place::new(&["alice"]);
+    let broker = place.broker(2, None, &["--allow-anonymous"]);
+    client(&broker, V5, "alice").disconnect();
+    Client::accepted(&broker, &Connect::new(V5, "nobody")).disconnect();
+    std::thread::sleep(std::time::Duration::from_millis(100)); // it is written by a thread of its own
+    let log = broker.stderr();
+    for (kind, who) in [("connect", "user=alice"), ("disconnect", "user=alice")] {
+        let line = log.lines().find(|line| line.contains(&format!(" {kind} ")) && line.contains(who));
+        assert!(line.is_some(), "no {kind} with {who} in\n{log}");
+    }
+    assert_eq!(log.matches("client=nobody user=\"\"").count(), 2, "{log}");
+    // Where there are no users, a name is a claim.
+    let open = super::support::Broker::start(1, &[]);
+    Client::accepted(&open, &Connect::new(V5, "claims").user_name("admin")).disconnect();
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    assert!(!open.stderr().contains("admin"), "{}", open.stderr());
+}
+
+#[test]
 fn secrets_are_in_no_line_of_the_log() {
     let place = Place::new(&["alice"]);
     let mut broker = place.broker(4, None, &["--log-level", "debug"]);

@@ -66,16 +66,18 @@ fn what_is_wrong_is_said_and_nothing_is_changed() {
     let place = Place::new(&["alice"]);
     let file = place.users();
     let before = fs::read_to_string(&file).expect("it is there");
-    for (arguments, stdin, word) in [
-        (&[&*file, "alice", "--password-stdin"][..], "\n", "empty"),
-        (&[&*file, "a:b", "--password-stdin"], "x\n", "user name"),
-        (&[&*file, "bob", "--delete"], "", "no user"),
-        (&[&*file], "", "USER"),
-        (&["/nonexistent/users", "bob", "--password-stdin"], "x\n", "/nonexistent"),
+    let broken = place.write("broken", "alice\n");
+    for (arguments, stdin, code, word) in [
+        (&[&*file, "alice", "--password-stdin"][..], "\n", 64, "empty"),
+        (&[&*file, "a:b", "--password-stdin"], "x\n", 64, "user name"),
+        (&[&*file, "bob", "--delete"], "", 64, "no user"),
+        (&[&*file], "", 64, "USER"),
+        (&["/nonexistent/users", "bob", "--password-stdin"], "x\n", 78, "/nonexistent"),
+        (&[&*broken, "bob", "--password-stdin"], "x\n", 78, "line 1"),
     ] {
         let output = passwd(arguments, stdin);
         let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(64), "{said}");
+        assert_eq!(output.status.code(), Some(code), "{said}");
         assert!(said.contains(word), "{arguments:?}: {said}");
     }
     assert_eq!(fs::read_to_string(&file).expect("it is there"), before);

@@ -14,8 +14,8 @@ pub struct Certificates {
 }
 
 impl Certificates {
-    /// A CA (`ca.pem`); signed by it: `server`, `sensor-1` for a client, `old` that has expired; and `stranger`, signed
-    /// by another CA that has the same name. Each NAME is two files, NAME.pem and NAME.key.
+    /// A CA (`ca.pem`); signed by it: `server`, `sensor-1` for a client, `nameless` without a Common Name, `old` that has
+    /// expired; and `stranger`, signed by another CA that has the same name. Each NAME is two files, NAME.pem and NAME.key.
     pub fn new(test: &str) -> Certificates {
         let root = std::env::temp_dir().join(format!("ringmq-tls-test-{}-{test}", std::process::id()));
         fs::create_dir_all(&root).expect("a directory for certificates");
@@ -24,6 +24,7 @@ impl Certificates {
         let certificates = Certificates { root, issuer };
         certificates.sign("server", 2040);
         certificates.sign("sensor-1", 2040);
+        certificates.sign("nameless", 2040);
         certificates.sign("old", 2020);
         certificates.write("stranger", 2040, &authority().0);
         certificates
@@ -37,7 +38,8 @@ impl Certificates {
     fn write(&self, name: &str, year: i32, issuer: &Issuer<'static, KeyPair>) {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, name);
+        let kind = if name == "nameless" { DnType::OrganizationName } else { DnType::CommonName };
+        params.distinguished_name.push(kind, name);
         params.subject_alt_names = vec![
             SanType::IpAddress("127.0.0.1".parse().expect("an address")),
             SanType::DnsName("localhost".try_into().expect("a name")),

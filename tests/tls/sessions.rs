@@ -84,7 +84,32 @@ fn the_name_in_a_certificate_is_the_user() {
             // The log is written by a thread of its own.
             std::thread::sleep(std::time::Duration::from_millis(100));
             let log = broker.stderr();
-            assert!(log.contains(&format!("client=with-certificate {user}")), "{log}");
+            for line in ["connect", "disconnect"] {
+                assert!(log.contains(&format!(" {line} client=with-certificate {user}")), "{line} in {log}");
+            }
+        });
+    }
+}
+
+#[test]
+fn a_certificate_that_names_nobody_lets_nobody_in() {
+    let certificates = Certificates::new("nameless");
+    let ca = certificates.path("ca.pem");
+    let config = config(&certificates, &TLS13, Some("nameless"));
+    each_way(&certificates, &["--tls-client-ca", &ca, "--client-ids", "user-name"], |broker| {
+        assert!(Client::connect(broker.address(), &config, "meter-7").is_err());
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        let log = broker.stderr();
+        assert!(
+            log.contains("client=meter-7 user=\"\"") && log.contains("the certificate names no user"),
+            "{log}"
+        );
+    });
+    // Its subject does name somebody, and who says so lets it in.
+    for more in [&["--tls-client-user", "subject"], &["--allow-anonymous", "--tls-client-user=common-name"]] {
+        let flags = [&["--tls-client-ca", &ca][..], more].concat();
+        each_way(&certificates, &flags, |broker| {
+            Client::connect(broker.address(), &config, "meter-7").unwrap();
         });
     }
 }
