@@ -23,6 +23,9 @@ use super::parcel::{HandOff, Parcel};
 use super::slots::Will;
 use crate::memory::ShardSet;
 
+/// Connections that waited for their session and are accepted in one turn.
+const SERVED_BUDGET: usize = 256;
+
 impl Core {
     /// Looks whether the bytes of a new connection hold its CONNECT, and acts on it.
     pub(super) fn try_connect(&mut self, key: Key) {
@@ -256,24 +259,46 @@ impl Core {
         self.counters().takeovers_forced_total.add(1);
         match slot.connection {
             Some(old) => self.finish_takeover(old),
-            None => self.serve_waiting(session),
+            None => self.vacate(session),
+        }
+    }
+
+    /// The session has no connection, and others wait for it. They are served in the turn and not by whoever ends the
+    /// former one: each of thousands may end as it is accepted.
+    pub(super) fn vacate(&mut self, session: Key) {
+        self.vacant.push_back(session);
+    }
+
+    /// Accepts connections that wait for sessions without one.
+    pub(super) fn serve_vacant(&mut self) {
+        for _ in 0..SERVED_BUDGET {
+            let Some(session) = self.vacant.pop_front() else { return };
+            self.serve_waiting(session);
         }
     }
 
     /// Accepts the next connection that waits for a session without one.
-    pub(super) fn serve_waiting(&mut self, session: Key) {
+    fn serve_waiting(&mut self, session: Key) {
         let Some(slot) = self.sessions.get_mut(session) else { return };
         if slot.connection.is_some() {
             return;
         }
         let Some(key) = slot.aside.pop_successor() else { return self.session_due(session) };
-        let connected_at = match self.connections.get(key).map(|connection| &connection.phase) {
-            Some(Phase::Waiting(successor)) => successor.connected_at,
-            _ => return self.serve_waiting(session),
-        };
-        self.accept(key, connected_at);
-        if self.sessions.get(session).is_some_and(|slot| slot.aside.has_successor()) {
-            self.begin_takeover(session);
+        if let Some(Phase::Waiting(successor)) = self.connections.get(key).map(|connection| &connection.phase)
+        {
+            let connected_at = successor.connected_at;
+            self.accept(key, connected_at);
+        }
+        // Those who still wait are with the session that it has now, which may be another, or with this one if it has none.
+        let live = self.connections.get(key).and_then(|connection| connection.live());
+        let session = live.map_or(session, |live| live.session);
+        if let Some(slot) = self.sessions.get(session)
+            && slot.aside.has_successor()
+        {
+            match slot.connection {
+                Some(_) => self.begin_takeover(session),
+                None => self.vacate(session),
+            }
         }
     }
 

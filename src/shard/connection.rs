@@ -121,8 +121,10 @@ pub(super) struct Known {
 /// How a connection publishes at the moment; see `publish`.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub(super) enum Mode {
-    /// It has not published yet; a former connection of its client may have, in either mode.
+    /// It has not published yet; a former connection of its client may have, in either mode, and its will may be held.
     New,
+    /// The same, but what was held when it first published is out.
+    WillsOut,
     Direct,
     Owner,
 }

@@ -3,6 +3,8 @@
 //! An inbox is always drained and never waits for room: what a parcel causes goes to sessions, which have limits, or
 //! into spills, which are bounded by what peers may have unfinished.
 
+use std::collections::VecDeque;
+
 use crate::io::Io;
 use crate::memory::{Message, ShardId, ShardSet};
 use crate::session::Fanout;
@@ -10,14 +12,12 @@ use crate::session::Fanout;
 use super::parcel::{Parcel, Query};
 use super::{Core, Shard};
 
-/// What came of the parcels of a turn beside what was done at once.
-#[derive(Debug, Default)]
-struct Taken {
-    /// Of the ring that is being read: relays, and the shards that they were fanned out to.
-    relays: u64,
-    targets: ShardSet,
-    /// Of all rings.
-    queries: Vec<(ShardId, Box<Query>)>,
+/// A relay of this turn.
+struct Relay {
+    message: Message,
+    stamp: u64,
+    /// Which of the rings it came from, as they were read.
+    ring: usize,
 }
 
 impl<I: Io> Shard<I> {
@@ -29,6 +29,7 @@ impl<I: Io> Shard<I> {
         if rung.is_empty() {
             return;
         }
+        core.waits.look_again();
         let start = (core.counters().turns_total.get() % u64::from(core.shards)) as ShardId;
         let first = rung.iter().filter(|from| *from >= start);
         for from in first.chain(rung.iter().filter(|from| *from < start)) {
@@ -37,21 +38,24 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    /// Acts on the parcels that were taken.
+    /// Acts on the parcels that were taken: relays first, then what may make this shard read the logs on.
     pub(super) fn read_inbox(&mut self) {
         let core = &mut self.core;
         core.counters().mesh_received_total.add(self.parcels.len() as u64);
-        let mut taken = Taken::default();
+        let mut relayed = core.relays_arrived(&self.parcels_of, &mut self.parcels).into_iter();
+        let mut queries = Vec::new();
         for (from, count) in self.parcels_of.drain(..) {
             for parcel in self.parcels.drain(..count) {
-                core.parcel_arrived(from, parcel, &mut taken);
+                core.parcel_arrived(from, parcel, &mut queries);
             }
             // Only now: consumed means acted upon.
             core.links.consumed(from, count);
-            core.relays_taken(from, std::mem::take(&mut taken.relays), std::mem::take(&mut taken.targets));
+            if let Some((relays, targets)) = relayed.next() {
+                core.relays_taken(from, relays, targets);
+            }
         }
         // After the relays of all rings: what was acknowledged before somebody subscribed is stored when it is asked for.
-        for (from, query) in taken.queries {
+        for (from, query) in queries {
             core.hear(); // what comes after the answer is to be routed there
             core.query_arrived(from, *query);
         }
@@ -59,9 +63,42 @@ impl<I: Io> Shard<I> {
 }
 
 impl Core {
+    /// Acts on the relays among the parcels, by their stamps: none may find the logs read further than it knew of. Returns
+    /// for each ring how many it had, and the shards that they were fanned out to; nothing if there are none.
+    fn relays_arrived(
+        &mut self,
+        rings: &[(ShardId, usize)],
+        parcels: &mut VecDeque<Parcel>,
+    ) -> Vec<(u64, ShardSet)> {
+        let mut relays = Vec::new();
+        let mut at = 0;
+        for (ring, (_, count)) in rings.iter().enumerate() {
+            for parcel in parcels.range_mut(at..at + count) {
+                if matches!(parcel, Parcel::Relay { .. })
+                    && let Parcel::Relay { message, stamp } = std::mem::replace(parcel, Parcel::Taken)
+                {
+                    relays.push(Relay { message, stamp, ring });
+                }
+            }
+            at += count;
+        }
+        if relays.is_empty() {
+            return Vec::new();
+        }
+        let mut of_ring = vec![(0, ShardSet::EMPTY); rings.len()];
+        relays.sort_by_key(|relay| relay.stamp); // which keeps the order of each ring
+        for Relay { message, stamp, ring } in relays {
+            let targets = self.relay_arrived(&message, stamp);
+            let (count, all) = &mut of_ring[ring];
+            *count += 1;
+            *all = all.union(targets);
+        }
+        of_ring
+    }
+
     /// What is only delivered here needs nothing of the others. What may go on to them, or brings what a client sent, comes
     /// after what could be known to its sender.
-    fn parcel_arrived(&mut self, from: ShardId, parcel: Parcel, taken: &mut Taken) {
+    fn parcel_arrived(&mut self, from: ShardId, parcel: Parcel, queries: &mut Vec<(ShardId, Box<Query>)>) {
         match parcel {
             Parcel::Publish { message, ordinary, groups } => {
                 if groups.is_some() {
@@ -70,11 +107,8 @@ impl Core {
                 self.message_arrived(&message, ordinary, groups.as_deref().map_or(&[], |groups| groups));
             }
             Parcel::Run { packets, version } => self.run_arrived(&packets, version),
-            Parcel::Relay { message, stamp } => {
-                taken.relays += 1;
-                taken.targets = taken.targets.union(self.relay_arrived(&message, stamp));
-            }
-            Parcel::Query(query) => taken.queries.push((from, query)),
+            Parcel::Relay { .. } | Parcel::Taken => {} // acted upon before all others
+            Parcel::Query(query) => queries.push((from, query)),
             Parcel::Retained(found) => self.found_arrived(from, *found),
             Parcel::Share(pass) => {
                 self.hear();

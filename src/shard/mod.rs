@@ -296,6 +296,8 @@ struct Core {
     waits: waits::Waits,
     /// Sessions that are to end because their queue was full.
     overflowed: Vec<Key>,
+    /// Sessions without a connection for which others wait.
+    vacant: VecDeque<Key>,
     /// Sessions with cursors that may go on.
     cursor_work: VecDeque<Key>,
     /// Cursors so far, which gives each its number.
@@ -365,6 +367,7 @@ impl<I: Io> Shard<I> {
         core.progress();
         core.advance_cursors();
         core.end_overflowed();
+        core.serve_vacant();
         self.advance_stop();
         // Before anything is sent: who sees a CONNACK is counted by then.
         self.core.publish_counts();
@@ -464,6 +467,7 @@ impl Core {
             spares: Spares::default(),
             scratch: deliver::Scratch::default(),
             overflowed: Vec::new(),
+            vacant: VecDeque::new(),
             cursor_work: VecDeque::new(),
             cursors_begun: 0,
             quiet_bytes: 0,
@@ -532,6 +536,7 @@ impl Core {
     fn has_work(&mut self) -> bool {
         !self.cursor_work.is_empty()
             || !self.overflowed.is_empty()
+            || !self.vacant.is_empty()
             || self.handshakes.is_waiting()
             || self.links.has_work()
             || self.has_progress()

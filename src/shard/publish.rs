@@ -277,7 +277,7 @@ impl Core {
             }
             self.switch(key, Mode::Owner)
         } else if retain {
-            Ok(()) // Both ways begin here.
+            self.wills_first(key) // Both ways begin here.
         } else {
             self.switch(key, Mode::Direct)
         }
@@ -289,7 +289,7 @@ impl Core {
             true if topic::shard_of(&self.keys, topic, self.shards) != self.id => {
                 self.switch(key, Mode::Owner)
             }
-            true => Ok(()),
+            true => self.wills_first(key),
             false => self.switch(key, Mode::Direct),
         }
     }
@@ -302,6 +302,15 @@ impl Core {
         })
     }
 
+    /// The first PUBLISH of a connection comes after wills that are held: one may be that of its former connection.
+    fn wills_first(&mut self, key: Key) -> Result<(), Blocked> {
+        let live = self.connections.get(key).and_then(|connection| connection.live());
+        match live.is_some_and(|live| live.mode == Mode::New) && !self.waits.holds_nothing() {
+            true => Err(Blocked::Wills(self.waits.held())),
+            false => Ok(()),
+        }
+    }
+
     /// The connection is about to publish in `mode`: waits until what it sent in the other one was consumed.
     fn switch(&mut self, key: Key, mode: Mode) -> Result<(), Blocked> {
         let Some(live) = self.connections.get_mut(key).and_then(|connection| connection.live_mut()) else {
@@ -310,8 +319,11 @@ impl Core {
         if live.mode == mode {
             return Ok(());
         }
+        if live.mode == Mode::New && !self.waits.holds_nothing() {
+            return Err(Blocked::Wills(self.waits.held()));
+        }
         let fence = match live.mode {
-            Mode::New => Fence::everything(&self.links, &self.waits),
+            Mode::New | Mode::WillsOut => Fence::everything(&self.links, &self.waits),
             Mode::Direct => Fence::consumed(live.touched, &self.links),
             Mode::Owner => self.waits.relayed(live.touched),
         };

@@ -145,7 +145,7 @@ impl Core {
 
         // A successor decides about will and session itself; else what is due now happens now.
         if has_next {
-            self.serve_waiting(session);
+            self.vacate(session);
         } else if due <= self.now {
             self.session_due(session);
         } else if due != NEVER {
@@ -223,10 +223,11 @@ impl Core {
         };
         // A client's will comes after its messages; those may still be on the other way (see `publish`).
         let fence = Fence::everything(&self.links, &self.waits);
-        if fence.is_reached(&self.links) {
+        if self.waits.holds_nothing() && fence.is_reached(&self.links) {
             let _ = self.publish(None, &view);
         } else {
             self.waits.hold(view.to_message(), fence);
+            self.await_all(); // it may be long until something else asks
         }
     }
 

@@ -34,7 +34,9 @@ pub(super) struct Stop {
 #[derive(Debug)]
 enum Stage {
     Running,
-    /// Wills were published; waiting for their targets.
+    /// Wills are to be published, once the turn has heard who wants them.
+    Begun,
+    /// They were published; waiting for their targets.
     Wills(Option<Fence>),
     /// Waiting for the wills of the other shards.
     OthersWills,
@@ -72,16 +74,12 @@ impl<I: Io> Shard<I> {
         if core.stop.is_stopping() {
             return;
         }
-        core.stop.stage = Stage::Wills(None);
+        core.stop.stage = Stage::Begun;
         for (index, listener) in core.listeners.iter_mut().enumerate() {
             if *listener == Listener::Accepting {
                 *listener = Listener::Cancelling;
                 self.io.accept_cancel(ListenerId(index as u16));
             }
-        }
-        let sessions: Vec<Key> = core.sessions.keys().collect();
-        for session in sessions {
-            core.publish_will(session);
         }
     }
 
@@ -100,6 +98,13 @@ impl Core {
     fn advance_stop(&mut self) {
         match &self.stop.stage {
             Stage::Running | Stage::Quiet => {}
+            Stage::Begun => {
+                let sessions: Vec<Key> = self.sessions.keys().collect();
+                for session in sessions {
+                    self.publish_will(session);
+                }
+                self.stop.stage = Stage::Wills(None);
+            }
             Stage::Wills(None) => {
                 if self.waits.holds_nothing() {
                     self.stop.stage = Stage::Wills(Some(Fence::everything(&self.links, &self.waits)));

@@ -149,7 +149,9 @@ impl<I: Io> Shard<I> {
         }
         self.core.note_taken();
         self.core.hear();
-        self.core.parse_last(key, &bytes)
+        let done = self.core.parse_last(key, &bytes);
+        self.flush_mesh(); // before its acknowledgements are sent
+        done
     }
 
     fn tend_closing(&mut self, key: Key, step: Closing) {

@@ -28,6 +28,8 @@ pub(super) enum Blocked {
     Relay(ShardId),
     /// What was sent one way has to be consumed before something goes the other way, this one.
     Fence(Fence, Mode),
+    /// So many wills have to leave before, one of which may be that of the client's former connection.
+    Wills(u64),
 }
 
 /// Values that registers of peers have to reach.
@@ -57,7 +59,12 @@ impl Fence {
 pub(super) struct Waits {
     /// Connections that are not parsed, who waits longest first.
     paused: VecDeque<Key>,
+    /// In their order, which is that of their fences too.
     held: VecDeque<(Message, Fence)>,
+    /// Those that left.
+    released: u64,
+    /// Of `paused`, from the front: not looked at since something moved.
+    unlooked: usize,
     /// By owner: relays sent there.
     relays_sent: Vec<u64>,
     /// By sender: relays taken from there, and those whose fan-out is not consumed yet, in order.
@@ -73,6 +80,8 @@ impl Waits {
         Waits {
             paused: VecDeque::new(),
             held: VecDeque::new(),
+            released: 0,
+            unlooked: 0,
             relays_sent: vec![0; shards],
             relays_taken: vec![0; shards],
             relays_open: (0..shards).map(|_| VecDeque::new()).collect(),
@@ -102,6 +111,20 @@ impl Waits {
         self.held.is_empty()
     }
 
+    /// All that were ever held.
+    pub fn held(&self) -> u64 {
+        self.released + self.held.len() as u64
+    }
+
+    /// Something moved for which a paused connection may wait.
+    pub fn look_again(&mut self) {
+        self.unlooked = self.paused.len();
+    }
+
+    fn may_release(&self, links: &Links<Parcel>) -> bool {
+        self.held.front().is_some_and(|(_, fence)| fence.is_reached(links))
+    }
+
     /// The relays that were sent to these owners are consumed by all their targets.
     pub fn relayed(&self, owners: ShardSet) -> Fence {
         let sent = owners.iter().map(|owner| (owner, RELAYS_DONE, self.relays_sent[usize::from(owner)]));
@@ -127,6 +150,7 @@ impl Core {
         // One that is taken over may be paused already, for another reason.
         if live.blocked.replace(Box::new(blocked)).is_none() {
             self.waits.paused.push_back(key);
+            self.waits.look_again();
             self.counters().pauses_total.add(1);
         }
         self.mark_dirty(key);
@@ -162,7 +186,9 @@ impl Core {
             return;
         }
         let mut waiting = std::mem::take(&mut self.waits.paused);
-        for _ in 0..waiting.len().min(PAUSED_BUDGET) {
+        let looked_at = waiting.len().min(PAUSED_BUDGET);
+        let unlooked = self.waits.unlooked.min(waiting.len()) - self.waits.unlooked.min(looked_at);
+        for _ in 0..looked_at {
             let Some(key) = waiting.pop_front() else { break };
             let Some(live) = self.connections.get(key).and_then(|connection| connection.live()) else {
                 continue;
@@ -174,6 +200,7 @@ impl Core {
                         && self.waits.relay_fits(*owner, &self.links, self.options.relay_window)
                 }
                 Some(Blocked::Fence(fence, _)) => fence.is_reached(&self.links),
+                Some(Blocked::Wills(count)) => self.waits.released >= *count,
                 None => continue,
             };
             if free {
@@ -184,6 +211,7 @@ impl Core {
         }
         waiting.append(&mut self.waits.paused); // who was paused again meanwhile
         self.waits.paused = waiting;
+        self.waits.unlooked = unlooked;
     }
 
     fn resume(&mut self, key: Key) {
@@ -192,8 +220,10 @@ impl Core {
             return;
         };
         // Here and not when its packet is admitted: that may have to wait for room, and with room the fence would be another.
-        if let Some(Blocked::Fence(_, mode)) = live.blocked.take().as_deref() {
-            live.switch_to(*mode);
+        match live.blocked.take().as_deref() {
+            Some(Blocked::Fence(_, mode)) => live.switch_to(*mode),
+            Some(Blocked::Wills(_)) => live.switch_to(Mode::WillsOut),
+            Some(Blocked::Mesh(_) | Blocked::Relay(_)) | None => {}
         }
         live.last_packet_at = now;
         if live.taken_over {
@@ -208,13 +238,11 @@ impl Core {
     }
 
     fn release_held(&mut self) {
-        for _ in 0..self.waits.held.len() {
-            let Some((message, fence)) = self.waits.held.pop_front() else { return };
-            if fence.is_reached(&self.links) {
-                let _ = self.publish(None, &message.view());
-            } else {
-                self.waits.held.push_back((message, fence));
-            }
+        while self.waits.may_release(&self.links) {
+            let Some((message, _)) = self.waits.held.pop_front() else { return };
+            self.waits.released += 1;
+            self.waits.look_again();
+            let _ = self.publish(None, &message.view());
         }
     }
 
@@ -248,7 +276,11 @@ impl Core {
 
     /// Whether something that waits could go on now.
     pub(super) fn has_progress(&mut self) -> bool {
-        self.shards > 1 && (self.interest_may_go_on() || (self.links.has_eased() && self.waits_for_room()))
+        self.shards > 1
+            && (self.interest_may_go_on()
+                || self.waits.may_release(&self.links)
+                || self.waits.unlooked > 0
+                || (self.links.has_eased() && self.waits_for_room()))
     }
 
     fn waits_for_room(&self) -> bool {

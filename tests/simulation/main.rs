@@ -14,6 +14,7 @@
 //! | `shrink`, `trace`, `command` | what a person gets to see |
 
 mod announcements;
+mod by_hand;
 mod client;
 mod cluster;
 mod command;

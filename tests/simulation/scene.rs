@@ -14,20 +14,28 @@ pub struct Client {
     unread: Vec<u8>,
 }
 
+impl Client {
+    pub fn new(endpoint: Endpoint) -> Client {
+        Client { endpoint, unsent: Vec::new(), unread: Vec::new() }
+    }
+}
+
 /// The client's next CONNECT goes through `shard`.
 pub fn connect(cluster: &Cluster, shard: u16, name: usize) -> Client {
-    let endpoint = cluster.world.borrow_mut().connect(shard, ListenerId(0));
-    let mut client = Client { endpoint, unsent: Vec::new(), unread: Vec::new() };
-    let bytes = packet::connect(&ConnectPacket {
+    let mut client = Client::new(cluster.world.borrow_mut().connect(shard, ListenerId(0)));
+    write(cluster, &mut client, &connect_bytes(name));
+    client
+}
+
+pub fn connect_bytes(name: usize) -> Vec<u8> {
+    packet::connect(&ConnectPacket {
         version: VERSION,
         client_id: &format!("client-{name}"),
         clean_start: true,
         keep_alive_s: 0,
         properties: Vec::new(),
         will: None,
-    });
-    write(cluster, &mut client, &bytes);
-    client
+    })
 }
 
 /// A client that is at home on `shard`: names are tried until one is.
@@ -91,9 +99,13 @@ pub fn write(cluster: &Cluster, client: &mut Client, bytes: &[u8]) {
 
 /// What came since the last time.
 pub fn read(cluster: &Cluster, client: &mut Client) -> Vec<Incoming> {
+    read_as(cluster, client, VERSION)
+}
+
+pub fn read_as(cluster: &Cluster, client: &mut Client, version: Version) -> Vec<Incoming> {
     cluster.world.borrow_mut().read(client.endpoint, &mut client.unread, usize::MAX);
     let mut packets = Vec::new();
-    while let Some((packet, length)) = packet::decode(VERSION, &client.unread).expect("what the broker sends")
+    while let Some((packet, length)) = packet::decode(version, &client.unread).expect("what the broker sends")
     {
         client.unread.drain(..length);
         packets.push(packet);
