@@ -179,6 +179,7 @@ impl Core {
             return self.start_closing(key, Closing::Abort);
         }
         self.arrive(key, connected_at);
+        self.stream_ended(key);
     }
 
     /// A connection with a whole CONNECT is at home.

@@ -37,7 +37,7 @@ pub(super) struct Connection {
     pub dirty: bool,
     /// The peer has closed its side.
     pub eof: bool,
-    /// A send failed: nothing more is sent, and the receive is about to end.
+    /// A send or a receive failed: nothing more is sent, and the receive has ended or is about to.
     pub broken: bool,
     /// Bytes that are not parsed yet: a partial packet, or everything while the connection is paused.
     pub partial: Vec<u8>,
@@ -242,6 +242,11 @@ impl Connection {
     /// Bytes that it keeps on the way in; the blocks count, not the parts in use.
     pub fn kept_bytes(&self) -> usize {
         self.partial.capacity() + self.secure.as_ref().map_or(0, |secure| secure.cost())
+    }
+
+    /// The peer has ended its side in order, and there is something to say to it.
+    pub fn is_half_closed(&self) -> bool {
+        self.eof && !self.broken && (self.send_in_flight || self.has_output())
     }
 
     /// Nothing of it is owned by the kernel.

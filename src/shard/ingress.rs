@@ -476,7 +476,11 @@ impl Core {
             self.counters[usize::from(self.id)].packets_sent_total.add(written);
         }
         let live = connection.live().map(|live| live.session);
-        let step = if end == End::Lost { Closing::Abort } else { Closing::Flush };
+        // Who only ended its own side may still read what it is owed.
+        let step = match end {
+            End::Lost if !connection.is_half_closed() => Closing::Abort,
+            _ => Closing::Flush,
+        };
         self.start_closing(key, step);
         if let Some(session) = live {
             self.connection_ended(session, key, end);
@@ -499,6 +503,8 @@ impl Core {
             Phase::Waiting(successor) => {
                 let session = successor.session;
                 self.force_takeover(session);
+                // Others may be served before it, each of whom has to end then.
+                self.set_deadline(key, self.now + self.options.takeover_ms);
             }
             Phase::Live(_) => {
                 self.counters().keep_alive_timeouts_total.add(1);

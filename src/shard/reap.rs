@@ -156,8 +156,8 @@ impl Core {
             }
         }
         let key = self.connections.insert(connection);
-        self.charge_receive(key);
         self.set_deadline(key, deadline);
+        self.charge_receive(key); // which may end it
         self.mark_dirty(key);
         None
     }
@@ -175,6 +175,7 @@ impl Core {
     fn receive_ended(&mut self, key: Key, end: ReceiveEnd) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.receive_armed = false;
+        connection.broken |= matches!(end, ReceiveEnd::Error(_));
         self.mark_dirty(key);
         match end {
             ReceiveEnd::NoBuffers => self.counters().no_buffers_total.add(1),

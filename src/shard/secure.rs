@@ -28,11 +28,13 @@ pub struct Secure {
     waiting: Vec<u8>,
     /// The peer was told that the stream ends.
     is_closed: bool,
+    /// How the stream of the peer ended, as long as nobody has acted upon it: it goes along with a CONNECT that came before.
+    end: Option<Fed>,
 }
 
 impl Secure {
     pub(super) fn new(transport: Box<dyn Transport>) -> Secure {
-        Secure { transport, waiting: Vec::new(), is_closed: false }
+        Secure { transport, waiting: Vec::new(), is_closed: false, end: None }
     }
 
     /// Bytes that it keeps.
@@ -165,6 +167,7 @@ impl Core {
         let mut plain = std::mem::take(&mut self.handshakes.plain);
         let was_handshaking = secure.transport.is_handshaking();
         let fed = secure.transport.feed(bytes, &mut plain);
+        secure.end = (fed != Fed::Open).then_some(fed);
         let is_over = was_handshaking && !secure.transport.is_handshaking();
         let wants_send = secure.transport.wants_send();
         self.handshakes.left = self.handshakes.left.saturating_sub(usize::from(was_handshaking));
@@ -182,10 +185,19 @@ impl Core {
             plain = Vec::new();
         }
         self.handshakes.plain = plain;
-        match fed {
-            Fed::Open => {}
-            Fed::Closed => self.peer_closed(key),
-            Fed::Failed(why) => self.transport_failed(key, &why),
+        self.stream_ended(key);
+    }
+
+    /// Acts upon the end of a peer's stream, if it has ended.
+    pub(super) fn stream_ended(&mut self, key: Key) {
+        let Some(secure) = self.connections.get_mut(key).and_then(|connection| connection.secure.as_mut())
+        else {
+            return;
+        };
+        match secure.end.take() {
+            Some(Fed::Open) | None => {}
+            Some(Fed::Closed) => self.peer_closed(key),
+            Some(Fed::Failed(why)) => self.transport_failed(key, &why),
         }
     }
 

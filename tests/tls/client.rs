@@ -40,6 +40,14 @@ pub fn config(
     })
 }
 
+pub fn connect_packet(client_id: &str) -> Vec<u8> {
+    let mut packet = b"\x10\0\0\x04MQTT\x04\x02\0\0\0".to_vec();
+    packet.push(client_id.len() as u8);
+    packet.extend_from_slice(client_id.as_bytes());
+    packet[1] = packet.len() as u8 - 2;
+    packet
+}
+
 pub struct Client {
     stream: StreamOwned<ClientConnection, TcpStream>,
 }
@@ -63,11 +71,7 @@ impl Client {
     /// A client that was accepted by the broker.
     pub fn connect(address: SocketAddr, config: &Arc<ClientConfig>, client_id: &str) -> io::Result<Client> {
         let mut client = Client::open(address, config)?;
-        let mut packet = b"\x10\0\0\x04MQTT\x04\x02\0\x3c\0".to_vec();
-        packet.push(client_id.len() as u8);
-        packet.extend_from_slice(client_id.as_bytes());
-        packet[1] = packet.len() as u8 - 2;
-        client.send(&packet)?;
+        client.send(&connect_packet(client_id))?;
         match client.packet()?[..] {
             [0x20, 0, 0] => Ok(client),
             ref other => Err(io::Error::other(format!("{other:?} instead of CONNACK"))),
@@ -147,9 +151,28 @@ impl Client {
         Ok(payload.to_vec())
     }
 
+    /// Sends bytes and the end of the stream in one write; the connection stays.
+    pub fn send_last(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.conn.writer().write_all(bytes)?;
+        self.stream.conn.send_close_notify();
+        let mut wire = Vec::new();
+        while self.stream.conn.wants_write() {
+            self.stream.conn.write_tls(&mut wire)?;
+        }
+        self.stream.sock.write_all(&wire)
+    }
+
     /// True if the broker ended the stream as TLS wants it: close_notify before the end of the connection.
     pub fn ends_properly(&mut self) -> bool {
         matches!(self.stream.read(&mut [0]), Ok(0))
+    }
+
+    /// Waits for the end of the connection, whatever comes before.
+    pub fn ends(mut self) -> bool {
+        let mut rest = Vec::new();
+        let limit = Duration::from_secs(5);
+        self.stream.sock.set_read_timeout(Some(limit)).is_ok()
+            && self.stream.sock.read_to_end(&mut rest).is_ok()
     }
 
     /// Sends a record that does not decrypt. True if a fatal alert comes back before the end.

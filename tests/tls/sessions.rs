@@ -4,7 +4,7 @@ use rustls::HandshakeKind;
 use rustls::version::{TLS12, TLS13};
 
 use crate::certificates::Certificates;
-use crate::client::{Client, config};
+use crate::client::{Client, config, connect_packet};
 use crate::{broker, each_way};
 
 #[test]
@@ -112,6 +112,25 @@ fn a_certificate_that_names_nobody_lets_nobody_in() {
             Client::connect(broker.address(), &config, "meter-7").unwrap();
         });
     }
+}
+
+#[test]
+fn a_stream_that_ends_behind_its_connect_ends_at_home_too() {
+    let certificates = Certificates::new("ends");
+    each_way(&certificates, &[], |broker| {
+        let config = config(&certificates, &TLS13, None);
+        for index in 0..20 {
+            let mut client = Client::open(broker.address(), &config).unwrap();
+            client.send_last(&connect_packet(&format!("ends-{index}"))).unwrap();
+            assert!(client.ends(), "client {index}");
+        }
+        for index in 0..20 {
+            let mut client = Client::connect(broker.address(), &config, &format!("asks-{index}")).unwrap();
+            client.send_last(&[0x32, 6, 0, 1, b'a', 0, 7, b'x']).unwrap();
+            assert_eq!(client.packet().unwrap(), [0x40, 0, 7], "client {index}");
+            assert!(client.ends_properly());
+        }
+    });
 }
 
 #[test]

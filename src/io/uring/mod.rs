@@ -21,7 +21,7 @@ mod ring;
 mod tests;
 
 use std::io;
-use std::net::{TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
@@ -179,11 +179,10 @@ impl Uring {
             self.calls += 1;
             // SAFETY: a successful accept hands over a new descriptor that nobody else knows.
             let stream = TcpStream::from(unsafe { OwnedFd::from_raw_fd(cqe.result) });
-            // No address any more: the peer is gone, and dropping the stream closes it.
-            if let Ok(peer) = stream.peer_addr() {
-                let socket = Socket(stream.into_raw_fd() as u64);
-                into.push(Completion::Accepted { listener: id, socket, peer });
-            }
+            // A peer that is gone has no address any more, but what it said before counts.
+            let peer = stream.peer_addr().unwrap_or(UNKNOWN_PEER);
+            let socket = Socket(stream.into_raw_fd() as u64);
+            into.push(Completion::Accepted { listener: id, socket, peer });
         }
         if cqueue::more(cqe.flags) {
             return;
@@ -458,6 +457,7 @@ impl Io for Uring {
     fn completions(&mut self, into: &mut Vec<Completion>) {
         let mut cqes = std::mem::take(&mut self.cqes);
         self.ring.reap(&mut cqes);
+        let begin = into.len();
         let quiet_are_over = self.flights.has_quiet() && self.ring.is_submitted();
         for cqe in cqes.drain(..) {
             self.completed(cqe, into);
@@ -465,11 +465,14 @@ impl Io for Uring {
         self.cqes = cqes;
         // Nothing tells when they are: then the next wait must not last.
         self.quiet_left = self.flights.has_quiet() && !quiet_are_over;
+        let completed = into.len() - begin;
         if quiet_are_over {
             while let Some((token, batch)) = self.flights.end_quiet() {
                 let result = Ok(batch.remaining());
                 into.push(Completion::Sent { token, batch, result });
             }
+            // They were over before, and what was received finds the room that they leave.
+            into[begin..].rotate_left(completed);
         }
     }
 
@@ -485,6 +488,9 @@ impl Io for Uring {
         self.random.next(&mut self.calls)
     }
 }
+
+/// Stands for a peer that was gone when it was accepted.
+const UNKNOWN_PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// Bytes of one `read_now` at most; whoever wants more asks again.
 const READ_NOW_MAX: usize = 64 * 1024;
