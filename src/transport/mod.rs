@@ -31,6 +31,9 @@ pub trait Transport: Send + fmt::Debug {
     /// No byte of the stream can be sent yet.
     fn is_handshaking(&self) -> bool;
 
+    /// Bytes that it was fed and keeps, since what they are part of is not whole.
+    fn held(&self) -> usize;
+
     /// What the transport knows of the peer; complete once the handshake is over.
     fn peer(&self) -> PeerIdentity<'_>;
 }

@@ -6,6 +6,7 @@
 //! no later set of CAs, takes it for more.
 
 mod config;
+mod records;
 #[cfg(test)]
 pub mod testing;
 #[cfg(test)]
@@ -20,6 +21,8 @@ use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 use super::x509::Certificate;
 use super::{Acceptor, Expiry, Fed, PeerIdentity, Transport};
 use crate::memory::OutBatch;
+
+use records::Records;
 
 pub use config::{CertificateUser, ClientCertificates, LoadError, Loaded, Settings};
 
@@ -60,7 +63,13 @@ impl Acceptor for TlsAcceptor {
         let mut connection = ServerConnection::new(config).ok()?;
         // The shard bounds what it seals, and `feed` what the peer causes.
         connection.set_buffer_limit(None);
-        Some(Box::new(Tls { connection, user_from: self.settings.user, identity: Identity::Unknown }))
+        Some(Box::new(Tls {
+            connection,
+            user_from: self.settings.user,
+            identity: Identity::Unknown,
+            records: Records::default(),
+            unanswered: 0,
+        }))
     }
 
     fn expiry(&self) -> Expiry {
@@ -110,6 +119,9 @@ struct Tls {
     connection: ServerConnection,
     user_from: CertificateUser,
     identity: Identity,
+    records: Records,
+    /// Bytes that came in the handshake since it last had something to say: a message of it may span records.
+    unanswered: usize,
 }
 
 impl Tls {
@@ -163,7 +175,13 @@ impl Tls {
 
 impl Transport for Tls {
     fn feed(&mut self, received: &[u8], plain: &mut Vec<u8>) -> Fed {
-        self.receive(received, plain).unwrap_or_else(|why| Fed::Failed(why.into_boxed_str()))
+        self.records.pass(received);
+        self.unanswered += received.len();
+        let fed = self.receive(received, plain).unwrap_or_else(|why| Fed::Failed(why.into_boxed_str()));
+        if !self.is_handshaking() || self.wants_send() {
+            self.unanswered = 0;
+        }
+        fed
     }
 
     fn seal(&mut self, batch: &OutBatch, wire: &mut Vec<u8>) {
@@ -195,6 +213,10 @@ impl Transport for Tls {
 
     fn is_handshaking(&self) -> bool {
         self.connection.is_handshaking()
+    }
+
+    fn held(&self) -> usize {
+        self.records.partial().max(self.unanswered)
     }
 
     fn peer(&self) -> PeerIdentity<'_> {

@@ -46,6 +46,32 @@ fn a_stream_passes_both_ways_however_it_is_cut() {
 }
 
 #[test]
+fn what_is_not_whole_is_held() {
+    let certificates = Certificates::new("held");
+    let acceptor = certificates.acceptor(ClientCertificates::None);
+    for version in BOTH {
+        let mut pair = Pair::new(&acceptor, &certificates.client(version, Shows::Nothing));
+        let hello = pair.from_client();
+        let (most, last) = hello.split_at(hello.len() - 1);
+        let mut plain = Vec::new();
+        for (count, byte) in most.iter().enumerate() {
+            assert_eq!((pair.server.held(), pair.server.feed(&[*byte], &mut plain)), (count, Fed::Open));
+        }
+        assert_eq!((pair.server.feed(last, &mut plain), pair.server.held()), (Fed::Open, 0));
+        let answer = pair.from_server(&[]);
+        pair.to_client(&answer).unwrap();
+        assert_eq!(pair.run(usize::MAX), Fed::Open);
+        assert!(!pair.server.is_handshaking() && pair.server.held() == 0);
+        pair.say(&[7; 10_000]);
+        let record = pair.from_client();
+        let (most, last) = record.split_at(record.len() - 1);
+        assert_eq!((pair.server.feed(most, &mut plain), pair.server.held()), (Fed::Open, most.len()));
+        assert_eq!((pair.server.feed(last, &mut plain), pair.server.held()), (Fed::Open, 0));
+        assert!(plain == [7; 10_000]);
+    }
+}
+
+#[test]
 fn the_output_of_a_turn_is_as_few_records_as_can_be() {
     let certificates = Certificates::new("records");
     let acceptor = certificates.acceptor(ClientCertificates::None);
