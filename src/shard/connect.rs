@@ -408,7 +408,7 @@ impl Core {
         };
         connection.phase = Phase::Live(Box::new(live));
         self.counters().packets_received_total.add(1);
-        self.counters().packets_sent_total.add(1);
+        self.counters().packets_sent_total.add(u64::from(fits));
         self.counters().clients_connected.add(1);
         let deadline = match keep_alive_s {
             0 => crate::clock::NEVER,

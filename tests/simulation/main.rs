@@ -8,6 +8,7 @@
 //! | `client`, `packet` | scripted clients with a codec of their own |
 //! | `oracle` | a naive broker's knowledge, and every check |
 //! | `counters` | the broker's counters beside what the kernel and the clients saw |
+//! | `counts` | counters in runs that chance does not bring about |
 //! | `fairness` | who shares a full shard with floods |
 //! | `faults` | faults that are planted to see whether they are caught |
 //! | `found` | seeds that once failed |
@@ -19,6 +20,7 @@ mod client;
 mod cluster;
 mod command;
 mod counters;
+mod counts;
 mod fairness;
 mod faults;
 mod found;
