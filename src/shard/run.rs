@@ -52,7 +52,8 @@ impl Core {
         route: &Route,
         input: &[u8],
     ) -> usize {
-        let run = Run::of(repeat, input, self.limits.packet_size_max, Outbox::SPLICE_MIN - 1);
+        let packet_size_max = self.packet_size_max(from.connection);
+        let run = Run::of(repeat, input, packet_size_max, Outbox::SPLICE_MIN - 1);
         if run.count == 0 {
             return 0;
         }

@@ -80,8 +80,9 @@ impl Core {
     ) -> usize {
         let mut used = 0;
         let mut payload_bytes = 0;
+        let packet_size_max = self.packet_size_max(from.connection);
         self.with_session(from.connection, |session, link, cx| {
-            while let Some(next) = repeat.next(&input[used..], cx.limits.packet_size_max) {
+            while let Some(next) = repeat.next(&input[used..], packet_size_max) {
                 if next.payload_len >= Outbox::SPLICE_MIN {
                     break;
                 }

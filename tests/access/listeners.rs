@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::place::{PASSWORD, Place};
+use super::support::encode::{PUBACK, PUBREC};
 use super::support::{Broker, Client, Connect, Event, Packet, Property, Publish, V5, V311, name};
 
 /// Two listeners of a broker, each as if it were a broker.
@@ -127,6 +128,18 @@ fn each_listener_has_its_own_limits() {
         inside.say("large", &large, 1);
         outside.send_publish(&Publish::new("large", &large));
         outside.expect_refused(&[0x95]);
+        // Also behind a smaller one on the same topic, in one piece with it.
+        let long = "t".repeat(600);
+        inside.subscribe(&long, 2);
+        for qos in 0..=2 {
+            let of = |payload: &[u8], id| Publish::new(&*long, payload).qos(qos, id).bytes(V5);
+            let mut outside = Client::fresh(&two.outside, V5);
+            outside.send([of(b"x", 1), of(&large[..900], 2)].concat());
+            if qos > 0 {
+                outside.expect_ack(if qos == 1 { PUBACK } else { PUBREC }, 1);
+            }
+            outside.expect_refused(&[0x95]);
+        }
 
         // A CONNECT that is too large, and one that does not come.
         let long = Connect::new(V5, name("l")).user_name("u".repeat(300));
