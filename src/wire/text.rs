@@ -41,13 +41,20 @@ pub(super) fn topic_name(bytes: &[u8], levels_max: u16) -> Result<&str, DecodeEr
     Ok(topic)
 }
 
-/// A string that is a Topic Filter, of at most `levels_max` levels. Its wildcards are not judged here.
+/// A string that is a Topic Filter, of at most `levels_max` levels after its Share Name. Its wildcards are not judged here.
 pub(super) fn topic_filter(bytes: &[u8], levels_max: u16) -> Result<&str, DecodeError> {
     let filter = string(bytes)?;
-    if exceeds_levels(bytes, levels_max) {
+    if exceeds_levels(bytes, levels_max) && exceeds_levels(after_share_name(bytes), levels_max) {
         return Err(DecodeError::Specific(Reason::TOPIC_FILTER_INVALID, "Topic Filter has too many levels"));
     }
     Ok(filter)
+}
+
+/// What is matched of a Topic Filter: all of it, unless it begins with a Share Name.
+fn after_share_name(filter: &[u8]) -> &[u8] {
+    let named = filter.strip_prefix(b"$share/");
+    let end = named.and_then(|rest| Some(&rest[memchr::memchr(b'/', rest)? + 1..]));
+    end.unwrap_or(filter)
 }
 
 #[inline]

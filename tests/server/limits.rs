@@ -106,9 +106,19 @@ fn filters_properties_and_levels_of_a_packet() {
         client.expect_refused(&[0x90]);
         let mut client = Client::fresh(b, V5);
         assert_eq!(client.subscribe_all(1, &[], &[("1/2/3/4/#", 1)]), [1]);
-        client.send(encode::subscribe(V5, 2, &[], &[("1/2/3/4/5/#", 1)]));
+        // A Share Name is none of the levels.
+        assert_eq!(client.subscribe_all(2, &[], &[("$share/g/1/2/3/4/#", 1)]), [1]);
+        assert_eq!(client.unsubscribe(&["$share/g/1/2/3/4/#"]), [0]);
+        client.send(encode::subscribe(V5, 3, &[], &[("1/2/3/4/5/#", 1)]));
         client.expect_refused(&[0x8F]);
-        expect_count(b, "protocol_errors", 6);
+        refuse(
+            b,
+            V5,
+            "six shared levels",
+            encode::subscribe(V5, 1, &[], &[("$share/g/1/2/3/4/5/#", 1)]),
+            &[0x8F],
+        );
+        expect_count(b, "protocol_errors", 7);
     });
 }
 

@@ -196,6 +196,14 @@ fn a_flood_of_filter_levels_is_stopped() {
         assert_eq!(reason, Reason::TOPIC_FILTER_INVALID);
         let reason = refusal(version, &unsubscribe(version, 9, &[], &["f", &deeper]));
         assert_eq!(reason, Reason::TOPIC_FILTER_INVALID);
+        // A Share Name is no level, and without a whole one all are counted.
+        let shared =
+            [format!("$share/g/{deepest}"), format!("$share/g/{deeper}"), format!("$share{deepest}")];
+        accepted(version, &subscribe(version, 9, &[], &[(&shared[0], 0)]));
+        accepted(version, &unsubscribe(version, 9, &[], &[&shared[0]]));
+        accepted(version, &subscribe(version, 9, &[], &[(&shared[2], 0)]));
+        let reason = refusal(version, &subscribe(version, 9, &[], &[(&shared[1], 0)]));
+        assert_eq!(reason, Reason::TOPIC_FILTER_INVALID);
     }
 }
 
