@@ -360,7 +360,8 @@ impl Core {
             self.note_not_retained();
             return;
         }
-        if !self.budget.charge(Class::Retained, cost) {
+        // The old value goes, so the difference is enough: near the limit a topic can still change.
+        if !self.budget.charge(Class::Retained, cost.saturating_sub(old.unwrap_or(0))) {
             // The old value would be wrong now: better none than a stale one.
             if let Some(old) = self.retained.remove(view.topic) {
                 self.budget.release(Class::Retained, old.cost());
@@ -369,7 +370,7 @@ impl Core {
             return;
         }
         if let Some(old) = self.retained.insert(view.to_message()) {
-            self.budget.release(Class::Retained, old.cost());
+            self.budget.release(Class::Retained, old.cost().saturating_sub(cost));
         }
     }
 

@@ -269,9 +269,17 @@ fn retained_messages_have_a_number_of_bytes() {
         for number in 0..40 {
             publisher.say_retained(&format!("{topic}/{number}"), vec![b'x'; 100_000]);
         }
-        let kept = retained(&broker, &topic).len() as u64;
+        let before = retained(&broker, &topic);
+        let kept = before.len() as u64;
         // Shards lease memory in chunks of 256 KiB, of which a part may be unused.
         assert!((10..=20).contains(&kept), "{kept} messages of 100 KB in 2 MB with {shards} shards");
+        expect_count(&broker, "dropped_retained_full", 40 - kept);
+        // What is there can be replaced by something as large, all of it.
+        for number in before.keys() {
+            publisher.say_retained(&format!("{topic}/{number}"), vec![b'y'; 100_000]);
+        }
+        let after = retained(&broker, &topic);
+        assert!(after.keys().eq(before.keys()) && after.values().all(|text| text.starts_with('y')));
         expect_count(&broker, "dropped_retained_full", 40 - kept);
     }
 }
