@@ -11,7 +11,7 @@ use super::{
 };
 use crate::clock::{Millis, NEVER};
 use crate::limits::QueueFull;
-use crate::memory::{Budget, Class, SpareMessages};
+use crate::memory::{Budget, Class, Key, SpareMessages};
 use crate::wire::{AckKind, Qos, Reason, ack_packet_size, encode_ack};
 
 /// Messages of QoS 1 and 2 that a session holds for its client; never empty between calls.
@@ -174,10 +174,16 @@ impl Session {
         self.connection_lost();
     }
 
-    /// Takes the messages of shared subscriptions that were never sent; call it when the connection is lost.
-    pub fn take_unsent_shared(&mut self, cx: &mut Cx<'_>, out: &mut Vec<Orphan>) {
+    /// Takes the messages of shared subscriptions that were never sent; call it when the connection is lost. Those of a
+    /// subscription that `exists` does not know have no group to go to: they stay, and are the session's like any other.
+    pub fn take_unsent_shared(
+        &mut self,
+        cx: &mut Cx<'_>,
+        exists: impl Fn(Key) -> bool,
+        out: &mut Vec<Orphan>,
+    ) {
         let Some(egress) = &mut self.egress else { return };
-        egress.queue.take_if(cx, |kept| kept.share().is_some(), |kept| out.extend(orphan(kept)));
+        egress.queue.take_if(cx, |kept| kept.share().is_some_and(&exists), |kept| out.extend(orphan(kept)));
         self.trim(cx);
     }
 

@@ -6,7 +6,7 @@ use crate::access::Rights;
 use crate::clock::{Millis, NEVER, after_s};
 use crate::memory::{Key, Message, MessageView};
 use crate::session::{Cx, Drops, Orphan, Session};
-use crate::topic::{self, Presence, SubscriptionSet};
+use crate::topic::{self, Presence, Router, SubscriptionSet};
 use crate::wire::{self, Qos};
 
 use super::aside::Aside;
@@ -140,7 +140,9 @@ impl Core {
         let due = slot.ends_at.min(slot.will_at());
 
         self.set_presence(session, Presence::Offline);
-        let orphans = self.take_orphans(session, |session, cx, out| session.take_unsent_shared(cx, out));
+        let orphans = self.take_orphans(session, |session, router, cx, out| {
+            session.take_unsent_shared(cx, |member| router.subscription(member).is_some(), out);
+        });
         self.redistribute(orphans);
 
         // A successor decides about will and session itself; else what is due now happens now.
@@ -183,9 +185,9 @@ impl Core {
         self.publish_will(session);
         self.report_missed(session);
         // [U5-4.8.2-6] [MQTT-4.8.2-5]
-        let orphans = self.take_orphans(session, |session, cx, out| {
+        let orphans = self.take_orphans(session, |session, _, cx, out| {
             session.take_unacked_shared(cx, out);
-            session.take_unsent_shared(cx, out);
+            session.take_unsent_shared(cx, |_| true, out);
         });
         let mut changes = Vec::new();
         let Some(slot) = self.sessions.get_mut(session) else { return };
@@ -259,13 +261,13 @@ impl Core {
     fn take_orphans(
         &mut self,
         session: Key,
-        take: impl FnOnce(&mut Session, &mut Cx<'_>, &mut Vec<Orphan>),
+        take: impl FnOnce(&mut Session, &Router, &mut Cx<'_>, &mut Vec<Orphan>),
     ) -> Vec<(Option<Key>, Message)> {
         let Some(slot) = self.sessions.get_mut(session) else { return Vec::new() };
         let mut drops = Drops::default();
         let mut cx = context!(self, drops);
         let mut orphans = Vec::new();
-        take(&mut slot.session, &mut cx, &mut orphans);
+        take(&mut slot.session, &self.router, &mut cx, &mut orphans);
         self.count_drops(drops);
         self.groups_of(orphans)
     }

@@ -332,6 +332,34 @@ fn u5_4_8_2_6_qos_1_in_flight_moves_to_another_member_when_the_session_ends() {
     });
 }
 
+/// They were nobody's once the subscription was gone, and dropped when the connection was.
+#[test]
+fn mqtt_3_1_2_23_mqtt311_3_1_2_4_u5_4_1_1_what_waits_for_a_member_outlives_its_unsubscribe() {
+    each_of(&[V5, V311], |b, v| {
+        let topic = name("t");
+        let filter = format!("$share/g/{topic}");
+        let connect = Connect::new(v, name("c")).persistent();
+        let narrow =
+            if v == V5 { connect.clone().with(Property::ReceiveMaximum(1)) } else { connect.clone() };
+        let mut client = Client::accepted(b, &narrow);
+        client.subscribe(&filter, 1);
+        let mut publisher = Client::fresh(b, v);
+        // 3.1.1 has no Receive Maximum; the broker's own is 1,024.
+        let count = if v == V5 { 5 } else { 1030 };
+        publish_numbers(&mut publisher, &topic, count, 1);
+        client.expect_publish();
+        let _others = members(b, v, 1, &filter, 1);
+        client.unsubscribe(&[&filter]);
+        client.cut();
+        std::thread::sleep(Duration::from_millis(100));
+        let mut back = Client::accepted(b, &connect);
+        let mut got = back.expect_texts(count);
+        got.sort();
+        assert_eq!(got, numbers(count));
+        back.expect_quiet();
+    });
+}
+
 #[test]
 fn mqtt_4_8_2_6_a_message_that_a_member_refuses_is_offered_to_no_other() {
     each(|b| {

@@ -293,7 +293,10 @@ fn mqtt_4_8_2_4_and_5_shared_messages_that_may_move_and_those_that_stay() {
         let seen: Vec<_> = moved.drain(..).map(|(key, m, qos)| (Some(key), m.payload()[0], qos)).collect();
         seen
     };
-    let unsent = seen(&mut bench, Session::take_unsent_shared);
+    // What is left of a subscription that is gone has nowhere to go.
+    assert_eq!(seen(&mut bench, |session, cx, out| session.take_unsent_shared(cx, |_| false, out)), []);
+    assert_eq!((bench.session.inflight_len(), bench.session.queue_len()), (4, 3));
+    let unsent = seen(&mut bench, |session, cx, out| session.take_unsent_shared(cx, |_| true, out));
     assert_eq!(unsent, [(share, b'5', ExactlyOnce), (share, b'7', AtLeastOnce)]);
     assert_eq!((bench.session.inflight_len(), bench.session.queue_len()), (4, 1));
     let unacked = seen(&mut bench, Session::take_unacked_shared); // [U5-4.8.2-6]

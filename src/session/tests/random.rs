@@ -248,7 +248,7 @@ impl Pair {
             Step::ConnectionLost => self.lose_connection(),
             Step::TakeUnsentShared => {
                 self.lose_connection();
-                let taken = self.moved(Session::take_unsent_shared);
+                let taken = self.moved(|session, cx, out| session.take_unsent_shared(cx, |_| true, out));
                 assert_eq!(taken, forms(self.model.take_unsent_shared()));
             }
             Step::EndSession => self.end_session(),
