@@ -140,15 +140,14 @@ impl Session {
     ///
     /// PUBREL goes before PUBLISH, since no lack of quota may hold it back. // [MQTT-3.3.4-10]
     pub fn pump(&mut self, mut wire: Wire<'_>, cx: &mut Cx<'_>) -> Pumped {
-        let mut pumped = Pumped { published: 0, released: 0, more: More::Nothing };
+        let mut pumped = Pumped { published: 0, payload_bytes: 0, released: 0, more: More::Nothing };
         if let Some(egress) = &mut self.egress {
             pumped.more = egress.resend_pubrels(&mut wire, &mut pumped.released, cx);
             if pumped.more == More::Nothing {
                 pumped.more = egress.resend_publishes(&mut wire, &mut pumped, cx);
             }
             if pumped.more == More::Nothing {
-                pumped.more =
-                    egress.send_queue(&mut wire, &mut self.packet_id_next, &mut pumped.published, cx);
+                pumped.more = egress.send_queue(&mut wire, &mut self.packet_id_next, &mut pumped, cx);
             }
             self.trim(cx);
         }
@@ -460,10 +459,11 @@ impl Egress {
                 Fit::Fits | Fit::NoRoom if wire.link.send_quota() == 0 => return More::Quota,
                 Fit::NoRoom => return More::Room,
                 Fit::Fits => {
+                    pumped.published += 1;
+                    pumped.payload_bytes += packet.head.payload_len as u64;
                     packet.write_kept(wire, kept);
                     wire.link.take_send_quota(1);
                     self.flight.resent(packet_id);
-                    pumped.published += 1;
                 }
             }
         }
@@ -474,7 +474,7 @@ impl Egress {
         &mut self,
         wire: &mut Wire<'_>,
         packet_id: &mut u16,
-        published: &mut u32,
+        pumped: &mut Pumped,
         cx: &mut Cx<'_>,
     ) -> More {
         while let Some(kept) = self.queue.front() {
@@ -495,11 +495,12 @@ impl Egress {
                 }
                 Fit::NoRoom => return More::Room,
                 Fit::Fits => {
+                    pumped.published += 1;
+                    pumped.payload_bytes += packet.head.payload_len as u64;
                     packet.write_kept(wire, kept);
                     if let Some(kept) = self.queue.pop() {
                         self.begin(packet_id, kept, wire.link);
                     }
-                    *published += 1;
                 }
             }
         }

@@ -199,6 +199,8 @@ pub enum PubrecReply {
 pub struct Pumped {
     /// PUBLISH packets written, resends included.
     pub published: u32,
+    /// Their payloads.
+    pub payload_bytes: u64,
     /// PUBREL packets written.
     pub released: u32,
     pub more: More,

@@ -320,12 +320,12 @@ impl Model {
     }
 
     pub(super) fn pump(&mut self, env: &mut Env) -> Pumped {
-        let mut pumped = Pumped { published: 0, released: 0, more: More::Nothing };
-        pumped.more = self.pump_until_stopped(&mut pumped.published, &mut pumped.released, env);
+        let mut pumped = Pumped { published: 0, payload_bytes: 0, released: 0, more: More::Nothing };
+        pumped.more = self.pump_until_stopped(&mut pumped, env);
         pumped
     }
 
-    fn pump_until_stopped(&mut self, published: &mut u32, released: &mut u32, env: &mut Env) -> More {
+    fn pump_until_stopped(&mut self, pumped: &mut Pumped, env: &mut Env) -> More {
         while let Some(at) = self.releasing.iter().position(|begun| begun.released_on != self.number) {
             if self.connection.as_ref().unwrap().maxima.packet_size < 4 {
                 self.releasing.remove(at);
@@ -338,7 +338,7 @@ impl Model {
             self.releasing[at].released_on = self.number;
             // PUBREL takes no quota, and the PUBLISH was not sent here.
             assert_eq!(self.written.pop_front(), Some(Sent::PubRel(self.releasing[at].packet_id)));
-            *released += 1;
+            pumped.released += 1;
         }
         while let Some(at) = self.publishing.iter().position(|begun| begun.published_on != self.number) {
             let (delivery, packet_id) = (self.publishing[at].delivery.clone(), self.publishing[at].packet_id);
@@ -359,14 +359,15 @@ impl Model {
                     }
                     env.room -= 4;
                     assert_eq!(self.written.pop_front(), Some(Sent::PubRel(packet_id)));
-                    *released += 1;
+                    pumped.released += 1;
                 }
                 _ if self.send_quota(env) == 0 => return More::Quota,
                 Plan::NoRoom => return More::Room,
                 plan @ Plan::Write { .. } => {
                     self.expect(plan, &delivery, env);
                     self.publishing[at].published_on = self.number;
-                    *published += 1;
+                    pumped.published += 1;
+                    pumped.payload_bytes += delivery.payload.len() as u64;
                 }
             }
         }
@@ -383,8 +384,9 @@ impl Model {
                 Plan::NoRoom => return More::Room,
                 Plan::TooLarge => self.drops.packet_too_large += 1,
                 plan @ Plan::Write { .. } => {
+                    pumped.published += 1;
+                    pumped.payload_bytes += delivery.payload.len() as u64;
                     self.begin(plan, delivery, env);
-                    *published += 1;
                 }
             }
             self.queue.pop_front();

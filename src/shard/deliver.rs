@@ -409,6 +409,7 @@ impl Core {
             let packets = pumped.published + pumped.released;
             let counters = self.counters();
             counters.publish_sent_total.add(pumped.published.into());
+            counters.publish_bytes_sent_total.add(pumped.payload_bytes);
             counters.packets_sent_total.add(packets.into());
             if packets > 0 {
                 self.mark_dirty(key);

@@ -60,6 +60,7 @@ impl Witness<'_> {
             ("clients_connected", self.connected, self.open),
             ("publish_received_total", certain, sums.publishes),
             ("publish_sent_total", sums.received, u64::MAX),
+            ("publish_bytes_sent_total", sums.payload_bytes, u64::MAX),
             ("packets_received_total", certain, sums.packets),
             ("packets_sent_total", sums.received + sums.answers, u64::MAX),
             ("takeovers_total", 0, sums.connects),

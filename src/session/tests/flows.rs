@@ -76,9 +76,9 @@ fn no_more_than_in_flight_max_are_in_flight() {
     }
     assert_eq!(bench.deliver(message("t", b""), at(AtLeastOnce)), QUEUED);
     assert_eq!(bench.deliver(message("t", b""), at(AtLeastOnce)), dropped(DropReason::QueueFull));
-    assert_eq!(bench.pump(), Pumped { published: 0, released: 0, more: More::Quota });
+    assert_eq!(bench.pump(), Pumped { published: 0, payload_bytes: 0, released: 0, more: More::Quota });
     assert_eq!(bench.puback(17), Acked::Completed);
-    assert_eq!(bench.pump(), Pumped { published: 1, released: 0, more: More::Nothing });
+    assert_eq!(bench.pump(), Pumped { published: 1, payload_bytes: 0, released: 0, more: More::Nothing });
     let _ = bench.sent();
     for id in (1..=u16::MAX).rev() {
         let _ = bench.puback(id);
@@ -102,7 +102,7 @@ fn mqtt_3_3_1_1_and_4_4_0_1_a_resumed_session_resends_in_order_under_the_same_id
     assert!(bench.sent().iter().all(|packet| !packet.publish().dup)); // [MQTT-4.3.2-2] [MQTT-4.3.3-2]
     assert_eq!(bench.pubrec(5, Reason::SUCCESS), PubrecReply::PubRel);
     assert_eq!(bench.pubrec(2, Reason::SUCCESS), PubrecReply::PubRel);
-    assert_eq!(bench.pump(), Pumped { published: 0, released: 0, more: More::Nothing });
+    assert_eq!(bench.pump(), Pumped { published: 0, payload_bytes: 0, released: 0, more: More::Nothing });
     assert_eq!(bench.sent(), [], "nothing is resent within a connection");
 
     bench.disconnect();
@@ -147,13 +147,13 @@ fn mqtt_4_3_3_6_no_publish_after_its_pubrel() {
     bench.connect(Version::V5, Maxima::NONE);
     assert_eq!(bench.pubrec(1, Reason::SUCCESS), PubrecReply::PubRel);
     assert_eq!(bench.pubrec(1, Reason::SUCCESS), PubrecReply::PubRel, "it may have been lost");
-    assert_eq!(bench.pump(), Pumped { published: 0, released: 0, more: More::Nothing });
+    assert_eq!(bench.pump(), Pumped { published: 0, payload_bytes: 0, released: 0, more: More::Nothing });
     bench.connect(Version::V5, Maxima::NONE);
     let _ = bench.pump();
     assert_eq!(bench.sent(), [Sent::PubRel(1)]);
     assert_eq!(bench.pubcomp(1), Acked::Completed);
     bench.connect(Version::V5, Maxima::NONE);
-    assert_eq!(bench.pump(), Pumped { published: 0, released: 0, more: More::Nothing });
+    assert_eq!(bench.pump(), Pumped { published: 0, payload_bytes: 0, released: 0, more: More::Nothing });
 }
 
 #[test]
@@ -209,10 +209,10 @@ fn mqtt_4_9_0_2_no_publish_without_quota() {
     assert_eq!(bench.deliver(message("t", b"4"), at(AtMostOnce)), SENT); // [U5-4.9-3]
     assert_eq!(bench.sent_ids(), [1, 2, 0]);
     assert_eq!(bench.pubrec(2, Reason::SUCCESS), PubrecReply::PubRel); // [MQTT-4.9.0-3]
-    assert_eq!(bench.pump(), Pumped { published: 0, released: 0, more: More::Quota });
+    assert_eq!(bench.pump(), Pumped { published: 0, payload_bytes: 0, released: 0, more: More::Quota });
     assert_eq!(bench.pubcomp(2), Acked::Completed);
     assert_eq!(bench.deliver(message("t", b"5"), at(AtLeastOnce)), QUEUED, "quota, but another one's turn");
-    assert_eq!(bench.pump(), Pumped { published: 1, released: 0, more: More::Quota });
+    assert_eq!(bench.pump(), Pumped { published: 1, payload_bytes: 1, released: 0, more: More::Quota });
     assert_eq!(bench.sent()[0].publish().payload, b"3");
 }
 
@@ -228,9 +228,9 @@ fn mqtt_3_3_4_9_the_lower_of_both_maxima_holds() {
         assert_eq!(bench.pubrec(id, Reason::SUCCESS), PubrecReply::PubRel);
     }
     bench.connect(Version::V5, Maxima::NONE);
-    assert_eq!(bench.pump(), Pumped { published: 0, released: 3, more: More::Quota });
+    assert_eq!(bench.pump(), Pumped { published: 0, payload_bytes: 0, released: 3, more: More::Quota });
     assert_eq!(bench.pubcomp(1), Acked::Completed);
-    assert_eq!(bench.pump(), Pumped { published: 1, released: 0, more: More::Nothing });
+    assert_eq!(bench.pump(), Pumped { published: 1, payload_bytes: 0, released: 0, more: More::Nothing });
 }
 
 #[test]
@@ -242,7 +242,7 @@ fn mqtt_3_3_4_10_no_lack_of_quota_holds_back_a_pubrel() {
     let _ = bench.sent();
     assert_eq!(bench.pubrec(4, Reason::SUCCESS), PubrecReply::PubRel);
     bench.connect(Version::V5, Maxima { receive: 1, ..Maxima::NONE });
-    assert_eq!(bench.pump(), Pumped { published: 1, released: 1, more: More::Quota });
+    assert_eq!(bench.pump(), Pumped { published: 1, payload_bytes: 0, released: 1, more: More::Quota });
     let packets = bench.sent();
     assert_eq!(packets[0], Sent::PubRel(4));
     assert_eq!(packets[1].publish().packet_id, 1);

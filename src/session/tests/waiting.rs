@@ -30,7 +30,7 @@ fn mqtt_3_1_2_24_and_25_a_packet_too_large_counts_as_delivered() {
         assert_eq!(bench.deliver(message("t", &[0; 11][..len]), at(AtLeastOnce)), QUEUED);
     }
     bench.connect(Version::V5, Maxima { packet_size: packet_size(1) + 9, receive: 1, ..Maxima::NONE });
-    assert_eq!(bench.pump(), Pumped { published: 1, released: 0, more: More::Nothing });
+    assert_eq!(bench.pump(), Pumped { published: 1, payload_bytes: 9, released: 0, more: More::Nothing });
     let packets = bench.sent();
     assert_eq!(packets.len(), 1);
     assert_eq!((packets[0].publish().dup, packets[0].publish().payload.len()), (false, 9));
@@ -48,13 +48,13 @@ fn mqtt_4_3_3_10_a_qos_2_message_too_large_to_be_sent_again_is_released() {
     let packet_id = bench.sent()[0].publish().packet_id;
     bench.disconnect();
     bench.connect(Version::V5, Maxima { packet_size: 30, ..Maxima::NONE });
-    assert_eq!(bench.pump(), Pumped { published: 0, released: 1, more: More::Nothing });
+    assert_eq!(bench.pump(), Pumped { published: 0, payload_bytes: 0, released: 1, more: More::Nothing });
     assert_eq!(bench.sent(), [Sent::PubRel(packet_id)]);
     assert_eq!(bench.drops, Drops { packet_too_large: 1, ..Drops::default() });
     // It is owed until PUBCOMP, on the next connection too.
     bench.disconnect();
     bench.connect(Version::V5, Maxima::NONE);
-    assert_eq!(bench.pump(), Pumped { published: 0, released: 1, more: More::Nothing });
+    assert_eq!(bench.pump(), Pumped { published: 0, payload_bytes: 0, released: 1, more: More::Nothing });
     assert_eq!(bench.sent(), [Sent::PubRel(packet_id)]);
     assert_eq!(bench.deliver(message("t", &[0; 10]), at(ExactlyOnce)), SENT);
     assert_ne!(bench.sent()[0].publish().packet_id, packet_id);
@@ -74,7 +74,7 @@ fn mqtt_3_3_2_5_a_message_whose_time_is_over_is_deleted_before_its_first_sending
     assert_eq!(bench.session.expires_at_min(), start + 1000);
     bench.now = start + 2000;
     bench.connect(Version::V5, Maxima::NONE);
-    assert_eq!(bench.pump(), Pumped { published: 1, released: 0, more: More::Nothing });
+    assert_eq!(bench.pump(), Pumped { published: 1, payload_bytes: 0, released: 0, more: More::Nothing });
     assert_eq!(bench.drops.expired, 2);
     assert_eq!(bench.sent()[0].publish().expiry_s, Some(1));
 }
@@ -125,7 +125,7 @@ fn qos_0_and_the_send_buffer() {
     assert_eq!(bench.deliver(message("t", b"123"), at(AtMostOnce)), dropped(DropReason::SendBuffer));
     assert_eq!(bench.deliver(message("t", b"12"), at(AtMostOnce)), SENT);
     assert_eq!(bench.deliver(message("t", b"12"), at(AtLeastOnce)), QUEUED);
-    assert_eq!(bench.pump(), Pumped { published: 0, released: 0, more: More::Room });
+    assert_eq!(bench.pump(), Pumped { published: 0, payload_bytes: 0, released: 0, more: More::Room });
     bench.disconnect();
     assert_eq!(bench.deliver(message("t", b""), at(AtMostOnce)), dropped(DropReason::Offline));
 }
@@ -139,7 +139,7 @@ fn a_packet_larger_than_the_send_buffer_leaves_when_nothing_else_waits() {
     assert_eq!(bench.deliver(message("t", &payload), at(AtLeastOnce)), QUEUED);
     assert_eq!(bench.pump().more, More::Room);
     bench.send_room = 1000;
-    assert_eq!(bench.pump(), Pumped { published: 1, released: 0, more: More::Nothing });
+    assert_eq!(bench.pump(), Pumped { published: 1, payload_bytes: 5000, released: 0, more: More::Nothing });
     assert_eq!(bench.sent()[0].publish().payload, payload);
 }
 

@@ -4,8 +4,11 @@ use super::*;
 
 impl Client {
     pub(super) fn incoming(&mut self, env: &mut Env<'_>, incoming: Incoming) {
-        match incoming {
-            Incoming::Publish(_) => self.sums.received += 1,
+        match &incoming {
+            Incoming::Publish(publish) => {
+                self.sums.received += 1;
+                self.sums.payload_bytes += publish.payload.len() as u64;
+            }
             _ => self.sums.answers += 1,
         }
         let Some(conn) = &mut self.conn else { return };

@@ -137,6 +137,8 @@ pub struct Sums {
     pub offences: u64,
     /// PUBLISH packets that came.
     pub received: u64,
+    /// Bytes of their payloads.
+    pub payload_bytes: u64,
     /// Other packets that came.
     pub answers: u64,
     /// Connections that took the place of one through another shard.
@@ -145,12 +147,14 @@ pub struct Sums {
 
 impl Sums {
     pub fn add(&mut self, other: &Sums) {
-        let Sums { connects, publishes, packets, offences, received, answers, elsewhere } = other;
+        let Sums { connects, publishes, packets, offences, received, payload_bytes, answers, elsewhere } =
+            other;
         self.connects += connects;
         self.publishes += publishes;
         self.packets += packets;
         self.offences += offences;
         self.received += received;
+        self.payload_bytes += payload_bytes;
         self.answers += answers;
         self.elsewhere += elsewhere;
     }
