@@ -10,7 +10,7 @@
 use std::ops::Range;
 
 use super::packet::{Packet, Sending};
-use super::{Grant, Link, Retain, Wire};
+use super::{Grant, Link, Wire};
 use crate::clock::Millis;
 use crate::memory::{Message, MessageView, Outbox, SpareMessages};
 use crate::wire::{PublishHead, Qos, Version};
@@ -72,7 +72,7 @@ pub(super) fn as_it_came(
 ) -> bool {
     (version == Version::V5) == (link.version == Version::V5)
         && grant.qos == qos
-        && (grant.retain == Retain::Set) == retain
+        && grant.retain.is_set(link.version) == retain
         && grant.identifiers.is_empty()
         && !link.assigns_aliases()
 }
@@ -105,7 +105,7 @@ struct Variant {
     /// 3.1 and 3.1.1 do not differ here.
     has_properties: bool,
     qos: Qos,
-    retain: Retain,
+    retain: bool,
     expiry_s: Option<u32>,
     /// In `Variants::identifiers`.
     identifiers: Range<usize>,
@@ -241,7 +241,7 @@ impl Variants {
     fn is_form_of(&self, variant: &Variant, head: &PublishHead<'_>) -> bool {
         variant.qos == head.qos
             && variant.has_properties == (head.version == Version::V5)
-            && (variant.retain == Retain::Set) == head.retain
+            && variant.retain == head.retain
             && (!variant.has_properties
                 || variant.expiry_s == head.expiry_s
                     && self.identifiers[variant.identifiers.clone()] == *head.identifiers)
@@ -262,7 +262,7 @@ impl Variants {
         self.entries.push(Variant {
             has_properties: head.version == Version::V5,
             qos: head.qos,
-            retain: if head.retain { Retain::Set } else { Retain::Clear },
+            retain: head.retain,
             expiry_s: head.expiry_s,
             identifiers: identifiers_start..self.identifiers.len(),
             bytes: start..self.bytes.len(),

@@ -44,7 +44,7 @@ mod tests;
 use crate::clock::Millis;
 use crate::limits::Limits;
 use crate::memory::{Budget, Key, Message, Outbox};
-use crate::wire::Qos;
+use crate::wire::{Qos, Version};
 
 pub use alias::ResolvedTopic;
 pub use fanout::{Fanout, Variants, Verbatim};
@@ -124,6 +124,21 @@ pub struct Grant<'a> {
 pub enum Retain {
     Clear,
     Set,
+    /// Set by a subscription with Retain As Published. A session may have one from a 5.0 client and be resumed by one of
+    /// 3.x, which knows the flag for retained messages alone. // [311:MQTT-3.3.1-9]
+    AsPublished,
+}
+
+impl Retain {
+    /// The flag in a packet of `version`.
+    #[inline]
+    pub(super) fn is_set(self, version: Version) -> bool {
+        match self {
+            Retain::Clear => false,
+            Retain::Set => true,
+            Retain::AsPublished => version == Version::V5,
+        }
+    }
 }
 
 /// What became of a message in [`Session::deliver`].

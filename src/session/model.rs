@@ -101,7 +101,7 @@ impl Delivery {
         let left_s = self.expires_at.saturating_sub(now).div_ceil(1000).max(1);
         Publish {
             qos: self.qos as u8,
-            retain: self.retain == Retain::Set,
+            retain: self.retain == Retain::Set || v5 && self.retain == Retain::AsPublished,
             topic: self.topic.to_owned(),
             expiry_s: (v5 && self.expires_at != NEVER).then_some(left_s as u32),
             identifiers: if v5 { self.identifiers.clone() } else { Vec::new() },

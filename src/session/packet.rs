@@ -48,7 +48,7 @@ impl<'p> Packet<'p> {
             version: link.version,
             dup: sending == Sending::Again,
             qos,
-            retain: retain == Retain::Set,
+            retain: retain.is_set(link.version),
             packet_id,
             topic: message.topic,
             topic_alias: 0,

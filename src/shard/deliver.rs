@@ -6,10 +6,11 @@ use crate::session::{
     Cx, Delivered, DropReason, Drops, Fanout, Grant, Link, Retain, Session, Variants, Wire,
 };
 use crate::topic::{self, Repeats, Route, Subscription};
-use crate::wire::Qos;
+use crate::wire::{Qos, Version};
 
 use super::Core;
 use super::connection::{Connection, End};
+use super::slots::Slot;
 
 /// Memory that is reused from message to message.
 #[derive(Default)]
@@ -146,7 +147,8 @@ impl Core {
         (reached, dead)
     }
 
-    /// What one subscription gives its session of `message`; nothing to a publisher that asked for No Local.
+    /// What one subscription gives its session of `message`; nothing to a publisher that asked for No Local, unless it came
+    /// back with 3.x, which has no such option.
     #[inline]
     pub(super) fn grant(&self, subscription: &Subscription, message: &MessageView<'_>) -> Option<Merged> {
         let options = subscription.options;
@@ -154,13 +156,19 @@ impl Core {
             && self
                 .sessions
                 .get(subscription.session)
-                .is_some_and(|slot| slot.client_hash == message.publisher)
+                .is_some_and(|slot| slot.client_hash == message.publisher && !self.is_of_3_x(slot))
         {
             return None; // [MQTT-3.8.3-3]
         }
         // [MQTT-3.8.4-8] [MQTT-3.3.1-12] [MQTT-3.3.1-13]; 3.1.1: [311:MQTT-3.3.1-9] [311:MQTT-3.8.4-6]
         let qos = options.qos.min(message.qos);
-        Some(Merged { qos, retain: retain_if(options.retain_as_published && message.retain) })
+        Some(Merged { qos, retain: as_published(options.retain_as_published && message.retain) })
+    }
+
+    /// Whether it is connected with a version that knows no Subscription Options.
+    fn is_of_3_x(&self, slot: &Slot) -> bool {
+        let version = slot.connection.and_then(|key| self.connections.get(key)?.version());
+        version.is_some_and(|version| version != Version::V5)
     }
 
     fn merge(
@@ -177,8 +185,8 @@ impl Core {
         *merged = Some(match *merged {
             None => Merged { qos, retain },
             Some(other) => {
-                let set = retain == Retain::Set || other.retain == Retain::Set;
-                Merged { qos: qos.max(other.qos), retain: retain_if(set) }
+                let set = retain == Retain::AsPublished || other.retain == Retain::AsPublished;
+                Merged { qos: qos.max(other.qos), retain: as_published(set) }
             }
         });
     }
@@ -431,6 +439,6 @@ impl Core {
     }
 }
 
-pub(super) fn retain_if(set: bool) -> Retain {
-    if set { Retain::Set } else { Retain::Clear }
+pub(super) fn as_published(set: bool) -> Retain {
+    if set { Retain::AsPublished } else { Retain::Clear }
 }

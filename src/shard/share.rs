@@ -14,7 +14,7 @@ use crate::session::{Fanout, Grant, Orphan};
 use crate::topic::{FilterKey, Members, Presence};
 
 use super::Core;
-use super::deliver::retain_if;
+use super::deliver::as_published;
 use super::parcel::{Parcel, Pass, Round};
 
 impl Core {
@@ -112,7 +112,7 @@ impl Core {
         let message = fanout.message;
         let grant = Grant {
             qos: subscription.options.qos.min(message.qos), // [MQTT-4.8.2-3]
-            retain: retain_if(subscription.options.retain_as_published && message.retain),
+            retain: as_published(subscription.options.retain_as_published && message.retain),
             identifiers: if subscription.identifier == 0 { &[] } else { &identifier }, // [U5-3.3.4-5]
             share: Some(member),
         };

@@ -162,6 +162,37 @@ fn mqtt_3_3_1_13_retain_as_published_passes_the_flag_on() {
 }
 
 #[test]
+fn mqtt311_3_3_1_9_retain_as_published_is_not_for_who_comes_back_with_3_1_1() {
+    each_of(&[V311, V31], |b, v| {
+        let topic = name("t");
+        let filters = [topic.clone(), format!("$share/g/{topic}")];
+        for filter in &filters {
+            let id = name("c");
+            let connect = Connect::new(V5, &*id).persistent();
+            let mut client = Client::accepted(b, &connect);
+            client.subscribe(filter, 1 | RETAIN_AS_PUBLISHED);
+            client.disconnect();
+            let mut publisher = Client::fresh(b, V5);
+            // One that waits for it, and one that finds it there.
+            retain(&mut publisher, &topic, "away", 1);
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            let mut client = Client::accepted(b, &Connect::new(v, &*id).persistent());
+            retain(&mut publisher, &topic, "here", 1);
+            for text in ["away", "here"] {
+                let publish = client.expect_publish_acked();
+                assert_eq!((publish.text().as_str(), publish.retain), (text, false), "{filter}");
+            }
+            client.disconnect();
+            // Its subscription is what it was.
+            let mut client = Client::accepted(b, &connect);
+            retain(&mut publisher, &topic, "again", 1);
+            assert!(client.expect_publish_acked().retain);
+            client.unsubscribe(&[filter]);
+        }
+    });
+}
+
+#[test]
 fn mqtt_3_3_1_9_mqtt_3_8_4_4_retain_handling_0_sends_at_every_subscribe() {
     each_of(&[V5, V311], |b, v| {
         let topic = name("t");

@@ -335,6 +335,25 @@ fn mqtt_3_8_3_3_no_local_goes_by_the_client_id_across_connections() {
 }
 
 #[test]
+fn mqtt_3_8_3_3_no_local_is_not_for_who_comes_back_with_3_1_1() {
+    each(|b| {
+        let (topic, id) = (name("t"), name("c"));
+        let mut client = Client::accepted(b, &Connect::new(V5, &*id).persistent());
+        client.subscribe(&topic, 1 | 0x04);
+        client.disconnect();
+        for (version, comes) in [(V311, true), (V5, false), (V31, true)] {
+            let mut client = Client::accepted(b, &Connect::new(version, &*id).persistent());
+            client.say(&topic, "own", 1);
+            if comes {
+                assert_eq!(client.expect_publish_acked().text(), "own");
+            }
+            client.expect_quiet();
+            client.disconnect();
+        }
+    });
+}
+
+#[test]
 fn mqtt_3_9_2_1_mqtt_3_9_2_2_suback_fits_a_small_maximum_packet_size() {
     each(|b| {
         let (mut client, topic) = super::acks::small(b);

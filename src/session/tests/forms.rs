@@ -182,7 +182,8 @@ fn mqtt_3_3_1_3_a_copied_packet_is_what_would_have_been_encoded() {
                 .into_iter()
                 .flat_map(|version| [AtMostOnce, AtLeastOnce, ExactlyOnce].map(|granted| (version, granted)))
                 .flat_map(|(version, granted)| {
-                    [Retain::Clear, Retain::Set].map(|set| (version, granted.min(qos), set))
+                    [Retain::Clear, Retain::Set, Retain::AsPublished]
+                        .map(|set| (version, granted.min(qos), set))
                 })
             {
                 for (identifiers, topic_alias) in [(&[][..], 0), (&[5], 0), (&[], 3)] {

@@ -115,7 +115,7 @@ fn version() -> impl Strategy<Value = Version> {
 
 fn step() -> impl Strategy<Value = Step> {
     let len = prop_oneof![4 => 0..300usize, 1 => 1_000..1_050usize, 1 => Just(5_000usize)];
-    let retain = prop_oneof![Just(Retain::Clear), Just(Retain::Set)];
+    let retain = prop_oneof![Just(Retain::Clear), Just(Retain::Set), Just(Retain::AsPublished)];
     let expires_in = proptest::option::of(0..5_000u64);
     let deliver = (qos(), 0..TOPICS.len(), len, expires_in, retain, identifiers(), any::<bool>(), room())
         .prop_map(|(qos, topic, len, expires_in, retain, identifiers, share, room)| Step::Deliver {
