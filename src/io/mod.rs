@@ -142,6 +142,11 @@ pub trait Io {
     fn send_unawaited(&mut self, socket: &Socket, token: Token, batch: OutBatch) {
         self.send(socket, token, batch);
     }
+    /// The same, for a large batch: over as soon as the socket took a part of it, so that it is seen how long the peer goes on
+    /// reading.
+    fn send_in_parts(&mut self, socket: &Socket, token: Token, batch: OutBatch) {
+        self.send(socket, token, batch);
+    }
     /// Shuts down. `Write`: the peer sees the end after what was sent. `Both`: moreover a receive in flight ends after
     /// the pending data, and a send in flight fails.
     fn shutdown(&mut self, socket: &Socket, how: Shutdown);

@@ -23,6 +23,7 @@ use crate::memory::{Key, Message, MessageView, Outbox};
 use crate::wire::Qos;
 use descriptors::no_descriptor_is_left_behind;
 use sends::{
+    a_send_in_parts_is_over_when_the_socket_took_some,
     a_send_that_nobody_waits_for_completes_and_holds_nothing_up,
     a_shutdown_ends_a_blocked_send_and_the_receive,
     spliced_payloads_arrive_in_order_even_beyond_the_kernels_count_of_pieces,
@@ -97,6 +98,7 @@ over_both! {
     a_cancelled_receive_continues_exactly_where_it_ended
     spliced_payloads_arrive_in_order_even_beyond_the_kernels_count_of_pieces
     a_shutdown_ends_a_blocked_send_and_the_receive
+    a_send_in_parts_is_over_when_the_socket_took_some
     after_a_shutdown_of_writing_the_client_reads_to_the_end_and_is_still_heard
     a_reset_is_an_error_of_its_connection
     a_socket_moves_between_rings_with_bytes_behind_the_first_packet

@@ -75,6 +75,8 @@ struct Flight {
     batch: OutBatch,
     /// Bytes after which it is.
     goal: usize,
+    /// It also is when the socket is full and took some.
+    in_parts: bool,
     sent: usize,
 }
 
@@ -246,6 +248,15 @@ impl Epoll {
         }
     }
 
+    fn begin_send(&mut self, fd: RawFd, flight: Flight) {
+        debug_assert!(flight.goal > 0, "nothing to send");
+        let pending = self.pending.entry(fd).or_default();
+        debug_assert!(pending.send.is_none(), "a send is in flight");
+        pending.send = Some(flight);
+        self.send_some(fd);
+        self.register(fd);
+    }
+
     /// Sends until the goal is reached or the socket is full.
     fn send_some(&mut self, fd: RawFd) {
         let Some(pending) = self.pending.get_mut(&fd) else { return };
@@ -258,7 +269,7 @@ impl Epoll {
             match flight.send_once(fd) {
                 Ok(count) => flight.sent += count,
                 Err(error) => match error.raw_os_error().unwrap_or(libc::EIO) {
-                    libc::EAGAIN => return,
+                    libc::EAGAIN if flight.sent == 0 || !flight.in_parts => return,
                     libc::EINTR => {}
                     // What was taken counts; the next send meets the error again.
                     _ if flight.sent > 0 => break Ok(flight.sent),
@@ -312,7 +323,7 @@ impl Flight {
             Some(bytes) => bytes.len(),
             None => batch.pieces().take(PIECES).map(<[u8]>::len).sum(),
         };
-        Flight { token, goal: all.min(SEND_BYTES), batch, sent: 0 }
+        Flight { token, goal: all.min(SEND_BYTES), in_parts: false, batch, sent: 0 }
     }
 
     /// One system call for what is left.
@@ -376,13 +387,11 @@ impl Io for Epoll {
     }
 
     fn send(&mut self, socket: &Socket, token: Token, batch: OutBatch) {
-        debug_assert!(batch.remaining() > 0, "nothing to send");
-        let fd = sys::fd(socket);
-        let pending = self.pending.entry(fd).or_default();
-        debug_assert!(pending.send.is_none(), "a send is in flight");
-        pending.send = Some(Flight::new(token, batch));
-        self.send_some(fd);
-        self.register(fd);
+        self.begin_send(sys::fd(socket), Flight::new(token, batch));
+    }
+
+    fn send_in_parts(&mut self, socket: &Socket, token: Token, batch: OutBatch) {
+        self.begin_send(sys::fd(socket), Flight { in_parts: true, ..Flight::new(token, batch) });
     }
 
     fn shutdown(&mut self, socket: &Socket, how: Shutdown) {

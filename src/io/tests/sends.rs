@@ -67,6 +67,30 @@ pub(super) fn a_shutdown_ends_a_blocked_send_and_the_receive<B: Backend>() {
     drop(client);
 }
 
+pub(super) fn a_send_in_parts_is_over_when_the_socket_took_some<B: Backend>() {
+    let mut rig = Rig::<B>::new(SMALL);
+    let (socket, mut client) = rig.connect();
+    let mut outbox = Outbox::default();
+    let message = message(&Dice(6).bytes(32 << 20));
+    outbox.push_payload(&message);
+    let mut batch = outbox.take(Vec::new());
+    let mut sent = 0;
+    // The client reads only what is over, so none is that waits for everything.
+    while batch.remaining() > 0 {
+        rig.io.send_in_parts(&socket, name(1), batch);
+        let Completion::Sent { batch: back, result: Ok(count), .. } = rig.next() else { panic!("a send") };
+        assert!((1..=back.remaining()).contains(&count));
+        batch = back;
+        batch.advance(count);
+        let mut got = vec![0; count];
+        client.read_exact(&mut got).unwrap();
+        assert!(got == message.payload()[sent..sent + count]);
+        sent += count;
+    }
+    assert_eq!(sent, 32 << 20);
+    rig.io.close(socket);
+}
+
 pub(super) fn a_send_that_nobody_waits_for_completes_and_holds_nothing_up<B: Backend>() {
     let mut rig = Rig::<B>::new(SMALL);
     let (one, mut client) = rig.connect();

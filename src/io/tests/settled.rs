@@ -45,6 +45,10 @@ impl Io for Settled {
         self.0.send(socket, token, batch);
     }
 
+    fn send_in_parts(&mut self, socket: &Socket, token: Token, batch: OutBatch) {
+        self.0.send_in_parts(socket, token, batch);
+    }
+
     fn send_unawaited(&mut self, socket: &Socket, token: Token, batch: OutBatch) {
         self.0.send_unawaited(socket, token, batch);
     }
@@ -111,6 +115,7 @@ once_more! {
     a_cancelled_receive_continues_exactly_where_it_ended
     spliced_payloads_arrive_in_order_even_beyond_the_kernels_count_of_pieces
     a_shutdown_ends_a_blocked_send_and_the_receive
+    a_send_in_parts_is_over_when_the_socket_took_some
     after_a_shutdown_of_writing_the_client_reads_to_the_end_and_is_still_heard
     a_reset_is_an_error_of_its_connection
     a_queue_that_is_too_small_delays_but_never_loses

@@ -64,6 +64,12 @@ impl Flights {
         self.slots[index].entry(index, libc::MSG_WAITALL)
     }
 
+    /// The same for one that is over when a part of it was sent.
+    pub fn begin_in_parts(&mut self, socket: &Socket, token: Token, batch: OutBatch) -> squeue::Entry {
+        let index = self.insert(socket, token, batch);
+        self.slots[index].entry(index, 0)
+    }
+
     /// The same for one that nobody waits for; quiet if it is not large.
     pub fn begin_quiet(&mut self, socket: &Socket, token: Token, batch: OutBatch) -> squeue::Entry {
         if batch.remaining() > QUIET_MAX {

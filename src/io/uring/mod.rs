@@ -385,6 +385,11 @@ impl Io for Uring {
         self.push(entry);
     }
 
+    fn send_in_parts(&mut self, socket: &Socket, token: Token, batch: OutBatch) {
+        let entry = self.flights.begin_in_parts(socket, token, batch);
+        self.push(entry);
+    }
+
     fn send_unawaited(&mut self, socket: &Socket, token: Token, batch: OutBatch) {
         let entry = self.flights.begin_quiet(socket, token, batch);
         self.push(entry);
