@@ -97,6 +97,7 @@ pub(super) struct Live {
     pub link: Link,
     /// 1.5 times the Keep Alive; 0 for none.
     pub idle_max_ms: u32,
+    /// While it is clogged, also when its socket last took bytes: until then it was not read, and could not be heard.
     pub last_packet_at: Millis,
     /// Keyed hash of the Client Identifier.
     pub client_hash: u64,

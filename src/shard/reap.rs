@@ -84,12 +84,28 @@ impl<I: Io> Shard<I> {
         match result {
             Ok(count) => {
                 core.counters[usize::from(core.id)].bytes_sent_total.add(count as u64);
+                if count > 0
+                    && connection.is_clogged(core.limits.send_buffer_bytes_max)
+                    && let Some(live) = connection.live_mut()
+                {
+                    live.last_packet_at = core.now;
+                    // It may be read again from here on.
+                    if !connection.dirty {
+                        connection.dirty = true;
+                        core.dirty.push(key);
+                    }
+                }
                 batch.advance(count.min(batch.remaining()));
                 connection.in_flight_bytes = batch.remaining();
                 let aborted = matches!(connection.phase, Phase::Closing(Closing::Abort));
                 if batch.remaining() > 0 && count > 0 && !aborted {
                     core.counters[usize::from(core.id)].sends_total.add(1);
-                    self.io.send(&connection.socket, Token::new(key), batch);
+                    let token = Token::new(key);
+                    if batch.remaining() > core.limits.send_buffer_bytes_max as usize {
+                        self.io.send_in_parts(&connection.socket, token, batch);
+                    } else {
+                        self.io.send(&connection.socket, token, batch);
+                    }
                     return;
                 }
                 connection.send_in_flight = false;

@@ -91,7 +91,10 @@ impl<I: Io> Shard<I> {
         connection.in_flight_bytes = batch.remaining();
         connection.send_in_flight = true;
         core.counters[usize::from(core.id)].sends_total.add(1);
-        if core.stop.is_stopping() || awaits_sent(connection, &core.sessions, &core.limits) {
+        if batch.remaining() > core.limits.send_buffer_bytes_max as usize {
+            // It may take long, and whether its client reads at all is seen by the parts.
+            self.io.send_in_parts(&connection.socket, Token::new(key), batch);
+        } else if core.stop.is_stopping() || awaits_sent(connection, &core.sessions, &core.limits) {
             self.io.send(&connection.socket, Token::new(key), batch);
         } else {
             core.quiet_bytes += batch.remaining() as u64;
@@ -337,9 +340,9 @@ impl Core {
             && !live.taken_over
             && live.idle_max_ms > 0
         {
-            // [MQTT-3.1.2-22]; 3.1.1: [311:MQTT-3.1.2-24]. A paused connection is not read, so its silence is ours.
-            let unread = live.blocked.is_some() || connection.is_clogged(self.limits.send_buffer_bytes_max);
-            let since = if unread { now } else { live.last_packet_at };
+            // [MQTT-3.1.2-22]; 3.1.1: [311:MQTT-3.1.2-24]. A paused connection is not read, so its silence is ours. So is
+            // that of a clogged one only while it goes on reading: see `Live::last_packet_at`.
+            let since = if live.blocked.is_some() { now } else { live.last_packet_at };
             connection.deadline = since + Millis::from(live.idle_max_ms);
         }
         let deadline = connection.deadline;

@@ -95,6 +95,45 @@ fn mqtt_3_1_2_22_half_a_packet_is_no_packet() {
     });
 }
 
+/// More than twice the send buffer waits for a client: then the broker does not read it either.
+fn clogged(broker: &Broker, version: Version, will: &str) -> Client {
+    let topic = name("t");
+    let connect = Connect::new(version, name("c")).keep_alive_s(1).will(Will::new(will, "silent"));
+    let mut client = Client::accepted(broker, &connect);
+    client.subscribe(&topic, 0);
+    Client::fresh(broker, version).say(&topic, vec![b'x'; 8_000_000], 1);
+    client
+}
+
+#[test]
+fn mqtt_3_1_2_22_mqtt311_3_1_2_24_who_does_not_read_is_closed_too() {
+    each_of(&[V5, V311], |b, v| {
+        let will = name("w");
+        let mut witness = Client::fresh(b, v);
+        witness.subscribe(&will, 0);
+        let begin = Instant::now();
+        let _client = clogged(b, v, &will);
+        assert_eq!(witness.expect_publish().text(), "silent");
+        let waited = begin.elapsed();
+        assert!(waited >= Duration::from_millis(1350) && waited < Duration::from_secs(5), "{waited:?}");
+    });
+}
+
+#[test]
+fn mqtt_3_1_2_22_who_reads_slowly_is_not_silent() {
+    each(|b| {
+        let mut client = clogged(b, V5, &name("w"));
+        // It takes some seconds, in most of which the broker hears nothing.
+        for round in 0..25 {
+            client.send(encode::PINGREQ);
+            assert!(client.take_in(300_000), "cut off in round {round}");
+            std::thread::sleep(Duration::from_millis(150));
+        }
+        assert_eq!(client.expect_publish().payload.len(), 8_000_000);
+        client.ping();
+    });
+}
+
 #[test]
 fn u5_3_1_2_2_u311_3_1_2_2_keep_alive_0_turns_the_timeout_off() {
     each_version(|b, v| {

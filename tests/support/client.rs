@@ -307,6 +307,19 @@ impl Client {
         }
     }
 
+    /// Takes at least so many bytes in, if there are as many, and looks at none; false at the end of the connection.
+    pub fn take_in(&mut self, bytes: usize) -> bool {
+        let goal = self.unread.len() + bytes;
+        while self.unread.len() < goal {
+            match self.read_some(Duration::from_millis(50)) {
+                Read1::Bytes => {}
+                Read1::Nothing => return true,
+                Read1::End => return false,
+            }
+        }
+        true
+    }
+
     fn read_some(&mut self, limit: Duration) -> Read1 {
         self.stream.set_read_timeout(Some(limit.max(Duration::from_millis(1)))).expect("a read timeout");
         let mut bytes = [0; 16 * 1024];
