@@ -54,14 +54,20 @@ pub struct Broker {
 }
 
 impl Broker {
+    /// A process that is named twice counts once.
+    ///
     /// # Errors
     /// A sentence for the user if a process does not exist.
     pub fn new(pids: &[u32]) -> Result<Broker, String> {
-        for pid in pids {
+        let mut broker = Broker::default();
+        for &pid in pids {
             fs::read_dir(format!("/proc/{pid}/task"))
                 .map_err(|e| format!("--pid {pid}: no such process ({e})"))?;
+            if !broker.pids.contains(&pid) {
+                broker.pids.push(pid);
+            }
         }
-        Ok(Broker { pids: pids.to_vec(), threads: HashMap::new() })
+        Ok(broker)
     }
 
     pub fn is_known(&self) -> bool {
@@ -153,5 +159,11 @@ mod tests {
         );
         assert!(broker.threads() >= 1 && !broker.commands()[0].is_empty());
         assert!(Broker::new(&[u32::MAX]).is_err());
+    }
+
+    #[test]
+    fn a_process_that_is_named_twice_counts_once() {
+        let (me, parent) = (std::process::id(), std::os::unix::process::parent_id());
+        assert_eq!(Broker::new(&[me, parent, me]).unwrap().pids, [me, parent]);
     }
 }

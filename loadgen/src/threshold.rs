@@ -120,6 +120,9 @@ impl Threshold {
             Metric::Disordered => faults.disordered as f64,
             Metric::Corrupted => faults.corrupted as f64,
             Metric::Unsent => outcome.totals.unsent as f64,
+            Metric::Cpu | Metric::Memory if verdict.pid_void.is_some() => {
+                return Some(format!("{} cannot be told: --pid is wrong", self.name));
+            }
             Metric::Cpu => match figures.cpu_ns_each {
                 Some(ns) => ns,
                 None => return Some("cpu cannot be told: give the broker's --pid".into()),

@@ -32,12 +32,17 @@ pub enum Worth {
     Nothing,
 }
 
+const PID_VOID: &str = "the processes of --pid used no CPU time while the broker worked: their CPU time and memory are \
+                        void, --pid is wrong";
+
 /// See the top of the file.
 #[derive(Clone, Debug)]
 pub struct Verdict {
     pub worth: Worth,
     /// Why it is worth no more.
     pub reasons: Vec<String>,
+    /// Why what was seen of the processes of `--pid` is void, if it is.
+    pub pid_void: Option<&'static str>,
     /// The broker's shortcomings, in words.
     pub faults: Vec<String>,
     /// Thresholds that did not hold.
@@ -67,6 +72,7 @@ pub fn judge(spec: &Spec, outcome: &Outcome, thresholds: &[Threshold]) -> Verdic
     let mut verdict = Verdict {
         worth,
         reasons,
+        pid_void: Figures::of(spec, outcome).pid_void.then_some(PID_VOID),
         faults: faults(outcome),
         broken: Vec::new(),
         checked: spec.checked,
@@ -153,7 +159,7 @@ fn faults(outcome: &Outcome) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::cli;
-    use crate::engine::CoreUse;
+    use crate::engine::{CoreUse, Cost};
     use crate::failure::Failure;
     use crate::threshold::Bound;
 
@@ -205,6 +211,31 @@ mod tests {
         late.totals.lateness.record_n(2_100_000, 50).unwrap();
         assert_eq!(judged("p2p --rate 1000", &late), (Worth::Invalid, 4));
         assert_eq!(judged("p2p", &late), (Worth::Valid, 0), "a closed loop has no schedule");
+    }
+
+    #[test]
+    fn a_process_that_did_nothing_is_not_the_broker() {
+        let held = |outcome: &Outcome, condition| {
+            let verdict = judge(&spec("p2p"), outcome, &[Threshold::parse(Bound::Max, condition).unwrap()]);
+            (verdict.worth, verdict.pid_void.is_none(), verdict.broken.is_empty())
+        };
+        let mut wrong = outcome();
+        wrong.cost = Some(Cost { wall_ns: 1_000_000_000, memory_peak: 1, ..Cost::default() });
+        assert_eq!(held(&wrong, "cpu=1us"), (Worth::Valid, false, false));
+        assert_eq!(held(&wrong, "memory=1G"), (Worth::Valid, false, false), "the memory is not the broker's");
+        assert_eq!(held(&wrong, "lost=0"), (Worth::Valid, false, true), "the rest of the run stands");
+        let figures = Figures::of(&spec("p2p"), &wrong);
+        assert_eq!(
+            (figures.cpu_ns_each, figures.cpu_share, figures.memory_per_connection),
+            (None, None, None)
+        );
+        let mut right = wrong;
+        right.cost = Some(Cost { cpu_ns: 1000, ..right.cost.unwrap() });
+        assert_eq!(held(&right, "cpu=1us"), (Worth::Valid, true, true));
+        // A broker that has nothing to do may use nothing.
+        right.cost = Some(Cost { cpu_ns: 0, ..right.cost.unwrap() });
+        right.connections = 5;
+        assert_eq!(judge(&spec("idle"), &right, &[]).pid_void, None);
     }
 
     #[test]

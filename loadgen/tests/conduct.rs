@@ -238,6 +238,22 @@ fn the_broker_is_charged_for_its_cpu_time_and_memory() {
 }
 
 #[test]
+fn a_process_that_is_not_the_broker_is_charged_for_nothing() {
+    let peer = Peer::honest();
+    let mut stranger = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+    let pid = stranger.id();
+    let work = format!("{SHORT} --port {} --max cpu=9us --max memory=1G --pid {pid}", peer.port);
+    let (json, text) = (plain(&format!("{work} --json -")), plain(&work.replace("--max cpu=9us", "")));
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
+    assert_ne!(json.exit, 0);
+    assert!(json.text("verdict.pid_void").contains("--pid is wrong"), "{}", json.stdout);
+    assert!(json.text("verdict.broken_thresholds").contains("cpu cannot be told"), "{}", json.stdout);
+    assert_eq!(json.text("broker"), "null");
+    assert!(text.stdout.contains("  VOID: ") && !text.stdout.contains("its memory"), "{}", text.stdout);
+}
+
+#[test]
 fn a_scenario_file_with_phases_sends_what_its_phases_say() {
     let peer = Peer::honest();
     let path = std::env::temp_dir().join(format!("loadgen-conduct-{}.toml", std::process::id()));

@@ -13,7 +13,7 @@ impl Round {
             "rate": self.rate, "p50_ns": valid(self.p50_ns), "p99_ns": valid(self.p99_ns),
             // What was seen while the generator was busy: its own delay is in it.
             "p50_ns_void": void(self.p50_ns), "p99_ns_void": void(self.p99_ns),
-            "cpu_ns_each": self.cpu_ns, "memory": self.memory, "memory_per_connection": self.memory_each,
+            "cpu_ns_each": self.cpu_ns, "pid_void": self.pid_void, "memory": self.memory, "memory_per_connection": self.memory_each,
             "kernel_per_connection": self.kernel_each, "waited": self.waited, "generator_busy": self.busy,
             "worth": self.verdict, "faults": self.faults, "exit": self.exit,
         })

@@ -57,6 +57,8 @@ pub struct Round {
     pub p99_ns: Option<u64>,
     pub latency_holds: bool,
     pub cpu_ns: Option<f64>,
+    /// The contender's pid is not the broker's.
+    pub pid_void: bool,
     /// Resident memory at most.
     pub memory: Option<u64>,
     /// Allocated by the broker, and by the kernel on this machine, for each connection, in a run about those.
@@ -85,10 +87,14 @@ impl Round {
             p99_ns: quantile(0.99),
             latency_holds: verdict.latency_holds(),
             cpu_ns: figures.cpu_ns_each,
-            memory: outcome.cost.map(|cost| cost.memory_peak),
+            pid_void: figures.pid_void,
+            memory: outcome.cost.filter(|_| !figures.pid_void).map(|cost| cost.memory_peak),
             memory_each: figures.memory_per_connection.filter(|_| about_connections),
             kernel_each: figures.kernel_per_connection.filter(|_| about_connections),
-            waited: outcome.cost.map(|cost| cost.waited_ns as f64 / cost.wall_ns.max(1) as f64),
+            waited: outcome
+                .cost
+                .filter(|_| !figures.pid_void)
+                .map(|cost| cost.waited_ns as f64 / cost.wall_ns.max(1) as f64),
             busy: outcome.cores.iter().map(|core| core.busy()).fold(0.0, f64::max),
             verdict: verdict.name(),
             worth: verdict.worth,
@@ -388,6 +394,7 @@ mod tests {
             p99_ns: Some(9),
             latency_holds: false,
             cpu_ns: None,
+            pid_void: false,
             memory: None,
             memory_each: None,
             kernel_each: None,
@@ -423,6 +430,16 @@ mod tests {
         assert_eq!(contest.cell(&MEASURES[0], 1).1, Some(Spread { median: 0.5, low: 0.5, high: 0.5 }));
         assert!(comparison.text().contains("0.50 (0.50 – 0.50)") && comparison.text().contains("≥ 100"));
         assert_eq!(comparison.exit(), 0);
+    }
+
+    #[test]
+    fn a_contender_with_the_wrong_pid_is_told_so() {
+        let comparison = comparison(vec![
+            ("a", vec![Ok(round(400.0))]),
+            ("b", vec![Ok(Round { pid_void: true, ..round(200.0) })]),
+        ]);
+        let remarks = comparison.contests[0].remarks();
+        assert!(!remarks[0].1.contains("pid") && remarks[1].1.contains("pid"), "{remarks:?}");
     }
 
     #[test]

@@ -99,6 +99,9 @@ impl Contest {
             if let Some(waited) = waited.filter(|w| w.median > DISTURBED_MIN) {
                 parts.push(format!("DISTURBED: without a CPU {:.0} % of the time", 100.0 * waited.median));
             }
+            if series.rounds().any(|r| r.pid_void) {
+                parts.push("its pid used no CPU time while the broker worked: it is the wrong one".into());
+            }
             parts.extend(series.failure().map(|why| format!("failed: {why}")));
             (series.name.clone(), parts.join("; "))
         });

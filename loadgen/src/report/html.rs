@@ -216,13 +216,18 @@ pub fn render(
     let figures = Figures::of(spec, outcome);
     let mut body = format!("<h1>{}</h1><p>{}</p>", escape(&spec.scenario), escape(&headline(spec)));
     let class = match (verdict.exit, verdict.worth) {
-        (0, Worth::Valid) => "verdict",
+        (0, Worth::Valid) if verdict.pid_void.is_none() => "verdict",
         (0, _) => "verdict warn",
         _ => "verdict bad",
     };
     let reasons: Vec<&String> =
         verdict.reasons.iter().chain(&verdict.faults).chain(&verdict.broken).collect();
-    let reasons: String = reasons.iter().map(|r| format!("<br>{}", escape(r))).collect();
+    let reasons: String = reasons
+        .into_iter()
+        .map(String::as_str)
+        .chain(verdict.pid_void)
+        .map(|r| format!("<br>{}", escape(r)))
+        .collect();
     let unchecked = if spec.checked || spec.publishers == 0 { "" } else { " UNCHECKED" };
     let _ = write!(body, "<div class=\"{class}\"><b>{}{unchecked}</b>{reasons}</div>", verdict.name());
     body.push_str(&tiles(spec, outcome, verdict, &figures));

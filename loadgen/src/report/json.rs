@@ -74,7 +74,7 @@ pub fn render(
         "connections": outcome.connections,
         "verdict": {
             "worth": verdict.name(), "reasons": verdict.reasons, "faults": verdict.faults,
-            "broken_thresholds": verdict.broken, "checked": verdict.checked, "exit": verdict.exit,
+            "broken_thresholds": verdict.broken, "pid_void": verdict.pid_void, "checked": verdict.checked, "exit": verdict.exit,
             "failures": failures, "failures_total": outcome.failures_total,
         },
         "connects": {
@@ -106,7 +106,7 @@ pub fn render(
             "connect": quantiles(&totals.connects),
             "messages": quantiles(&totals.latency),
         },
-        "broker": outcome.cost.map(|cost| json!({
+        "broker": outcome.cost.filter(|_| !figures.pid_void).map(|cost| json!({
             "cpu_ns_each": figures.cpu_ns_each, "cpu_share": figures.cpu_share,
             "cpu_ns": cost.cpu_ns, "waited_ns": cost.waited_ns, "wall_ns": cost.wall_ns, "threads": cost.threads,
             "memory_before": cost.memory_before.resident, "memory_connected": cost.memory_connected.resident,

@@ -31,6 +31,9 @@ pub struct Figures<'a> {
     /// From due time, and from when it really began. Empty in an idle run.
     pub latency: &'a Histogram<u64>,
     pub uncorrected: &'a Histogram<u64>,
+    /// The processes of `--pid` did nothing while the broker worked, so they are not the broker: what was seen of
+    /// them is no figure.
+    pub pid_void: bool,
     /// Broker's CPU time for each received message, or each connect.
     pub cpu_ns_each: Option<f64>,
     /// CPU time of the broker in CPUs.
@@ -55,11 +58,13 @@ impl Figures<'_> {
                 (totals.reconnected, (totals.storm_ns as f64 / 1e9).max(1e-9), "reconnects/s", connects)
             }
         };
-        let cost = outcome.cost.filter(|cost| cost.wall_ns > 0);
+        let pid_void = count > 0 && outcome.cost.is_some_and(|cost| cost.wall_ns > 0 && cost.cpu_ns == 0);
+        let known = outcome.cost.filter(|_| !pid_void);
+        let cost = known.filter(|cost| cost.wall_ns > 0);
         // The broker was watched for about the measured time: compare rates, not counts.
         let share = cost.map(|cost| cost.cpu_ns as f64 / cost.wall_ns as f64);
         let each = share.filter(|_| count > 0).map(|share| share * 1e9 * seconds / count as f64);
-        let connected = outcome.cost.filter(|_| outcome.connections > 0);
+        let connected = known.filter(|_| outcome.connections > 0);
         let per_connection = |memory: fn(&Memory) -> u64| {
             connected.map(|cost| {
                 let grown = memory(&cost.memory_connected).saturating_sub(memory(&cost.memory_before));
@@ -74,6 +79,7 @@ impl Figures<'_> {
             bytes_rate: totals.delivered_bytes as f64 / seconds,
             latency,
             uncorrected,
+            pid_void,
             // In a run about reconnects the broker also does other work.
             cpu_ns_each: each.filter(|_| spec.focus != Focus::Reconnects || spec.publishers == 0),
             cpu_share: share,

@@ -185,7 +185,7 @@ fn faults(out: &mut String, spec: &Spec, outcome: &Outcome) {
 }
 
 fn cost(out: &mut String, spec: &Spec, outcome: &Outcome, figures: &Figures<'_>) {
-    let Some(cost) = outcome.cost else { return };
+    let Some(cost) = outcome.cost.filter(|_| !figures.pid_void) else { return };
     let each = match (figures.cpu_ns_each, spec.focus) {
         (None, _) => String::new(),
         (Some(ns), Focus::Connects | Focus::Reconnects) => {
@@ -240,11 +240,20 @@ fn ending(out: &mut String, spec: &Spec, outcome: &Outcome, verdict: &Verdict) {
     for reason in &verdict.reasons {
         let _ = writeln!(out, "  {}: {reason}", verdict.name());
     }
+    if let Some(why) = verdict.pid_void {
+        let _ = writeln!(out, "  VOID: {why}");
+    }
     for broken in &verdict.broken {
         let _ = writeln!(out, "  THRESHOLD: {broken}");
     }
     let meaning = match verdict.worth {
+        Worth::Valid if verdict.pid_void.is_some() => {
+            "the generator kept up; the figures are the broker's, except those of --pid"
+        }
         Worth::Valid => "the generator kept up; the figures are the broker's",
+        Worth::GeneratorBound if verdict.pid_void.is_some() => {
+            "the rate is a lower bound and latency is void; loss holds"
+        }
         Worth::GeneratorBound => {
             "the rate is a lower bound and latency is void; loss and the broker's CPU per message hold"
         }
