@@ -166,7 +166,9 @@ fn load(spec: &Spec) -> String {
                 crate::schedule::Arrivals::Constant => "constant",
                 crate::schedule::Arrivals::Poisson => "Poisson",
             };
-            let mean = schedule.due_before(f64::INFINITY) / schedule.seconds();
+            // Of the measured time, like every figure beside it: the warm-up has its own rate.
+            let due = schedule.due_before(f64::INFINITY) - schedule.due_before(spec.warmup_s);
+            let mean = due / (schedule.seconds() - spec.warmup_s);
             let phases = if schedule.segments.len() > 1 { " on average, in phases" } else { "" };
             format!("open loop, {} msg/s{phases}, {kind}", count(mean.round() as u64))
         }
@@ -195,6 +197,19 @@ pub fn headline(spec: &Spec) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_average_of_phases_is_that_of_the_measured_time() {
+        let path = std::env::temp_dir().join(format!("loadgen-average-{}.toml", std::process::id()));
+        let phases = "[[phases]]\nhold = { seconds = 1, rate = 100 }\n[[phases]]\nhold = { seconds = 1, rate = 500 }\n";
+        for warmup in ["", "warmup = 0\n"] {
+            std::fs::write(&path, format!("scenario = 'p2p'\n{warmup}{phases}")).unwrap();
+            let cli = crate::cli::parse(["loadgen".into(), path.clone().into_os_string()]).unwrap();
+            let line = headline(&cli.run.spec().unwrap());
+            assert!(line.contains("300 msg/s on average, in phases"), "{line}");
+        }
+        std::fs::remove_file(&path).unwrap();
+    }
 
     #[test]
     fn numbers_for_people() {
