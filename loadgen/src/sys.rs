@@ -1,12 +1,14 @@
 //! The few calls to Linux that the standard library lacks: CPU affinity, descriptor limit, timer slack, CPU clocks.
 
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZero;
 use std::os::fd::AsRawFd;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, gettid, sched_getaffinity, sched_setaffinity, set_current_timer_slack};
 use rustix::time::{ClockId, clock_gettime};
+use socket2::{Domain, Protocol, Socket, Type};
 
 /// The CPUs that this thread may run on, ascending.
 pub fn cpus_allowed() -> io::Result<Vec<usize>> {
@@ -49,6 +51,14 @@ pub fn bind_address_no_port(socket: &impl AsRawFd) -> io::Result<()> {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// Whether connections can come from this address. Takes no port, so an error is about the address alone.
+pub fn can_bind(source: IpAddr) -> io::Result<()> {
+    let address = SocketAddr::new(source, 0);
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    bind_address_no_port(&socket)?;
+    socket.bind(&address.into())
 }
 
 /// CPU time that the calling thread has used, in nanoseconds.

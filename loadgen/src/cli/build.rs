@@ -136,6 +136,14 @@ impl RunArgs {
             }
         }
         spec.check()?;
+        for &source in &spec.sources {
+            sys::can_bind(source).map_err(|e| match e.kind() {
+                std::io::ErrorKind::AddrNotAvailable => {
+                    format!("--source: {source} is no address of this machine")
+                }
+                _ => format!("--source: {source} cannot be used: {e}"),
+            })?;
+        }
         crate::procfs::Broker::new(&self.pid)?;
         Ok(spec)
     }

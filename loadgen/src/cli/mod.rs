@@ -410,6 +410,7 @@ mod tests {
             ("loadgen p2p --cafile /nowhere.pem", "nowhere"),
             ("loadgen p2p --wildcard --topic a/{pub}", "{k}"),
             ("loadgen p2p --subscribe", "connect-storm"),
+            ("loadgen p2p --source 127.0.0.2,192.0.2.1", "192.0.2.1 is no address of this machine"),
         ] {
             let Err(Refusal::Usage(what)) = read(line).unwrap().spec() else { panic!("{line} was accepted") };
             assert!(what.contains(word), "{line}: {what}");

@@ -66,7 +66,7 @@ pub struct Totals {
     pub sent_all: u64,
     pub unique_all: u64,
     pub delivered_all: u64,
-    /// Messages that were due but could not be sent, since the broker took no more.
+    /// Messages that were due but could not be sent: the broker took no more, or the generator did not keep up.
     pub unsent: u64,
     /// Copies that were written off to get a closed loop going again.
     pub forgiven: u64,

@@ -42,7 +42,7 @@ pub fn render(spec: &Spec, outcome: &Outcome, verdict: &Verdict, place: &Environ
     rates(&mut out, spec, outcome, verdict, &figures);
     latency_table(&mut out, spec, outcome, verdict, &figures);
     out.push('\n');
-    faults(&mut out, spec, outcome);
+    faults(&mut out, spec, outcome, verdict);
     cost(&mut out, spec, outcome, &figures);
     let cores: Vec<String> = outcome
         .cores
@@ -139,7 +139,7 @@ fn latency_table(out: &mut String, spec: &Spec, outcome: &Outcome, verdict: &Ver
     }
 }
 
-fn faults(out: &mut String, spec: &Spec, outcome: &Outcome) {
+fn faults(out: &mut String, spec: &Spec, outcome: &Outcome, verdict: &Verdict) {
     let totals = &outcome.totals;
     let f = &totals.faults;
     if spec.persistent && spec.focus == Focus::Reconnects {
@@ -171,7 +171,11 @@ fn faults(out: &mut String, spec: &Spec, outcome: &Outcome) {
     };
     note(f.stray, "stray", "reached a client that had not subscribed to them");
     note(totals.redelivered, "redelivered", "came again on a resumed session, marked as such");
-    note(totals.unsent, "unsent", "were due, but the broker took no more");
+    let why = match verdict.worth {
+        Worth::Valid | Worth::Nothing => "were due, but the broker took no more",
+        Worth::Invalid | Worth::GeneratorBound => "were due, but this generator did not keep up",
+    };
+    note(totals.unsent, "unsent", why);
     note(totals.forgiven, "written off", "copies, to go on after a standstill of 1 s");
     if spec.slow > 0 {
         let expected = totals.sent_all * u64::from(spec.slow);
@@ -262,4 +266,27 @@ fn ending(out: &mut String, spec: &Spec, outcome: &Outcome, verdict: &Verdict) {
     };
     let checked = if verdict.checked || spec.publishers == 0 { "" } else { " UNCHECKED" };
     let _ = writeln!(out, "  {}{checked}: {meaning}", verdict.name());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_that_were_not_sent_are_the_brokers_fault_only_where_the_generator_kept_up() {
+        let words = ["loadgen", "p2p", "--rate", "1000"].map(Into::into);
+        let spec = crate::cli::parse(words).unwrap().run.spec().unwrap();
+        let mut outcome = Outcome { measured_s: 1.0, ..Outcome::default() };
+        outcome.totals.delivered = 1000;
+        outcome.totals.unsent = 5;
+        let report = |outcome: &Outcome| {
+            render(&spec, outcome, &crate::verdict::judge(&spec, outcome, &[]), &Environment::here())
+        };
+        assert!(report(&outcome).contains("5 were due, but the broker took no more"));
+        let busy = crate::engine::CoreUse { cpu: 0, workers: 1, connections: 2, ran: 1.0, wanted: 1.0 };
+        outcome.cores.push(busy);
+        let text = report(&outcome);
+        assert!(text.contains("5 were due, but this generator did not keep up"), "{text}");
+        assert!(text.contains("INVALID") && !text.contains("the broker took no more"), "{text}");
+    }
 }
