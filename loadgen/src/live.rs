@@ -82,7 +82,7 @@ impl Live {
     /// Clears the line with the progress.
     pub fn end(&self) {
         if self.terminal {
-            eprint!("\r\x1b[K");
+            let _ = write!(std::io::stderr(), "\r\x1b[K");
         }
     }
 }

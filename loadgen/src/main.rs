@@ -1,6 +1,6 @@
 //! The program: command line in, report out.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -40,16 +40,13 @@ fn main() -> ExitCode {
         // The first signal asks for a partial report, the second ends the program at once.
         let second = signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&interrupted));
         if second.and_then(|_| signal_hook::flag::register(signal, Arc::clone(&interrupted))).is_err() {
-            eprintln!("loadgen: Ctrl-C will end the run without a report");
+            tell("loadgen: Ctrl-C will end the run without a report");
         }
     }
     let result = match cli.command {
         None if cli.run.find_max => find_max(&cli.run, &interrupted),
         None => run(&cli.run, &interrupted),
-        Some(Action::Presets) => {
-            print!("{}", presets::list());
-            Ok(exit::FINE)
-        }
+        Some(Action::Presets) => print(&presets::list()).map(|()| exit::FINE),
         Some(Action::Calibrate { core, duration, json }) => measure_self(core, duration, json, &interrupted),
         Some(Action::Compare { brokers, rounds, plan, html, json, work }) => {
             let works = plan::works(plan.as_deref(), &work, rounds).map_err(|what| Stop(exit::USAGE, what));
@@ -58,19 +55,35 @@ fn main() -> ExitCode {
         }
     };
     ExitCode::from(result.unwrap_or_else(|Stop(code, what)| {
-        eprintln!("loadgen: {what}");
+        tell(&format!("loadgen: {what}"));
         code
     }))
 }
 
-/// Writes a file, or standard output for `-`.
+/// A line on standard error. Nobody may be there to read it, and `eprintln!` would panic then.
+fn tell(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// Writes to standard output.
+fn print(text: &str) -> Result<(), Stop> {
+    write(Path::new("-"), text)
+}
+
+/// Writes a file, or standard output for `-`. A reader that has gone away, like `head`, changes nothing about the run.
 fn write(path: &Path, text: &str) -> Result<(), Stop> {
     let written = if path.as_os_str() == "-" {
-        std::io::stdout().write_all(text.as_bytes())
+        let mut out = std::io::stdout().lock();
+        out.write_all(text.as_bytes()).and_then(|()| out.flush())
     } else {
         std::fs::write(path, text)
     };
-    written.map_err(|e| Stop(exit::USAGE, format!("cannot write {}: {e}", path.display())))
+    match written {
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => {
+            Err(Stop(exit::USAGE, format!("cannot write {}: {e}", path.display())))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn run(args: &RunArgs, interrupted: &AtomicBool) -> Result<u8, Stop> {
@@ -96,7 +109,7 @@ fn reports(args: &RunArgs, spec: &Spec, outcome: &Outcome, verdict: &Verdict) ->
     // Only what is kept has to say later which broker it was.
     let subject = if written { Subject::look("broker", &spec.pids, Some(spec)) } else { Subject::default() };
     if args.json.as_deref() != Some(Path::new("-")) {
-        print!("{}", report::text::render(spec, outcome, verdict, &place));
+        print(&report::text::render(spec, outcome, verdict, &place))?;
     }
     if let Some(path) = &args.json {
         write(path, &format!("{:#}\n", report::json::render(spec, outcome, verdict, &place, &subject)))?;
@@ -111,7 +124,7 @@ fn reports(args: &RunArgs, spec: &Spec, outcome: &Outcome, verdict: &Verdict) ->
 }
 
 fn find_max(args: &RunArgs, interrupted: &AtomicBool) -> Result<u8, Stop> {
-    let search = findmax::search(args, interrupted, &mut |trial| eprintln!("{}", trial.text()))?;
+    let search = findmax::search(args, interrupted, &mut |trial| tell(&trial.text()))?;
     let shown = search.best.or(search.trials.len().checked_sub(1)).map(|i| &search.trials[i]);
     if let Some(trial) = shown {
         let plain = RunArgs { json: None, ..args.clone() };
@@ -127,7 +140,7 @@ fn find_max(args: &RunArgs, interrupted: &AtomicBool) -> Result<u8, Stop> {
             write(path, &format!("{json:#}\n"))?;
         }
     }
-    eprintln!("{}", search.text());
+    tell(&search.text());
     Ok(search.exit)
 }
 
@@ -140,24 +153,25 @@ fn measure_self(
     let found = calibrate(core, duration, interrupted)?;
     if json {
         let text = serde_json::to_string_pretty(&found);
-        println!("{}", text.map_err(|e| Stop(exit::USAGE, e.to_string()))?);
+        print(&format!("{}\n", text.map_err(|e| Stop(exit::USAGE, e.to_string()))?))?;
     } else {
-        println!("{}, Linux {}", found.cpu, found.kernel);
-        println!("  one core, 64 bytes, QoS 0, window 256:   msg/s   msg per second of its CPU time");
         let row = |name, rate, per_cpu_s| {
-            println!("    {name:<24}{:>18}{:>18}", count(rate as u64), count(per_cpu_s as u64));
+            format!("    {name:<24}{:>18}{:>18}\n", count(rate as u64), count(per_cpu_s as u64))
         };
-        row("sent", found.swallow_rate, found.swallow_per_cpu_s);
-        row("sent and received", found.reflect_rate, found.reflect_per_cpu_s);
-        println!(
-            "  latency floor at 1,000 msg/s   p50 {}, p99 {}",
+        print(&format!(
+            "{}, Linux {}\n  one core, 64 bytes, QoS 0, window 256:   msg/s   msg per second of its CPU time\n\
+             {}{}  latency floor at 1,000 msg/s   p50 {}, p99 {}\n",
+            found.cpu,
+            found.kernel,
+            row("sent", found.swallow_rate, found.swallow_per_cpu_s),
+            row("sent and received", found.reflect_rate, found.reflect_per_cpu_s),
             time(found.floor_p50_ns),
             time(found.floor_p99_ns)
-        );
+        ))?;
     }
     match found.save() {
-        Ok(path) => eprintln!("kept in {} for the reports to come", path.display()),
-        Err(e) => eprintln!("reports to come will not show it: {e}"),
+        Ok(path) => tell(&format!("kept in {} for the reports to come", path.display())),
+        Err(e) => tell(&format!("reports to come will not show it: {e}")),
     }
     Ok(exit::FINE)
 }
@@ -170,13 +184,13 @@ fn comparison(
     interrupted: &AtomicBool,
 ) -> Result<u8, Stop> {
     let result = compare(brokers, works, interrupted, &mut |news| match news {
-        News::Work(name) => eprintln!("== {name}"),
-        News::Turn(name, Ok(round)) => eprintln!("{name:<20} {}", round.text()),
-        News::Turn(name, Err(failure)) => eprintln!("{name:<20} failed: {failure}"),
+        News::Work(name) => tell(&format!("== {name}")),
+        News::Turn(name, Ok(round)) => tell(&format!("{name:<20} {}", round.text())),
+        News::Turn(name, Err(failure)) => tell(&format!("{name:<20} failed: {failure}")),
     })?;
     let place = Environment::here();
     if json != Some(Path::new("-")) {
-        print!("{}", result.text());
+        print(&result.text())?;
     }
     if let Some(path) = json {
         write(path, &format!("{:#}\n", result.json(&place)))?;

@@ -44,6 +44,23 @@ fn thresholds_decide_the_exit_code() {
 }
 
 #[test]
+fn a_reader_that_goes_away_leaves_the_exit_code_as_it_is() {
+    let peer = Peer::scripted(|i| if i == 7 { Fate::Lose } else { Fate::Deliver });
+    let work = format!("{SHORT} --port {}", peer.port);
+    // Nobody reads the report, and in the end not even the progress.
+    for (arguments, exit) in
+        [("presets".into(), 0), ("nonsense".into(), 2), (work.clone(), 3), (format!("{work} --json -"), 0)]
+    {
+        let mut child = start(&arguments);
+        drop(child.stdout.take());
+        drop(child.stderr.take());
+        let code = child.wait().unwrap().code();
+        // Whether the generator kept its schedule is up to this machine.
+        assert!(code == Some(exit) || (exit == 0 && code == Some(4)), "{arguments}: {code:?}");
+    }
+}
+
+#[test]
 fn usage_errors_end_with_two_and_say_what_to_do() {
     for (arguments, word) in
         [("p2p --payload 15", "--no-check"), ("nonsense", "presets"), ("p2p --pid 999999999", "process")]
