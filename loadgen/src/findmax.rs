@@ -96,7 +96,7 @@ pub fn search(
 }
 
 fn try_rate(args: &RunArgs, rate: f64, interrupted: &AtomicBool) -> Result<Trial, Refusal> {
-    let args = RunArgs { rate: Some(rate), window: None, ..args.clone() };
+    let args = RunArgs { rate: Some(rate), ..args.clone() };
     let spec = args.spec()?;
     let outcome = engine::run(&spec, interrupted, &mut |_| {});
     let verdict = verdict::judge(&spec, &outcome, &args.thresholds());

@@ -62,9 +62,13 @@ fn a_reader_that_goes_away_leaves_the_exit_code_as_it_is() {
 
 #[test]
 fn usage_errors_end_with_two_and_say_what_to_do() {
-    for (arguments, word) in
-        [("p2p --payload 15", "--no-check"), ("nonsense", "presets"), ("p2p --pid 999999999", "process")]
-    {
+    for (arguments, word) in [
+        ("p2p --payload 15", "--no-check"),
+        ("nonsense", "presets"),
+        ("p2p --pid 999999999", "process"),
+        ("idle --pairs 5", "--connections"),
+        ("p2p --source 192.0.2.1", "no address of this machine"),
+    ] {
         let run = plain(arguments);
         assert_eq!(run.exit, 2, "{arguments}");
         assert!(run.stderr.contains(word), "{arguments}: {}", run.stderr);

@@ -59,6 +59,7 @@ impl RunArgs {
 
     fn build(&self) -> Result<Spec, String> {
         let shape = self.shape()?;
+        self.fits(shape.publishers > 0 && shape.focus != Focus::Retained)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64);
         let random = mix(now ^ u64::from(std::process::id()) << 32);
         let run_id = format!("{:08x}", random >> 32);
@@ -148,7 +149,7 @@ impl RunArgs {
         Ok(spec)
     }
 
-    fn scenario(&self) -> &str {
+    pub(super) fn scenario(&self) -> &str {
         self.scenario.as_deref().unwrap_or(&self.what)
     }
 

@@ -42,6 +42,8 @@ pub struct File {
     /// (option, values) in the words of the command line.
     pub options: Vec<(String, Vec<String>)>,
     pub segments: Vec<Segment>,
+    /// The options are a preset's, not the user's.
+    pub preset: bool,
 }
 
 /// Reads a scenario file; errors are sentences for the user.

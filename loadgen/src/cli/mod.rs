@@ -2,6 +2,7 @@
 
 mod build;
 pub mod file;
+mod fit;
 pub mod presets;
 mod values;
 
@@ -280,11 +281,19 @@ pub struct RunArgs {
     /// The schedule of a scenario file.
     #[arg(skip)]
     pub phases: Vec<Segment>,
+    /// The options that the user gave, on the command line or in a file, by their long names. A preset's own are not
+    /// among them.
+    #[arg(skip)]
+    pub said: Vec<String>,
 }
 
 /// Options that make another one of a preset or file void, if the user gives them.
-const OVERRULES: &[(&str, &[&str])] =
-    &[("window", &["rate", "poisson"]), ("rate", &["window"]), ("pairs", &["publishers", "subscribers"])];
+const OVERRULES: &[(&str, &[&str])] = &[
+    ("window", &["rate", "poisson"]),
+    ("rate", &["window"]),
+    ("find_max", &["window"]),
+    ("pairs", &["publishers", "subscribers"]),
+];
 
 /// Reads the command line. A preset or a file gives defaults; what the user writes overrules them.
 ///
@@ -293,14 +302,22 @@ const OVERRULES: &[(&str, &[&str])] =
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let matches = Cli::command().try_get_matches_from(&arguments)?;
-    let cli = Cli::from_arg_matches(&matches)?;
+    let mut cli = Cli::from_arg_matches(&matches)?;
     if cli.command.is_some() {
         return Ok(cli);
     }
+    let mut command = Cli::command();
+    let mut said: Vec<String> = command
+        .get_arguments()
+        .filter(|arg| given(&matches, arg.get_id().as_str()))
+        .filter_map(|arg| arg.get_long().map(str::to_string))
+        .collect();
     let beneath =
         beneath(&cli.run.what).map_err(|what| Cli::command().error(clap::error::ErrorKind::Io, what))?;
-    let Some(file) = beneath else { return Ok(cli) };
-    let mut command = Cli::command();
+    let Some(file) = beneath else {
+        cli.run.said = said;
+        return Ok(cli);
+    };
     let overruled =
         |option: &str| OVERRULES.iter().any(|(by, options)| options.contains(&option) && given(&matches, by));
     for (option, values) in &file.options {
@@ -310,6 +327,9 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap:
         };
         if !overruled(&id) {
             command = command.mut_arg(id, |arg| arg.default_values(values.clone()));
+            if !file.preset {
+                said.push(option.clone());
+            }
         }
     }
     let matches = command.try_get_matches_from(&arguments)?;
@@ -317,6 +337,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap:
     if !given(&matches, "rate") && !given(&matches, "window") {
         cli.run.phases = file.segments;
     }
+    cli.run.said = said;
     Ok(cli)
 }
 
@@ -333,7 +354,7 @@ fn id_of(command: &Command, option: &str) -> Option<String> {
 fn beneath(what: &str) -> Result<Option<file::File>, String> {
     if let Some(preset) = presets::find(what) {
         let options = preset.options.iter().map(|(name, value)| (name.to_string(), vec![value.to_string()]));
-        return Ok(Some(file::File { options: options.collect(), segments: Vec::new() }));
+        return Ok(Some(file::File { options: options.collect(), segments: Vec::new(), preset: true }));
     }
     if !what.ends_with(".toml") {
         return Ok(None);

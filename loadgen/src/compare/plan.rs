@@ -98,7 +98,11 @@ fn parse(text: &str, words: &[OsString], rounds: Option<u32>) -> Result<Vec<Work
         if !(1..=ROUNDS_MAX).contains(&rounds) {
             return Err(format!("{}: use 1 to {ROUNDS_MAX} rounds", entry.name));
         }
-        let work = Work::of_words(&all, rounds).map_err(|e| format!("{}: {e}", entry.name))?;
+        let mut work = Work::of_words(&all, rounds).map_err(|e| format!("{}: {e}", entry.name))?;
+        // What is said of all works holds for those that have a use for it; only its own options must suit a work. Some
+        // make no command line without the shared ones (--cert without --key), and are taken as they are.
+        let alone: Vec<OsString> = entry.run.split_whitespace().map(OsString::from).collect();
+        work.args.said = read_args(&alone).map_or_else(|_| Vec::new(), |args| args.said);
         Ok(Work { name: entry.name, note: entry.note, ..work })
     };
     let works: Vec<Work> = file.work.into_iter().map(work).collect::<Result<_, _>>()?;
@@ -122,6 +126,17 @@ mod tests {
         assert_eq!((works[0].args.cores.clone(), works[0].note["most"].as_f64()), (Some(vec![0]), Some(0.5)));
         let changed = parse(TWO, &["--duration".into(), "2".into()], Some(9)).unwrap();
         assert_eq!((changed[0].rounds, changed[0].args.duration, changed[1].rounds), (9, Some(2.0), 1));
+    }
+
+    #[test]
+    fn what_is_said_of_all_works_need_not_suit_each() {
+        let text = format!("{TWO}[[work]]\nname = 'c'\nrun = 'idle --pairs 9'\n");
+        let works = parse(&text, &["--window".into(), "7".into()], None).unwrap();
+        assert_eq!(works[0].args.window, Some(7));
+        assert!(works[0].args.spec().is_ok() && works[1].args.spec().is_ok());
+        assert!(works[2].args.spec().is_err(), "its own options have to");
+        let alone = Work::of_words(&["idle".into(), "--window".into(), "7".into()], 1).unwrap();
+        assert!(alone.args.spec().is_err());
     }
 
     #[test]
