@@ -119,6 +119,9 @@ pub(super) struct Known {
     pub epoch: u64,
 }
 
+/// Bytes that may wait for a client, once the memory for sending is used up, before it is not read any more.
+const STARVED_BYTES_MAX: usize = 16 * 1024;
+
 /// How a connection publishes at the moment; see `publish`.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub(super) enum Mode {
@@ -256,9 +259,10 @@ impl Connection {
     }
 
     /// Replies alone have filled the send buffer over again: what is delivered stops at its limit, what answers the
-    /// client's own packets cannot.
+    /// client's own packets cannot. Where the memory for sending is used up a little is enough.
     pub fn is_clogged(&self, max: u32) -> bool {
-        self.outbox.len() + self.in_flight_bytes > 2 * max as usize
+        let most = if self.starved { STARVED_BYTES_MAX } else { 2 * max as usize };
+        self.outbox.len() + self.in_flight_bytes > most
     }
 
     /// Bytes that may still be staged before the send buffer is full.

@@ -161,6 +161,7 @@ impl Core {
         consumed
     }
 
+    #[inline(always)] // its one caller keeps what it needs in registers
     fn consume_packets(
         &mut self,
         key: Key,

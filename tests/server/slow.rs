@@ -138,3 +138,37 @@ fn a_slow_subscriber_with_a_full_window_takes_up_where_it_left() {
     }
     slow.expect_quiet();
 }
+
+#[test]
+fn answers_that_nobody_reads_end_once_the_memory_for_sending_is_used_up() {
+    use std::io::{ErrorKind, Write};
+    for io in ["auto", "epoll"] {
+        let broker = Broker::start(1, &["--memory-max", "64M", "--io", io]);
+        let before = broker.resident_bytes();
+        let mut floods: Vec<(std::net::TcpStream, usize)> = (0..100)
+            .map(|_| {
+                let mut stream = std::net::TcpStream::connect(broker.address()).expect("it listens");
+                stream.write_all(&Connect::new(V311, name("flood")).bytes()).expect("it reads");
+                stream.set_nonblocking(true).expect("a socket");
+                (stream, 0)
+            })
+            .collect();
+        let pings = PINGREQ.repeat(32 * 1024);
+        let mut last = Instant::now();
+        while last.elapsed() < Duration::from_millis(500) {
+            for (stream, sent) in &mut floods {
+                match stream.write(&pings[*sent % PINGREQ.len()..]) {
+                    Ok(count) => {
+                        *sent += count;
+                        last = Instant::now();
+                    }
+                    Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock, "{}", broker.stderr()),
+                }
+            }
+        }
+        // The class for sending has 8 MiB of these 64. When it is used up, each may have half a MiB of received bytes that are
+        // still answered.
+        let grown = broker.resident_bytes().saturating_sub(before);
+        assert!(grown < 128 << 20, "{} MB for 100 that do not read, over {io}", grown >> 20);
+    }
+}
