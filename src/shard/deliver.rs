@@ -5,7 +5,7 @@ use crate::memory::{Key, Message, MessageView};
 use crate::session::{
     Cx, Delivered, DropReason, Drops, Fanout, Grant, Link, Retain, Session, Variants, Wire,
 };
-use crate::topic::{self, Repeats, Route, Subscription};
+use crate::topic::{Repeats, Route, Subscription};
 use crate::wire::{Qos, Version};
 
 use super::Core;
@@ -202,12 +202,6 @@ impl Core {
             self.counters().dropped_expired_total.add(1); // [MQTT-3.3.2-5]
             return;
         }
-        if message.retain
-            && grant.share.is_none()
-            && let Some(cursors) = &mut slot.cursors
-        {
-            cursors.saw_live(topic::fingerprint(&self.keys, message.topic), message.topic);
-        }
         let mut drops = Drops::default();
         let mut cx = context!(self, drops);
         let connection = slot.connection.and_then(|key| Some((key, self.connections.get_mut(key)?)));
@@ -237,6 +231,9 @@ impl Core {
         if drops != Drops::default() {
             self.count_drops(drops);
             self.note_drops(session, drops);
+        }
+        if message.retain && grant.share.is_none() {
+            self.note_live(session, &message, delivered);
         }
         self.count_delivered(session, delivered, message.payload.len());
     }

@@ -9,7 +9,7 @@ use crate::io::Io;
 use crate::memory::{Message, ShardId, ShardSet};
 use crate::session::Fanout;
 
-use super::parcel::{Parcel, Query};
+use super::parcel::Parcel;
 use super::{Core, Shard};
 
 /// A relay of this turn.
@@ -43,21 +43,15 @@ impl<I: Io> Shard<I> {
         let core = &mut self.core;
         core.counters().mesh_received_total.add(self.parcels.len() as u64);
         let mut relayed = core.relays_arrived(&self.parcels_of, &mut self.parcels).into_iter();
-        let mut queries = Vec::new();
         for (from, count) in self.parcels_of.drain(..) {
             for parcel in self.parcels.drain(..count) {
-                core.parcel_arrived(from, parcel, &mut queries);
+                core.parcel_arrived(from, parcel);
             }
             // Only now: consumed means acted upon.
             core.links.consumed(from, count);
             if let Some((relays, targets)) = relayed.next() {
                 core.relays_taken(from, relays, targets);
             }
-        }
-        // After the relays of all rings: what was acknowledged before somebody subscribed is stored when it is asked for.
-        for (from, query) in queries {
-            core.hear(); // what comes after the answer is to be routed there
-            core.query_arrived(from, *query);
         }
     }
 }
@@ -98,7 +92,7 @@ impl Core {
 
     /// What is only delivered here needs nothing of the others. What may go on to them, or brings what a client sent, comes
     /// after what could be known to its sender.
-    fn parcel_arrived(&mut self, from: ShardId, parcel: Parcel, queries: &mut Vec<(ShardId, Box<Query>)>) {
+    fn parcel_arrived(&mut self, from: ShardId, parcel: Parcel) {
         match parcel {
             Parcel::Publish { message, ordinary, groups } => {
                 if groups.is_some() {
@@ -108,7 +102,7 @@ impl Core {
             }
             Parcel::Run { packets, version } => self.run_arrived(&packets, version),
             Parcel::Relay { .. } | Parcel::Taken => {} // acted upon before all others
-            Parcel::Query(query) => queries.push((from, query)),
+            Parcel::Query(query) => self.query_arrived(from, query),
             Parcel::Retained(found) => self.found_arrived(from, *found),
             Parcel::Share(pass) => {
                 self.hear();

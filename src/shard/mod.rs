@@ -30,7 +30,8 @@
 //! | `share` | share groups: first choice, passing on |
 //! | `interest` | what other shards must know before a SUBACK may leave |
 //! | `ends` | what shards share |
-//! | `retained` | queries and cursors of retained messages |
+//! | `retained` | retained messages: the store, questions and answers |
+//! | `cursors` | the cursors of one session |
 //! | `parcel` | what shards send each other |
 //! | `inbox` | parcels of other shards |
 //! | `waits` | everything that waits for other shards: paused connections, held wills, relays |
@@ -56,6 +57,7 @@ mod ahead;
 mod aside;
 mod connect;
 mod connection;
+mod cursors;
 mod deliver;
 mod ends;
 mod gather;
@@ -158,6 +160,13 @@ pub struct Options {
     pub retained_batch: usize,
     /// Retained topics looked at for one answer.
     pub retained_visits: usize,
+    /// Retained topics looked at in a turn for the cursors of this shard, and as many for those of others: about a millisecond
+    /// each. What is left goes on in the next turn.
+    pub retained_visits_in_turn: usize,
+    /// Questions for retained messages that wait for answers, so that they cannot fill the mesh; sessions with more wait.
+    pub questions_max: usize,
+    /// The same of one session. It is one question if something waits for its client already.
+    pub session_questions_max: usize,
 }
 
 impl Default for Options {
@@ -178,6 +187,9 @@ impl Default for Options {
             paused_bytes_max: 64 * 1024,
             retained_batch: 64,
             retained_visits: 2048,
+            retained_visits_in_turn: 2048,
+            questions_max: 256,
+            session_questions_max: 16,
         }
     }
 }
@@ -298,10 +310,7 @@ struct Core {
     overflowed: Vec<Key>,
     /// Sessions without a connection for which others wait.
     vacant: VecDeque<Key>,
-    /// Sessions with cursors that may go on.
-    cursor_work: VecDeque<Key>,
-    /// Cursors so far, which gives each its number.
-    cursors_begun: u32,
+    pulls: retained::Pulls,
     /// Bytes of the newest turn's sends whose end nobody waits for: charged, but shown as sent until a turn looks.
     quiet_bytes: u64,
     /// Accepted connections that wait for room on the way home.
@@ -359,6 +368,7 @@ impl<I: Io> Shard<I> {
                 self.reap_sent();
                 self.read_inbox();
             }
+            self.core.answer_queries();
         }
         self.core.hear();
         self.reap();
@@ -468,8 +478,7 @@ impl Core {
             scratch: deliver::Scratch::default(),
             overflowed: Vec::new(),
             vacant: VecDeque::new(),
-            cursor_work: VecDeque::new(),
-            cursors_begun: 0,
+            pulls: retained::Pulls::new(options.questions_max),
             quiet_bytes: 0,
             hand_offs: VecDeque::new(),
             listeners: vec![Listener::Accepting; listeners.len()],
@@ -534,7 +543,7 @@ impl Core {
 
     /// Whether another turn would find something to do without a completion or a bell.
     fn has_work(&mut self) -> bool {
-        !self.cursor_work.is_empty()
+        self.pulls.has_work()
             || !self.overflowed.is_empty()
             || !self.vacant.is_empty()
             || self.handshakes.is_waiting()

@@ -63,9 +63,10 @@ impl Parcel {
 /// A batch of retained messages is wanted.
 #[derive(Debug)]
 pub struct Query {
-    /// The asking session and its cursor; comes back with the answer.
+    /// The asking session, its subscription and that one's cursor; comes back with the answer.
     pub session: Key,
-    pub cursor: u32,
+    pub subscription: Key,
+    pub cursor: u64,
     pub filter: Box<str>,
     /// Topics after this one, in byte order.
     pub after: Option<Box<str>>,
@@ -75,7 +76,8 @@ pub struct Query {
 #[derive(Debug)]
 pub struct Found {
     pub session: Key,
-    pub cursor: u32,
+    pub subscription: Key,
+    pub cursor: u64,
     pub messages: Vec<Message>,
     /// Where to go on; `None` at the end.
     pub after: Option<Box<str>>,

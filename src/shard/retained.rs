@@ -2,19 +2,27 @@
 //!
 //! A new subscription pulls what is retained: its cursor asks every owner that may have matching topics for a batch,
 //! delivers it as fast as the client takes it, and asks for the next. So the size of the store never meets the limit of
-//! a session's queue. A cursor is (filter, last topic) per owner; it survives changes of the store and, in a persistent
+//! a session's queue. A cursor is a position per owner; it survives changes of the store and, in a persistent
 //! session, the loss of the connection. It starts when the SUBACK leaves and its filter is announced, so that an owner knows
-//! of it before it answers; without a hint that there is anything, there is no cursor. A message
+//! of it before it answers; without a hint that there is anything, there is no cursor.
+//!
+//! An answer is delivered where it arrives, in its place among the live messages of its owner. What the client does not take
+//! is dropped and asked for again when it has room, so that nothing is kept for it that the store may have replaced. A message
 //! *published with RETAIN* that reached the subscription since SUBSCRIBE makes a retained copy of its topic stale.
+//!
+//! Algorithm of a turn: take the session that waits longest; one batch of its first cursor that can go on is taken from
+//! the own store, or questions go to other owners; it goes behind the others. Until so many topics were looked at. As many
+//! are looked at for the questions of other shards, which wait in the order in which they came.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 
 use crate::clock::Millis;
-use crate::memory::{Class, Key, Message, MessageView, ShardId};
-use crate::session::{Grant, Retain};
-use crate::topic::{self, Filter, Options, RetainHandling, Scan};
+use crate::memory::{Class, Key, Message, MessageView, ShardId, ShardSet};
+use crate::session::{Delivered, Grant, Retain};
+use crate::topic::{self, Options, RetainHandling, Scan};
 use crate::wire::{DecodeError, Reason, SubscribeEntry, Version};
 
+use super::cursors::{Asking, Cursors, Publisher, Seen, Source};
 use super::parcel::{Found, Parcel, Query};
 use super::{Core, Timer};
 
@@ -24,64 +32,59 @@ pub(super) const SWEEP_MS: Millis = 1000;
 /// Retained messages looked at in one sweep.
 const SWEEP_VISITS: usize = 10_000;
 
-/// Topics of live messages that a cursor remembers. Beyond it a client may get a message twice, live and retained.
-const LIVE_SEEN_MAX: usize = 65_536;
+/// What a batch costs in visits beside its topics: finding where to begin.
+const BATCH_VISITS: usize = 16;
 
-/// Sessions whose cursors advance in one turn.
-const CURSOR_BUDGET: usize = 64;
-
-/// Messages of a cursor that may wait in the session's queue for the client's Receive Maximum.
+/// Messages of a cursor that may wait in the session's queue for the client's Receive Maximum; no more are asked for until
+/// it is down to half.
 const CURSOR_QUEUE_MAX: usize = 16;
 
-/// The cursors of one session.
-#[derive(Debug, Default)]
-pub(super) struct Cursors {
-    list: Vec<Cursor>,
-    /// The session is in `cursor_work`.
-    scheduled: bool,
-}
-
-/// What is retained, on its way to one subscription.
+/// What is pulled through this shard.
 #[derive(Debug)]
-struct Cursor {
-    /// Of this shard's own: an answer may come when the cursor is gone and the session has others.
-    id: u32,
-    subscription: Key,
-    filter: Box<str>,
-    /// What has to be announced before it asks; see [`Core::announced_at`].
-    need: u64,
-    sources: Vec<Source>,
-    /// Answers that are not delivered yet.
-    parked: VecDeque<Message>,
-    /// Fingerprints of topics of which a message published with RETAIN came since SUBSCRIBE.
-    live_seen: HashSet<u64, ahash::RandomState>,
+pub(super) struct Pulls {
+    /// Sessions with cursors that may go on.
+    work: VecDeque<Key>,
+    /// Sessions that may go on once a question is answered.
+    crowded: VecDeque<Key>,
+    /// Questions of this shard that may still be asked before one is answered.
+    questions_left: usize,
+    /// Cursors so far, which gives each its number.
+    pub begun: u64,
+    /// Questions of other shards: `questions_max` of each at most.
+    questions: VecDeque<(ShardId, Box<Query>)>,
 }
 
-/// How far a cursor is at one owner.
-#[derive(Debug)]
-struct Source {
-    owner: ShardId,
-    after: Option<Box<str>>,
-    state: Asking,
-}
-
+/// When a session is to be looked at again.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
-enum Asking {
-    /// The next batch is to be asked for.
-    Ready,
-    Asked,
-    Done,
+#[must_use]
+enum Next {
+    Now,
+    /// Once this shard has fewer questions under way.
+    Crowded,
+    /// When it has room, an answer comes, or a SUBACK leaves.
+    Later,
 }
 
-impl Cursors {
-    /// A message published with RETAIN is about to be delivered: what is parked of its topic is older.
-    pub fn saw_live(&mut self, fingerprint: u64, topic: &str) {
-        for cursor in &mut self.list {
-            cursor.parked.retain(|message| message.topic() != topic);
-            if cursor.live_seen.len() < LIVE_SEEN_MAX {
-                cursor.live_seen.insert(fingerprint);
-            }
+impl Pulls {
+    pub fn new(questions_max: usize) -> Pulls {
+        Pulls {
+            work: VecDeque::new(),
+            crowded: VecDeque::new(),
+            questions_left: questions_max,
+            begun: 0,
+            questions: VecDeque::new(),
         }
+    }
+
+    /// Whether another turn would find something to do.
+    pub fn has_work(&self) -> bool {
+        let uncrowded = self.questions_left > 0 && !self.crowded.is_empty();
+        uncrowded || !self.work.is_empty() || !self.questions.is_empty()
+    }
+
+    fn next(&mut self) -> Option<Key> {
+        let crowded = if self.questions_left > 0 { self.crowded.pop_front() } else { None };
+        crowded.or_else(|| self.work.pop_front())
     }
 }
 
@@ -142,7 +145,8 @@ impl Core {
         let need = self.announced_at(subscribed.filter);
         // The hints come after the announcement, and only one that the others can read counts.
         if wants_retained && (need > self.announced() || self.may_be_retained(filter.filter)) {
-            self.add_cursor(session, subscribed.key, &filter, need);
+            let not_from = options.no_local.then_some(Publisher::Itself);
+            self.add_cursor(session, subscribed.key, need, not_from);
         }
         Ok(Ok((Reason(entry.qos as u8), need)))
     }
@@ -156,6 +160,9 @@ impl Core {
         let Some(slot) = self.sessions.get_mut(session) else { return Reason::NO_SUBSCRIPTION_EXISTED };
         match self.router.unsubscribe(&mut slot.subscriptions, filter) {
             Some(unsubscribed) => {
+                if let Some(cursors) = &mut slot.cursors {
+                    cursors.remove(unsubscribed.key);
+                }
                 if let Some(change) = unsubscribed.interest {
                     self.interest_changed(change);
                 }
@@ -178,116 +185,163 @@ impl Core {
         if self.shards == 1 { 0 } else { self.announcements.stamp() }
     }
 
-    fn add_cursor(&mut self, session: Key, subscription: Key, filter: &Filter<'_>, need: u64) {
-        let owners = if filter.has_wildcard {
-            crate::memory::ShardSet::first(self.shards)
-        } else {
-            crate::memory::ShardSet::EMPTY.with(topic::shard_of(&self.keys, filter.filter, self.shards))
-        };
-        let [a, b, c, d] = self.keys;
-        self.cursors_begun = self.cursors_begun.wrapping_add(1);
+    fn add_cursor(&mut self, session: Key, subscription: Key, need: u64, not_from: Option<Publisher>) {
+        self.pulls.begun += 1;
+        let id = self.pulls.begun;
         let Some(slot) = self.sessions.get_mut(session) else { return };
-        let cursors = slot.cursors.get_or_insert_default();
-        cursors.list.retain(|cursor| cursor.subscription != subscription);
-        let id = self.cursors_begun;
-        let sources = owners
-            .iter()
-            .map(|owner| Source { owner, after: None, state: Asking::Ready })
-            .collect::<Vec<_>>();
-        cursors.list.push(Cursor {
-            id,
-            subscription,
-            filter: filter.filter.into(),
-            need,
-            sources,
-            parked: VecDeque::new(),
-            live_seen: HashSet::with_hasher(ahash::RandomState::with_seeds(a, b, c, d)),
-        });
+        let cursors = slot.cursors.get_or_insert_with(|| Box::new(Cursors::new(self.keys)));
+        cursors.begin(subscription, id, need, not_from);
     }
 
-    /// A SUBACK left, a client came back or has room: the cursors of its session may go on.
+    /// A SUBACK left, an answer or a client came, or it has room: the cursors of its session may go on.
     pub(super) fn schedule_cursors(&mut self, session: Key) {
         if let Some(cursors) = self.sessions.get_mut(session).and_then(|slot| slot.cursors.as_mut())
             && !cursors.scheduled
         {
             cursors.scheduled = true;
-            self.cursor_work.push_back(session);
+            self.pulls.work.push_back(session);
         }
     }
 
-    /// Once per turn: cursors whose clients can take more.
+    /// Once per turn: cursors whose clients can take more, session by session.
     pub(super) fn advance_cursors(&mut self) {
-        for _ in 0..self.cursor_work.len().min(CURSOR_BUDGET) {
-            let Some(session) = self.cursor_work.pop_front() else { return };
-            let Some(mut cursors) = self.sessions.get_mut(session).and_then(|slot| slot.cursors.take())
-            else {
-                continue;
-            };
-            cursors.scheduled = false;
-            let announced = self.announced();
-            let mut again = false;
-            cursors.list.retain_mut(|cursor| {
-                if cursor.need <= announced && self.router.subscription(cursor.subscription).is_some() {
-                    again |= self.advance(session, cursor);
-                }
-                let done = cursor.parked.is_empty()
-                    && cursor.sources.iter().all(|source| source.state == Asking::Done);
-                !done && self.router.subscription(cursor.subscription).is_some()
-            });
-            if let Some(slot) = self.sessions.get_mut(session)
-                && !cursors.list.is_empty()
-            {
-                slot.cursors = Some(cursors);
-                if again {
-                    self.schedule_cursors(session);
-                }
+        let mut visits = self.options.retained_visits_in_turn;
+        while visits > 0
+            && let Some(session) = self.pulls.next()
+        {
+            visits -= 1;
+            let Some(mut cursors) = self.take_cursors(session) else { continue };
+            cursors.announced(self.announced());
+            let next = self.advance(session, &mut cursors, &mut visits);
+            cursors.scheduled = next != Next::Later;
+            match next {
+                Next::Now => self.pulls.work.push_back(session),
+                Next::Crowded => self.pulls.crowded.push_back(session),
+                Next::Later => {}
             }
+            self.keep_cursors(session, cursors);
         }
     }
 
-    /// Delivers and asks. Returns whether there is more to do at once.
-    /// What the client itself retained comes as well: No Local is about live messages. // [U5-3.8.3-3] [U5-3.8.4-3] [U5-3.3.1-4]
-    fn advance(&mut self, session: Key, cursor: &mut Cursor) -> bool {
-        while let Some(message) = cursor.parked.front()
-            && self.can_take(session, message.cost())
-            && let Some(message) = cursor.parked.pop_front()
+    /// Out of the session, so that what they deliver is not taken for a live message.
+    fn take_cursors(&mut self, session: Key) -> Option<Box<Cursors>> {
+        self.sessions.get_mut(session)?.cursors.take()
+    }
+
+    fn keep_cursors(&mut self, session: Key, cursors: Box<Cursors>) {
+        if let Some(slot) = self.sessions.get_mut(session)
+            && !cursors.is_done()
         {
-            let Some(subscription) = self.router.subscription(cursor.subscription) else { return false };
-            let identifier = [subscription.identifier];
-            let grant = Grant {
-                qos: subscription.options.qos.min(message.qos()),
-                retain: Retain::Set, // [U5-3.3.1-1]; 3.1.1: [311:MQTT-3.3.1-8]
-                identifiers: if subscription.identifier == 0 { &[] } else { &identifier },
-                share: None,
-            };
-            self.deliver_kept(session, &message, &grant);
+            slot.cursors = Some(cursors);
         }
-        if !cursor.parked.is_empty() {
-            return false; // room_made goes on
+    }
+
+    /// The first cursor that can go on, at each of its owners: a batch from here, a question to another.
+    fn advance(&mut self, session: Key, cursors: &mut Cursors, visits: &mut usize) -> Next {
+        let questions_max = self.questions_max(session, cursors.next_cost);
+        if questions_max == 0 {
+            return Next::Later;
         }
-        let mut again = false;
-        let (session_key, id, filter) = (session, cursor.id, &cursor.filter);
-        for source in cursor.sources.iter_mut().filter(|source| source.state == Asking::Ready) {
-            let query = Query {
-                session: session_key,
-                cursor: id,
-                filter: filter.clone(),
-                after: source.after.clone(),
-            };
+        cursors.next_cost = 0;
+        let Some(subscription) = cursors.first() else { return Next::Later };
+        let Some(filter) = self.router.filter_text(subscription).map(Box::<str>::from) else {
+            cursors.remove(subscription);
+            return Next::Now;
+        };
+        let Some(mut cursor) = cursors.take(subscription) else { return Next::Later };
+        let (id, not_from) = (cursor.id, cursor.not_from);
+        let mut sources = cursor.sources.take().unwrap_or_else(|| self.owners_of(&filter));
+        let mut next = Next::Now;
+        for source in sources.iter_mut().filter(|source| source.state == Asking::Ready) {
+            let (filter, after) = (filter.clone(), source.after.clone());
+            let query = Query { session, subscription, cursor: id, filter, after };
             if source.owner == self.id {
-                let found = self.find_retained(query);
-                source.take(found.after);
-                let seen = &cursor.live_seen;
-                let keys = &self.keys;
-                let fresh = found.messages.into_iter();
-                cursor.parked.extend(fresh.filter(|m| !seen.contains(&topic::fingerprint(keys, m.topic()))));
-                again = true;
+                let found = self.find_retained(query, visits);
+                if let Some(cost) = self.take_found(source, found, cursors, not_from) {
+                    cursors.next_cost = cost;
+                    next = Next::Later; // it has room
+                }
+            } else if cursors.asked >= questions_max {
+                next = Next::Later; // an answer comes
+            } else if self.pulls.questions_left == 0 {
+                next = Next::Crowded;
             } else {
                 source.state = Asking::Asked;
+                cursors.asked += 1;
+                self.pulls.questions_left -= 1;
                 self.push(source.owner, Parcel::Query(Box::new(query)));
             }
         }
-        again
+        cursor.sources = Some(sources);
+        cursors.put(subscription, cursor);
+        next
+    }
+
+    /// Whose topics the filter may match.
+    fn owners_of(&self, filter: &str) -> Vec<Source> {
+        let owners = if filter.contains(['+', '#']) {
+            ShardSet::first(self.shards)
+        } else {
+            ShardSet::EMPTY.with(topic::shard_of(&self.keys, filter, self.shards))
+        };
+        owners.iter().map(Source::new).collect()
+    }
+
+    /// Delivers a batch as far as the client takes it; what it does not take is to be asked for again. Returns the cost of the
+    /// first of that.
+    /// What the client itself retained comes as well: No Local is about live messages. // [U5-3.8.3-3] [U5-3.8.4-3] [U5-3.3.1-4]
+    fn take_found(
+        &mut self,
+        source: &mut Source,
+        found: Found,
+        cursors: &Cursors,
+        not_from: Option<Publisher>,
+    ) -> Option<usize> {
+        source.state = Asking::Ready;
+        let Found { session, subscription, cursor: id, messages, after } = found;
+        let mut passed = None;
+        for message in &messages {
+            let subscription = self.router.subscription(subscription)?;
+            let options = subscription.options;
+            // Options that came since say what is sent live by now.
+            let not_from = not_from.filter(|_| options.no_local);
+            let stale = cursors.is_stale(topic::fingerprint(&self.keys, message.topic()), id, not_from);
+            // One that expired on its way is not a message that was dropped. // [U5-3.3.1-3]
+            if !stale && message.expires_at() > self.now {
+                if !self.can_take(session, message.cost()) {
+                    if let Some(passed) = passed {
+                        source.after = Some(Box::from(passed));
+                    }
+                    return Some(message.cost());
+                }
+                let identifier = [subscription.identifier];
+                let grant = Grant {
+                    qos: options.qos.min(message.qos()),
+                    retain: Retain::Set, // [U5-3.3.1-1]; 3.1.1: [311:MQTT-3.3.1-8]
+                    identifiers: if subscription.identifier == 0 { &[] } else { &identifier },
+                    share: None,
+                };
+                self.deliver_kept(session, message, &grant);
+            }
+            passed = Some(message.topic());
+        }
+        match after {
+            Some(after) => source.after = Some(after),
+            None => source.state = Asking::Done,
+        }
+        None
+    }
+
+    /// Questions that a session may have under way; none while its client cannot take a message of `cost` bytes.
+    fn questions_max(&self, session: Key, cost: usize) -> usize {
+        let waiting = self.sessions.get(session).map_or(0, |slot| slot.session.queue_len());
+        if waiting > CURSOR_QUEUE_MAX / 2 || !self.can_take(session, cost) {
+            0
+        } else if waiting > 0 {
+            1
+        } else {
+            self.options.session_questions_max
+        }
     }
 
     /// Whether the session's client is there and takes a message of `cost` bytes without anything being dropped for it:
@@ -305,42 +359,85 @@ impl Core {
             && slot.session.queue_takes(cost, &self.limits)
     }
 
-    pub(super) fn query_arrived(&mut self, from: ShardId, query: Query) {
-        let found = self.find_retained(query);
-        self.push(from, Parcel::Retained(Box::new(found)));
+    pub(super) fn query_arrived(&mut self, from: ShardId, query: Box<Query>) {
+        self.pulls.questions.push_back((from, query));
     }
 
-    fn find_retained(&self, query: Query) -> Found {
-        let mut messages = Vec::new();
-        let now = self.now;
-        let (batch, visits) = (self.options.retained_batch, self.options.retained_visits);
-        let scan = self.retained.scan(&query.filter, query.after.as_deref(), batch, visits, |message| {
-            if message.expires_at() > now {
-                messages.push(message.clone()); // [U5-3.3.1-3]
+    /// Once per turn, after all relays that were taken in: what was acknowledged before somebody subscribed is stored when
+    /// it is asked for.
+    pub(super) fn answer_queries(&mut self) {
+        let mut visits = self.options.retained_visits_in_turn;
+        while visits > 0
+            && let Some((from, query)) = self.pulls.questions.pop_front()
+        {
+            self.hear(); // what comes after the answer is to be routed there
+            let found = self.find_retained(*query, &mut visits);
+            self.push(from, Parcel::Retained(Box::new(found)));
+        }
+    }
+
+    /// A batch, no larger than what the socket of a client has room for; and what it costs.
+    fn find_retained(&self, query: Query, visits: &mut usize) -> Found {
+        let (now, bytes_max) = (self.now, self.limits.send_buffer_bytes_max as usize);
+        let mut messages: Vec<Message> = Vec::new();
+        let (mut bytes, mut is_full) = (0, false);
+        let batch = self.options.retained_batch;
+        let visits_max = self.options.retained_visits.min(*visits).max(2);
+        let mut left = visits_max;
+        let scan = self.retained.scan(&query.filter, query.after.as_deref(), batch, &mut left, |message| {
+            // [U5-3.3.1-3]
+            if is_full || message.expires_at() <= now {
+                return;
+            }
+            bytes += message.cost();
+            is_full = bytes > bytes_max && !messages.is_empty();
+            if !is_full {
+                messages.push(message.clone());
             }
         });
+        *visits = visits.saturating_sub(BATCH_VISITS + visits_max - left);
         let after = match scan {
+            _ if is_full => messages.last().map(|last| Box::from(last.topic())),
             Scan::Done => None,
             Scan::More { after } => Some(after),
         };
-        Found { session: query.session, cursor: query.cursor, messages, after }
+        let Query { session, subscription, cursor, .. } = query;
+        Found { session, subscription, cursor, messages, after }
     }
 
+    /// Here, and not later in the turn: a live message that comes behind it is newer.
     pub(super) fn found_arrived(&mut self, from: ShardId, found: Found) {
-        let keys = self.keys;
-        let Some(cursors) = self.sessions.get_mut(found.session).and_then(|slot| slot.cursors.as_mut())
-        else {
-            return;
-        };
-        let Some(cursor) = cursors.list.iter_mut().find(|cursor| cursor.id == found.cursor) else { return };
-        let Some(source) = cursor.sources.iter_mut().find(|source| source.owner == from) else { return };
-        source.take(found.after);
-        let seen = &cursor.live_seen;
-        let fresh = found.messages.into_iter();
-        cursor
-            .parked
-            .extend(fresh.filter(|message| !seen.contains(&topic::fingerprint(&keys, message.topic()))));
-        self.schedule_cursors(found.session);
+        self.pulls.questions_left += 1;
+        let (session, subscription) = (found.session, found.subscription);
+        let Some(mut cursors) = self.take_cursors(session) else { return };
+        cursors.asked -= 1;
+        if cursors.is(subscription, found.cursor)
+            && let Some(mut cursor) = cursors.take(subscription)
+        {
+            let not_from = cursor.not_from;
+            if let Some(source) = cursor.asked(from) {
+                let cost = self.take_found(source, found, &cursors, not_from);
+                cursors.next_cost = cost.unwrap_or(cursors.next_cost);
+            }
+            cursors.put(subscription, cursor);
+        }
+        self.keep_cursors(session, cursors);
+        self.schedule_cursors(session);
+    }
+
+    /// A message with RETAIN came to a subscription of the session, live, and was `delivered`.
+    pub(super) fn note_live(&mut self, session: Key, message: &MessageView<'_>, delivered: Delivered) {
+        let Some(slot) = self.sessions.get_mut(session) else { return };
+        let Some(cursors) = &mut slot.cursors else { return };
+        let topic = topic::fingerprint(&self.keys, message.topic);
+        match delivered {
+            Delivered::Sent | Delivered::Queued | Delivered::QueuedDroppingOldest => {
+                let itself = message.publisher == slot.client_hash;
+                let publisher = if itself { Publisher::Itself } else { Publisher::Other };
+                cursors.saw_live(topic, Seen { newest: self.pulls.begun, publisher });
+            }
+            Delivered::Dropped(_) | Delivered::Disconnect => cursors.missed_live(topic),
+        }
     }
 
     /// Keeps or clears the retained message of a topic that this shard owns.
@@ -386,13 +483,5 @@ impl Core {
         self.budget.release(Class::Retained, sweep.bytes);
         self.timers.set(now + SWEEP_MS, Timer::Sweep.pack());
         self.report_losses();
-    }
-}
-
-impl Source {
-    /// An answer came: the next batch begins after `after`, or there is none.
-    fn take(&mut self, after: Option<Box<str>>) {
-        self.state = if after.is_some() { Asking::Ready } else { Asking::Done };
-        self.after = after;
     }
 }

@@ -11,7 +11,7 @@ use crate::wire::{self, Qos};
 
 use super::aside::Aside;
 use super::connection::End;
-use super::retained::Cursors;
+use super::cursors::Cursors;
 use super::waits::Fence;
 use super::{Core, Timer};
 

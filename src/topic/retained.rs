@@ -117,22 +117,22 @@ impl Retained {
     }
 
     /// Visits messages that `filter` matches (valid, without `$share/name/`), in the order of their topics, from behind
-    /// `after` on. Looks at no more than `visits_max` topics (at least two, so that one of them makes progress) and
-    /// visits no more than `messages_max`. Messages that come or go between two calls do not disturb it: what was there
+    /// `after` on. Looks at no more than `visits_left` topics (at least two, so that one of them makes progress), which is
+    /// less by that afterwards, and visits no more than `messages_max`. Messages that come or go between two calls do not disturb it: what was there
     /// all the time is visited exactly once.
     pub fn scan(
         &self,
         filter: &str,
         after: Option<&str>,
         messages_max: usize,
-        visits_max: usize,
+        visits_left: &mut usize,
         mut visit: impl FnMut(&Message),
     ) -> Scan {
         let levels: Vec<&str> = filter.split('/').collect();
         let prefix = literal_prefix(&levels);
         let mut last = after.unwrap_or_default();
         let mut messages_left = messages_max.max(1);
-        let mut visits_left = visits_max.max(2);
+        *visits_left = (*visits_left).max(2);
         let mut place = match after {
             Some(after) if by_level(after, &prefix).is_ge() => {
                 self.in_order.seek(|slot| by_level(self.topic(slot), after).is_le())
@@ -140,10 +140,10 @@ impl Retained {
             _ => self.in_order.seek(|slot| self.is_before(slot, &prefix)),
         };
         while let Some(slot) = self.in_order.get(place) {
-            if visits_left == 0 {
+            if *visits_left == 0 {
                 return Scan::More { after: last.into() };
             }
-            visits_left -= 1;
+            *visits_left -= 1;
             let message = &self.messages[slot as usize];
             last = message.topic();
             match step(&levels, last) {
@@ -324,7 +324,7 @@ mod tests {
     fn topics_of(retained: &Retained, filter: &str) -> Vec<String> {
         let mut found = Vec::new();
         let visit = |message: &Message| found.push(message.topic().to_owned());
-        assert_eq!(retained.scan(filter, None, usize::MAX, usize::MAX, visit), Scan::Done);
+        assert_eq!(retained.scan(filter, None, usize::MAX, &mut { usize::MAX }, visit), Scan::Done);
         found
     }
 
@@ -359,7 +359,8 @@ mod tests {
 
     /// Topics looked at by a whole scan, found by the smallest limit that suffices.
     fn visits(retained: &Retained, filter: &str) -> usize {
-        let done = |limit: &usize| retained.scan(filter, None, usize::MAX, *limit, |_| {}) == Scan::Done;
+        let done =
+            |limit: &usize| retained.scan(filter, None, usize::MAX, &mut { *limit }, |_| {}) == Scan::Done;
         let limits: Vec<usize> = (0..=retained.len() * 2).collect();
         limits.partition_point(|limit| !done(limit))
     }
@@ -482,7 +483,8 @@ mod tests {
                 let (messages_max, visits_max) = limits.next().unwrap();
                 let before = found.len();
                 let visit = |message: &Message| found.push(message.topic().to_owned());
-                let scan = retained.scan(&filter, after.as_deref(), messages_max, visits_max, visit);
+                let mut left = visits_max;
+                let scan = retained.scan(&filter, after.as_deref(), messages_max, &mut left, visit);
                 prop_assert!(found.len() - before <= messages_max);
                 match scan {
                     Scan::Done => break,

@@ -12,6 +12,7 @@
 //! | `fairness` | who shares a full shard with floods |
 //! | `faults` | faults that are planted to see whether they are caught |
 //! | `found` | seeds that once failed |
+//! | `retained` | what is retained, on its way to many subscriptions |
 //! | `shrink`, `trace`, `command` | what a person gets to see |
 
 mod announcements;
@@ -27,6 +28,7 @@ mod found;
 mod oracle;
 mod packet;
 mod plan;
+mod retained;
 mod run;
 mod scene;
 mod shrink;

@@ -1,0 +1,266 @@
+//! The cursors of one session: what is retained, on its way to new subscriptions.
+//!
+//! Nothing here is walked for a filter, an answer or a wake-up: a cursor is found by its subscription, and those that can go
+//! on, or wait for their announcement, stand in an order. They are served in the order of their SUBSCRIBE, and only one that
+//! has begun knows owners and positions. So many cursors that wait are small.
+
+use std::collections::{BTreeSet, HashMap};
+
+use ahash::RandomState;
+
+use crate::memory::{Key, ShardId};
+
+/// Topics of live messages that a session with cursors remembers, some 50 KiB. Beyond it a client may get a message twice,
+/// live and retained.
+pub(super) const LIVE_SEEN_MAX: usize = 1024;
+
+#[derive(Debug)]
+pub(super) struct Cursors {
+    of: HashMap<Key, Cursor, RandomState>,
+    /// Numbers and subscriptions of those that can go on.
+    ready: BTreeSet<(u64, Key)>,
+    /// Those whose filters are not in the log, by what has to be announced before they ask.
+    unannounced: BTreeSet<(u64, Key)>,
+    /// By fingerprint of the topic: the newest message with RETAIN that the client was given live.
+    seen: HashMap<u64, Seen, RandomState>,
+    /// Of the message that did not fit when something was last to be delivered: less room need not be tried.
+    pub next_cost: usize,
+    /// Questions that are not answered, those of cursors that are gone included.
+    pub asked: usize,
+    /// The session stands in a queue of those to be looked at.
+    pub scheduled: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Cursor {
+    /// Of this shard's own: an answer may come when the subscription has another cursor.
+    pub id: u64,
+    need: u64,
+    /// Whose live messages its SUBSCRIBE asked not to be sent.
+    pub not_from: Option<Publisher>,
+    /// Owners that may have more; `None` before it begins.
+    pub sources: Option<Vec<Source>>,
+}
+
+/// How far a cursor is at one owner.
+#[derive(Debug)]
+pub(super) struct Source {
+    pub owner: ShardId,
+    /// The client has, or needs not, what comes up to this topic.
+    pub after: Option<Box<str>>,
+    pub state: Asking,
+}
+
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(super) enum Asking {
+    /// The next batch is to be asked for.
+    Ready,
+    Asked,
+    Done,
+}
+
+/// A live message with RETAIN that a session was given.
+#[derive(Copy, Clone, Debug)]
+pub(super) struct Seen {
+    /// The number of the newest cursor then: those after it were not subscribed yet.
+    pub newest: u64,
+    pub publisher: Publisher,
+}
+
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(super) enum Publisher {
+    /// The client itself: a subscription with No Local did not get it.
+    Itself,
+    Other,
+}
+
+impl Cursors {
+    pub fn new([a, b, c, d]: [u64; 4]) -> Cursors {
+        let state = RandomState::with_seeds(a, b, c, d);
+        Cursors {
+            of: HashMap::with_hasher(state.clone()),
+            ready: BTreeSet::new(),
+            unannounced: BTreeSet::new(),
+            seen: HashMap::with_hasher(state),
+            next_cost: 0,
+            asked: 0,
+            scheduled: false,
+        }
+    }
+
+    /// Begins a cursor in place of one that the subscription has; it asks once `need` is announced.
+    pub fn begin(&mut self, subscription: Key, id: u64, need: u64, not_from: Option<Publisher>) {
+        self.remove(subscription);
+        self.of.insert(subscription, Cursor { id, need, not_from, sources: None });
+        self.unannounced.insert((need, subscription));
+    }
+
+    pub fn remove(&mut self, subscription: Key) {
+        if let Some(cursor) = self.of.remove(&subscription) {
+            self.ready.remove(&(cursor.id, subscription));
+            self.unannounced.remove(&(cursor.need, subscription));
+        }
+    }
+
+    /// Everything up to this number is in the log.
+    pub fn announced(&mut self, announced: u64) {
+        while let Some((need, subscription)) = self.unannounced.first().copied()
+            && need <= announced
+        {
+            self.unannounced.pop_first();
+            if let Some(cursor) = self.of.get(&subscription) {
+                self.ready.insert((cursor.id, subscription));
+            }
+        }
+    }
+
+    /// The first that can go on.
+    pub fn first(&self) -> Option<Key> {
+        self.ready.first().map(|(_, subscription)| *subscription)
+    }
+
+    /// Whether it is cursor `id` that the subscription has.
+    pub fn is(&self, subscription: Key, id: u64) -> bool {
+        self.of.get(&subscription).is_some_and(|cursor| cursor.id == id)
+    }
+
+    /// Lends a cursor; [`Cursors::put`] takes it back.
+    pub fn take(&mut self, subscription: Key) -> Option<Cursor> {
+        self.of.remove(&subscription)
+    }
+
+    /// Sorts a cursor in: it is done, can go on, or waits for answers.
+    pub fn put(&mut self, subscription: Key, mut cursor: Cursor) {
+        if let Some(sources) = &mut cursor.sources {
+            sources.retain(|source| source.state != Asking::Done);
+        }
+        let sources = cursor.sources.as_deref();
+        if sources.is_none_or(|sources| sources.iter().any(|source| source.state == Asking::Ready)) {
+            self.ready.insert((cursor.id, subscription));
+        } else {
+            self.ready.remove(&(cursor.id, subscription));
+        }
+        if sources.is_none_or(|sources| !sources.is_empty()) {
+            self.of.insert(subscription, cursor);
+        }
+    }
+
+    /// Whether nothing is on its way.
+    pub fn is_done(&self) -> bool {
+        self.of.is_empty() && self.asked == 0
+    }
+
+    /// The client is given a live message with RETAIN of this topic.
+    pub fn saw_live(&mut self, topic: u64, seen: Seen) {
+        if self.seen.len() < LIVE_SEEN_MAX || self.seen.contains_key(&topic) {
+            self.seen.insert(topic, seen);
+        }
+    }
+
+    /// A live message with RETAIN of this topic was dropped: what is retained is newer than what the client has.
+    pub fn missed_live(&mut self, topic: u64) {
+        self.seen.remove(&topic);
+    }
+
+    /// Whether the subscription of cursor `id` has had a live message of this topic, which no retained one is newer than.
+    pub fn is_stale(&self, topic: u64, id: u64, not_from: Option<Publisher>) -> bool {
+        self.seen.get(&topic).is_some_and(|seen| seen.newest >= id && not_from != Some(seen.publisher))
+    }
+}
+
+impl Cursor {
+    /// Where it waits for an answer of `owner`.
+    pub fn asked(&mut self, owner: ShardId) -> Option<&mut Source> {
+        let mut sources = self.sources.iter_mut().flatten();
+        sources.find(|source| source.owner == owner && source.state == Asking::Asked)
+    }
+}
+
+impl Source {
+    pub fn new(owner: ShardId) -> Source {
+        Source { owner, after: None, state: Asking::Ready }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OTHER: Seen = Seen { newest: 7, publisher: Publisher::Other };
+
+    fn key(index: u32) -> Key {
+        Key { index, generation: 1 }
+    }
+
+    fn asked(owner: ShardId) -> Source {
+        Source { state: Asking::Asked, ..Source::new(owner) }
+    }
+
+    #[test]
+    fn cursors_go_on_in_order_and_once_they_are_announced() {
+        let mut cursors = Cursors::new([1; 4]);
+        for (number, need) in [(1, 5), (2, 0), (3, 9)] {
+            cursors.begin(key(number), number.into(), need, None);
+        }
+        cursors.announced(0);
+        assert_eq!(cursors.first(), Some(key(2)));
+        cursors.announced(8);
+        assert_eq!(cursors.first(), Some(key(1)));
+        // A new one of the same subscription comes last.
+        cursors.begin(key(1), 4, 0, None);
+        cursors.announced(9);
+        assert_eq!(cursors.ready.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [2, 3, 4]);
+        for number in 1..=3 {
+            cursors.remove(key(number));
+        }
+        assert!(cursors.is_done() && cursors.ready.is_empty() && cursors.unannounced.is_empty());
+    }
+
+    #[test]
+    fn a_cursor_waits_for_answers_and_ends_with_the_last() {
+        let mut cursors = Cursors::new([1; 4]);
+        cursors.begin(key(1), 1, 0, None);
+        cursors.announced(0);
+        let mut cursor = cursors.take(key(1)).unwrap();
+        cursor.sources = Some(vec![asked(0), Source::new(1)]);
+        cursors.put(key(1), cursor);
+        assert_eq!(cursors.first(), Some(key(1)));
+        let mut cursor = cursors.take(key(1)).unwrap();
+        cursor.sources = Some(vec![asked(0)]);
+        cursors.put(key(1), cursor);
+        assert_eq!(cursors.first(), None);
+        assert!(!cursors.is_done());
+        let mut cursor = cursors.take(key(1)).unwrap();
+        cursor.sources = Some(vec![Source { state: Asking::Done, ..Source::new(0) }]);
+        cursors.put(key(1), cursor);
+        assert!(cursors.is_done());
+        cursors.asked = 1;
+        assert!(!cursors.is_done(), "an answer is to come");
+    }
+
+    #[test]
+    fn what_came_live_is_stale_for_those_who_had_subscribed_and_got_it() {
+        let mut cursors = Cursors::new([1; 4]);
+        cursors.saw_live(1, OTHER);
+        assert!(cursors.is_stale(1, 7, None) && cursors.is_stale(1, 3, Some(Publisher::Itself)));
+        assert!(!cursors.is_stale(1, 8, None), "it subscribed later");
+        assert!(!cursors.is_stale(2, 7, None));
+        // Its own message reached another subscription of the session.
+        cursors.saw_live(1, Seen { publisher: Publisher::Itself, ..OTHER });
+        assert!(cursors.is_stale(1, 7, None));
+        assert!(!cursors.is_stale(1, 7, Some(Publisher::Itself)));
+        cursors.missed_live(1);
+        assert!(!cursors.is_stale(1, 7, None));
+    }
+
+    #[test]
+    fn only_so_many_topics_are_remembered() {
+        let mut cursors = Cursors::new([1; 4]);
+        for topic in 0..2 * LIVE_SEEN_MAX as u64 {
+            cursors.saw_live(topic, OTHER);
+        }
+        assert_eq!(cursors.seen.len(), LIVE_SEEN_MAX);
+        cursors.saw_live(0, Seen { newest: 9, ..OTHER });
+        assert!(cursors.is_stale(0, 9, None), "those that are known are kept up to date");
+    }
+}

@@ -1,0 +1,165 @@
+//! What is retained on its way to many subscriptions: how much of it one turn may do, and what a client gets that takes none
+//! of it for a while.
+
+use ringmq::io::sim::{Faults, Rng};
+use ringmq::limits::Limits;
+use ringmq::mesh::Bounds;
+use ringmq::shard::Options;
+
+use crate::cluster::Cluster;
+use crate::packet::{self, Incoming, Publish};
+use crate::plan::Plan;
+use crate::scene::{Client, VERSION, home, read, rounds, turns, write};
+
+/// Levels of the topics before the last one; the filters have `+` at any of them.
+const LEVELS: u32 = 6;
+/// Filters of a client, all of which match all topics.
+const FILTERS: usize = 1 << LEVELS;
+const TOPICS: usize = 200;
+/// Enough for all of it.
+const ROUNDS: usize = 3 * FILTERS;
+
+fn cluster(shards: u16, limits: Limits) -> Cluster {
+    let plan = Plan {
+        shards,
+        mesh: Bounds { ring_slots: 1024, spill_max: 1024, bytes_max: 1 << 20 },
+        memory: [64 << 20; 5],
+        limits,
+        options: Options { sys_interval_ms: 0, ..Options::default() },
+        faults: Faults::none(),
+        ..Plan::draw(0)
+    };
+    Cluster::new(&plan, &mut Rng::new(1), 1)
+}
+
+fn retain(cluster: &mut Cluster, client: &mut Client, topic: &str, payload: Vec<u8>) {
+    let topic = topic.to_string();
+    let publish =
+        Publish { dup: false, qos: 0, retain: true, topic, packet_id: 0, properties: Vec::new(), payload };
+    write(cluster, client, &packet::publish(VERSION, &publish));
+    while !client.unsent.is_empty() {
+        rounds(cluster, 1);
+        write(cluster, client, &[]);
+    }
+}
+
+/// Topics that are retained, with as many filters as there are subsets of their levels.
+fn fill(cluster: &mut Cluster, publisher: &mut Client) -> Vec<(String, u8)> {
+    for number in 0..TOPICS {
+        retain(cluster, publisher, &format!("{}{number}", "a/".repeat(LEVELS as usize)), b"x".to_vec());
+    }
+    rounds(cluster, 20);
+    let level = |set: usize, at: u32| if set >> at & 1 == 1 { "+/" } else { "a/" };
+    let filter = |set| (0..LEVELS).map(|at| level(set, at)).collect::<String>() + "+";
+    (0..FILTERS).map(|set| (filter(set), 0)).collect()
+}
+
+fn subscribe(cluster: &mut Cluster, client: &mut Client, filters: &[(String, u8)]) {
+    for filters in filters.chunks(16) {
+        write(cluster, client, &packet::subscribe(VERSION, 1, None, filters));
+    }
+}
+
+fn payloads(packets: &[Incoming], topic: &str) -> Vec<Vec<u8>> {
+    let of_topic = |packet: &Incoming| match packet {
+        Incoming::Publish(publish) if publish.topic == topic => Some(publish.payload.clone()),
+        _ => None,
+    };
+    packets.iter().filter_map(of_topic).collect()
+}
+
+/// All cursors of a session were served in one turn.
+#[test]
+fn a_turn_looks_at_so_many_retained_messages() {
+    let mut cluster = cluster(1, Limits::default());
+    let mut names = 0;
+    let mut flood = home(&mut cluster, &mut names, 0);
+    let mut other = home(&mut cluster, &mut names, 0);
+    let filters = fill(&mut cluster, &mut other);
+    subscribe(&mut cluster, &mut flood, &filters);
+    let before = cluster.sum(|c| &c.publish_sent_total);
+    let mut got = 0;
+    let mut first = None;
+    for turn in 0..ROUNDS {
+        if turn == 3 {
+            subscribe(&mut cluster, &mut other, &filters[..1]);
+        }
+        let before = cluster.sum(|c| &c.publish_sent_total);
+        turns(&mut cluster, 0, 1);
+        let sent = cluster.sum(|c| &c.publish_sent_total) - before;
+        assert!(sent <= Options::default().retained_visits_in_turn as u64, "{sent} in a turn");
+        got +=
+            read(&cluster, &mut flood).iter().filter(|packet| matches!(packet, Incoming::Publish(_))).count();
+        let others = read(&cluster, &mut other);
+        if first.is_none() && others.iter().any(|packet| matches!(packet, Incoming::Publish(_))) {
+            first = Some(turn);
+        }
+    }
+    assert_eq!(got, FILTERS * TOPICS);
+    assert_eq!(cluster.sum(|c| &c.publish_sent_total) - before, ((FILTERS + 1) * TOPICS) as u64);
+    assert!(first.is_some_and(|turn| turn < 8), "the other session waited for the flood: {first:?}");
+}
+
+/// An owner was asked for all filters at once, and answered all that had come in one turn.
+#[test]
+fn questions_and_answers_of_a_turn_are_bounded() {
+    const CLIENTS: usize = 10;
+    let mut cluster = cluster(2, Limits::default());
+    let mut names = 0;
+    let mut publisher = home(&mut cluster, &mut names, 1);
+    let mut clients: Vec<Client> = (0..CLIENTS).map(|_| home(&mut cluster, &mut names, 0)).collect();
+    let filters = fill(&mut cluster, &mut publisher);
+    for client in &mut clients {
+        subscribe(&mut cluster, client, &filters);
+    }
+    turns(&mut cluster, 0, ROUNDS);
+    let options = Options::default();
+    let received = cluster.sum(|c| &c.mesh_received_total);
+    turns(&mut cluster, 1, 1);
+    let questions = cluster.sum(|c| &c.mesh_received_total) - received;
+    assert!(
+        questions > 16 && questions <= (CLIENTS * options.session_questions_max) as u64,
+        "{questions} questions"
+    );
+    let received = cluster.sum(|c| &c.mesh_received_total);
+    turns(&mut cluster, 0, 1);
+    let answers = cluster.sum(|c| &c.mesh_received_total) - received;
+    assert!(answers > 0 && answers < questions / 2, "{answers} answers to {questions} questions in a turn");
+    let mut got = vec![0; CLIENTS];
+    for _ in 0..CLIENTS * ROUNDS {
+        rounds(&mut cluster, 1);
+        for (client, got) in clients.iter_mut().zip(&mut got) {
+            let packets = read(&cluster, client);
+            *got += packets.iter().filter(|packet| matches!(packet, Incoming::Publish(_))).count();
+        }
+    }
+    assert_eq!(got, [FILTERS * TOPICS; CLIENTS]);
+}
+
+/// It had been found already and was kept for the client: the live message that did not fit made it stale.
+#[test]
+fn who_takes_nothing_for_a_while_gets_what_is_retained_by_then() {
+    for shards in [1, 2] {
+        let mut cluster = cluster(shards, Limits { send_buffer_bytes_max: 1000, ..Limits::default() });
+        let mut names = 0;
+        let mut publisher = home(&mut cluster, &mut names, 0);
+        let mut reader = home(&mut cluster, &mut names, 0);
+        for topic in 0..200 {
+            retain(&mut cluster, &mut publisher, &format!("much/{topic}"), vec![b'x'; 900]);
+        }
+        retain(&mut cluster, &mut publisher, "value", vec![b'1'; 980]);
+        rounds(&mut cluster, 20);
+        subscribe(&mut cluster, &mut reader, &[("much/+".to_string(), 0), ("value".to_string(), 0)]);
+        rounds(&mut cluster, 500);
+        retain(&mut cluster, &mut publisher, "value", vec![b'2'; 980]);
+        rounds(&mut cluster, 50);
+        assert_eq!(cluster.sum(|c| &c.dropped_send_buffer_total), 1, "it did not fit");
+        let mut got = Vec::new();
+        for _ in 0..1000 {
+            got.extend(read(&cluster, &mut reader));
+            rounds(&mut cluster, 1);
+        }
+        assert_eq!(payloads(&got, "value"), [vec![b'2'; 980]], "{shards} shards");
+        assert_eq!(got.iter().filter(|packet| matches!(packet, Incoming::Publish(_))).count(), 201);
+    }
+}
