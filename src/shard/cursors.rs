@@ -21,7 +21,7 @@ pub(super) struct Cursors {
     ready: BTreeSet<(u64, Key)>,
     /// Those whose filters are not in the log, by what has to be announced before they ask.
     unannounced: BTreeSet<(u64, Key)>,
-    /// By fingerprint of the topic: the newest message with RETAIN that the client was given live.
+    /// By fingerprint of the topic: the newest live message with RETAIN.
     seen: HashMap<u64, Seen, RandomState>,
     /// Of the message that did not fit when something was last to be delivered: less room need not be tried.
     pub next_cost: usize,
@@ -36,10 +36,19 @@ pub(super) struct Cursor {
     /// Of this shard's own: an answer may come when the subscription has another cursor.
     pub id: u64,
     need: u64,
-    /// Whose live messages its SUBSCRIBE asked not to be sent.
-    pub not_from: Option<Publisher>,
+    pub not_from: NotFrom,
     /// Owners that may have more; `None` before it begins.
     pub sources: Option<Vec<Source>>,
+}
+
+/// Whose live messages a cursor's SUBSCRIBE asked not to be sent.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(super) enum NotFrom {
+    Nobody,
+    /// No Local.
+    Itself,
+    /// Another SUBSCRIBE says so by now.
+    Replaced,
 }
 
 /// How far a cursor is at one owner.
@@ -59,7 +68,7 @@ pub(super) enum Asking {
     Done,
 }
 
-/// A live message with RETAIN that a session was given.
+/// A live message with RETAIN that came to a session.
 #[derive(Copy, Clone, Debug)]
 pub(super) struct Seen {
     /// The number of the newest cursor then: those after it were not subscribed yet.
@@ -71,7 +80,11 @@ pub(super) struct Seen {
 pub(super) enum Publisher {
     /// The client itself: a subscription with No Local did not get it.
     Itself,
+    /// The same, and No Local kept it from all its subscriptions.
+    Hidden,
     Other,
+    /// Anybody, but it was dropped: what is retained is newer than what the client has.
+    Missed,
 }
 
 impl Cursors {
@@ -89,10 +102,18 @@ impl Cursors {
     }
 
     /// Begins a cursor in place of one that the subscription has; it asks once `need` is announced.
-    pub fn begin(&mut self, subscription: Key, id: u64, need: u64, not_from: Option<Publisher>) {
+    pub fn begin(&mut self, subscription: Key, id: u64, need: u64, not_from: NotFrom) {
         self.remove(subscription);
         self.of.insert(subscription, Cursor { id, need, not_from, sources: None });
         self.unannounced.insert((need, subscription));
+    }
+
+    /// The subscription was replaced by one that asks for nothing retained: its cursor goes on, but brings nothing of which
+    /// the new one had to decide.
+    pub fn replaced(&mut self, subscription: Key) {
+        if let Some(cursor) = self.of.get_mut(&subscription) {
+            cursor.not_from = NotFrom::Replaced;
+        }
     }
 
     pub fn remove(&mut self, subscription: Key) {
@@ -150,21 +171,25 @@ impl Cursors {
         self.of.is_empty() && self.asked == 0
     }
 
-    /// The client is given a live message with RETAIN of this topic.
+    /// A live message with RETAIN of this topic came.
     pub fn saw_live(&mut self, topic: u64, seen: Seen) {
         if self.seen.len() < LIVE_SEEN_MAX || self.seen.contains_key(&topic) {
             self.seen.insert(topic, seen);
         }
     }
 
-    /// A live message with RETAIN of this topic was dropped: what is retained is newer than what the client has.
-    pub fn missed_live(&mut self, topic: u64) {
-        self.seen.remove(&topic);
-    }
-
     /// Whether the subscription of cursor `id` has had a live message of this topic, which no retained one is newer than.
-    pub fn is_stale(&self, topic: u64, id: u64, not_from: Option<Publisher>) -> bool {
-        self.seen.get(&topic).is_some_and(|seen| seen.newest >= id && not_from != Some(seen.publisher))
+    /// `has_no_local` is about its options now.
+    pub fn is_stale(&self, topic: u64, id: u64, not_from: NotFrom, has_no_local: bool) -> bool {
+        self.seen.get(&topic).is_some_and(|seen| {
+            seen.newest >= id
+                && match (not_from, seen.publisher) {
+                    (NotFrom::Replaced, _) | (_, Publisher::Other) => true,
+                    (NotFrom::Itself, Publisher::Itself) => !has_no_local,
+                    (NotFrom::Nobody, Publisher::Itself | Publisher::Hidden) => true,
+                    (NotFrom::Itself, Publisher::Hidden) | (_, Publisher::Missed) => false,
+                }
+        })
     }
 }
 
@@ -200,14 +225,14 @@ mod tests {
     fn cursors_go_on_in_order_and_once_they_are_announced() {
         let mut cursors = Cursors::new([1; 4]);
         for (number, need) in [(1, 5), (2, 0), (3, 9)] {
-            cursors.begin(key(number), number.into(), need, None);
+            cursors.begin(key(number), number.into(), need, NotFrom::Nobody);
         }
         cursors.announced(0);
         assert_eq!(cursors.first(), Some(key(2)));
         cursors.announced(8);
         assert_eq!(cursors.first(), Some(key(1)));
         // A new one of the same subscription comes last.
-        cursors.begin(key(1), 4, 0, None);
+        cursors.begin(key(1), 4, 0, NotFrom::Nobody);
         cursors.announced(9);
         assert_eq!(cursors.ready.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [2, 3, 4]);
         for number in 1..=3 {
@@ -219,7 +244,7 @@ mod tests {
     #[test]
     fn a_cursor_waits_for_answers_and_ends_with_the_last() {
         let mut cursors = Cursors::new([1; 4]);
-        cursors.begin(key(1), 1, 0, None);
+        cursors.begin(key(1), 1, 0, NotFrom::Nobody);
         cursors.announced(0);
         let mut cursor = cursors.take(key(1)).unwrap();
         cursor.sources = Some(vec![asked(0), Source::new(1)]);
@@ -242,15 +267,24 @@ mod tests {
     fn what_came_live_is_stale_for_those_who_had_subscribed_and_got_it() {
         let mut cursors = Cursors::new([1; 4]);
         cursors.saw_live(1, OTHER);
-        assert!(cursors.is_stale(1, 7, None) && cursors.is_stale(1, 3, Some(Publisher::Itself)));
-        assert!(!cursors.is_stale(1, 8, None), "it subscribed later");
-        assert!(!cursors.is_stale(2, 7, None));
+        assert!(
+            cursors.is_stale(1, 7, NotFrom::Nobody, true) && cursors.is_stale(1, 3, NotFrom::Itself, true)
+        );
+        assert!(!cursors.is_stale(1, 8, NotFrom::Nobody, true), "it subscribed later");
+        assert!(!cursors.is_stale(2, 7, NotFrom::Nobody, true));
         // Its own message reached another subscription of the session.
         cursors.saw_live(1, Seen { publisher: Publisher::Itself, ..OTHER });
-        assert!(cursors.is_stale(1, 7, None));
-        assert!(!cursors.is_stale(1, 7, Some(Publisher::Itself)));
-        cursors.missed_live(1);
-        assert!(!cursors.is_stale(1, 7, None));
+        assert!(cursors.is_stale(1, 7, NotFrom::Nobody, true));
+        assert!(!cursors.is_stale(1, 7, NotFrom::Itself, true));
+        cursors.saw_live(1, Seen { publisher: Publisher::Hidden, ..OTHER });
+        assert!(
+            cursors.is_stale(1, 7, NotFrom::Nobody, true) && !cursors.is_stale(1, 7, NotFrom::Itself, false)
+        );
+        cursors.saw_live(1, Seen { publisher: Publisher::Missed, ..OTHER });
+        assert!(
+            !cursors.is_stale(1, 7, NotFrom::Nobody, false)
+                && cursors.is_stale(1, 7, NotFrom::Replaced, false)
+        );
     }
 
     #[test]
@@ -261,6 +295,6 @@ mod tests {
         }
         assert_eq!(cursors.seen.len(), LIVE_SEEN_MAX);
         cursors.saw_live(0, Seen { newest: 9, ..OTHER });
-        assert!(cursors.is_stale(0, 9, None), "those that are known are kept up to date");
+        assert!(cursors.is_stale(0, 9, NotFrom::Nobody, true), "those that are known are kept up to date");
     }
 }

@@ -102,8 +102,11 @@ impl Core {
                 dead += 1;
                 continue;
             };
+            let session = subscription.session;
             if let Some(receiver) = self.receiver(subscription, message) {
                 f(self, &receiver);
+            } else if message.retain {
+                self.note_hidden(session, message);
             }
         }
         if dead > 0 {
@@ -141,6 +144,8 @@ impl Core {
             if let Some(Merged { qos, retain }) = merged {
                 let grant = Grant { qos, retain, identifiers: &identifiers, share: None };
                 self.deliver(session, fanout, &grant);
+            } else if fanout.message.retain {
+                self.note_hidden(session, &fanout.message);
             }
         }
         self.scratch.identifiers = identifiers;

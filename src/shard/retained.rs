@@ -22,7 +22,7 @@ use crate::session::{Delivered, Grant, Retain};
 use crate::topic::{self, Options, RetainHandling, Scan};
 use crate::wire::{DecodeError, Reason, SubscribeEntry, Version};
 
-use super::cursors::{Asking, Cursors, Publisher, Seen, Source};
+use super::cursors::{Asking, Cursors, NotFrom, Publisher, Seen, Source};
 use super::parcel::{Found, Parcel, Query};
 use super::{Core, Timer};
 
@@ -145,8 +145,10 @@ impl Core {
         let need = self.announced_at(subscribed.filter);
         // The hints come after the announcement, and only one that the others can read counts.
         if wants_retained && (need > self.announced() || self.may_be_retained(filter.filter)) {
-            let not_from = options.no_local.then_some(Publisher::Itself);
+            let not_from = if options.no_local { NotFrom::Itself } else { NotFrom::Nobody };
             self.add_cursor(session, subscribed.key, need, not_from);
+        } else if let Some(cursors) = self.sessions.get_mut(session).and_then(|slot| slot.cursors.as_mut()) {
+            cursors.replaced(subscribed.key);
         }
         Ok(Ok((Reason(entry.qos as u8), need)))
     }
@@ -185,7 +187,7 @@ impl Core {
         if self.shards == 1 { 0 } else { self.announcements.stamp() }
     }
 
-    fn add_cursor(&mut self, session: Key, subscription: Key, need: u64, not_from: Option<Publisher>) {
+    fn add_cursor(&mut self, session: Key, subscription: Key, need: u64, not_from: NotFrom) {
         self.pulls.begun += 1;
         let id = self.pulls.begun;
         let Some(slot) = self.sessions.get_mut(session) else { return };
@@ -295,7 +297,7 @@ impl Core {
         source: &mut Source,
         found: Found,
         cursors: &Cursors,
-        not_from: Option<Publisher>,
+        not_from: NotFrom,
     ) -> Option<usize> {
         source.state = Asking::Ready;
         let Found { session, subscription, cursor: id, messages, after } = found;
@@ -304,8 +306,8 @@ impl Core {
             let subscription = self.router.subscription(subscription)?;
             let options = subscription.options;
             // Options that came since say what is sent live by now.
-            let not_from = not_from.filter(|_| options.no_local);
-            let stale = cursors.is_stale(topic::fingerprint(&self.keys, message.topic()), id, not_from);
+            let topic = topic::fingerprint(&self.keys, message.topic());
+            let stale = cursors.is_stale(topic, id, not_from, options.no_local);
             // One that expired on its way is not a message that was dropped. // [U5-3.3.1-3]
             if !stale && message.expires_at() > self.now {
                 if !self.can_take(session, message.cost()) {
@@ -430,13 +432,20 @@ impl Core {
         let Some(slot) = self.sessions.get_mut(session) else { return };
         let Some(cursors) = &mut slot.cursors else { return };
         let topic = topic::fingerprint(&self.keys, message.topic);
-        match delivered {
-            Delivered::Sent | Delivered::Queued | Delivered::QueuedDroppingOldest => {
-                let itself = message.publisher == slot.client_hash;
-                let publisher = if itself { Publisher::Itself } else { Publisher::Other };
-                cursors.saw_live(topic, Seen { newest: self.pulls.begun, publisher });
-            }
-            Delivered::Dropped(_) | Delivered::Disconnect => cursors.missed_live(topic),
+        let publisher = match delivered {
+            Delivered::Dropped(_) | Delivered::Disconnect => Publisher::Missed,
+            _ if message.publisher == slot.client_hash => Publisher::Itself,
+            Delivered::Sent | Delivered::Queued | Delivered::QueuedDroppingOldest => Publisher::Other,
+        };
+        cursors.saw_live(topic, Seen { newest: self.pulls.begun, publisher });
+    }
+
+    /// A message with RETAIN came that No Local keeps from the session, which published it.
+    pub(super) fn note_hidden(&mut self, session: Key, message: &MessageView<'_>) {
+        let topic = topic::fingerprint(&self.keys, message.topic);
+        let seen = Seen { newest: self.pulls.begun, publisher: Publisher::Hidden };
+        if let Some(cursors) = self.sessions.get_mut(session).and_then(|slot| slot.cursors.as_mut()) {
+            cursors.saw_live(topic, seen);
         }
     }
 
