@@ -261,8 +261,19 @@ impl Connection {
     /// Replies alone have filled the send buffer over again: what is delivered stops at its limit, what answers the
     /// client's own packets cannot. Where the memory for sending is used up a little is enough.
     pub fn is_clogged(&self, max: u32) -> bool {
-        let most = if self.starved { STARVED_BYTES_MAX } else { 2 * max as usize };
-        self.outbox.len() + self.in_flight_bytes > most
+        self.outbox.len() + self.in_flight_bytes > self.clogged_beyond(max)
+    }
+
+    /// Whether a send of so many bytes may take long: then it is in parts, by which it is seen whether the client reads at all.
+    #[inline]
+    pub fn sends_in_parts(&self, bytes: usize, max: u32) -> bool {
+        bytes > self.clogged_beyond(max) / 2
+    }
+
+    /// Bytes that may wait before the client is not read any more.
+    #[inline]
+    fn clogged_beyond(&self, max: u32) -> usize {
+        if self.starved { STARVED_BYTES_MAX } else { 2 * max as usize }
     }
 
     /// Bytes that may still be staged before the send buffer is full.

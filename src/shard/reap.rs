@@ -101,7 +101,7 @@ impl<I: Io> Shard<I> {
                 if batch.remaining() > 0 && count > 0 && !aborted {
                     core.counters[usize::from(core.id)].sends_total.add(1);
                     let token = Token::new(key);
-                    if batch.remaining() > core.limits.send_buffer_bytes_max as usize {
+                    if connection.sends_in_parts(batch.remaining(), core.limits.send_buffer_bytes_max) {
                         self.io.send_in_parts(&connection.socket, token, batch);
                     } else {
                         self.io.send(&connection.socket, token, batch);

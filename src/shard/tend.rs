@@ -91,8 +91,7 @@ impl<I: Io> Shard<I> {
         connection.in_flight_bytes = batch.remaining();
         connection.send_in_flight = true;
         core.counters[usize::from(core.id)].sends_total.add(1);
-        if batch.remaining() > core.limits.send_buffer_bytes_max as usize {
-            // It may take long, and whether its client reads at all is seen by the parts.
+        if connection.sends_in_parts(batch.remaining(), core.limits.send_buffer_bytes_max) {
             self.io.send_in_parts(&connection.socket, Token::new(key), batch);
         } else if core.stop.is_stopping() || awaits_sent(connection, &core.sessions, &core.limits) {
             self.io.send(&connection.socket, Token::new(key), batch);
