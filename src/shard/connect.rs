@@ -256,12 +256,10 @@ impl Core {
 
     /// The old connection did not end in time: only what it may still have sent is given up.
     pub(super) fn force_takeover(&mut self, session: Key) {
-        let Some(slot) = self.sessions.get(session) else { return };
+        // Without a connection it is about to be served; see `vacate`.
+        let Some(old) = self.sessions.get(session).and_then(|slot| slot.connection) else { return };
         self.counters().takeovers_forced_total.add(1);
-        match slot.connection {
-            Some(old) => self.finish_takeover(old),
-            None => self.vacate(session),
-        }
+        self.finish_takeover(old);
     }
 
     /// The session has no connection, and others wait for it. They are served in the turn and not by whoever ends the
@@ -284,12 +282,14 @@ impl Core {
         if slot.connection.is_some() {
             return;
         }
-        let Some(key) = slot.aside.pop_successor() else { return self.session_due(session) };
-        if let Some(Phase::Waiting(successor)) = self.connections.get(key).map(|connection| &connection.phase)
-        {
-            let connected_at = successor.connected_at;
-            self.accept(key, connected_at);
-        }
+        let (key, connected_at) = loop {
+            let Some(key) = slot.aside.pop_successor() else { return self.session_due(session) };
+            let connection = self.connections.get(key);
+            if let Some(Phase::Waiting(successor)) = connection.map(|connection| &connection.phase) {
+                break (key, successor.connected_at);
+            }
+        };
+        self.accept(key, connected_at);
         // Those who still wait are with the session that it has now, which may be another, or with this one if it has none.
         let live = self.connections.get(key).and_then(|connection| connection.live());
         let session = live.map_or(session, |live| live.session);

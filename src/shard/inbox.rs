@@ -3,8 +3,6 @@
 //! An inbox is always drained and never waits for room: what a parcel causes goes to sessions, which have limits, or
 //! into spills, which are bounded by what peers may have unfinished.
 
-use std::collections::VecDeque;
-
 use crate::io::Io;
 use crate::memory::{Message, ShardId, ShardSet};
 use crate::session::Fanout;
@@ -12,12 +10,23 @@ use crate::session::Fanout;
 use super::parcel::Parcel;
 use super::{Core, Shard};
 
+/// What was taken from one ring in this turn.
+#[derive(Debug)]
+pub(super) struct Batch {
+    from: ShardId,
+    parcels: usize,
+    /// Relays among them, and the shards that they were fanned out to.
+    relays: u64,
+    targets: ShardSet,
+}
+
 /// A relay of this turn.
-struct Relay {
+#[derive(Debug)]
+pub(super) struct Relay {
     message: Message,
     stamp: u64,
-    /// Which of the rings it came from, as they were read.
-    ring: usize,
+    /// The batch that it came in.
+    batch: usize,
 }
 
 impl<I: Io> Shard<I> {
@@ -33,63 +42,49 @@ impl<I: Io> Shard<I> {
         let start = (core.counters().turns_total.get() % u64::from(core.shards)) as ShardId;
         let first = rung.iter().filter(|from| *from >= start);
         for from in first.chain(rung.iter().filter(|from| *from < start)) {
-            let count = core.links.read(from, core.options.inbox_budget, &mut self.parcels);
-            self.parcels_of.push((from, count));
+            let parcels = core.links.read(from, core.options.inbox_budget, &mut self.parcels);
+            self.batches.push(Batch { from, parcels, relays: 0, targets: ShardSet::EMPTY });
         }
     }
 
     /// Acts on the parcels that were taken: relays first, then what may make this shard read the logs on.
     pub(super) fn read_inbox(&mut self) {
+        self.read_relays();
         let core = &mut self.core;
         core.counters().mesh_received_total.add(self.parcels.len() as u64);
-        let mut relayed = core.relays_arrived(&self.parcels_of, &mut self.parcels).into_iter();
-        for (from, count) in self.parcels_of.drain(..) {
-            for parcel in self.parcels.drain(..count) {
+        for Batch { from, parcels, relays, targets } in self.batches.drain(..) {
+            for parcel in self.parcels.drain(..parcels) {
                 core.parcel_arrived(from, parcel);
             }
             // Only now: consumed means acted upon.
-            core.links.consumed(from, count);
-            if let Some((relays, targets)) = relayed.next() {
-                core.relays_taken(from, relays, targets);
+            core.links.consumed(from, parcels);
+            core.relays_taken(from, relays, targets);
+        }
+    }
+
+    /// Acts on the relays among the parcels, by their stamps: none may find the logs read further than it knew of.
+    fn read_relays(&mut self) {
+        let mut parcels = self.parcels.iter_mut();
+        for (batch, count) in self.batches.iter().map(|batch| batch.parcels).enumerate() {
+            for parcel in parcels.by_ref().take(count) {
+                if matches!(parcel, Parcel::Relay { .. })
+                    && let Parcel::Relay { message, stamp } = std::mem::replace(parcel, Parcel::Taken)
+                {
+                    self.relays.push(Relay { message, stamp, batch });
+                }
             }
+        }
+        self.relays.sort_by_key(|relay| relay.stamp); // which keeps the order of each ring
+        for Relay { message, stamp, batch } in self.relays.drain(..) {
+            let targets = self.core.relay_arrived(&message, stamp);
+            let batch = &mut self.batches[batch];
+            batch.relays += 1;
+            batch.targets = batch.targets.union(targets);
         }
     }
 }
 
 impl Core {
-    /// Acts on the relays among the parcels, by their stamps: none may find the logs read further than it knew of. Returns
-    /// for each ring how many it had, and the shards that they were fanned out to; nothing if there are none.
-    fn relays_arrived(
-        &mut self,
-        rings: &[(ShardId, usize)],
-        parcels: &mut VecDeque<Parcel>,
-    ) -> Vec<(u64, ShardSet)> {
-        let mut relays = Vec::new();
-        let mut at = 0;
-        for (ring, (_, count)) in rings.iter().enumerate() {
-            for parcel in parcels.range_mut(at..at + count) {
-                if matches!(parcel, Parcel::Relay { .. })
-                    && let Parcel::Relay { message, stamp } = std::mem::replace(parcel, Parcel::Taken)
-                {
-                    relays.push(Relay { message, stamp, ring });
-                }
-            }
-            at += count;
-        }
-        if relays.is_empty() {
-            return Vec::new();
-        }
-        let mut of_ring = vec![(0, ShardSet::EMPTY); rings.len()];
-        relays.sort_by_key(|relay| relay.stamp); // which keeps the order of each ring
-        for Relay { message, stamp, ring } in relays {
-            let targets = self.relay_arrived(&message, stamp);
-            let (count, all) = &mut of_ring[ring];
-            *count += 1;
-            *all = all.union(targets);
-        }
-        of_ring
-    }
-
     /// What is only delivered here needs nothing of the others. What may go on to them, or brings what a client sent, comes
     /// after what could be known to its sender.
     fn parcel_arrived(&mut self, from: ShardId, parcel: Parcel) {

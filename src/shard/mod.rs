@@ -266,9 +266,10 @@ pub struct Shard<I: Io> {
     io: I,
     core: Core,
     completions: Vec<Completion>,
-    /// Taken from the rings in this turn, and how many from which.
+    /// Taken from the rings in this turn, batch by batch.
     parcels: VecDeque<Parcel>,
-    parcels_of: Vec<(ShardId, usize)>,
+    batches: Vec<inbox::Batch>,
+    relays: Vec<inbox::Relay>,
 }
 
 /// The state of a shard, apart from its kernel boundary.
@@ -348,7 +349,8 @@ impl<I: Io> Shard<I> {
             core: Core::new(setup, random, now),
             completions: Vec::new(),
             parcels: VecDeque::new(),
-            parcels_of: Vec::new(),
+            batches: Vec::new(),
+            relays: Vec::new(),
         }
     }
 
@@ -361,11 +363,11 @@ impl<I: Io> Shard<I> {
         core.take_answers();
         core.advance_handshakes();
         self.io.completions(&mut self.completions);
+        self.reap_sent();
         if self.core.shards > 1 {
             self.take_parcels();
             self.core.note_taken();
-            if !self.parcels_of.is_empty() {
-                self.reap_sent();
+            if !self.batches.is_empty() {
                 self.read_inbox();
             }
             self.core.answer_queries();

@@ -277,7 +277,7 @@ impl Core {
             }
             self.switch(key, Mode::Owner)
         } else if retain {
-            self.wills_first(key) // Both ways begin here.
+            self.begin(key) // Both ways begin here.
         } else {
             self.switch(key, Mode::Direct)
         }
@@ -289,7 +289,7 @@ impl Core {
             true if topic::shard_of(&self.keys, topic, self.shards) != self.id => {
                 self.switch(key, Mode::Owner)
             }
-            true => self.wills_first(key),
+            true => self.begin(key),
             false => self.switch(key, Mode::Direct),
         }
     }
@@ -302,13 +302,10 @@ impl Core {
         })
     }
 
-    /// The first PUBLISH of a connection comes after wills that are held: one may be that of its former connection.
-    fn wills_first(&mut self, key: Key) -> Result<(), Blocked> {
+    /// The connection is about to publish to a topic for which both ways are one.
+    fn begin(&self, key: Key) -> Result<(), Blocked> {
         let live = self.connections.get(key).and_then(|connection| connection.live());
-        match live.is_some_and(|live| live.mode == Mode::New) && !self.waits.holds_nothing() {
-            true => Err(Blocked::Wills(self.waits.held())),
-            false => Ok(()),
-        }
+        live.map_or(Ok(()), |live| self.waits.lets_begin(live.mode))
     }
 
     /// The connection is about to publish in `mode`: waits until what it sent in the other one was consumed.
@@ -319,9 +316,7 @@ impl Core {
         if live.mode == mode {
             return Ok(());
         }
-        if live.mode == Mode::New && !self.waits.holds_nothing() {
-            return Err(Blocked::Wills(self.waits.held()));
-        }
+        self.waits.lets_begin(live.mode)?;
         let fence = match live.mode {
             Mode::New | Mode::WillsOut => Fence::everything(&self.links, &self.waits),
             Mode::Direct => Fence::consumed(live.touched, &self.links),

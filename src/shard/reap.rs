@@ -13,11 +13,12 @@ use super::{Core, Listener, ListenerKind, Shard};
 const REST_MS: u64 = 100;
 
 impl<I: Io> Shard<I> {
-    /// Ends the sends among the completions that were taken, so that what parcels bring finds the room that they leave:
-    /// a message as large as the send buffer fits only where nothing is on its way.
+    /// Ends the sends among the completions that were taken, so that whatever is delivered finds the room that they leave: a
+    /// message as large as the send buffer fits only where nothing is on its way.
     pub(super) fn reap_sent(&mut self) {
         let mut completions = std::mem::take(&mut self.completions);
         for completion in &mut completions {
+            // What is left of it costs nothing to drop.
             if matches!(completion, Completion::Sent { .. })
                 && let Completion::Sent { token, batch, result } =
                     std::mem::replace(completion, Completion::Doorbell)
@@ -28,7 +29,7 @@ impl<I: Io> Shard<I> {
         self.completions = completions;
     }
 
-    /// Acts on the completions that were taken, in their order.
+    /// Acts on the other completions that were taken, in their order.
     pub(super) fn reap(&mut self) {
         let mut completions = std::mem::take(&mut self.completions);
         let count = completions.len();
@@ -42,7 +43,6 @@ impl<I: Io> Shard<I> {
             let Some(completion) = rest.next() else { break };
             match completion {
                 Completion::Received { token, buffer, more } => self.received(token.key(), buffer, more),
-                Completion::Sent { token, batch, result } => self.sent(token.key(), batch, result),
                 Completion::ReceiveEnded { token, end } => self.core.receive_ended(token.key(), end),
                 Completion::CancelEnded { token } => self.core.cancel_ended(token.key()),
                 Completion::Accepted { listener, socket, peer } => {
@@ -51,7 +51,7 @@ impl<I: Io> Shard<I> {
                     }
                 }
                 Completion::AcceptEnded { listener, errno } => self.core.accept_ended(listener, errno),
-                Completion::Doorbell => {}
+                Completion::Sent { .. } | Completion::Doorbell => {}
             }
         }
         drop(rest);
@@ -76,8 +76,6 @@ impl<I: Io> Shard<I> {
         self.io.replenish(buffer);
     }
 
-    /// Inlined although there are two callers: one of them has it as the body of its loop over all completions.
-    #[inline(always)]
     fn sent(&mut self, key: Key, mut batch: OutBatch, result: Result<usize, i32>) {
         let core = &mut self.core;
         let Some(connection) = core.connections.get_mut(key) else { return };

@@ -111,9 +111,12 @@ impl Waits {
         self.held.is_empty()
     }
 
-    /// All that were ever held.
-    pub fn held(&self) -> u64 {
-        self.released + self.held.len() as u64
+    /// The first PUBLISH of a connection comes after wills that are held: one may be that of its former connection.
+    pub fn lets_begin(&self, mode: Mode) -> Result<(), Blocked> {
+        match mode {
+            Mode::New if !self.held.is_empty() => Err(Blocked::Wills(self.released + self.held.len() as u64)),
+            Mode::New | Mode::WillsOut | Mode::Direct | Mode::Owner => Ok(()),
+        }
     }
 
     /// Something moved for which a paused connection may wait.

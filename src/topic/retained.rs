@@ -118,8 +118,8 @@ impl Retained {
 
     /// Visits messages that `filter` matches (valid, without `$share/name/`), in the order of their topics, from behind
     /// `after` on. Looks at no more than `visits_left` topics (at least two, so that one of them makes progress), which is
-    /// less by that afterwards, and visits no more than `messages_max`. Messages that come or go between two calls do not disturb it: what was there
-    /// all the time is visited exactly once.
+    /// less by that afterwards, and visits no more than `messages_max`. Messages that come or go between two calls do not
+    /// disturb it: what was there all the time is visited exactly once.
     pub fn scan(
         &self,
         filter: &str,

@@ -1,14 +1,11 @@
 //! What shards tell each other of their subscriptions, with shards that take no turn meanwhile.
 
-use ringmq::io::sim::{Faults, Rng};
 use ringmq::limits::Limits;
-use ringmq::shard::Options;
 use ringmq::topic::shard_of;
 
 use crate::cluster::Cluster;
 use crate::packet::{self, Incoming, PUBACK, Publish};
-use crate::plan::Plan;
-use crate::scene::{Client, VERSION, connect, home, publish, read, retained, rounds, turns, write};
+use crate::scene::{self, Client, VERSION, connect, publish, read, retained, rounds, turns, write};
 
 const SHARDS: u16 = 4;
 
@@ -24,18 +21,10 @@ impl Scene {
     }
 
     fn with(limits: Limits, announcements_max: u64) -> Scene {
-        let plan = Plan {
-            shards: SHARDS,
-            memory: [64 << 20; 5],
-            limits,
-            options: Options { sys_interval_ms: 0, announcements_max, ..Options::default() },
-            faults: Faults::none(),
-            ..Plan::draw(0)
-        };
-        let mut cluster = Cluster::new(&plan, &mut Rng::new(1), 1);
-        let mut names = 0;
-        let clients = (0..SHARDS).map(|shard| home(&mut cluster, &mut names, shard)).collect();
-        rounds(&mut cluster, 20);
+        let mut plan = scene::plan(SHARDS, limits);
+        plan.options.announcements_max = announcements_max;
+        let mut cluster = scene::cluster(&plan);
+        let clients = scene::one_on_each(&mut cluster);
         Scene { cluster, clients }
     }
 

@@ -2,16 +2,14 @@
 //! not come across.
 
 use ringmq::io::ListenerId;
-use ringmq::io::sim::{Faults, Rng};
 use ringmq::limits::{Limits, QueueFull};
 use ringmq::shard::Options;
 use ringmq::topic::shard_of;
 
 use crate::cluster::Cluster;
 use crate::packet::{self, ConnectPacket, Incoming, Publish, Value, Version, WillPacket};
-use crate::plan::Plan;
 use crate::scene::{
-    Client, VERSION, connect, connect_bytes, home, publish, read, read_as, retained, rounds, turns, write,
+    self, Client, VERSION, connect, connect_bytes, publish, read, read_as, retained, rounds, turns, write,
 };
 
 const SHARDS: u16 = 4;
@@ -19,18 +17,8 @@ const V5: Version = Version::V5;
 
 /// Four shards at rest, each with a client.
 fn four(limits: Limits) -> (Cluster, Vec<Client>) {
-    let plan = Plan {
-        shards: SHARDS,
-        memory: [64 << 20; 5],
-        limits,
-        options: Options { sys_interval_ms: 0, ..Options::default() },
-        faults: Faults::none(),
-        ..Plan::draw(0)
-    };
-    let mut cluster = Cluster::new(&plan, &mut Rng::new(1), 1);
-    let mut names = 0;
-    let clients = (0..SHARDS).map(|shard| home(&mut cluster, &mut names, shard)).collect();
-    rounds(&mut cluster, 20);
+    let mut cluster = scene::cluster(&scene::plan(SHARDS, limits));
+    let clients = scene::one_on_each(&mut cluster);
     (cluster, clients)
 }
 
@@ -340,4 +328,36 @@ fn who_replaces_a_session_is_taken_over_without_delay_too() {
     assert_eq!(cluster.sum(|c| &c.takeovers_total), 2);
     assert_eq!(cluster.sum(|c| &c.takeovers_forced_total), 0);
     drop(first);
+}
+
+#[test]
+fn each_who_waits_is_forced_in_when_the_one_before_is_stuck_too() {
+    let (mut cluster, mut clients) = four(Limits::default());
+    let name = name_at(&cluster, 0, 2000);
+    write(&cluster, &mut clients[2], &subscribe(1, "x"));
+    let mut first = connect(&cluster, 0, name);
+    rounds(&mut cluster, 10);
+    // What shard 2 does not take keeps whoever publishes for the first time, and so its takeover too.
+    write(&cluster, &mut clients[0], &publish("x", 1));
+    turns(&mut cluster, 0, 3);
+    write(&cluster, &mut first, &publish("x", 1));
+    let mut others = [connect(&cluster, 0, name), connect(&cluster, 0, name)];
+    for other in &mut others {
+        write(&cluster, other, &publish("x", 1));
+    }
+    let takeover_ms = Options::default().takeover_ms;
+    let mut answered = Vec::new();
+    for waits in 0..4 {
+        for _ in 0..10 {
+            cluster.world.borrow_mut().progress(0);
+            cluster.turn(0, 1 + waits * (takeover_ms + 10));
+        }
+        let is_in =
+            |client: &mut Client| matches!(read(&cluster, client)[..], [Incoming::ConnAck { .. }, ..]);
+        answered.extend(
+            others.iter_mut().enumerate().filter_map(|(at, other)| is_in(other).then_some((at, waits))),
+        );
+    }
+    assert_eq!(answered, [(0, 1), (1, 2)]);
+    assert_eq!(cluster.sum(|c| &c.takeovers_forced_total), 2);
 }

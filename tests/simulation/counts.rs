@@ -1,27 +1,15 @@
 //! Counters that only a hand-made run can look at, since chance does not bring it about.
 
 use ringmq::io::ListenerId;
-use ringmq::io::sim::{Faults, Rng};
 use ringmq::limits::Limits;
-use ringmq::shard::Options;
 
-use crate::cluster::Cluster;
 use crate::packet::{self, ConnectPacket, Value, Version};
-use crate::plan::Plan;
-use crate::scene::rounds;
+use crate::scene::{self, rounds};
 
 /// A client of which even a CONNACK is too large gets none, and none was counted.
 #[test]
 fn a_connack_that_is_too_large_is_not_counted_as_sent() {
-    let plan = Plan {
-        shards: 1,
-        memory: [64 << 20; 5],
-        limits: Limits::default(),
-        options: Options { sys_interval_ms: 0, ..Options::default() },
-        faults: Faults::none(),
-        ..Plan::draw(0)
-    };
-    let mut cluster = Cluster::new(&plan, &mut Rng::new(1), 1);
+    let mut cluster = scene::cluster(&scene::plan(1, Limits::default()));
     for (largest, packets) in [(4, 0), (5, 0), (100, 1)] {
         let before = cluster.sum(|c| &c.packets_sent_total);
         let endpoint = cluster.world.borrow_mut().connect(0, ListenerId(0));

@@ -1,14 +1,11 @@
 //! Who shares a full shard with connections that keep it full gets its turn.
 
-use ringmq::io::sim::{Faults, Rng};
 use ringmq::limits::Limits;
 use ringmq::mesh::Bounds;
-use ringmq::shard::Options;
 
 use crate::cluster::Cluster;
 use crate::packet::{self, Incoming, PUBACK};
-use crate::plan::Plan;
-use crate::scene::{Client, VERSION, connect, home, publish, read, rounds, write};
+use crate::scene::{self, Client, VERSION, connect, home, publish, read, rounds, write};
 
 /// Connections that send more than the other shard takes.
 const FLOODS: usize = 3;
@@ -25,16 +22,10 @@ struct Scene {
 impl Scene {
     /// Two shards; connections of the first keep the way to the second full, where one client reads everything.
     fn new() -> Scene {
-        let plan = Plan {
-            shards: 2,
-            mesh: Bounds { ring_slots: 4, spill_max: 8, bytes_max: 1 << 20 },
-            memory: [64 << 20; 5],
-            limits: Limits::default(),
-            options: Options { sys_interval_ms: 0, inbox_budget: 2, ..Options::default() },
-            faults: Faults::none(),
-            ..Plan::draw(0)
-        };
-        let mut cluster = Cluster::new(&plan, &mut Rng::new(1), 1);
+        let mut plan = scene::plan(2, Limits::default());
+        plan.mesh = Bounds { ring_slots: 4, spill_max: 8, bytes_max: 1 << 20 };
+        plan.options.inbox_budget = 2;
+        let mut cluster = scene::cluster(&plan);
         let mut names = 0;
         let mut reader = home(&mut cluster, &mut names, 1);
         let filters = [("flood/+".to_string(), 0), ("quiet".to_string(), 0)];

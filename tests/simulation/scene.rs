@@ -1,12 +1,39 @@
 //! Hand-made runs: which client is at home where, and which shard takes a turn when.
 
 use ringmq::io::ListenerId;
-use ringmq::io::sim::Endpoint;
+use ringmq::io::sim::{Endpoint, Faults, Rng};
+use ringmq::limits::Limits;
+use ringmq::shard::Options;
 
 use crate::cluster::Cluster;
 use crate::packet::{self, ConnectPacket, Incoming, Publish, Version};
+use crate::plan::Plan;
 
 pub const VERSION: Version = Version::V311;
+
+/// A plan without faults, and in which `$SYS` is silent.
+pub fn plan(shards: u16, limits: Limits) -> Plan {
+    Plan {
+        shards,
+        memory: [64 << 20; 5],
+        limits,
+        options: Options { sys_interval_ms: 0, ..Options::default() },
+        faults: Faults::none(),
+        ..Plan::draw(0)
+    }
+}
+
+pub fn cluster(plan: &Plan) -> Cluster {
+    Cluster::new(plan, &mut Rng::new(1), 1)
+}
+
+/// A client at home on each shard, and all at rest.
+pub fn one_on_each(cluster: &mut Cluster) -> Vec<Client> {
+    let mut names = 0;
+    let clients = (0..cluster.len() as u16).map(|shard| home(cluster, &mut names, shard)).collect();
+    rounds(cluster, 20);
+    clients
+}
 
 pub struct Client {
     pub endpoint: Endpoint,

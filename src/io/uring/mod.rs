@@ -462,7 +462,6 @@ impl Io for Uring {
     fn completions(&mut self, into: &mut Vec<Completion>) {
         let mut cqes = std::mem::take(&mut self.cqes);
         self.ring.reap(&mut cqes);
-        let begin = into.len();
         let quiet_are_over = self.flights.has_quiet() && self.ring.is_submitted();
         for cqe in cqes.drain(..) {
             self.completed(cqe, into);
@@ -470,14 +469,11 @@ impl Io for Uring {
         self.cqes = cqes;
         // Nothing tells when they are: then the next wait must not last.
         self.quiet_left = self.flights.has_quiet() && !quiet_are_over;
-        let completed = into.len() - begin;
         if quiet_are_over {
             while let Some((token, batch)) = self.flights.end_quiet() {
                 let result = Ok(batch.remaining());
                 into.push(Completion::Sent { token, batch, result });
             }
-            // They were over before, and what was received finds the room that they leave.
-            into[begin..].rotate_left(completed);
         }
     }
 
