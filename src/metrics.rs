@@ -45,6 +45,10 @@ counters! {
     queued_messages,
     /// Bytes charged for them.
     queued_bytes,
+    /// Bytes of sessions themselves: records and wills.
+    session_bytes,
+    /// Bytes of subscriptions, their filters, and those of other shards.
+    subscription_bytes,
     /// Bytes that wait to be parsed or sent.
     buffers_held,
     /// Timers set.
@@ -62,7 +66,7 @@ counters! {
     connections_refused_total,
     /// Connections handed to their home.
     hand_offs_total,
-    /// Subscriptions refused because a session has as many as it may.
+    /// Subscriptions refused because a session has as many as it may, or the memory for them is used up.
     subscriptions_refused_total,
     /// Connections closed because the memory for partial packets was used up.
     dropped_receive_memory_total,
@@ -70,6 +74,8 @@ counters! {
     accept_holds_total,
     /// CONNECT packets refused.
     connects_refused_total,
+    /// Those of them whose session had no room.
+    sessions_refused_total,
     /// User names or passwords that were wrong.
     logins_failed_total,
     /// Sessions taken over by another connection.

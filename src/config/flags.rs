@@ -256,13 +256,13 @@ pub(super) struct MemoryFlags {
     /// Bytes for everything that clients make the broker keep [default: 75 % of memory]
     ///
     /// The default is three quarters of the cgroup's memory.max or of RAM, whichever is smaller; the last quarter is
-    /// for connections, subscriptions and the program itself, which are bounded by their number, and for receive buffers,
-    /// up to a sixteenth of this. Retained messages may
-    /// have --retained-bytes-max of it, but no more than half. Of the rest, queues of sessions get 55 %, bytes that
-    /// wait for sockets 25 %, partial packets 15 %, and messages between cores 5 %. When a share is used up, in the
-    /// order in which it happens to clients: QoS 0 messages to slow sockets are dropped; publishers that flood other
-    /// cores are read more slowly; messages that a queue would have to keep are dropped as --queue-full says; new
-    /// topics are not retained; connections with large unfinished packets are closed. All of it is counted.
+    /// for connections and the program itself, which are bounded by their number, and for receive buffers, up to a
+    /// sixteenth of this. Retained messages may have --retained-bytes-max of it, but no more than half. Of the rest, queues
+    /// of sessions get 45 %, bytes that wait for sockets 20 %, partial packets 15 %, subscriptions 10 %, sessions with their
+    /// wills 5 %, and messages between cores 5 %. When a share is used up, in the order in which it happens to clients:
+    /// QoS 0 messages to slow sockets are dropped; publishers that flood other cores are read more slowly; messages that
+    /// a queue would have to keep are dropped as --queue-full says; new topics are not retained; new subscriptions are
+    /// refused, and clients without a session; connections with large unfinished packets are closed. All of it is counted.
     #[arg(long, value_name = "BYTES")]
     pub memory_max: Option<Size>,
 

@@ -19,10 +19,27 @@ pub enum Class {
     Retained = 3,
     /// Messages between shards.
     Mesh = 4,
+    /// Sessions themselves: their records and wills.
+    Session = 5,
+    /// Subscriptions, their filters, and what is known of other shards' filters.
+    Subscription = 6,
+}
+
+impl Class {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Class; CLASSES] = [
+        Class::Receive,
+        Class::Send,
+        Class::Queue,
+        Class::Retained,
+        Class::Mesh,
+        Class::Session,
+        Class::Subscription,
+    ];
 }
 
 /// Number of classes.
-pub const CLASSES: usize = 5;
+pub const CLASSES: usize = 7;
 
 /// The bytes that all shards may keep, by class.
 #[derive(Debug)]
@@ -42,12 +59,9 @@ impl Pool {
     }
 
     fn take(&self, class: Class, bytes: i64) -> bool {
-        let free = &self.free[class as usize];
-        if free.fetch_sub(bytes, Ordering::Relaxed) >= bytes {
-            return true;
-        }
-        free.fetch_add(bytes, Ordering::Relaxed);
-        false
+        // Never taken for a moment only: another shard that needs less meanwhile would be refused.
+        let enough = |free: i64| (free >= bytes).then_some(free - bytes);
+        self.free[class as usize].fetch_update(Ordering::Relaxed, Ordering::Relaxed, enough).is_ok()
     }
 
     fn give(&self, class: Class, bytes: i64) {
@@ -60,6 +74,8 @@ impl Pool {
 pub struct Lease {
     leased: i64,
     used: i64,
+    /// The pool had no whole chunk the last time: what is given back goes back at once, since others may need it.
+    scarce: bool,
 }
 
 /// One shard's leases.
@@ -86,7 +102,8 @@ impl Budget {
         if missing > 0 {
             // A chunk if there is one, else just what is needed: near the limit every byte counts.
             let chunk = missing.max(Self::CHUNK);
-            if self.pool.take(class, chunk) {
+            lease.scarce = !self.pool.take(class, chunk);
+            if !lease.scarce {
                 lease.leased += chunk;
             } else if self.pool.take(class, missing) {
                 lease.leased += missing;
@@ -96,6 +113,25 @@ impl Budget {
         }
         lease.used += bytes;
         true
+    }
+
+    /// Whether `bytes` could be charged now: what only then turns out to be less is charged by [`Budget::charge_always`].
+    #[must_use]
+    pub fn has_room(&mut self, class: Class, bytes: usize) -> bool {
+        let fits = self.charge(class, bytes);
+        if fits {
+            self.release(class, bytes);
+        }
+        fits
+    }
+
+    /// Makes what is charged for one thing `now` instead of `before`, in any case.
+    pub fn recharge(&mut self, class: Class, before: usize, now: usize) {
+        if now > before {
+            self.charge_always(class, now - before);
+        } else {
+            self.release(class, before - now);
+        }
     }
 
     /// Charges what must be kept in any case; the class may go beyond its bound by it.
@@ -114,8 +150,9 @@ impl Budget {
         let lease = &mut self.leases[class as usize];
         lease.used -= bytes as i64;
         debug_assert!(lease.used >= 0, "{class:?} released more than was charged");
-        let spare = lease.leased - lease.used - Self::CHUNK;
-        if spare >= Self::CHUNK {
+        let (kept, least) = if lease.scarce { (0, 1) } else { (Self::CHUNK, Self::CHUNK) };
+        let spare = lease.leased - lease.used - kept;
+        if spare >= least {
             lease.leased -= spare;
             self.pool.give(class, spare);
         }
@@ -150,6 +187,15 @@ mod tests {
         assert!(two.charge(Class::Retained, 600_000), "classes are apart");
         one.release(Class::Queue, 600_000);
         assert!(two.charge(Class::Queue, 600_000));
+        assert!(!one.has_room(Class::Queue, 600_000) && one.has_room(Class::Queue, 400_000));
+        one.recharge(Class::Queue, 0, 500_000);
+        assert_eq!(
+            (one.used(Class::Queue), pool.free(Class::Queue)),
+            (500_000, -100_000),
+            "beyond the bound"
+        );
+        one.recharge(Class::Queue, 500_000, 100);
+        assert_eq!(one.used(Class::Queue), 100);
         drop((one, two));
         assert_eq!(pool.free(Class::Queue), 1_000_000);
         assert_eq!(pool.free(Class::Retained), 1_000_000);

@@ -216,7 +216,7 @@ impl Bench {
             outbox: Outbox::default(),
             send_room: limits.send_buffer_bytes_max as usize,
             limits,
-            budget: Budget::new(Pool::new([memory; 5])),
+            budget: Budget::new(Pool::new([memory; crate::memory::CLASSES])),
             drops: Drops::default(),
             spares: Spares::default(),
             now: 1_000_000,

@@ -20,7 +20,6 @@ use super::connection::{Closing, Connection, End, Live, Mode, Phase, Successor};
 use super::journal::Who;
 use super::login::Identified;
 use super::parcel::{HandOff, Parcel};
-use super::slots::Will;
 use crate::memory::ShardSet;
 
 /// Connections that waited for their session and are accepted in one turn.
@@ -189,7 +188,10 @@ impl Core {
         let session = self.with_connect(key, &bytes, |core, connect| core.session_of(connect.client_id));
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.partial = bytes;
-        let Some(session) = session else { return self.accept(key, connected_at) };
+        let Some(session) = session else {
+            self.accept(key, connected_at);
+            return;
+        };
         let Some(slot) = self.sessions.get_mut(session) else { return };
         let user = connection.identity.as_ref().and_then(|identity| identity.user.as_ref());
         let ended = slot.connection.is_none() && slot.ends_at <= self.now;
@@ -202,7 +204,8 @@ impl Core {
             return self.end(key, End::Lost);
         }
         if slot.connection.is_none() && !slot.aside.has_successor() {
-            return self.accept(key, connected_at);
+            self.accept(key, connected_at);
+            return;
         }
         slot.connected_at = connected_at;
         slot.aside.push_successor(key);
@@ -289,17 +292,17 @@ impl Core {
                 break (key, successor.connected_at);
             }
         };
-        self.accept(key, connected_at);
+        let fits = self.accept(key, connected_at);
         // Those who still wait are with the session that it has now, which may be another, or with this one if it has none.
         let live = self.connections.get(key).and_then(|connection| connection.live());
         let session = live.map_or(session, |live| live.session);
-        if let Some(slot) = self.sessions.get(session)
-            && slot.aside.has_successor()
-        {
-            match slot.connection {
-                Some(_) => self.begin_takeover(session),
-                None => self.vacate(session),
-            }
+        let Some(slot) = self.sessions.get(session) else { return };
+        match slot.connection {
+            Some(_) if slot.aside.has_successor() => self.begin_takeover(session),
+            None if slot.aside.has_successor() => self.vacate(session),
+            // Its will and its end waited for the one that was refused.
+            None if !fits => self.session_due(session),
+            Some(_) | None => {}
         }
     }
 
@@ -317,22 +320,39 @@ impl Core {
 
     /// The CONNECT at the front of the connection's bytes is accepted. // [MQTT-3.1.4-5]
     /// CONNACK goes first, once, and everything that waits behind it. // [MQTT-3.2.0-1] [MQTT-3.2.0-2]; 3.1.1: [MQTT-3.2.0-1]
-    fn accept(&mut self, key: Key, connected_at: Millis) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
+    /// False if there is no room for its session.
+    fn accept(&mut self, key: Key, connected_at: Millis) -> bool {
+        let Some(connection) = self.connections.get_mut(key) else { return true };
         let bytes = std::mem::take(&mut connection.partial);
         let charged = std::mem::take(&mut connection.charged_receive);
         self.budget.release(crate::memory::Class::Receive, charged);
         let size_max = self.connect_packet_size_max(key);
         let used = match wire::next_frame(&bytes, size_max, LengthForm::Any) {
             Ok(NextFrame::Frame(frame)) => frame.len,
-            Ok(NextFrame::Incomplete { .. }) | Err(_) => return self.end(key, End::Lost),
+            Ok(NextFrame::Incomplete { .. }) | Err(_) => {
+                self.end(key, End::Lost);
+                return true;
+            }
         };
-        self.with_connect(key, &bytes, |core, connect| {
+        let opened = self.with_connect(key, &bytes, |core, connect| {
+            if !core.session_fits(connect) {
+                core.refuse_session(key, connect);
+                return None;
+            }
             core.open_session(key, connect, connected_at);
             Some(())
         });
         // What was sent behind CONNECT. // [U5-3.1.4-1]
         self.parse(key, &bytes[used..]);
+        opened.is_some()
+    }
+
+    /// Nothing of the session that the client may have was touched, and it goes on without a connection.
+    fn refuse_session(&mut self, key: Key, connect: &Connect<'_>) {
+        self.counters().sessions_refused_total.add(1);
+        let why = "the memory for sessions is used up; --memory-max bounds it";
+        let (who, reason) = (Who::of(connect), Reason::QUOTA_EXCEEDED);
+        self.refuse_connect(key, who, connect.version, reason, connect.packet_size_max, why);
     }
 
     /// [MQTT-3.1.3-2] [MQTT-3.1.3-5] [MQTT-3.1.3-7]; 3.1.1: [MQTT-3.1.3-2] [MQTT-3.1.3-5] [MQTT-3.1.4-3]
@@ -355,10 +375,10 @@ impl Core {
         slot.asked_expiry_s = connect.session_expiry_s;
         slot.expiry_s = expiry_s;
         slot.ends_at = crate::clock::NEVER;
-        slot.will = connect.will.as_ref().map(|will| Box::new(Will::new(will))); // [MQTT-3.1.2-7]
         if present {
             slot.session.resume();
         }
+        self.set_will(session, connect.will.as_ref()); // [MQTT-3.1.2-7]
 
         let limits = self.limits.clone();
         // [MQTT-3.1.2-21] [MQTT-3.2.2-21] [MQTT-3.2.2-22]

@@ -160,6 +160,7 @@ impl Core {
         }
         self.interest.entries.remove(&filter);
         self.router.forget_filter(filter);
+        self.charge_topics();
     }
 
     /// Whether another announcement fits. Those who have read little are woken before the log is full.
@@ -270,6 +271,10 @@ impl Core {
                 router.remote_group(from, filter, *online, *offline)
             }
         });
+        if heard.is_empty() {
+            return;
+        }
+        self.charge_topics();
         for from in heard.iter() {
             self.links.set_register(from, LOG_READ, self.announcements.read_of(from));
         }

@@ -210,6 +210,10 @@ pub struct Live {
     pub connections: u64,
     pub sessions: u64,
     pub subscriptions: u64,
+    /// Bytes charged for sessions.
+    pub session_bytes: u64,
+    /// Bytes charged for subscriptions and what is known of other shards' filters.
+    pub subscription_bytes: u64,
     pub retained: u64,
     /// Bytes charged for them.
     pub retained_bytes: u64,
@@ -312,6 +316,8 @@ struct Core {
     /// Sessions without a connection for which others wait.
     vacant: VecDeque<Key>,
     pulls: retained::Pulls,
+    /// Bytes of the router that are charged to `Class::Subscription`.
+    charged_topics: usize,
     /// Bytes of the newest turn's sends whose end nobody waits for: charged, but shown as sent until a turn looks.
     quiet_bytes: u64,
     /// Accepted connections that wait for room on the way home.
@@ -481,6 +487,7 @@ impl Core {
             overflowed: Vec::new(),
             vacant: VecDeque::new(),
             pulls: retained::Pulls::new(options.questions_max),
+            charged_topics: 0,
             quiet_bytes: 0,
             hand_offs: VecDeque::new(),
             listeners: vec![Listener::Accepting; listeners.len()],
@@ -560,6 +567,8 @@ impl Core {
             connections: self.connections.len() as u64,
             sessions: self.sessions.len() as u64,
             subscriptions: self.router.subscriptions_len() as u64,
+            session_bytes: self.budget.used(Class::Session),
+            subscription_bytes: self.budget.used(Class::Subscription),
             retained: self.retained.len() as u64,
             retained_bytes: self.budget.used(Class::Retained),
             buffers: self.budget.used(Class::Receive) + sends,
@@ -605,6 +614,8 @@ impl Core {
         counters.subscriptions.set(live.subscriptions);
         counters.retained_bytes.set(self.retained.bytes() as u64);
         counters.queued_bytes.set(self.budget.used(Class::Queue));
+        counters.session_bytes.set(live.session_bytes);
+        counters.subscription_bytes.set(live.subscription_bytes);
         counters.buffers_held.set(live.buffers);
         counters.timers.set(live.timers);
         counters.mesh_waiting.set(live.mesh);

@@ -19,7 +19,7 @@ use std::collections::VecDeque;
 use crate::clock::Millis;
 use crate::memory::{Class, Key, Message, MessageView, ShardId, ShardSet};
 use crate::session::{Delivered, Grant, Retain};
-use crate::topic::{self, Options, RetainHandling, Scan};
+use crate::topic::{self, Options, RetainHandling, Router, Scan};
 use crate::wire::{DecodeError, Reason, SubscribeEntry, Version};
 
 use super::cursors::{Asking, Cursors, NotFrom, Publisher, Seen, Source};
@@ -109,9 +109,14 @@ impl Core {
         }
         let Some(slot) = self.sessions.get_mut(session) else { return Ok(Err(Reason::UNSPECIFIED_ERROR)) };
         let full = slot.subscriptions.len() >= limits.subscriptions_max as usize;
-        if full && !self.router.is_subscribed(&slot.subscriptions, entry.filter) {
+        let fits = self.budget.has_room(Class::Subscription, Router::cost_at_most(entry.filter));
+        if (full || !fits) && !self.router.is_subscribed(&slot.subscriptions, entry.filter) {
             self.counters().subscriptions_refused_total.add(1);
-            self.log_limit(session, "it has as many subscriptions as --subscriptions-max allows");
+            let why = match full {
+                true => "it has as many subscriptions as --subscriptions-max allows",
+                false => "the memory for subscriptions is used up; --memory-max bounds it",
+            };
+            self.log_limit(session, why);
             return Ok(Err(Reason::QUOTA_EXCEEDED));
         }
         if let Err(refusal) = self.may_subscribe(session, filter.filter) {
@@ -142,6 +147,7 @@ impl Core {
         if let Some(change) = subscribed.interest {
             self.interest_changed(change);
         }
+        self.charge_topics();
         let need = self.announced_at(subscribed.filter);
         // The hints come after the announcement, and only one that the others can read counts.
         if wants_retained && (need > self.announced() || self.may_be_retained(filter.filter)) {
@@ -168,6 +174,7 @@ impl Core {
                 if let Some(change) = unsubscribed.interest {
                     self.interest_changed(change);
                 }
+                self.charge_topics();
                 Reason::SUCCESS
             }
             None => Reason::NO_SUBSCRIPTION_EXISTED,

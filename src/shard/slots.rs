@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use crate::access::Rights;
 use crate::clock::{Millis, NEVER, after_s};
-use crate::memory::{Key, Message, MessageView};
+use crate::memory::{Class, Key, Message, MessageView};
 use crate::session::{Cx, Drops, Orphan, Session};
 use crate::topic::{self, Presence, Router, SubscriptionSet};
-use crate::wire::{self, Qos};
+use crate::wire::{self, Connect, Qos};
 
 use super::aside::Aside;
 use super::connection::End;
@@ -47,11 +47,23 @@ pub(super) struct Slot {
 // See `Connection`: held in memory a million times.
 const _: () = assert!(size_of::<Slot>() <= 168);
 
+/// A session's record and its place in the table of Client Identifiers.
+const SLOT_BYTES: usize = size_of::<Slot>() + 32;
+
 impl Slot {
+    /// Bytes charged to `Class::Session` for it; its subscriptions are charged by the router's size.
+    fn cost(&self) -> usize {
+        slot_cost(&self.client_id) + self.will.as_ref().map_or(0, |will| will.cost())
+    }
+
     /// When the will is due; [`NEVER`] while the session is connected, or without one.
     pub fn will_at(&self) -> Millis {
         self.will.as_ref().map_or(NEVER, |will| will.due_at)
     }
+}
+
+fn slot_cost(client_id: &str) -> usize {
+    SLOT_BYTES + client_id.len()
 }
 
 /// The message that goes out when the client does not say good-bye.
@@ -83,9 +95,51 @@ impl Will {
             due_at: NEVER,
         }
     }
+
+    fn cost(&self) -> usize {
+        Will::cost_of(&self.topic, self.properties.len(), &self.payload)
+    }
+
+    fn cost_of(topic: &str, properties: usize, payload: &[u8]) -> usize {
+        size_of::<Will>() + topic.len() + properties + payload.len()
+    }
 }
 
 impl Core {
+    /// Whether there is room for the session that this CONNECT asks for, beside what its client's session takes already.
+    pub(super) fn session_fits(&mut self, connect: &Connect<'_>) -> bool {
+        let session = self.session_of(connect.client_id);
+        let kept = session.and_then(|session| self.sessions.get(session)).map_or(0, Slot::cost);
+        let will = connect.will.as_ref();
+        let will = will.map_or(0, |will| Will::cost_of(will.topic, will.properties.len(), will.payload));
+        let cost = slot_cost(connect.client_id) + will;
+        self.budget.has_room(Class::Session, cost.saturating_sub(kept))
+    }
+
+    /// The will that a CONNECT brings; the session has none at that time.
+    pub(super) fn set_will(&mut self, session: Key, will: Option<&wire::Will<'_>>) {
+        let Some(slot) = self.sessions.get_mut(session) else { return };
+        debug_assert!(slot.will.is_none(), "the former will was sent or forgotten");
+        if let Some(will) = will {
+            let will = Box::new(Will::new(will));
+            self.budget.charge_always(Class::Session, will.cost());
+            slot.will = Some(will);
+        }
+    }
+
+    fn take_will(&mut self, session: Key) -> Option<Box<Will>> {
+        let will = self.sessions.get_mut(session)?.will.take()?;
+        self.budget.release(Class::Session, will.cost());
+        Some(will)
+    }
+
+    /// What the router keeps is charged as it is: at each SUBSCRIBE, and where something of it may have gone.
+    pub(super) fn charge_topics(&mut self) {
+        let kept = self.router.kept_bytes();
+        self.budget.recharge(Class::Subscription, self.charged_topics, kept);
+        self.charged_topics = kept;
+    }
+
     /// The session of a Client Identifier.
     pub(super) fn session_of(&self, client_id: &str) -> Option<Key> {
         let named = |index| self.sessions.at(index).is_some_and(|(_, slot)| *slot.client_id == *client_id);
@@ -113,6 +167,7 @@ impl Core {
             aside: Aside::default(),
         });
         self.by_client_id.insert(client_hash, key.index);
+        self.budget.charge_always(Class::Session, slot_cost(client_id)); // it was looked whether it fits
         key
     }
 
@@ -128,10 +183,11 @@ impl Core {
         self.counters[usize::from(self.id)].clients_connected.sub(1);
         match end {
             // [MQTT-3.14.4-3] [MQTT-3.1.2-10]
-            End::Disconnected => slot.will = None,
+            End::Disconnected => drop(self.take_will(session)),
             // Of a session that is taken over the next connection decides, in `find_or_begin`.
             End::TakenOver | End::DisconnectedWithWill | End::Lost | End::Refused(..) => {}
         }
+        let Some(slot) = self.sessions.get_mut(session) else { return };
         let (expiry_s, has_next) = (slot.expiry_s, slot.aside.has_successor());
         slot.ends_at = if expiry_s == u32::MAX { NEVER } else { after_s(self.now, expiry_s.into()) };
         if let Some(will) = &mut slot.will {
@@ -196,20 +252,21 @@ impl Core {
         let successors = slot.aside.take_successors();
         if let Some(slot) = self.sessions.remove(session) {
             self.by_client_id.remove(slot.client_hash, session.index);
+            self.budget.release(Class::Session, slot.cost());
         }
         self.counters().dropped_session_end_total.add(lost);
         for change in changes {
             self.interest_changed(change);
         }
+        self.charge_topics();
         self.redistribute(orphans);
         debug_assert!(successors.is_empty(), "a session with successors does not end on its own");
     }
 
     /// Publishes the will of a session, once. // [MQTT-3.1.2-8] [MQTT-3.1.2-10]
     pub(super) fn publish_will(&mut self, session: Key) {
-        let Some(slot) = self.sessions.get_mut(session) else { return };
-        let Some(will) = slot.will.take() else { return };
-        let publisher = slot.client_hash;
+        let Some(will) = self.take_will(session) else { return };
+        let publisher = self.sessions.get(session).map_or(0, |slot| slot.client_hash);
         if !self.may_publish(session, &will.topic) {
             return self.counters().dropped_denied_total.add(1);
         }
@@ -235,9 +292,7 @@ impl Core {
 
     /// Forgets the will because the client came back in time. // [MQTT-3.1.3-9]
     pub(super) fn cancel_will(&mut self, session: Key) {
-        if let Some(slot) = self.sessions.get_mut(session) {
-            slot.will = None;
-        }
+        drop(self.take_will(session));
     }
 
     /// Whether the will of a connection that is taken over goes out. // [U5-3.1.4-3] [U5-3.1.3-2]

@@ -42,6 +42,8 @@ pub(super) struct Groups {
     pub(super) slots: Slots<Group>,
     /// First group of each exact filter, by the filter without `$share/name/`.
     exact: Table,
+    /// Bytes of their texts.
+    texts: usize,
 }
 
 #[derive(Debug)]
@@ -64,14 +66,21 @@ pub(super) struct Group {
     announced: bool,
 }
 
+/// A group, its places in two tables and the counts of a few other shards.
+pub(super) const GROUP_BYTES: usize = size_of::<Group>() + 96;
+
 impl Groups {
     pub(super) fn new() -> Groups {
-        Groups { slots: Slots::new(), exact: Table::default() }
+        Groups { slots: Slots::new(), exact: Table::default(), texts: 0 }
     }
 
     pub(super) fn bytes(&self) -> usize {
-        let texts: usize = self.slots.values().map(|group| group.text.len()).sum();
-        self.slots.bytes() + self.exact.bytes() + texts
+        self.slots.bytes() + self.exact.bytes() + self.texts
+    }
+
+    /// Bytes in use, without members.
+    pub(super) fn kept_bytes(&self) -> usize {
+        self.slots.len() * GROUP_BYTES + self.texts
     }
 
     /// The first group whose exact filter is `topic`.
@@ -248,6 +257,7 @@ impl Router {
 
     pub(super) fn create_group(&mut self, fingerprint: u64, text: &str, parts: Filter<'_>) -> u32 {
         let node = if parts.has_wildcard { self.trie.insert(parts.filter) } else { NONE };
+        self.groups.texts += text.len();
         let index = self
             .groups
             .slots
@@ -359,6 +369,7 @@ impl Router {
             return;
         }
         let group = self.groups.slots.remove(index);
+        self.groups.texts -= group.text.len();
         self.unname(&group.text, Target::group(index));
         if group.next != NONE {
             self.groups.slots[group.next].before = group.before;

@@ -106,6 +106,9 @@ impl Hasher for AsIs {
     }
 }
 
+/// A filter in the table of exact ones, of whose places three quarters are in use on average, and their control bytes.
+const EXACT_BYTES: usize = (size_of::<(Print, SetRef)>() + 1) * 4 / 3;
+
 /// Interest of other shards. Wildcards are in the trie that all filters share; their sets are here.
 #[derive(Debug)]
 pub(super) struct Remote {
@@ -147,6 +150,11 @@ impl Remote {
         // The map keeps an eighth of its places free and a control byte for each.
         let places = self.exact.capacity() * 8 / 7;
         places * (size_of::<(Print, SetRef)>() + 1) + self.sets.0.capacity() * size_of::<(usize, ShardSet)>()
+    }
+
+    /// Bytes in use.
+    pub(super) fn kept_bytes(&self) -> usize {
+        self.exact.len() * EXACT_BYTES + self.sets.0.len() * size_of::<ShardSet>()
     }
 
     pub(super) fn exact_len(&self) -> usize {

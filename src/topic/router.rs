@@ -13,7 +13,7 @@ use super::set::SubscriptionSet;
 use super::slots::Slots;
 use super::subscription::{Options, Presence, Subscription, Target, Where};
 use super::text::Text;
-use super::trie::Trie;
+use super::trie::{NODE_BYTES, Trie};
 use super::{HashKeys, NONE, TextHasher};
 use crate::memory::{Key, ShardId, Table};
 
@@ -27,6 +27,8 @@ pub struct Router {
     pub(super) hasher: TextHasher,
     pub(super) subscriptions: Slots<Subscription>,
     filters: Slots<Own>,
+    /// Bytes of their texts that do not lie in place.
+    apart: usize,
     pub(super) groups: Groups,
     /// Texts of ordinary filters and of share groups; the values are [`Target`]s.
     texts: Table,
@@ -50,6 +52,12 @@ impl Own {
     /// What is left of a cache line.
     const SHORT_MAX: usize = 46;
 }
+
+/// A subscription with its places in the set of its session.
+const SUBSCRIPTION_BYTES: usize = 32 + 32;
+
+/// A filter and its place in the table of texts.
+const FILTER_BYTES: usize = 64 + 16;
 
 /// Names a filter of this shard that other shards learn about, until [`Router::forget_filter`].
 #[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -129,6 +137,7 @@ impl Router {
             here,
             subscriptions: Slots::new(),
             filters: Slots::new(),
+            apart: 0,
             groups: Groups::new(),
             texts: Table::default(),
             trie: Trie::new(hasher.clone()),
@@ -275,18 +284,38 @@ impl Router {
 
     /// What the parts take, for measurements.
     pub fn footprint(&self) -> Footprint {
-        let texts: usize = self.filters.values().map(|own| own.text.apart()).sum();
         Footprint {
             own: self.subscriptions.bytes()
                 + self.filters.bytes()
                 + self.texts.bytes()
-                + texts
+                + self.apart
                 + self.groups.bytes(),
             trie: self.trie.bytes(),
             remote: self.remote.bytes(),
             remote_exact_filters: self.remote.exact_len(),
             routes: self.cache.bytes(),
         }
+    }
+
+    /// Bytes in use by subscriptions, filters, groups and what other shards announced: from counts, so that it is exact to
+    /// what comes and goes, where [`Router::footprint`] has the capacities. Routes are not in it; they give way.
+    pub fn kept_bytes(&self) -> usize {
+        self.subscriptions.len() * SUBSCRIPTION_BYTES
+            + self.filters.len() * FILTER_BYTES
+            + self.apart
+            + self.groups.kept_bytes()
+            + self.trie.kept_bytes()
+            + self.remote.kept_bytes()
+    }
+
+    /// What a subscription to `filter` adds to [`Router::kept_bytes`] at most, which is where nobody else has one like it.
+    pub fn cost_at_most(filter: &str) -> usize {
+        // Its text, and where it has wildcards that of its levels once more.
+        let nodes = filter.bytes().filter(|byte| *byte == b'/').count() + 1;
+        SUBSCRIPTION_BYTES
+            + FILTER_BYTES.max(super::groups::GROUP_BYTES)
+            + 2 * filter.len()
+            + nodes * NODE_BYTES
     }
 
     /// What `text` names here.
@@ -325,7 +354,9 @@ impl Router {
 
     fn create_filter(&mut self, text: &str, parts: Filter<'_>) -> u32 {
         let node = if parts.has_wildcard { self.trie.insert(text) } else { NONE };
-        let index = self.filters.insert(Own { text: Text::new(text), node, first: NONE }).index;
+        let text = Text::new(text);
+        self.apart += text.apart();
+        let index = self.filters.insert(Own { text, node, first: NONE }).index;
         if node != NONE {
             self.trie.node_mut(node).own = index;
         }
@@ -334,6 +365,7 @@ impl Router {
 
     fn remove_filter(&mut self, index: u32) {
         let own = self.filters.remove(index);
+        self.apart -= own.text.apart();
         self.unname(own.text.as_str(), Target::filter(index));
         if own.node != NONE {
             self.trie.node_mut(own.node).own = NONE;

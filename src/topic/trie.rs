@@ -18,6 +18,8 @@ use crate::memory::Table;
 pub(super) struct Trie {
     nodes: Slab<Node>,
     edges: Table,
+    /// Bytes of levels that do not lie in their node.
+    apart: usize,
     hasher: TextHasher,
     /// Kept between calls for its memory only.
     here: Vec<u32>,
@@ -65,6 +67,14 @@ impl Level {
         }
     }
 
+    /// Bytes that do not lie in the node.
+    fn apart(&self) -> usize {
+        match self {
+            Level::Literal(text) => text.apart(),
+            Level::Root | Level::Plus | Level::Hash => 0,
+        }
+    }
+
     /// The text of a literal level.
     fn literal(&self) -> Option<&[u8]> {
         match self {
@@ -76,6 +86,9 @@ impl Level {
 
 const ROOT: u32 = 0;
 
+/// A node and its place in the table of edges, of which half are empty.
+pub(super) const NODE_BYTES: usize = size_of::<Node>() + 16;
+
 impl Trie {
     pub(super) fn new(hasher: TextHasher) -> Trie {
         let mut nodes = Slab::new();
@@ -83,6 +96,7 @@ impl Trie {
         Trie {
             nodes,
             edges: Table::default(),
+            apart: 0,
             hasher,
             here: Vec::new(),
             next: Vec::new(),
@@ -120,6 +134,7 @@ impl Trie {
     pub(super) fn prune(&mut self, mut node: u32) {
         while node != ROOT && self.node(node).is_bare() {
             let Node { parent, level, .. } = self.nodes.remove(node as usize);
+            self.apart -= level.apart();
             match &level {
                 Level::Plus => self.node_mut(parent).plus = NONE,
                 Level::Hash => self.node_mut(parent).hash = NONE,
@@ -179,6 +194,11 @@ impl Trie {
         self.nodes.capacity() * size_of::<Node>() + self.edges.bytes()
     }
 
+    /// Bytes in use; the root, which is always there, is not counted.
+    pub(super) fn kept_bytes(&self) -> usize {
+        (self.nodes.len() - 1) * NODE_BYTES + self.apart
+    }
+
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.nodes.len()
@@ -202,6 +222,7 @@ impl Trie {
 
     fn grow(&mut self, parent: u32, text: &str) -> u32 {
         let level = Level::new(text);
+        self.apart += level.apart();
         let child = self.nodes.insert(Node::new(parent, level)) as u32;
         match text {
             "+" => self.node_mut(parent).plus = child,

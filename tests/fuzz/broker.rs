@@ -8,7 +8,7 @@ use ringmq::access::Access;
 use ringmq::io::ListenerId;
 use ringmq::io::sim::{Endpoint, Faults, Rng, SimIo, World};
 use ringmq::limits::{Limits, QueueFull};
-use ringmq::memory::{Class, Pool};
+use ringmq::memory::{CLASSES, Class, Pool};
 use ringmq::mesh::Bounds;
 use ringmq::metrics::{Counters, sum};
 use ringmq::shard::{Ends, ListenerKind, Options, Setup, Shard, Stopping, Turn};
@@ -21,7 +21,7 @@ const TURNS_MAX: usize = 100_000;
 /// The longest that a session outlives its connection, in seconds.
 const EXPIRY_MAX_S: u32 = 30;
 /// Bytes of memory by class, in the order of [`Class`].
-const MEMORY: [u64; 5] = [16 << 20, 16 << 20, 64 << 20, 16 << 20, 16 << 20];
+const MEMORY: [u64; CLASSES] = [16 << 20, 16 << 20, 64 << 20, 16 << 20, 16 << 20, 16 << 20, 16 << 20];
 
 pub struct Broker {
     shards: Vec<(Shard<SimIo>, Option<Millis>)>,
@@ -184,9 +184,17 @@ impl Broker {
         self.pass(Millis::from(EXPIRY_MAX_S) * 1000 + 20_000, |_| {});
         for (at, (shard, _)) in self.shards.iter_mut().enumerate() {
             let live = shard.live();
-            let left =
-                [live.connections, live.sessions, live.subscriptions, live.buffers, live.timers, live.mesh];
-            assert_eq!(left, [0; 6], "shard {at} keeps {live:?}");
+            let left = [
+                live.connections,
+                live.sessions,
+                live.subscriptions,
+                live.session_bytes,
+                live.subscription_bytes,
+                live.buffers,
+                live.timers,
+                live.mesh,
+            ];
+            assert_eq!(left, [0; 8], "shard {at} keeps {live:?}");
         }
         for (what, left) in [
             ("queued messages", sum(&self.counters, |c| &c.queued_bytes)),
@@ -202,8 +210,7 @@ impl Broker {
         drop(shards);
         let found = world.borrow().faults_at_rest();
         assert!(found.is_empty(), "{found:?}");
-        let classes = [Class::Receive, Class::Send, Class::Queue, Class::Retained, Class::Mesh];
-        for (class, bytes) in classes.into_iter().zip(MEMORY) {
+        for (class, bytes) in Class::ALL.into_iter().zip(MEMORY) {
             assert_eq!(pool.free(class), bytes as i64, "{class:?}");
         }
     }

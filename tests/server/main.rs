@@ -12,6 +12,7 @@ mod hostile;
 mod leaks;
 mod limits;
 mod report;
+mod session_memory;
 mod slow;
 mod start;
 mod stop;

@@ -3,6 +3,7 @@
 
 use ringmq::io::ListenerId;
 use ringmq::limits::{Limits, QueueFull};
+use ringmq::memory::Class;
 use ringmq::shard::Options;
 use ringmq::topic::shard_of;
 
@@ -360,4 +361,43 @@ fn each_who_waits_is_forced_in_when_the_one_before_is_stuck_too() {
     }
     assert_eq!(answered, [(0, 1), (1, 2)]);
     assert_eq!(cluster.sum(|c| &c.takeovers_forced_total), 2);
+}
+
+/// What comes of a session whose client is replaced by one for whose session there is no room: the texts of its will, and
+/// the sessions that are left after so many seconds.
+fn refused_successor(waits: usize, later_s: u64) -> (Vec<String>, u64) {
+    let mut plan = scene::plan(SHARDS, Limits::default());
+    plan.memory[Class::Session as usize] = 8_000;
+    let mut cluster = scene::cluster(&plan);
+    let mut clients = scene::one_on_each(&mut cluster);
+    let name = name_at(&cluster, 0, 2000);
+    write(&cluster, &mut clients[1], &subscribe(1, "w"));
+    let first = with_will(&cluster, 0, name, will("w", "gone", false), Some(60));
+    rounds(&mut cluster, 10);
+    let large = "x".repeat(10_000);
+    let mut others: Vec<Client> =
+        (0..waits).map(|_| with_will(&cluster, 0, name, will("w", &large, false), Some(60))).collect();
+    rounds(&mut cluster, 20);
+    for other in &mut others {
+        let got = read_as(&cluster, other, V5);
+        assert!(matches!(got[..], [Incoming::ConnAck { code: 0x97, .. }]), "{got:?}");
+    }
+    assert_eq!(cluster.sum(|c| &c.sessions_refused_total), waits as u64);
+    drop(first);
+    for _ in 0..10 {
+        for at in 0..cluster.len() {
+            cluster.world.borrow_mut().progress(at as u16);
+            cluster.turn(at, 1 + later_s * 1000);
+        }
+    }
+    let sessions: u64 = cluster.live().into_iter().map(|live| live.sessions).sum();
+    (texts(read(&cluster, &mut clients[1])), sessions)
+}
+
+#[test]
+fn a_session_whose_next_client_is_refused_has_its_will_and_its_end() {
+    for waits in 1..=3 {
+        assert_eq!(refused_successor(waits, 59), (vec!["gone".to_string()], 5), "{waits} refused");
+        assert_eq!(refused_successor(waits, 61), (vec!["gone".to_string()], 4), "{waits} refused");
+    }
 }

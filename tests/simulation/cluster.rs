@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ringmq::access::Access;
 use ringmq::io::sim::{Rng, SimIo, World};
-use ringmq::memory::Pool;
+use ringmq::memory::{CLASSES, Class, Pool};
 use ringmq::metrics::{self, Counter, Counters};
 use ringmq::shard::{Ends, ListenerKind, Live, Setup, Shard, Stopping, Turn};
 use ringmq::topic::HashKeys;
@@ -32,7 +32,7 @@ pub struct Cluster {
     pub world: Rc<RefCell<World>>,
     pub keys: HashKeys,
     pool: Arc<Pool>,
-    memory: [u64; 5],
+    memory: [u64; CLASSES],
     counters: Arc<[Counters]>,
 }
 
@@ -186,7 +186,7 @@ impl Cluster {
 
     /// Gauges that must be zero once nobody is left.
     pub fn gauges_left(&self) -> Vec<(&'static str, u64)> {
-        let gauges: [(&'static str, u64); 9] = [
+        let gauges: [(&'static str, u64); 11] = [
             ("connections", self.sum(|c| &c.connections)),
             ("clients_connected", self.sum(|c| &c.clients_connected)),
             ("sessions", self.sum(|c| &c.sessions)),
@@ -194,6 +194,8 @@ impl Cluster {
             ("subscriptions_shared", self.sum(|c| &c.subscriptions_shared)),
             ("queued_messages", self.sum(|c| &c.queued_messages)),
             ("queued_bytes", self.sum(|c| &c.queued_bytes)),
+            ("session_bytes", self.sum(|c| &c.session_bytes)),
+            ("subscription_bytes", self.sum(|c| &c.subscription_bytes)),
             ("buffers_held", self.sum(|c| &c.buffers_held)),
             ("connections_paused", self.sum(|c| &c.connections_paused)),
         ];
@@ -208,14 +210,7 @@ impl Cluster {
         let Cluster { nodes, world, pool, memory, .. } = self;
         drop(nodes);
         let mut found = world.borrow().faults_at_rest();
-        for (class, bytes) in memory.into_iter().enumerate() {
-            let class = [
-                ringmq::memory::Class::Receive,
-                ringmq::memory::Class::Send,
-                ringmq::memory::Class::Queue,
-                ringmq::memory::Class::Retained,
-                ringmq::memory::Class::Mesh,
-            ][class];
+        for (class, bytes) in Class::ALL.into_iter().zip(memory) {
             if pool.free(class) != bytes as i64 {
                 found.push(format!("{class:?} has {} bytes of {bytes} free at the end", pool.free(class)));
             }

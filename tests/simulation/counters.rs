@@ -94,7 +94,8 @@ impl Witness<'_> {
             plan.steps.iter().any(|step| matches!(&step.what, What::Publish(publish) if of(publish)))
         };
         let policy = plan.limits.queue_full;
-        let rows: [(bool, &'static str); 17] = [
+        let short = plan.is_short_of_sessions();
+        let rows: [(bool, &'static str); 18] = [
             (policy != QueueFull::DropOldest, "dropped_queue_oldest_total"),
             (policy != QueueFull::Disconnect, "sessions_ended_queue_full_total"),
             (connects().all(|plan| plan.packet_size_maximum.is_none()), "dropped_too_large_total"),
@@ -109,9 +110,10 @@ impl Witness<'_> {
             (plan.shards == 1, "doorbells_total"),
             (plan.shards == 1, "pauses_total"),
             (true, "connections_refused_total"),
-            (true, "connects_refused_total"),
+            (!short, "connects_refused_total"),
+            (!short, "sessions_refused_total"),
             (true, "logins_failed_total"),
-            (true, "subscriptions_refused_total"),
+            (!short, "subscriptions_refused_total"),
             (true, "dropped_denied_total"),
             (true, "dropped_receive_memory_total"),
             (true, "transport_failures_total"),

@@ -4,6 +4,7 @@
 
 use ringmq::io::sim::{Faults, Odds, Rng};
 use ringmq::limits::{Limits, QueueFull};
+use ringmq::memory::{CLASSES, Class};
 use ringmq::mesh::Bounds;
 use ringmq::shard::Options;
 
@@ -16,7 +17,7 @@ pub struct Plan {
     pub seed: u64,
     pub shards: u16,
     pub mesh: Bounds,
-    pub memory: [u64; 5],
+    pub memory: [u64; CLASSES],
     pub limits: Limits,
     pub options: Options,
     pub faults: Faults,
@@ -135,6 +136,9 @@ pub enum What {
     Rest,
 }
 
+/// Bytes for sessions and subscriptions that no run uses up.
+const SESSIONS_AMPLE: u64 = 1 << 24;
+
 pub const TOPICS: [&str; 9] = ["a", "a/b", "a/b/c", "b", "a//", "r/1", "r/2", "s/1", "s/2"];
 /// Topics that messages are retained on.
 pub const RETAINED: [usize; 3] = [5, 6, 1];
@@ -209,6 +213,15 @@ impl Plan {
             Some(Focus::Announcements) => *logs.pick(&[1, 1, 2]),
             _ => *logs.pick(&[1, 2, 8, 4096]),
         };
+        let mut rooms = Rng::new(seed ^ 0x5E55_0000);
+        let room = if rooms.below(12) == 0 { *rooms.pick(&[900, 1_500, 3_000]) } else { SESSIONS_AMPLE };
+        let [sessions, subscriptions] =
+            *rooms.pick(&[[room, room], [room, SESSIONS_AMPLE], [SESSIONS_AMPLE, room]]);
+        if room < SESSIONS_AMPLE {
+            // 3.1 cannot say that a subscription is refused.
+            let cannot_say = clients.iter_mut().filter(|client| client.version == Version::V31);
+            cannot_say.for_each(|client| client.version = Version::V311);
+        }
         let shards = shards_wanted.unwrap_or(shards);
         let length = *rng.pick(&[10, 30, 60, 100, 160]);
         let mut steps: Vec<What> = Vec::new();
@@ -259,6 +272,8 @@ impl Plan {
                 if ample { 1 << 26 } else { *rng.pick(&[4096, 1 << 26]) },
                 1 << 24,
                 mesh,
+                sessions,
+                subscriptions,
             ],
             limits,
             options,
@@ -269,6 +284,12 @@ impl Plan {
             gap: *rng.pick(&[2, 10, 40, 200]),
             chorus: rng.odds(9_000),
         }
+    }
+
+    /// Whether there may be no room for a session or a subscription.
+    pub fn is_short_of_sessions(&self) -> bool {
+        let short = |class: Class| self.memory[class as usize] < SESSIONS_AMPLE;
+        short(Class::Session) || short(Class::Subscription)
     }
 
     /// One line about the run's shape.

@@ -155,6 +155,7 @@ impl<'a> Run<'a> {
         clients.push(Client::new(watcher, sober, rng.fork()));
         clients[watcher].name = "watcher".into();
         let mut oracle = Oracle::new(names, plan.limits.session_expiry_max_s);
+        oracle.may_refuse_sessions = plan.is_short_of_sessions();
         oracle.now = 1_000;
         let cluster = Cluster::new(plan, &mut rng, oracle.now);
         Run { plan, rng, cluster, clients, watcher, oracle, trace, figures, resting: false, stopping: false }
@@ -442,7 +443,14 @@ impl<'a> Run<'a> {
         self.rest()?;
         self.with(watcher, |client, env| client.subscribe(env, vec![("#".into(), 0)], None));
         self.rest()?;
-        let Some((session, _)) = self.clients[watcher].up() else {
+        let up = self.clients[watcher].up().map(|(session, _)| session);
+        let sees =
+            |session| self.oracle.subscriptions.iter().any(|s| s.session == session && s.acked.is_some());
+        if self.plan.is_short_of_sessions() && !up.is_some_and(sees) {
+            self.with(watcher, |client, env| client.step(env, &What::Leave(Leave::Disconnect)));
+            return self.rest().and_then(|()| self.sound());
+        }
+        let Some(session) = up else {
             return Err(Failure::Stuck("the watcher is not connected".into()));
         };
         let seen: BTreeMap<String, MsgId> = self.oracle.sessions[session]
@@ -541,13 +549,16 @@ impl<'a> Run<'a> {
     }
 
     fn nothing_is_left(&mut self) {
-        let sys = self.plan.options.sys_interval_ms > 0;
+        // Or whoever was to clear the store was not let in.
+        let sys = self.plan.options.sys_interval_ms > 0 || self.plan.is_short_of_sessions();
         for (at, live) in self.cluster.live().into_iter().enumerate() {
             let retained = if sys { 0 } else { live.retained };
             let left = [
                 live.connections,
                 live.sessions,
                 live.subscriptions,
+                live.session_bytes,
+                live.subscription_bytes,
                 retained,
                 live.buffers,
                 live.timers,

@@ -3,6 +3,7 @@
 use ringmq::io::ListenerId;
 use ringmq::io::sim::{Endpoint, Faults, Rng};
 use ringmq::limits::Limits;
+use ringmq::memory::CLASSES;
 use ringmq::shard::Options;
 
 use crate::cluster::Cluster;
@@ -15,7 +16,7 @@ pub const VERSION: Version = Version::V311;
 pub fn plan(shards: u16, limits: Limits) -> Plan {
     Plan {
         shards,
-        memory: [64 << 20; 5],
+        memory: [64 << 20; CLASSES],
         limits,
         options: Options { sys_interval_ms: 0, ..Options::default() },
         faults: Faults::none(),

@@ -68,6 +68,12 @@ impl Client {
     pub(super) fn connack(&mut self, env: &mut Env<'_>, present: bool, code: u8, properties: &Properties) {
         let version = self.plan.version;
         let Some(conn) = &mut self.conn else { return };
+        let no_room = if version.is_v5() { 0x97 } else { 3 };
+        if !conn.accepted && code == no_room && env.oracle.may_refuse_sessions {
+            conn.refused = true;
+            conn.out.clear();
+            return env.trace.line(env.oracle, || format!("{} is refused for want of memory", self.name));
+        }
         if conn.accepted || code != 0 {
             let stopping = env.stopping && !conn.accepted;
             return env

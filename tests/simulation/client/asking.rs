@@ -93,6 +93,7 @@ impl Client {
             exposed: false,
             last_good: (now, env.oracle.tick),
             disconnect_code: None,
+            refused: false,
         });
     }
 
@@ -363,7 +364,10 @@ impl Client {
                 self.forget(); // the session was over with its connection
             }
         } else {
-            self.unanswered = Some((conn.ix, conn.endpoint));
+            match conn.refused {
+                true => env.oracle.connect_refused(conn.ix),
+                false => self.unanswered = Some((conn.ix, conn.endpoint)),
+            }
             self.must_clean |= conn.plan.clean;
         }
         let keep_alive_until = match conn.plan.keep_alive_s {

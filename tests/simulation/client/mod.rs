@@ -89,6 +89,8 @@ struct Conn {
     /// When it was last known to be up, and the tick of that.
     last_good: (Millis, Tick),
     disconnect_code: Option<u8>,
+    /// There was no room for its session.
+    refused: bool,
 }
 
 /// A connection that the client has left.
@@ -205,7 +207,9 @@ impl Client {
         let Some(conn) = &self.conn else {
             return self.unanswered.map(|_| format!("{} waits for the end of an old connection", self.name));
         };
-        let why = if !conn.accepted {
+        let why = if conn.refused {
+            "waits for the broker to close"
+        } else if !conn.accepted {
             "waits for CONNACK"
         } else if conn.half_closed || conn.offended || conn.farewell.is_some() {
             "waits for the broker to close"

@@ -211,6 +211,7 @@ impl Client {
             || env.stopping
             || conn.half_closed
             || conn.offended
+            || conn.refused
             || policy
             || timed_out
             || overdue

@@ -66,8 +66,9 @@ impl Oracle {
                 }
                 let count = self.shared.get(&(group.clone(), id)).map_or(0, Vec::len);
                 self.checks.count(Checker::Arrival, 1);
-                if count == 0 {
-                    let what = format!("{} reached nobody of group {group}", self.name(id));
+                let what = format!("{} reached nobody of group {group}", self.name(id));
+                // A message is looked at again until the store was seen after it.
+                if count == 0 && !self.missing.iter().any(|missing| missing.what == what) {
                     self.missing.push(Missing { queued: false, what });
                 }
             }

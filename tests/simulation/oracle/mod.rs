@@ -194,6 +194,8 @@ pub struct Oracle {
     pub wills: Vec<will::Will>,
     pub session_expiry_max_ms: Millis,
     pub takeover_may_force: bool,
+    /// There may be no room for a session.
+    pub may_refuse_sessions: bool,
     pub drops: Drops,
     /// Messages that were missing and must be explained by drops.
     pub missing: Vec<Missing>,

@@ -27,6 +27,8 @@ pub enum Over {
     Unclear,
     /// Another connection of the same client took its place.
     Replaced,
+    /// Its CONNECT was refused.
+    Refused,
 }
 
 impl Oracle {
@@ -182,6 +184,13 @@ impl Oracle {
         s.offline = Some((lo, None));
         self.over(conn, Over::Unclear, (c.asked_at, c.at));
         self.closed_by_broker(conn);
+    }
+
+    /// A CONNECT was refused: what was there before is as it was.
+    pub fn connect_refused(&mut self, conn: ConnIx) {
+        let (at, tick) = (self.conns[conn].asked_at, self.conns[conn].at);
+        self.lay_down(conn);
+        self.over(conn, Over::Refused, (at, tick));
     }
 
     /// A connection is over for its client; the broker noticed at `since` at the earliest.

@@ -55,6 +55,7 @@ impl Oracle {
         will.ended = Some((since, None));
         will.over = tick;
         will.duty = match how {
+            Over::Refused => Duty::Never,
             _ if !accepted => Duty::May,
             Over::Clean => Duty::Never,
             Over::WithWill | Over::Lost | Over::Replaced => Duty::Must,
