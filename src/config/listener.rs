@@ -115,6 +115,11 @@ enum Open {
 }
 
 impl Asked {
+    /// Whether a client that comes in here may be a user.
+    fn knows_users(&self) -> bool {
+        self.password_file.is_some() || self.tls.as_ref().is_some_and(|tls| tls.clients.is_asked())
+    }
+
     fn open(&self) -> Open {
         let has_users = self.password_file.is_some();
         let (certified, certifies) = self
@@ -157,6 +162,7 @@ pub(super) fn listeners(
             .collect::<Result<_, _>>()?,
     };
     distinct(&asked, sources)?;
+    client_ids_of_users(&asked, sources)?;
     let mut access = super::access::settings(&flags.access);
     let mut doors = Vec::new();
     for one in &asked {
@@ -182,6 +188,25 @@ pub(super) fn listeners(
         .map(|Asked { address, tls, limits, .. }| ListenerConfig { address, tls, limits })
         .collect();
     Ok(Listeners { listeners, access })
+}
+
+/// A rule about the Client Identifiers of users is of use where there are users; one that stands for all listeners, at any.
+fn client_ids_of_users(asked: &[Asked], sources: &Sources) -> Result<(), ConfigError> {
+    let mut ruled = asked.iter().filter(|one| one.client_ids != ClientIdsFlag::Any).peekable();
+    let Some(first) = ruled.peek().map(|one| one.at) else { return Ok(()) };
+    if ruled.any(Asked::knows_users) {
+        return Ok(());
+    }
+    let what = "it is a rule for users, and nobody is one here; users come from --password-file, or from certificates of \
+                clients by --tls-client-ca (in a file password-file, client-ca)"
+        .to_owned();
+    let setting = "client-ids";
+    match first {
+        Some(at) if sources.place_of(setting).is_none() && !sources.listeners.is_empty() => {
+            Err(sources.wrong((Some(at), format!("{setting}: {what}"))))
+        }
+        Some(_) | None => Err(sources.unfit(Unfit { setting, what })),
+    }
 }
 
 /// The number of a file among those that are read; each is read once.

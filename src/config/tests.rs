@@ -323,6 +323,29 @@ password-file = \"others\"
 ";
 
 #[test]
+fn a_rule_for_users_needs_users() {
+    for line in ["--client-ids user-name", "--client-ids begin-with-user-name --allow-anonymous"] {
+        let error = refused(line);
+        assert!(error.contains("--client-ids") && error.contains("--password-file"), "{error}");
+    }
+    parse("--client-ids user-name --password-file u");
+    parse("--client-ids any");
+    let certified = "--tls-listen 127.0.0.1:1 --tls-cert c --tls-key k --tls-client-ca a";
+    parse(&format!("{certified} --client-ids user-name"));
+
+    let one = |lines: &str| format!("[[listener]]\naddress = \"127.0.0.1:1\"\n{lines}\n");
+    let other = "[[listener]]\naddress = \"127.0.0.1:2\"\npassword-file = \"u\"\n";
+    let rule = "client-ids = \"user-name\"\n";
+    // Where it stands for all listeners it is enough that one of them has users.
+    File::new(&[rule, &one(""), other].concat()).config("").unwrap();
+    for text in [rule.to_owned(), one(rule), [rule, &one("")].concat(), [&one(rule), other].concat()] {
+        let error = File::new(&text).config("").unwrap_err();
+        assert_eq!(error.exit_code(), exit::CONFIG, "{text}");
+        assert!(error.to_string().contains("client-ids: it is a rule for users"), "{error}");
+    }
+}
+
+#[test]
 fn each_listener_has_certificates_limits_and_access_of_its_own() {
     use crate::access::{Anonymous, ClientIds, Door};
     use crate::transport::tls::{CertificateUser, ClientCertificates};
