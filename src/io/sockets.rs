@@ -59,7 +59,7 @@ pub struct ListenError {
 pub enum Cause {
     /// Another instance of ringmq.
     Instance,
-    /// A server of another program.
+    /// Another program, or one of our kind at an address that this one covers or is covered by.
     Taken,
     /// A port below 1024 (or `net.ipv4.ip_unprivileged_port_start`).
     Privileged,
@@ -82,7 +82,8 @@ impl fmt::Display for ListenError {
             ),
             Cause::Taken => write!(
                 f,
-                "another program serves it. See which: ss -ltnp 'sport = :{port}'. Another port: --listen {}:PORT",
+                "something else serves it, or another address of port {port} that it would cover. See what: \
+                 ss -ltnp 'sport = :{port}'. Another port: --listen {}:PORT",
                 host(&self.address)
             ),
             Cause::Privileged => write!(
