@@ -49,7 +49,14 @@ pub struct File {
 /// Reads a scenario file; errors are sentences for the user.
 pub fn read(path: &Path) -> Result<File, String> {
     let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
-    parse(&text).map_err(|e| format!("{}: {e}", path.display()))
+    let file = parse(&text).map_err(|e| format!("{}: {e}", path.display()))?;
+    if file.options.iter().all(|(option, _)| option != "scenario") {
+        return Err(format!(
+            "{}: it does not say which scenario to run, such as scenario = \"p2p\"; see `loadgen presets`",
+            path.display()
+        ));
+    }
+    Ok(file)
 }
 
 fn parse(text: &str) -> Result<File, String> {
@@ -138,5 +145,14 @@ mod tests {
             assert!(parse(bad).is_err(), "{bad}");
         }
         assert!(parse("a = { b = 1 }").is_err());
+    }
+
+    #[test]
+    fn a_file_without_a_scenario_is_told_what_is_missing() {
+        let path = std::env::temp_dir().join(format!("loadgen-file-{}.toml", std::process::id()));
+        std::fs::write(&path, "pairs = 5\n").unwrap();
+        let error = read(&path).unwrap_err();
+        std::fs::remove_file(&path).unwrap();
+        assert!(error.contains("scenario = \"p2p\"") && error.contains(path.to_str().unwrap()), "{error}");
     }
 }
