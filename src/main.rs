@@ -31,7 +31,7 @@ fn main() -> ExitCode {
     let machine = Machine::look(Path::new("/"));
     match args.get(1).map(String::as_str) {
         Some("passwd") => return tell(config::passwd(&args)),
-        Some("config") => return tell(config::effective(&args)),
+        Some("config") => return tell(config::effective(&args, &machine)),
         Some("check") => return tell(config::check(&args, &machine, &affinity)),
         _ => {}
     }

@@ -7,7 +7,7 @@ use clap::{CommandFactory, Parser};
 
 use super::file::{Listener, Place};
 use super::listener::{self, REPLACING};
-use super::{Config, ConfigError, FileError, Flags, access_text, file, listener_text};
+use super::{Config, ConfigError, FileError, Flags, access_text, file, limits, listener_text};
 use crate::access::passwd::{self, Change, Source};
 use crate::io::machine::Machine;
 use crate::log;
@@ -89,23 +89,26 @@ impl Sources {
 }
 
 /// `ringmq config`: what would hold with the rest of the command line, as a file would have it, each setting with where
-/// it comes from.
+/// it comes from, and what holds instead where another limit cuts it on this machine.
 ///
 /// # Errors
 /// As [`Config::parse`], for what is wrong with single settings.
-pub fn effective(args: &[String]) -> Result<String, ConfigError> {
+pub fn effective(args: &[String], machine: &Machine) -> Result<String, ConfigError> {
     let sources = Sources::read(&without_word(args))?;
     let command = Flags::command();
     let all = command
         .clone()
         .try_get_matches_from(&sources.arguments)
         .map_err(|error| sources.incomplete(error))?;
+    let flags = Flags::try_parse_from(&sources.arguments).map_err(|error| sources.incomplete(error))?;
+    let limits = limits::limits(&flags, machine).map_err(|unfit| sources.unfit(unfit))?;
     let flat = file::Effective {
         command: &command,
         all: &all,
         given: &sources.given,
         settings: &sources.settings,
         path: sources.path.as_deref(),
+        adjusted: limits::adjusted(&flags, &limits),
     };
     Ok(flat.text(!sources.listeners.is_empty()) + &listener::effective(&sources, &flat)?)
 }

@@ -321,6 +321,8 @@ pub(super) struct Effective<'a> {
     pub given: &'a ArgMatches,
     pub settings: &'a [Setting],
     pub path: Option<&'a Path>,
+    /// By setting, what holds instead.
+    pub adjusted: Vec<(&'static str, String)>,
 }
 
 impl Effective<'_> {
@@ -367,12 +369,14 @@ impl Effective<'_> {
             if without_listeners && is_about_listeners(name) {
                 continue;
             }
+            let holds = self.adjusted.iter().find(|(setting, _)| *setting == name);
+            let holds = holds.map_or(String::new(), |(_, holds)| format!(": {holds}"));
             match self.of(name) {
-                Some((value, source)) => text.push_str(&format!("{name} = {value}  # {source}\n")),
+                Some((value, source)) => text.push_str(&format!("{name} = {value}  # {source}{holds}\n")),
                 None if name == "listen" && self.of("tls-listen").is_none() => {
                     text.push_str("listen = [\"127.0.0.1:1883\"]  # default\n");
                 }
-                None => text.push_str(&format!("# {name} is not set\n")),
+                None => text.push_str(&format!("# {name} is not set{holds}\n")),
             }
         }
         text
@@ -454,7 +458,7 @@ mod tests {
     }
 
     fn shown(command: &clap::Command, all: &ArgMatches) -> String {
-        Effective { command, all, given: all, settings: &[], path: None }.text(false)
+        Effective { command, all, given: all, settings: &[], path: None, adjusted: Vec::new() }.text(false)
     }
 
     #[test]

@@ -53,6 +53,24 @@ pub(super) fn limits(flags: &Flags, machine: &Machine) -> Result<Limits, Unfit> 
     })
 }
 
+/// By setting, what holds where another limit cuts what was asked for, or nothing was and this machine decides.
+pub(super) fn adjusted(flags: &Flags, limits: &Limits) -> Vec<(&'static str, String)> {
+    let mut found = Vec::new();
+    if flags.packet.connect_packet_size_max.0 > limits.packet_size_max.into() {
+        let holds = Size(limits.connect_packet_size_max.into());
+        found.push(("connect-packet-size-max", format!("{holds} holds, which is packet-size-max")));
+    }
+    let half = limits.memory_max / 2;
+    if limits.retained_bytes_max > half {
+        found.push(("retained-bytes-max", format!("{} holds, half of memory-max", Size(half))));
+    }
+    if flags.memory.memory_max.is_none() {
+        let holds = Size(limits.memory_max);
+        found.push(("memory-max", format!("{holds} holds, three quarters of what there is here")));
+    }
+    found
+}
+
 pub(super) fn size(setting: &'static str, Size(bytes): Size, min: u64, max: u64) -> Result<u64, Unfit> {
     if (min..=max).contains(&bytes) {
         Ok(bytes)

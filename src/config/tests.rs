@@ -202,7 +202,8 @@ impl File {
 
     fn effective(&self, flags: &str) -> String {
         let line = format!("ringmq config --config {} {flags}", self.0.display());
-        let text = effective(&line.split_whitespace().map(String::from).collect::<Vec<_>>()).unwrap();
+        let args: Vec<String> = line.split_whitespace().map(String::from).collect();
+        let text = effective(&args, &machine()).unwrap();
         text.replace(&self.0.display().to_string(), "FILE")
     }
 
@@ -472,6 +473,19 @@ fn what_is_in_force_at_each_listener_has_its_source_and_can_be_read_again() {
             && three.contains("client-cert = \"none\"  # default")
     );
     assert!(File::new("").effective("").contains("listen = [\"127.0.0.1:1883\"]  # default\n"));
+    let cut = File::new("connect-packet-size-max = \"4M\"\n")
+        .effective("--packet-size-max 1M --memory-max 64M --retained-bytes-max 32M");
+    assert!(
+        cut.contains("connect-packet-size-max = \"4M\"  # FILE:1: 1M holds, which is packet-size-max\n"),
+        "{cut}"
+    );
+    assert!(cut.contains("retained-bytes-max = \"32M\"  # command line\n"), "{cut}");
+    let cut = File::new("memory-max = \"64M\"\n").effective("");
+    assert!(cut.contains("retained-bytes-max = \"1G\"  # default: 32M holds, half of memory-max\n"), "{cut}");
+    assert!(
+        File::new("").effective("").contains("# memory-max is not set: 12G holds, three quarters of "),
+        "{cut}"
+    );
     assert!(file.effective("--listen 127.0.0.1:7").contains("listen = [\"127.0.0.1:7\"]  # command line\n"));
 }
 
