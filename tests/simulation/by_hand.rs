@@ -401,3 +401,25 @@ fn a_session_whose_next_client_is_refused_has_its_will_and_its_end() {
         assert_eq!(refused_successor(waits, 61), (vec!["gone".to_string()], 4), "{waits} refused");
     }
 }
+
+#[test]
+fn what_is_due_in_one_millisecond_is_spread_over_turns() {
+    let (mut cluster, mut clients) = four(Limits::default());
+    const FILTERS: usize = 3_000;
+    for packet_id in 0..FILTERS {
+        write(&cluster, &mut clients[0], &subscribe(packet_id as u16 + 1, &format!("f/{packet_id}")));
+    }
+    rounds(&mut cluster, 200);
+    assert_eq!(read(&cluster, &mut clients[0]).len(), FILTERS);
+    write(&cluster, &mut clients[0], &packet::disconnect(VERSION, 0, None));
+    turns(&mut cluster, 0, 20);
+    let mut left = vec![cluster.live()[0].timers];
+    assert!(left[0] >= FILTERS as u64, "{left:?}");
+    let later = 1 + Options::default().interest_linger_ms + 10;
+    for _ in 0..10 {
+        cluster.turn(0, later);
+        left.push(cluster.live()[0].timers);
+    }
+    let most = left.windows(2).map(|pair| pair[0].saturating_sub(pair[1])).max();
+    assert!(left[10] + FILTERS as u64 <= left[0] && most <= Some(1024), "{left:?}");
+}
