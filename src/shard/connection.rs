@@ -264,6 +264,17 @@ impl Connection {
         self.outbox.len() + self.in_flight_bytes > self.clogged_beyond(max)
     }
 
+    /// What waits for its client is more than a few packets: before more is answered it is looked whether it may wait too.
+    #[inline]
+    pub fn owes_much(&self) -> bool {
+        self.outbox.len() + self.in_flight_bytes > STARVED_BYTES_MAX
+    }
+
+    /// It is not parsed until its client reads.
+    pub fn is_held_back(&self) -> bool {
+        self.live().is_some_and(|live| matches!(live.blocked.as_deref(), Some(Blocked::Output)))
+    }
+
     /// Whether a send of so many bytes may take long: then it is in parts, by which it is seen whether the client reads at all.
     #[inline]
     pub fn sends_in_parts(&self, bytes: usize, max: u32) -> bool {

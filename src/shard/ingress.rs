@@ -174,6 +174,10 @@ impl Core {
         let mut used = 0;
         loop {
             let now = self.now;
+            let Some(connection) = self.connections.get_mut(key) else { return (input.len(), Stop::Over) };
+            if connection.owes_much() && pressure == Pressure::Respect && self.holds_back(key) {
+                return (used, Stop::Blocked);
+            }
             let Some(live) = self.connections.get_mut(key).and_then(|connection| connection.live_mut())
             else {
                 return (input.len(), Stop::Over);
@@ -215,6 +219,34 @@ impl Core {
                     return (input.len(), Stop::Over);
                 }
             }
+        }
+    }
+
+    /// Stops answering a client that owes it to us to read first, and says so: a turn may have received much from it, and
+    /// from thousands like it, once the memory for sending is used up.
+    #[inline(never)]
+    fn holds_back(&mut self, key: Key) -> bool {
+        let Some(connection) = self.connections.get_mut(key) else { return false };
+        let waiting = connection.outbox.len() + connection.in_flight_bytes;
+        let more = waiting.saturating_sub(connection.charged_send);
+        connection.starved |= !self.budget.has_room(Class::Send, more);
+        // What a client said before it left is acted upon, though nobody reads the answers.
+        let leaves = connection.eof || connection.broken;
+        if leaves || !connection.is_clogged(self.limits.send_buffer_bytes_max) {
+            return false;
+        }
+        let Some(live) = connection.live_mut() else { return false };
+        live.blocked = Some(Box::new(Blocked::Output));
+        self.mark_dirty(key);
+        true
+    }
+
+    /// A send has ended: who was held back until then goes on.
+    pub(super) fn output_taken(&mut self, key: Key) {
+        let max = self.limits.send_buffer_bytes_max;
+        let Some(connection) = self.connections.get(key) else { return };
+        if connection.is_held_back() && (connection.broken || !connection.is_clogged(max)) {
+            self.resume(key);
         }
     }
 

@@ -110,7 +110,9 @@ impl<I: Io> Shard<I> {
                 connection.in_flight_bytes = 0;
                 core.recycle(batch.into_buffer());
                 core.mark_dirty(key);
+                core.sent_all(key);
                 core.room_made(key);
+                core.output_taken(key);
             }
             Err(_) => {
                 connection.send_in_flight = false;
@@ -125,7 +127,9 @@ impl<I: Io> Shard<I> {
                 }
                 core.recycle(batch.into_buffer());
                 core.mark_dirty(key);
-                if !is_live {
+                if is_live {
+                    core.output_taken(key);
+                } else {
                     core.end(key, End::Lost);
                 }
             }
@@ -209,6 +213,9 @@ impl Core {
     pub(super) fn peer_closed(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.eof = true;
+        if connection.is_held_back() {
+            return self.resume(key); // which ends it
+        }
         match &mut connection.phase {
             // What it sent before it closed is still to be parsed: a paused connection ends when it is resumed, one
             // that is taken over by its last read.

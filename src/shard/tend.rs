@@ -293,6 +293,14 @@ impl Core {
         connection.charged_send = waiting;
     }
 
+    /// Nothing is on its way any more: who was starved is not, before it is looked what waits for room. Nobody would look
+    /// again.
+    pub(super) fn sent_all(&mut self, key: Key) {
+        if self.connections.get(key).is_some_and(|connection| connection.starved) {
+            self.charge_send(key);
+        }
+    }
+
     /// Keeps a sent buffer for the next connection.
     pub(super) fn recycle(&mut self, buffer: Vec<u8>) {
         if buffer.capacity() > 0
@@ -341,7 +349,8 @@ impl Core {
         {
             // [MQTT-3.1.2-22]; 3.1.1: [311:MQTT-3.1.2-24]. A paused connection is not read, so its silence is ours. So is
             // that of a clogged one only while it goes on reading: see `Live::last_packet_at`.
-            let since = if live.blocked.is_some() { now } else { live.last_packet_at };
+            let is_paused = live.blocked.is_some() && !connection.is_held_back();
+            let since = if is_paused { now } else { live.last_packet_at };
             connection.deadline = since + Millis::from(live.idle_max_ms);
         }
         let deadline = connection.deadline;

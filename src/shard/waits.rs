@@ -30,6 +30,9 @@ pub(super) enum Blocked {
     Fence(Fence, Mode),
     /// So many wills have to leave before, one of which may be that of the client's former connection.
     Wills(u64),
+    /// Its client does not read what it is answered. Over when it has taken enough: no peer has a say in that, so it does
+    /// not wait among the paused.
+    Output,
 }
 
 /// Values that registers of peers have to reach.
@@ -204,7 +207,7 @@ impl Core {
                 }
                 Some(Blocked::Fence(fence, _)) => fence.is_reached(&self.links),
                 Some(Blocked::Wills(count)) => self.waits.released >= *count,
-                None => continue,
+                Some(Blocked::Output) | None => continue,
             };
             if free {
                 self.resume(key);
@@ -217,7 +220,7 @@ impl Core {
         self.waits.unlooked = unlooked;
     }
 
-    fn resume(&mut self, key: Key) {
+    pub(super) fn resume(&mut self, key: Key) {
         let now = self.now;
         let Some(live) = self.connections.get_mut(key).and_then(|connection| connection.live_mut()) else {
             return;
@@ -226,7 +229,7 @@ impl Core {
         match live.blocked.take().as_deref() {
             Some(Blocked::Fence(_, mode)) => live.switch_to(*mode),
             Some(Blocked::Wills(_)) => live.switch_to(Mode::WillsOut),
-            Some(Blocked::Mesh(_) | Blocked::Relay(_)) | None => {}
+            Some(Blocked::Mesh(_) | Blocked::Relay(_) | Blocked::Output) | None => {}
         }
         live.last_packet_at = now;
         if live.taken_over {

@@ -423,3 +423,43 @@ fn what_is_due_in_one_millisecond_is_spread_over_turns() {
     let most = left.windows(2).map(|pair| pair[0].saturating_sub(pair[1])).max();
     assert!(left[10] + FILTERS as u64 <= left[0] && most <= Some(1024), "{left:?}");
 }
+
+/// A client that pings and does not read, while there is no memory for what waits to be sent.
+#[test]
+fn who_does_not_read_is_not_answered_on_and_on_where_memory_is_short() {
+    let mut plan = scene::plan(SHARDS, Limits::default());
+    plan.memory[Class::Send as usize] = 1;
+    plan.faults.to_client_bytes = 4_096;
+    plan.faults.to_shard_bytes = 1 << 20;
+    let mut cluster = scene::cluster(&plan);
+    let mut clients = scene::one_on_each(&mut cluster);
+    const PINGS: usize = 200_000;
+    let mut witness = clients.remove(1);
+    write(&cluster, &mut witness, &subscribe(1, "t"));
+    rounds(&mut cluster, 10);
+    assert!(matches!(read(&cluster, &mut witness)[..], [Incoming::SubAck { .. }]));
+    let flooder = &mut clients[0];
+    write(&cluster, flooder, &packet::pingreq().repeat(PINGS));
+    let mut sending = 0;
+    for _ in 0..200 {
+        rounds(&mut cluster, 1);
+        write(&cluster, flooder, &[]);
+        sending = sending.max(cluster.leased(Class::Send));
+    }
+    assert!(sending < 64 << 10, "{sending} bytes wait for a client that does not read");
+    // Once it reads it gets all of its answers, and what it said behind them counts.
+    write(&cluster, flooder, &publish("t", 1));
+    let (mut answers, mut acks) = (0, 0);
+    for _ in 0..4_000 {
+        rounds(&mut cluster, 1);
+        write(&cluster, flooder, &[]);
+        for packet in read(&cluster, flooder) {
+            match packet {
+                Incoming::PingResp => answers += 1,
+                _ => acks += 1,
+            }
+        }
+    }
+    assert_eq!((answers, acks), (PINGS, 1));
+    assert_eq!(texts(read(&cluster, &mut witness)), ["x"]);
+}

@@ -202,6 +202,11 @@ impl Cluster {
         gauges.into_iter().filter(|(_, value)| *value != 0).collect()
     }
 
+    /// Bytes that the shards have leased of a class.
+    pub fn leased(&self, class: Class) -> i64 {
+        self.memory[class as usize] as i64 - self.pool.free(class)
+    }
+
     /// Ends the shards; what they left behind in the kernel and the pools.
     pub fn end(self) -> Vec<String> {
         for at in 0..self.nodes.len() {
