@@ -172,16 +172,20 @@ impl Core {
     ) -> (usize, Stop) {
         let packet_size_max = self.packet_size_max(key);
         let mut used = 0;
+        // One more packet, though much is owed.
+        let mut may_answer = pressure == Pressure::Ignore;
         loop {
             let now = self.now;
             let Some(connection) = self.connections.get_mut(key) else { return (input.len(), Stop::Over) };
-            if connection.owes_much() && pressure == Pressure::Respect && self.holds_back(key) {
-                return (used, Stop::Blocked);
+            if connection.owes_much() && !may_answer {
+                if self.holds_back(key) {
+                    return (used, Stop::Blocked);
+                }
+                may_answer = true;
+                continue;
             }
-            let Some(live) = self.connections.get_mut(key).and_then(|connection| connection.live_mut())
-            else {
-                return (input.len(), Stop::Over);
-            };
+            may_answer = pressure == Pressure::Ignore;
+            let Some(live) = connection.live_mut() else { return (input.len(), Stop::Over) };
             let version = live.link.version;
             if let Some(acks) = wire::PlainAcks::of(&input[used..]) {
                 live.last_packet_at = now;

@@ -562,6 +562,7 @@ impl Core {
             || self.has_progress()
     }
 
+    #[inline(always)]
     fn live(&self) -> Live {
         // Between reaping and tending what ended is charged still, and was sent quietly for the most part.
         let sends = self.budget.used(Class::Send).saturating_sub(self.quiet_bytes);
@@ -575,8 +576,12 @@ impl Core {
             retained_bytes: self.budget.used(Class::Retained),
             buffers: self.budget.used(Class::Receive) + sends,
             timers: self.live_timers(),
-            mesh: self.links.waiting() as u64 + self.waits.len() as u64 + self.interest.len() as u64,
+            mesh: if self.shards == 1 { 0 } else { self.mesh_waiting() },
         }
+    }
+
+    fn mesh_waiting(&self) -> u64 {
+        self.links.waiting() as u64 + self.waits.len() as u64 + self.interest.len() as u64
     }
 
     /// Deadlines beside those that a shard always has.
@@ -608,6 +613,7 @@ impl Core {
     }
 
     /// The rest, when there is time: some of it looks at cache lines of other shards.
+    #[inline(always)] // its callers are few, and of what it adds up most is in registers then
     fn publish_gauges(&self) {
         self.publish_counts();
         let counters = self.counters();

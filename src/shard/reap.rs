@@ -108,11 +108,17 @@ impl<I: Io> Shard<I> {
                 }
                 connection.send_in_flight = false;
                 connection.in_flight_bytes = 0;
+                let (starved, held_back) = (connection.starved, connection.is_held_back());
                 core.recycle(batch.into_buffer());
                 core.mark_dirty(key);
-                core.sent_all(key);
+                if starved {
+                    // Not any more, before it is looked what waits for room: nobody would look again.
+                    core.charge_send(key);
+                }
                 core.room_made(key);
-                core.output_taken(key);
+                if held_back {
+                    core.output_taken(key);
+                }
             }
             Err(_) => {
                 connection.send_in_flight = false;

@@ -279,7 +279,7 @@ impl Core {
 
     /// Charges what waits behind a send in flight. A connection that cannot be charged has no send room until it has
     /// sent everything (see [`super::connection::Connection::send_room`]).
-    fn charge_send(&mut self, key: Key) {
+    pub(super) fn charge_send(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let waiting =
             if connection.send_in_flight { connection.in_flight_bytes + connection.outbox.len() } else { 0 };
@@ -291,14 +291,6 @@ impl Core {
             connection.starved = true;
         }
         connection.charged_send = waiting;
-    }
-
-    /// Nothing is on its way any more: who was starved is not, before it is looked what waits for room. Nobody would look
-    /// again.
-    pub(super) fn sent_all(&mut self, key: Key) {
-        if self.connections.get(key).is_some_and(|connection| connection.starved) {
-            self.charge_send(key);
-        }
     }
 
     /// Keeps a sent buffer for the next connection.
