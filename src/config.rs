@@ -186,7 +186,7 @@ fn without_listen(args: &[String]) -> Vec<String> {
     while let Some(arg) = rest.next() {
         match arg.as_str() {
             "--listen" => drop(rest.next()),
-            "--allow-anonymous" => {}
+            "--allow-anonymous" | "--allow-anonymous=true" => {}
             other if other.starts_with("--listen=") => {}
             _ => kept.push(arg.clone()),
         }
