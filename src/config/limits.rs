@@ -85,8 +85,8 @@ pub(super) fn size(setting: &'static str, Size(bytes): Size, min: u64, max: u64)
 /// How `memory_max` is split among the classes of kept bytes, for [`crate::memory::Pool::new`].
 ///
 /// Retained messages have what was asked for them, but no more than half; the rest goes to queues (45 %), sends (20 %),
-/// receives (15 %), subscriptions (10 %), sessions (5 %) and the mesh (5 %). What a class does not use is not lent to another: a flood of one kind must not
-/// take what another needs to drain it.
+/// receives (15 %), subscriptions (10 %), sessions (5 %) and the mesh (5 %). What a class does not use is not lent to
+/// another: a flood of one kind must not take what another needs to drain it.
 pub fn pools(limits: &Limits) -> [u64; CLASSES] {
     let retained = limits.retained_bytes_max.min(limits.memory_max / 2);
     let hundredth = (limits.memory_max - retained) / 100;
