@@ -252,7 +252,9 @@ impl Core {
                 }
             }
             Phase::Live(live) if live.blocked.is_some() => {
-                let crowded = connection.partial.len() >= self.options.paused_bytes_max;
+                // Who is held back may be so for long, and what is kept of it is charged.
+                let crowded =
+                    connection.is_held_back() || connection.partial.len() >= self.options.paused_bytes_max;
                 if crowded && connection.receive_armed && !connection.cancel_in_flight {
                     Need::Cancel
                 } else {

@@ -153,22 +153,34 @@ fn answers_that_nobody_reads_end_once_the_memory_for_sending_is_used_up() {
                 (stream, 0)
             })
             .collect();
+        let mut witness = Client::fresh(&broker, V5);
         let pings = PINGREQ.repeat(32 * 1024);
+        let mut closed = 0;
         let mut last = Instant::now();
         while last.elapsed() < Duration::from_millis(500) {
-            for (stream, sent) in &mut floods {
-                match stream.write(&pings[*sent % PINGREQ.len()..]) {
-                    Ok(count) => {
-                        *sent += count;
-                        last = Instant::now();
-                    }
-                    Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock, "{}", broker.stderr()),
+            floods.retain_mut(|(stream, sent)| match stream.write(&pings[*sent % PINGREQ.len()..]) {
+                Ok(count) => {
+                    *sent += count;
+                    last = Instant::now();
+                    true
                 }
-            }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => true,
+                // What it said and is not acted upon found no room either.
+                Err(_) => {
+                    closed += 1;
+                    false
+                }
+            });
+            witness.ping();
         }
-        // The class for sending has 8 MiB of these 64. When it is used up, each may have half a MiB of received bytes that are
-        // still answered.
+        // The class for sending has 6.4 MiB of these 64, that for receiving 4.8, and some memory stays with the allocator. Each may
+        // have 16 KiB beyond that, and what it had sent when it was held back.
         let grown = broker.resident_bytes().saturating_sub(before);
-        assert!(grown < 128 << 20, "{} MB for 100 that do not read, over {io}", grown >> 20);
+        assert!(
+            grown < 48 << 20,
+            "{} MB for 100 that do not read, over {io}; {closed} were closed",
+            grown >> 20
+        );
+        println!("over {io}: {} KB more, {closed} closed", grown >> 10);
     }
 }
