@@ -107,6 +107,18 @@ fn the_rules_of_a_listener_hold_for_whoever_came_in_there_last() {
     }
 }
 
+/// A client where only three may be, and those before may not be gone yet.
+fn accepted(broker: &Broker) -> Client {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let mut client = Client::open(broker, V5);
+        if is_accepted(&mut client) {
+            return client;
+        }
+        assert!(Instant::now() < deadline, "no connection of three is free");
+    }
+}
+
 #[test]
 fn each_listener_has_its_own_limits() {
     let place = Place::new(&[]);
@@ -133,7 +145,7 @@ fn each_listener_has_its_own_limits() {
         inside.subscribe(&long, 2);
         for qos in 0..=2 {
             let of = |payload: &[u8], id| Publish::new(&*long, payload).qos(qos, id).bytes(V5);
-            let mut outside = Client::fresh(&two.outside, V5);
+            let mut outside = accepted(&two.outside);
             outside.send([of(b"x", 1), of(&large[..900], 2)].concat());
             if qos > 0 {
                 outside.expect_ack(if qos == 1 { PUBACK } else { PUBREC }, 1);
@@ -153,16 +165,7 @@ fn each_listener_has_its_own_limits() {
 
         // Three at a time, whatever shards they are at home on, and three again.
         for _ in 0..2 {
-            let deadline = Instant::now() + Duration::from_secs(10);
-            let mut clients = Vec::new();
-            while clients.len() < 3 {
-                // Those before may not be gone yet.
-                let mut client = Client::open(&two.outside, V5);
-                if is_accepted(&mut client) {
-                    clients.push(client);
-                }
-                assert!(Instant::now() < deadline, "{} connections of 3", clients.len());
-            }
+            let clients = [(); 3].map(|()| accepted(&two.outside));
             assert!(!is_accepted(&mut Client::open(&two.outside, V5)), "a fourth connection");
             Client::fresh(&two.inside, V5).ping();
             clients.into_iter().for_each(|client| client.disconnect());
