@@ -91,6 +91,10 @@ impl Io for Still {
         ReadNow::WouldBlock
     }
 
+    fn unsent(&mut self, _: &Socket) -> Option<u32> {
+        Some(0)
+    }
+
     fn close(&mut self, _: Socket) {}
 
     fn doorbell(&mut self, _: ShardId) {}

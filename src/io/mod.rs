@@ -152,6 +152,8 @@ pub trait Io {
     fn shutdown(&mut self, socket: &Socket, how: Shutdown);
     /// Reads at most `max` bytes that the kernel already has, without waiting, and appends them to `into`.
     fn read_now(&mut self, socket: &Socket, into: &mut Vec<u8>, max: usize) -> ReadNow;
+    /// Bytes that were sent and that the peer's kernel did not take yet. `None` where that cannot be known now.
+    fn unsent(&mut self, socket: &Socket) -> Option<u32>;
     /// Closes; the socket has no operation in flight.
     fn close(&mut self, socket: Socket);
     /// Wakes a shard that announced that it sleeps.

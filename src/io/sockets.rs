@@ -5,12 +5,12 @@
 //! makes the kernel silent about a second instance, which would get a share of the connections; so an address is first
 //! locked by the name of an abstract Unix socket, which the kernel frees when the process ends, however it ends, and
 //! then probed without SO_REUSEPORT for servers of other programs.
-#![allow(unsafe_code)] // TCP_DEFER_ACCEPT and signals have no safe interface.
+#![allow(unsafe_code)] // TCP_DEFER_ACCEPT, TIOCOUTQ and signals have no safe interface.
 
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram};
 use std::time::Duration;
@@ -190,6 +190,14 @@ fn defer_accept(socket: &Socket) -> io::Result<()> {
     check(unsafe {
         libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, option, len)
     })
+}
+
+/// Bytes that were sent over a socket and that its peer's kernel did not take yet.
+pub(super) fn unsent(socket: BorrowedFd<'_>) -> Option<u32> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the kernel writes one integer, which outlives the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    u32::try_from(bytes).ok().filter(|_| result == 0)
 }
 
 fn socket(address: SocketAddr) -> io::Result<Socket> {

@@ -397,9 +397,9 @@ impl Core {
         let live = Live {
             session,
             link,
-            // 0 is no timeout. // [U5-3.1.2-2] 3.1.1: [U311-3.1.2-2]
-            idle_max_ms: u32::from(keep_alive_s) * 1500,
+            keep_alive_s,
             last_packet_at: self.now,
+            unsent_bytes: None,
             client_hash,
             mode: Mode::New,
             touched: ShardSet::EMPTY,
@@ -426,14 +426,14 @@ impl Core {
             ConnAckEncoded::Written => true,
             ConnAckEncoded::CloseSilently => false, // it takes no packet as large as a CONNACK
         };
+        let deadline = match live.idle_max_ms() {
+            0 => crate::clock::NEVER,
+            idle_max_ms => self.now + idle_max_ms,
+        };
         connection.phase = Phase::Live(Box::new(live));
         self.counters().packets_received_total.add(1);
         self.counters().packets_sent_total.add(u64::from(fits));
         self.counters().clients_connected.add(1);
-        let deadline = match keep_alive_s {
-            0 => crate::clock::NEVER,
-            seconds => self.now + Millis::from(seconds) * 1500,
-        };
         if let Some(connection) = self.connections.get_mut(key) {
             connection.deadline = deadline;
         }

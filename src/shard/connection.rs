@@ -4,6 +4,7 @@
 //! `reap` and `tend` change them. A connection leaves its shard, closed or handed over, only when all three are false.
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::rc::Rc;
 
 use crate::access::Identity;
@@ -95,10 +96,12 @@ pub(super) type Refusal = (Reason, &'static str);
 pub(super) struct Live {
     pub session: Key,
     pub link: Link,
-    /// 1.5 times the Keep Alive; 0 for none.
-    pub idle_max_ms: u32,
-    /// While it is clogged, also when its socket last took bytes: until then it was not read, and could not be heard.
+    /// 0 for none.
+    pub keep_alive_s: u16,
+    /// While it is not read for what it owes, also when its peer last took bytes: until then it could not be heard.
     pub last_packet_at: Millis,
+    /// While it is not read for what it owes: what its peer had not taken when it was last looked; see `tend`.
+    pub unsent_bytes: Option<NonZeroU32>,
     /// Keyed hash of the Client Identifier.
     pub client_hash: u64,
     pub mode: Mode,
@@ -110,6 +113,13 @@ pub(super) struct Live {
     pub taken_over: bool,
     /// What it published to last, which is mostly what it publishes to next.
     pub known: Option<Known>,
+}
+
+impl Live {
+    /// How long it may be silent: 1.5 times the Keep Alive; 0 for as long as it likes. // [U5-3.1.2-2] 3.1.1: [U311-3.1.2-2]
+    pub fn idle_max_ms(&self) -> Millis {
+        Millis::from(self.keep_alive_s) * 1500
+    }
 }
 
 /// A topic and its route, as long as [`crate::topic::Router::routes_epoch`] stays the same.

@@ -316,6 +316,8 @@ struct Core {
     waits: waits::Waits,
     /// Sessions that are to end because their queue was full.
     overflowed: Vec<Key>,
+    /// Whose Keep Alive may have passed, but who are not read for what they owe.
+    unheard: Vec<Key>,
     /// Sessions without a connection for which others wait.
     vacant: VecDeque<Key>,
     pulls: retained::Pulls,
@@ -488,6 +490,7 @@ impl Core {
             spares: Spares::default(),
             scratch: deliver::Scratch::default(),
             overflowed: Vec::new(),
+            unheard: Vec::new(),
             vacant: VecDeque::new(),
             pulls: retained::Pulls::new(options.questions_max),
             charged_topics: 0,

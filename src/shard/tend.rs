@@ -1,6 +1,8 @@
 //! Brings the operations of each dirty connection in line with its phase: receives armed or cancelled, one send for
 //! everything that this turn staged, the steps of a close. The only place that asks `Io` for anything about a socket.
 
+use std::num::NonZeroU32;
+
 use crate::clock::Millis;
 use crate::io::{Io, ListenerId, ReadNow, ReceiveMode, Shutdown, Token};
 use crate::limits::Limits;
@@ -20,6 +22,9 @@ const SPARE_BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// only a client that goes on sending meets this bound.
 const LAST_READ_MAX: usize = 16 << 20;
 
+/// Looks within a Keep Alive whether somebody who is not read reads.
+const LOOKS: Millis = 4;
+
 /// What a live connection needs, decided without touching `Io`.
 enum Need {
     Nothing,
@@ -32,6 +37,9 @@ impl<I: Io> Shard<I> {
     /// Once per turn, after all handlers.
     pub(super) fn tend_dirty(&mut self) {
         self.tend_listeners();
+        if !self.core.unheard.is_empty() {
+            self.look_whether_they_read();
+        }
         // Those whose end was reaped are dirty, and charged for what is left; the others are known to be held now.
         self.core.quiet_bytes = 0;
         let mut dirty = std::mem::take(&mut self.core.dirty);
@@ -42,6 +50,32 @@ impl<I: Io> Shard<I> {
         if self.core.dirty.is_empty() {
             self.core.dirty = dirty;
         }
+    }
+
+    /// Who does not read what it is answered is not read either, so its Keep Alive counts from when its peer last took
+    /// something. A completion may be long in coming: a kernel reports room only when a third of its buffer is free. So it is
+    /// asked several times in a Keep Alive.
+    pub(super) fn look_whether_they_read(&mut self) {
+        let mut unheard = std::mem::take(&mut self.core.unheard);
+        for key in unheard.drain(..) {
+            let core = &mut self.core;
+            let Some(connection) = core.connections.get_mut(key) else { continue };
+            let Phase::Live(live) = &mut connection.phase else { continue };
+            let unsent = self.io.unsent(&connection.socket);
+            let before = std::mem::replace(&mut live.unsent_bytes, unsent.and_then(NonZeroU32::new));
+            if matches!((before, unsent), (Some(before), Some(unsent)) if unsent < before.get()) {
+                live.last_packet_at = core.now;
+            }
+            let idle_max_ms = live.idle_max_ms();
+            let is_over = live.last_packet_at + idle_max_ms <= core.now;
+            // The first look says nothing yet.
+            if is_over && (before.is_some() || unsent.is_none()) {
+                core.deadline_passed(key);
+            } else {
+                core.set_deadline(key, core.now + (idle_max_ms / LOOKS).max(1));
+            }
+        }
+        self.core.unheard = unheard;
     }
 
     fn tend(&mut self, key: Key) {
@@ -337,15 +371,22 @@ impl Core {
             return; // a later timer than the earliest: superseded
         }
         connection.timer_at = crate::clock::NEVER;
-        if let Phase::Live(live) = &connection.phase
+        let is_held_back = connection.is_held_back();
+        let is_unheard = is_held_back || connection.is_clogged(self.limits.send_buffer_bytes_max);
+        if let Phase::Live(live) = &mut connection.phase
             && !live.taken_over
-            && live.idle_max_ms > 0
+            && live.keep_alive_s > 0
         {
             // [MQTT-3.1.2-22]; 3.1.1: [311:MQTT-3.1.2-24]. A paused connection is not read, so its silence is ours. So is
-            // that of a clogged one only while it goes on reading: see `Live::last_packet_at`.
-            let is_paused = live.blocked.is_some() && !connection.is_held_back();
+            // that of one that owes us reading, but only while it goes on reading.
+            let is_paused = live.blocked.is_some() && !is_held_back;
+            if is_unheard && !is_paused {
+                self.unheard.push(key);
+                return;
+            }
+            live.unsent_bytes = None;
             let since = if is_paused { now } else { live.last_packet_at };
-            connection.deadline = since + Millis::from(live.idle_max_ms);
+            connection.deadline = since + live.idle_max_ms();
         }
         let deadline = connection.deadline;
         if deadline > now {

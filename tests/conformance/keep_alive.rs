@@ -123,10 +123,10 @@ fn mqtt_3_1_2_22_mqtt311_3_1_2_24_who_does_not_read_is_closed_too() {
 fn mqtt_3_1_2_22_who_reads_slowly_is_not_silent() {
     each(|b| {
         let mut client = clogged(b, V5, &name("w"));
-        // It takes some seconds, in most of which the broker hears nothing.
+        // Some seconds, in most of which the broker hears nothing: in so little time so slow a client makes no room for more.
         for round in 0..25 {
             client.send(encode::PINGREQ);
-            assert!(client.take_in(300_000), "cut off in round {round}");
+            assert!(client.take_in(40_000), "cut off in round {round}");
             std::thread::sleep(Duration::from_millis(150));
         }
         assert_eq!(client.expect_publish().payload.len(), 8_000_000);

@@ -15,12 +15,13 @@ mod sys;
 use std::collections::HashMap;
 use std::io::{self, IoSlice, Read};
 use std::net::TcpListener;
-use std::os::fd::{IntoRawFd, RawFd};
+use std::os::fd::{AsFd, IntoRawFd, RawFd};
 use std::sync::Arc;
 
 use super::random::Random;
 use super::{
     Buffer, Completion, Driver, Io, ListenerId, ReadNow, ReceiveEnd, ReceiveMode, Shutdown, Socket, Token,
+    sockets,
 };
 use crate::memory::{OutBatch, ShardId};
 use sys::{Bell, Change, Event, Poll};
@@ -422,6 +423,11 @@ impl Io for Epoll {
                 errno => ReadNow::Error(errno),
             },
         }
+    }
+
+    fn unsent(&mut self, socket: &Socket) -> Option<u32> {
+        self.calls += 1;
+        sys::with(sys::fd(socket), |socket| sockets::unsent(socket.as_fd()))
     }
 
     fn close(&mut self, socket: Socket) {

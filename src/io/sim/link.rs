@@ -103,6 +103,11 @@ impl Link {
         if self.reset || self.shard_shut { None } else { Some(self.to_client.room()) }
     }
 
+    /// Bytes that the client did not take yet.
+    pub(super) fn shard_unsent(&self) -> usize {
+        self.to_client.bytes.len()
+    }
+
     pub(super) fn shard_write(&mut self, bytes: impl Iterator<Item = u8>) {
         match self.client {
             Client::Open | Client::HalfClosed | Client::Gone => self.to_client.bytes.extend(bytes),

@@ -100,6 +100,10 @@ impl Io for SimIo {
         self.world.borrow_mut().read_now(self.shard, socket.0 as usize, into, max)
     }
 
+    fn unsent(&mut self, socket: &Socket) -> Option<u32> {
+        Some(self.world.borrow_mut().unsent(self.shard, socket.0 as usize))
+    }
+
     fn close(&mut self, socket: Socket) {
         self.world.borrow_mut().close_socket(self.shard, socket.0 as usize);
     }

@@ -493,6 +493,10 @@ impl World {
         }
     }
 
+    pub(super) fn unsent(&mut self, shard: ShardId, number: usize) -> u32 {
+        self.used(shard, number).link.shard_unsent() as u32
+    }
+
     pub(super) fn close_socket(&mut self, shard: ShardId, number: usize) {
         let socket = self.used(shard, number);
         assert!(

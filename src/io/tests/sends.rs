@@ -91,6 +91,39 @@ pub(super) fn a_send_in_parts_is_over_when_the_socket_took_some<B: Backend>() {
     rig.io.close(socket);
 }
 
+pub(super) fn what_the_peer_did_not_take_is_counted<B: Backend>() {
+    let mut rig = Rig::<B>::new(SMALL);
+    let (socket, mut client) = rig.connect();
+    assert_eq!(rig.io.unsent(&socket), Some(0));
+    let mut outbox = Outbox::default();
+    outbox.push_payload(&message(&Dice(7).bytes(64 << 20)));
+    rig.io.send_in_parts(&socket, name(1), outbox.take(Vec::new()));
+    let Completion::Sent { result: Ok(sent), .. } = rig.next() else { panic!("a send") };
+    let sent = sent as u32;
+    let before = rig.io.unsent(&socket).unwrap();
+    assert!(0 < before && before <= sent, "{before} of {sent}");
+    // Long before there is room for another part it is seen that the client reads.
+    let (mut taken, mut after) = (0, before);
+    while after >= before {
+        assert!(taken < sent as usize / 2, "{taken} bytes were read, {after} of {before} wait");
+        client.read_exact(&mut [0; 32 << 10]).unwrap();
+        taken += 32 << 10;
+        let looks = (0..50).map(|_| {
+            std::thread::sleep(Duration::from_millis(1));
+            rig.io.unsent(&socket).unwrap()
+        });
+        after = looks.min().unwrap();
+    }
+    let mut rest = vec![0; sent as usize - taken];
+    client.read_exact(&mut rest).unwrap();
+    let end = Instant::now() + PATIENCE;
+    while rig.io.unsent(&socket) != Some(0) {
+        assert!(Instant::now() < end, "everything was read");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    rig.io.close(socket);
+}
+
 pub(super) fn a_send_that_nobody_waits_for_completes_and_holds_nothing_up<B: Backend>() {
     let mut rig = Rig::<B>::new(SMALL);
     let (one, mut client) = rig.connect();

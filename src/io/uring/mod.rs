@@ -22,7 +22,7 @@ mod tests;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use io_uring::{cqueue, opcode, squeue, types};
@@ -30,7 +30,7 @@ use io_uring::{cqueue, opcode, squeue, types};
 use super::random::Random;
 use super::{
     Buffer, Completion, Driver, Io, ListenerId, Operation, ReadNow, ReceiveEnd, ReceiveMode, Shutdown,
-    Socket, Token,
+    Socket, Token, sockets,
 };
 use crate::memory::{Key, OutBatch, ShardId};
 use buffers::BufRing;
@@ -444,6 +444,14 @@ impl Io for Uring {
             _ if result == -libc::EAGAIN => ReadNow::WouldBlock,
             _ => ReadNow::Error(-result),
         }
+    }
+
+    fn unsent(&mut self, socket: &Socket) -> Option<u32> {
+        self.calls += 1;
+        self.with_descriptor(socket, |fd| {
+            // SAFETY: `fd` is open while it is asked, as `socket` or `with_descriptor` owns it.
+            sockets::unsent(unsafe { BorrowedFd::borrow_raw(fd) })
+        })?
     }
 
     fn close(&mut self, socket: Socket) {
