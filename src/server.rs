@@ -432,7 +432,8 @@ fn drive<D: Driver>(mut shard: Shard<D>, control: &Control, epoch: Instant) -> L
         }
         let timeout_ms = match turn {
             Turn::Busy => 0,
-            Turn::Idle { deadline } => deadline.saturating_sub(now(epoch)),
+            // From when the turn began: a second look at the clock would be dearer than to be late by a turn.
+            Turn::Idle { deadline } => deadline.saturating_sub(moment),
         };
         let sleeps = timeout_ms > 0 && shard.bell().sleep();
         shard.io_mut().submit_and_wait(if sleeps { timeout_ms } else { 0 });
