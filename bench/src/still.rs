@@ -95,6 +95,10 @@ impl Io for Still {
         Some(0)
     }
 
+    fn unread(&mut self, _: &Socket) -> Option<u32> {
+        Some(0)
+    }
+
     fn close(&mut self, _: Socket) {}
 
     fn doorbell(&mut self, _: ShardId) {}

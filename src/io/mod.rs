@@ -154,6 +154,8 @@ pub trait Io {
     fn read_now(&mut self, socket: &Socket, into: &mut Vec<u8>, max: usize) -> ReadNow;
     /// Bytes that were sent and that the peer's kernel did not take yet. `None` where that cannot be known now.
     fn unsent(&mut self, socket: &Socket) -> Option<u32>;
+    /// Bytes that the kernel has for us and that no completion told of yet. `None` where that cannot be known now.
+    fn unread(&mut self, socket: &Socket) -> Option<u32>;
     /// Closes; the socket has no operation in flight.
     fn close(&mut self, socket: Socket);
     /// Wakes a shard that announced that it sleeps.

@@ -200,6 +200,11 @@ pub(super) fn unsent(socket: BorrowedFd<'_>) -> Option<u32> {
     u32::try_from(bytes).ok().filter(|_| result == 0)
 }
 
+/// Bytes that have come to a socket and were not read yet.
+pub(super) fn unread(socket: BorrowedFd<'_>) -> Option<u32> {
+    rustix::io::ioctl_fionread(socket).ok().and_then(|bytes| u32::try_from(bytes).ok())
+}
+
 fn socket(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {

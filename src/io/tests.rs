@@ -27,7 +27,7 @@ use sends::{
     a_send_that_nobody_waits_for_completes_and_holds_nothing_up,
     a_shutdown_ends_a_blocked_send_and_the_receive,
     spliced_payloads_arrive_in_order_even_beyond_the_kernels_count_of_pieces,
-    what_the_peer_did_not_take_is_counted,
+    what_was_not_taken_on_either_side_is_counted,
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -100,7 +100,7 @@ over_both! {
     spliced_payloads_arrive_in_order_even_beyond_the_kernels_count_of_pieces
     a_shutdown_ends_a_blocked_send_and_the_receive
     a_send_in_parts_is_over_when_the_socket_took_some
-    what_the_peer_did_not_take_is_counted
+    what_was_not_taken_on_either_side_is_counted
     after_a_shutdown_of_writing_the_client_reads_to_the_end_and_is_still_heard
     a_reset_is_an_error_of_its_connection
     a_socket_moves_between_rings_with_bytes_behind_the_first_packet

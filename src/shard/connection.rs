@@ -274,6 +274,11 @@ impl Connection {
         self.outbox.len() + self.in_flight_bytes > self.clogged_beyond(max)
     }
 
+    /// It does not read what it is answered, and so is not read itself.
+    pub fn is_unheard(&self, max: u32) -> bool {
+        self.is_held_back() || self.is_clogged(max)
+    }
+
     /// What waits for its client is more than a few packets: before more is answered it is looked whether it may wait too.
     #[inline]
     pub fn owes_much(&self) -> bool {

@@ -316,8 +316,8 @@ struct Core {
     waits: waits::Waits,
     /// Sessions that are to end because their queue was full.
     overflowed: Vec<Key>,
-    /// Whose Keep Alive may have passed, but who are not read for what they owe.
-    unheard: Vec<Key>,
+    /// Whose Keep Alive may have passed; what their sockets hold is looked at before they are closed.
+    silent: Vec<Key>,
     /// Sessions without a connection for which others wait.
     vacant: VecDeque<Key>,
     pulls: retained::Pulls,
@@ -490,7 +490,7 @@ impl Core {
             spares: Spares::default(),
             scratch: deliver::Scratch::default(),
             overflowed: Vec::new(),
-            unheard: Vec::new(),
+            silent: Vec::new(),
             vacant: VecDeque::new(),
             pulls: retained::Pulls::new(options.questions_max),
             charged_topics: 0,

@@ -22,7 +22,7 @@ const SPARE_BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// only a client that goes on sending meets this bound.
 const LAST_READ_MAX: usize = 16 << 20;
 
-/// Looks within a Keep Alive whether somebody who is not read reads.
+/// Looks within a Keep Alive at the socket of somebody who seems to be silent.
 const LOOKS: Millis = 4;
 
 /// What a live connection needs, decided without touching `Io`.
@@ -37,8 +37,8 @@ impl<I: Io> Shard<I> {
     /// Once per turn, after all handlers.
     pub(super) fn tend_dirty(&mut self) {
         self.tend_listeners();
-        if !self.core.unheard.is_empty() {
-            self.look_whether_they_read();
+        if !self.core.silent.is_empty() {
+            self.look_at_the_silent();
         }
         // Those whose end was reaped are dirty, and charged for what is left; the others are known to be held now.
         self.core.quiet_bytes = 0;
@@ -52,30 +52,38 @@ impl<I: Io> Shard<I> {
         }
     }
 
+    /// Whose Keep Alive has passed, as far as it was heard.
+    ///
+    /// What has come, but was not read yet, counts: this process may have been stopped, or its machine.
+    ///
     /// Who does not read what it is answered is not read either, so its Keep Alive counts from when its peer last took
     /// something. A completion may be long in coming: a kernel reports room only when a third of its buffer is free. So it is
     /// asked several times in a Keep Alive.
-    pub(super) fn look_whether_they_read(&mut self) {
-        let mut unheard = std::mem::take(&mut self.core.unheard);
-        for key in unheard.drain(..) {
+    fn look_at_the_silent(&mut self) {
+        let mut silent = std::mem::take(&mut self.core.silent);
+        for key in silent.drain(..) {
             let core = &mut self.core;
             let Some(connection) = core.connections.get_mut(key) else { continue };
+            let owes = connection.is_unheard(core.limits.send_buffer_bytes_max);
             let Phase::Live(live) = &mut connection.phase else { continue };
-            let unsent = self.io.unsent(&connection.socket);
-            let before = std::mem::replace(&mut live.unsent_bytes, unsent.and_then(NonZeroU32::new));
-            if matches!((before, unsent), (Some(before), Some(unsent)) if unsent < before.get()) {
-                live.last_packet_at = core.now;
-            }
+            let speaks = if owes {
+                let unsent = self.io.unsent(&connection.socket);
+                let before = std::mem::replace(&mut live.unsent_bytes, unsent.and_then(NonZeroU32::new));
+                if matches!((before, unsent), (Some(before), Some(unsent)) if unsent < before.get()) {
+                    live.last_packet_at = core.now;
+                }
+                before.is_none() && unsent.is_some() // the first look says nothing yet
+            } else {
+                matches!(self.io.unread(&connection.socket), Some(1..))
+            };
             let idle_max_ms = live.idle_max_ms();
-            let is_over = live.last_packet_at + idle_max_ms <= core.now;
-            // The first look says nothing yet.
-            if is_over && (before.is_some() || unsent.is_none()) {
+            if !speaks && live.last_packet_at + idle_max_ms <= core.now {
                 core.deadline_passed(key);
             } else {
                 core.set_deadline(key, core.now + (idle_max_ms / LOOKS).max(1));
             }
         }
-        self.core.unheard = unheard;
+        self.core.silent = silent;
     }
 
     fn tend(&mut self, key: Key) {
@@ -371,22 +379,22 @@ impl Core {
             return; // a later timer than the earliest: superseded
         }
         connection.timer_at = crate::clock::NEVER;
-        let is_held_back = connection.is_held_back();
-        let is_unheard = is_held_back || connection.is_clogged(self.limits.send_buffer_bytes_max);
+        let owes = connection.is_unheard(self.limits.send_buffer_bytes_max);
         if let Phase::Live(live) = &mut connection.phase
             && !live.taken_over
             && live.keep_alive_s > 0
         {
             // [MQTT-3.1.2-22]; 3.1.1: [311:MQTT-3.1.2-24]. A paused connection is not read, so its silence is ours. So is
             // that of one that owes us reading, but only while it goes on reading.
-            let is_paused = live.blocked.is_some() && !is_held_back;
-            if is_unheard && !is_paused {
-                self.unheard.push(key);
+            let is_paused =
+                live.blocked.as_deref().is_some_and(|blocked| !matches!(blocked, Blocked::Output));
+            let since = if is_paused { now } else { live.last_packet_at };
+            connection.deadline = since + live.idle_max_ms();
+            if !is_paused && (owes || connection.deadline <= now) {
+                self.silent.push(key);
                 return;
             }
             live.unsent_bytes = None;
-            let since = if is_paused { now } else { live.last_packet_at };
-            connection.deadline = since + live.idle_max_ms();
         }
         let deadline = connection.deadline;
         if deadline > now {

@@ -93,3 +93,25 @@ fn a_large_message_finds_the_room_of_what_was_sent_before() {
         }
     }
 }
+
+#[test]
+fn who_spoke_while_the_broker_was_stopped_is_not_silent() {
+    for (io, shards) in [("auto", 1), ("auto", 4), ("epoll", 1), ("epoll", 4)] {
+        let mut broker = Broker::start(shards, &["--io", io]);
+        let connect = || Connect::new(V311, name("c")).keep_alive_s(1);
+        let mut silent: Vec<Client> = (0..10).map(|_| Client::accepted(&broker, &connect())).collect();
+        let mut speaking: Vec<Client> = (0..100).map(|_| Client::accepted(&broker, &connect())).collect();
+        broker.process().signal("STOP");
+        for _ in 0..5 {
+            std::thread::sleep(Duration::from_millis(500));
+            speaking.iter_mut().for_each(|client| client.send(PINGREQ));
+        }
+        broker.process().signal("CONT");
+        for client in &mut speaking {
+            for _ in 0..5 {
+                assert_eq!(client.expect_packet(), Packet::Pingresp, "over {io} with {shards} shards");
+            }
+        }
+        silent.iter_mut().for_each(Client::expect_closed);
+    }
+}

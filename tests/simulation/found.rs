@@ -114,3 +114,16 @@ fn a_session_that_goes_on_may_be_another() {
 fn a_cancel_finds_the_connection_that_is_called_so_here() {
     passes(6_000_091_786, &["hand_offs_total"]);
 }
+
+/// The oracle's client did not know that it had been refused: the CONNACK could not be sent in time.
+#[test]
+fn a_refusal_may_not_arrive() {
+    passes(123_860, &["sessions_refused_total", "connects_refused_total"]);
+}
+
+/// The oracle took what a SUBSCRIBE had asked for, and a second one to the same filter had not, for unasked, since it was
+/// published after the second.
+#[test]
+fn what_the_first_of_two_asked_for_may_be_newer_than_the_second() {
+    passes(146_280, &["publish_sent_total"]);
+}

@@ -430,6 +430,11 @@ impl Io for Epoll {
         sys::with(sys::fd(socket), |socket| sockets::unsent(socket.as_fd()))
     }
 
+    fn unread(&mut self, socket: &Socket) -> Option<u32> {
+        self.calls += 1;
+        sys::with(sys::fd(socket), |socket| sockets::unread(socket.as_fd()))
+    }
+
     fn close(&mut self, socket: Socket) {
         debug_assert!(!self.pending.contains_key(&sys::fd(&socket)), "closed with an operation in flight");
         self.calls += 1;

@@ -104,6 +104,10 @@ impl Io for SimIo {
         Some(self.world.borrow_mut().unsent(self.shard, socket.0 as usize))
     }
 
+    fn unread(&mut self, socket: &Socket) -> Option<u32> {
+        Some(self.world.borrow_mut().unread(self.shard, socket.0 as usize))
+    }
+
     fn close(&mut self, socket: Socket) {
         self.world.borrow_mut().close_socket(self.shard, socket.0 as usize);
     }

@@ -497,6 +497,10 @@ impl World {
         self.used(shard, number).link.shard_unsent() as u32
     }
 
+    pub(super) fn unread(&mut self, shard: ShardId, number: usize) -> u32 {
+        self.used(shard, number).link.shard_readable() as u32
+    }
+
     pub(super) fn close_socket(&mut self, shard: ShardId, number: usize) {
         let socket = self.used(shard, number);
         assert!(

@@ -91,7 +91,7 @@ pub(super) fn a_send_in_parts_is_over_when_the_socket_took_some<B: Backend>() {
     rig.io.close(socket);
 }
 
-pub(super) fn what_the_peer_did_not_take_is_counted<B: Backend>() {
+pub(super) fn what_was_not_taken_on_either_side_is_counted<B: Backend>() {
     let mut rig = Rig::<B>::new(SMALL);
     let (socket, mut client) = rig.connect();
     assert_eq!(rig.io.unsent(&socket), Some(0));
@@ -100,6 +100,12 @@ pub(super) fn what_the_peer_did_not_take_is_counted<B: Backend>() {
     rig.io.send_in_parts(&socket, name(1), outbox.take(Vec::new()));
     let Completion::Sent { result: Ok(sent), .. } = rig.next() else { panic!("a send") };
     let sent = sent as u32;
+    assert_eq!(rig.io.unread(&socket), Some(0));
+    client.write_all(b"five!").unwrap();
+    let end = Instant::now() + PATIENCE;
+    while rig.io.unread(&socket) != Some(5) {
+        assert!(Instant::now() < end, "five bytes have come");
+    }
     let before = rig.io.unsent(&socket).unwrap();
     assert!(0 < before && before <= sent, "{before} of {sent}");
     // Long before there is room for another part it is seen that the client reads.

@@ -65,6 +65,10 @@ impl Io for Settled {
         self.0.unsent(socket)
     }
 
+    fn unread(&mut self, socket: &Socket) -> Option<u32> {
+        self.0.unread(socket)
+    }
+
     fn close(&mut self, socket: Socket) {
         self.0.close(socket);
     }
@@ -120,7 +124,7 @@ once_more! {
     spliced_payloads_arrive_in_order_even_beyond_the_kernels_count_of_pieces
     a_shutdown_ends_a_blocked_send_and_the_receive
     a_send_in_parts_is_over_when_the_socket_took_some
-    what_the_peer_did_not_take_is_counted
+    what_was_not_taken_on_either_side_is_counted
     after_a_shutdown_of_writing_the_client_reads_to_the_end_and_is_still_heard
     a_reset_is_an_error_of_its_connection
     a_queue_that_is_too_small_delays_but_never_loses

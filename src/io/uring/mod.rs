@@ -325,6 +325,15 @@ impl Uring {
             }
         }
     }
+
+    /// What the kernel says of a socket at once.
+    fn ask(&mut self, socket: &Socket, question: fn(BorrowedFd<'_>) -> Option<u32>) -> Option<u32> {
+        self.calls += 1;
+        self.with_descriptor(socket, |fd| {
+            // SAFETY: `fd` is open while it is asked, as `socket` or `with_descriptor` owns it.
+            question(unsafe { BorrowedFd::borrow_raw(fd) })
+        })?
+    }
 }
 
 impl Io for Uring {
@@ -447,11 +456,11 @@ impl Io for Uring {
     }
 
     fn unsent(&mut self, socket: &Socket) -> Option<u32> {
-        self.calls += 1;
-        self.with_descriptor(socket, |fd| {
-            // SAFETY: `fd` is open while it is asked, as `socket` or `with_descriptor` owns it.
-            sockets::unsent(unsafe { BorrowedFd::borrow_raw(fd) })
-        })?
+        self.ask(socket, sockets::unsent)
+    }
+
+    fn unread(&mut self, socket: &Socket) -> Option<u32> {
+        self.ask(socket, sockets::unread)
     }
 
     fn close(&mut self, socket: Socket) {

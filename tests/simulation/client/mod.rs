@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use ringmq::io::ListenerId;
 use ringmq::io::sim::{ClientRead, Endpoint, Odds, Rng, World};
 use ringmq::limits::Limits;
+use ringmq::shard::Options;
 
 use crate::oracle::{
     Checker, ConnIx, ConnectAsked, Delivery, Fate, Message, Millis, MsgId, Oracle, Over, SessionIx,

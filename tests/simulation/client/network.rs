@@ -206,12 +206,17 @@ impl Client {
         let policy = env.oracle.drops.sessions > 0 && conn.disconnect_code.unwrap_or(0x97) == 0x97;
         let timed_out =
             !conn.accepted && now >= env.oracle.conns[conn.ix].asked_at + env.limits.connect_timeout_ms;
+        // The CONNACK that says so may not have arrived in the time that a closing connection is given.
+        let refused_unheard = !conn.accepted
+            && env.oracle.may_refuse_sessions
+            && now >= env.oracle.conns[conn.ix].asked_at + Options::default().linger_ms;
         let overdue = conn.is_overdue(now);
         let allowed = failed
             || env.stopping
             || conn.half_closed
             || conn.offended
             || conn.refused
+            || refused_unheard
             || policy
             || timed_out
             || overdue

@@ -165,14 +165,19 @@ impl Oracle {
         let routed = |s: &&Subscription| !local(s) && m.settled.is_none_or(|settled| s.asked < settled);
         let open: Vec<&Subscription> = ordinary.iter().map(|&ix| &subs[ix]).filter(routed).collect();
         // A reply to SUBSCRIBE stands for one subscription and does not know No Local.
-        // What an older version of the subscription asked for may come in the form of the newer one.
-        let asked_for = |s: &Subscription| {
-            ordinary.iter().any(|&ix| subs[ix].filter == s.filter && subs[ix].retain_handling < 2)
+        // What an older version of the subscription asked for may come in the form of the newer one, and be what the topic has
+        // meanwhile.
+        let asked_for = |at: usize| {
+            let s = &subs[at];
+            let same =
+                |o: &&Subscription| (o.session, &o.filter, &o.share) == (s.session, &s.filter, &s.share);
+            let older = subs[..at].iter().rev().filter(same).take_while(|o| o.replaced);
+            ordinary.iter().map(|&ix| &subs[ix]).filter(same).chain(older).any(|o| o.retain_handling < 2)
         };
         let reply = p.retain
             && m.retain
-            && ordinary.iter().map(|&ix| &subs[ix]).any(|s| {
-                asked_for(s)
+            && ordinary.iter().map(|&ix| (ix, &subs[ix])).any(|(ix, s)| {
+                asked_for(ix)
                     && p.qos == m.qos.min(s.qos)
                     && identifiers == s.identifier.into_iter().collect::<Vec<_>>()
             });
