@@ -176,7 +176,13 @@ impl Cluster {
             retained: self.sum(|c| &c.dropped_retained_full_total),
             no_member: self.sum(|c| &c.dropped_no_member_total),
             sessions: self.policy_ended_sessions(),
+            refused: self.refused_sessions(),
         }
+    }
+
+    /// CONNECTs refused for want of memory so far; each is counted before anybody can see it.
+    pub fn refused_sessions(&self) -> u64 {
+        self.sum(|c| &c.sessions_refused_total)
     }
 
     /// Sessions that the policy of full queues has ended so far; each is counted before anybody can see it.

@@ -209,6 +209,7 @@ impl<'a> Run<'a> {
 
     fn with<T>(&mut self, client: usize, act: impl FnOnce(&mut Client, &mut Env<'_>) -> T) -> T {
         self.oracle.drops.sessions = self.cluster.policy_ended_sessions();
+        self.oracle.drops.refused = self.cluster.refused_sessions();
         let mut world = self.cluster.world.borrow_mut();
         let mut env = Env {
             world: &mut world,

@@ -71,6 +71,7 @@ impl Client {
         let no_room = if version.is_v5() { 0x97 } else { 3 };
         if !conn.accepted && code == no_room && env.oracle.may_refuse_sessions {
             conn.refused = true;
+            env.oracle.refused_known += 1;
             conn.out.clear();
             return env.trace.line(env.oracle, || format!("{} is refused for want of memory", self.name));
         }

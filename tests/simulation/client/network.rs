@@ -206,21 +206,24 @@ impl Client {
         let policy = env.oracle.drops.sessions > 0 && conn.disconnect_code.unwrap_or(0x97) == 0x97;
         let timed_out =
             !conn.accepted && now >= env.oracle.conns[conn.ix].asked_at + env.limits.connect_timeout_ms;
-        // The CONNACK that says so may not have arrived in the time that a closing connection is given.
-        let refused_unheard = !conn.accepted
-            && env.oracle.may_refuse_sessions
-            && now >= env.oracle.conns[conn.ix].asked_at + Options::default().linger_ms;
         let overdue = conn.is_overdue(now);
         let allowed = failed
             || env.stopping
             || conn.half_closed
             || conn.offended
             || conn.refused
-            || refused_unheard
             || policy
             || timed_out
             || overdue
             || (conn.farewell.is_some() && conn.out.is_empty());
+        // A refusal was counted that nobody heard of: its CONNACK may not have arrived in the time that a closing connection
+        // is given.
+        let refused_unheard = !allowed
+            && !conn.accepted
+            && env.oracle.refused_known < env.oracle.drops.refused
+            && now >= env.oracle.conns[conn.ix].asked_at + Options::default().linger_ms;
+        env.oracle.refused_known += u64::from(refused_unheard);
+        let allowed = allowed || refused_unheard;
         let code = conn.disconnect_code;
         env.trace.line(env.oracle, || {
             format!("{}'s connection ended: {state:?}, DISCONNECT {code:02x?}", self.name)

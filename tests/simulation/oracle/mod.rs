@@ -156,6 +156,8 @@ pub struct Drops {
     pub no_member: u64,
     /// Sessions that the policy of full queues has ended.
     pub sessions: u64,
+    /// CONNECTs that were refused for want of memory.
+    pub refused: u64,
 }
 
 impl Drops {
@@ -196,6 +198,8 @@ pub struct Oracle {
     pub takeover_may_force: bool,
     /// There may be no room for a session.
     pub may_refuse_sessions: bool,
+    /// Connections that ended because of it, as far as their clients know.
+    pub refused_known: u64,
     pub drops: Drops,
     /// Messages that were missing and must be explained by drops.
     pub missing: Vec<Missing>,
