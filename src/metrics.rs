@@ -134,6 +134,8 @@ counters! {
     dropped_denied_total,
     /// Retained messages not stored because of a limit.
     dropped_retained_full_total,
+    /// Live messages that went out ahead of what was retained for the same subscription, because no more could wait.
+    retained_overtaken_total,
     /// Messages sent to other shards.
     mesh_sent_total,
     /// Messages received from other shards.

@@ -6,7 +6,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use super::stamps::Stamps;
+use super::published::Published;
 use crate::memory::{ShardId, ShardSet};
 
 /// Announcements in one segment.
@@ -14,14 +14,8 @@ const SEGMENT: usize = 64;
 
 #[derive(Debug)]
 struct Segment<T> {
-    entries: [OnceLock<Entry<T>>; SEGMENT],
+    entries: [OnceLock<T>; SEGMENT],
     next: OnceLock<Arc<Segment<T>>>,
-}
-
-#[derive(Debug)]
-struct Entry<T> {
-    stamp: u64,
-    item: T,
 }
 
 impl<T> Segment<T> {
@@ -45,7 +39,7 @@ impl<T> Place<T> {
     }
 
     /// The announcement here, if there is one yet.
-    fn get(&mut self) -> Option<&Entry<T>> {
+    fn get(&mut self) -> Option<&T> {
         if self.at == SEGMENT {
             let next = Arc::clone(self.segment.next.get()?);
             (self.segment, self.at) = (next, 0);
@@ -59,12 +53,12 @@ impl<T> Place<T> {
     }
 
     /// By the log's only writer, whose place is its end.
-    fn append(&mut self, entry: Entry<T>) {
+    fn append(&mut self, item: T) {
         if self.at == SEGMENT {
             let next = Arc::clone(self.segment.next.get_or_init(Segment::new));
             (self.segment, self.at) = (next, 0);
         }
-        let taken = self.segment.entries[self.at].set(entry);
+        let taken = self.segment.entries[self.at].set(item);
         debug_assert!(taken.is_ok(), "a log has one writer");
         self.advance();
     }
@@ -73,23 +67,23 @@ impl<T> Place<T> {
 /// One shard's log, and how far it has read those of the others.
 #[derive(Debug)]
 pub struct Announcements<T> {
-    stamps: Arc<Stamps>,
+    published: Arc<Published>,
     own: Place<T>,
     others: Vec<Option<Place<T>>>,
-    /// The stamp up to which they were read.
+    /// What was published when they were last read.
     read_to: u64,
 }
 
 /// The logs of `shards` shards.
 pub fn logs<T>(shards: u16) -> Vec<Announcements<T>> {
-    let stamps = Arc::new(Stamps::default());
+    let published = Arc::new(Published::default());
     let segments: Vec<_> = (0..shards).map(|_| Segment::new()).collect();
     let others = |here: usize| {
         segments.iter().enumerate().map(move |(at, log)| (at != here).then(|| Place::first(log)))
     };
     (0..usize::from(shards))
         .map(|here| Announcements {
-            stamps: Arc::clone(&stamps),
+            published: Arc::clone(&published),
             own: Place::first(&segments[here]),
             others: others(here).collect(),
             read_to: 0,
@@ -100,8 +94,8 @@ pub fn logs<T>(shards: u16) -> Vec<Announcements<T>> {
 impl<T> Announcements<T> {
     /// Tells all others. From when this returns, nobody acts upon anything sent by who knows of it without having read it.
     pub fn append(&mut self, item: T) {
-        self.own.append(Entry { stamp: self.stamps.of_next(), item });
-        self.stamps.publish();
+        self.own.append(item);
+        self.published.add_one();
     }
 
     /// Announcements ever appended here.
@@ -114,32 +108,21 @@ impl<T> Announcements<T> {
         self.others[usize::from(from)].as_ref().map_or(0, |place| place.count)
     }
 
-    /// The stamp of what leaves now.
-    pub fn stamp(&self) -> u64 {
-        self.stamps.of_leaving()
-    }
-
-    /// What there is to read now; no less than what could be known to the senders of what was taken in so far.
-    pub fn published(&self) -> u64 {
-        self.stamps.published()
-    }
-
-    /// Reads what the others announced with stamps up to `until`, which is all that could be known to the sender of something
-    /// with that stamp. Returns the shards that had something to say.
+    /// Reads what the others announced, which is no less than what could be known to the senders of what was taken in so far.
+    /// Returns the shards that had something to say.
     #[inline]
-    pub fn read(&mut self, until: u64, heard: impl FnMut(ShardId, &T)) -> ShardSet {
-        if until <= self.read_to { ShardSet::EMPTY } else { self.read_on(until, heard) }
+    pub fn read(&mut self, heard: impl FnMut(ShardId, &T)) -> ShardSet {
+        let published = self.published.count();
+        if published == self.read_to { ShardSet::EMPTY } else { self.read_on(published, heard) }
     }
 
-    fn read_on(&mut self, until: u64, mut heard: impl FnMut(ShardId, &T)) -> ShardSet {
-        self.read_to = until;
+    fn read_on(&mut self, published: u64, mut heard: impl FnMut(ShardId, &T)) -> ShardSet {
+        self.read_to = published;
         let mut from = ShardSet::EMPTY;
         for (at, place) in self.others.iter_mut().enumerate() {
             let Some(place) = place else { continue };
-            while let Some(entry) = place.get()
-                && entry.stamp <= until
-            {
-                heard(at as ShardId, &entry.item);
+            while let Some(item) = place.get() {
+                heard(at as ShardId, item);
                 from.insert(at as ShardId);
                 place.advance();
             }
@@ -152,14 +135,10 @@ impl<T> Announcements<T> {
 mod tests {
     use super::*;
 
-    fn read(log: &mut Announcements<u32>, until: u64) -> Vec<(ShardId, u32)> {
-        let mut got = Vec::new();
-        log.read(until, |from, item| got.push((from, *item)));
-        got
-    }
-
     fn read_all(log: &mut Announcements<u32>) -> Vec<(ShardId, u32)> {
-        read(log, log.published())
+        let mut got = Vec::new();
+        log.read(|from, item| got.push((from, *item)));
+        got
     }
 
     #[test]
@@ -183,24 +162,6 @@ mod tests {
         assert!(read_all(&mut all[1]).is_empty());
     }
 
-    #[test]
-    fn a_stamp_parts_what_came_before_from_what_came_after() {
-        let mut all = logs::<u32>(3);
-        all[0].append(1);
-        let first = all[1].stamp();
-        all[0].append(2);
-        let second = all[1].stamp();
-        all[0].append(3);
-        assert_eq!(read(&mut all[2], first), [(0, 1)]);
-        assert!(read(&mut all[2], first).is_empty());
-        assert_eq!(read(&mut all[2], second), [(0, 2)]);
-        assert_eq!(read_all(&mut all[2]), [(0, 3)]);
-        assert!(read(&mut all[2], second).is_empty(), "an older parcel that comes late");
-        all[0].append(4);
-        let third = all[1].stamp();
-        assert_eq!(read(&mut all[2], third), [(0, 4)]);
-    }
-
     /// The number of what is published is there to be read, always: who reads up to it does not look again.
     #[test]
     fn what_is_published_can_be_read() {
@@ -210,8 +171,8 @@ mod tests {
         std::thread::scope(|threads| {
             threads.spawn(move || (0..COUNT).for_each(|item| writer.append(item)));
             while reader.read_of(0) < COUNT {
-                let published = reader.published();
-                reader.read(published, |_, _| {});
+                let published = reader.published.count();
+                reader.read(|_, _| {});
                 assert!(reader.read_of(0) >= published, "{} of {published}", reader.read_of(0));
             }
         });
@@ -227,13 +188,12 @@ mod tests {
     #[test]
     fn segments_that_everybody_has_read_are_freed() {
         let (mut all, item) = full(3, 10);
-        let published = all[1].published();
-        all[1].read(published, |_, _| {});
+        all[1].read(|_, _| {});
         assert_eq!(Arc::strong_count(&item), 1 + 10 * SEGMENT, "one shard has read nothing");
-        all[2].read(published, |_, _| {});
+        all[2].read(|_, _| {});
         all[0].append(Arc::clone(&item));
-        all[1].read(published + 1, |_, _| {});
-        all[2].read(published + 1, |_, _| {});
+        all[1].read(|_, _| {});
+        all[2].read(|_, _| {});
         assert_eq!(Arc::strong_count(&item), 2);
     }
 

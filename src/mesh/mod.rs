@@ -10,16 +10,17 @@
 //!
 //! What a shard tells all others stands in a log of its own, which they read when they are about to act: `announce`.
 //!
-//! The doorbell: `bell`; the registers: `progress`; what came before what: `stamps`. `tests/loom` explores every
-//! interleaving of the three.
+//! The doorbell: `bell`; the registers: `progress`; how much was announced: `published`. `tests/loom`
+//! explores every interleaving of the three.
 
 mod announce;
 mod bell;
 mod links;
 mod progress;
-mod stamps;
+mod published;
 
 pub use announce::{Announcements, logs};
 pub use bell::Bell;
 pub use links::{Bounds, CONSUMED, Links, USER, build};
 pub use progress::REGISTERS;
+pub use published::Published;

@@ -43,7 +43,7 @@ impl Core {
             }
         }
         for live in lives.iter().flatten() {
-            touched += u64::from(live.blocked.is_some()) + u64::from(live.known.is_some());
+            touched += u64::from(live.blocked().is_some()) + u64::from(live.known.is_some());
         }
         for (key, live) in keys.iter_mut().zip(&lives) {
             if let Some(known) = live.and_then(|live| live.known.as_ref()) {

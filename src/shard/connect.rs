@@ -244,7 +244,7 @@ impl Core {
         };
         if !live.taken_over {
             live.taken_over = true;
-            live.blocked = None;
+            let _ = live.unblock();
             self.mark_dirty(old);
         }
     }
@@ -403,7 +403,7 @@ impl Core {
             client_hash,
             mode: Mode::New,
             touched: ShardSet::EMPTY,
-            blocked: None,
+            held: None,
             taken_over: false,
             known: None,
         };

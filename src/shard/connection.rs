@@ -15,6 +15,7 @@ use crate::session::Link;
 use crate::topic::Route;
 use crate::wire::{Reason, Version};
 
+use super::replies::{Release, Replies, Reply};
 use super::secure::Secure;
 use super::waits::Blocked;
 
@@ -107,18 +108,72 @@ pub(super) struct Live {
     pub mode: Mode,
     /// In mode `Direct` shards that were routed to, in mode `Owner` owners that were relayed to, since the mode began.
     pub touched: ShardSet,
-    /// Why it is not parsed; boxed, since few are and each has room for it.
-    pub blocked: Option<Box<Blocked>>,
+    /// What waits of it; boxed, since few have anything there and each has room for it.
+    pub(super) held: Option<Box<Held>>,
     /// Another connection takes the session over; this one is read to its end.
     pub taken_over: bool,
     /// What it published to last, which is mostly what it publishes to next.
     pub known: Option<Known>,
 }
 
+/// What waits of a connection. There is none with nothing in it.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    /// Why it is not parsed.
+    blocked: Option<Blocked>,
+    /// What its client is told later.
+    replies: Replies,
+}
+
 impl Live {
+    /// Why it is not parsed.
+    #[inline]
+    pub fn blocked(&self) -> Option<&Blocked> {
+        self.held.as_ref()?.blocked.as_ref()
+    }
+
+    /// It is not parsed until `blocked` is over. Returns why it was not before.
+    pub fn block(&mut self, blocked: Blocked) -> Option<Blocked> {
+        self.held.get_or_insert_default().blocked.replace(blocked)
+    }
+
+    pub fn unblock(&mut self) -> Option<Blocked> {
+        let blocked = self.held.as_mut()?.blocked.take();
+        self.drop_empty();
+        blocked
+    }
+
+    /// What its client is told later, if there is anything.
+    #[inline]
+    pub fn replies(&self) -> Option<&Replies> {
+        self.held.as_ref().map(|held| &held.replies).filter(|replies| !replies.is_empty())
+    }
+
+    pub fn replies_mut(&mut self) -> &mut Replies {
+        &mut self.held.get_or_insert_default().replies
+    }
+
+    /// Takes the next reply that `may` leave, and no memory stays where nothing is left.
+    pub fn take_reply(&mut self, may: impl FnOnce(&Release) -> bool) -> Option<Reply> {
+        let reply = self.held.as_mut()?.replies.take_if(may);
+        self.drop_empty();
+        reply
+    }
+
+    fn drop_empty(&mut self) {
+        if self.held.as_ref().is_some_and(|held| held.blocked.is_none() && held.replies.is_empty()) {
+            self.held = None;
+        }
+    }
+
     /// How long it may be silent: 1.5 times the Keep Alive; 0 for as long as it likes. // [U5-3.1.2-2] 3.1.1: [U311-3.1.2-2]
     pub fn idle_max_ms(&self) -> Millis {
         Millis::from(self.keep_alive_s) * 1500
+    }
+
+    /// Once the peer has closed its side: everything that it sent was acted upon and answered.
+    pub fn has_said_all(&self) -> bool {
+        self.held.is_none() && !self.taken_over
     }
 }
 
@@ -287,7 +342,7 @@ impl Connection {
 
     /// It is not parsed until its client reads.
     pub fn is_held_back(&self) -> bool {
-        self.live().is_some_and(|live| matches!(live.blocked.as_deref(), Some(Blocked::Output)))
+        self.live().is_some_and(|live| matches!(live.blocked(), Some(Blocked::Output)))
     }
 
     /// Whether a send of so many bytes may take long: then it is in parts, by which it is seen whether the client reads at all.

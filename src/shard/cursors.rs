@@ -10,6 +10,8 @@ use ahash::RandomState;
 
 use crate::memory::{Key, ShardId};
 
+use super::behind::Behind;
+
 /// Topics of live messages that a session with cursors remembers, some 50 KiB. Beyond it a client may get a message twice,
 /// live and retained.
 pub(super) const LIVE_SEEN_MAX: usize = 1024;
@@ -23,6 +25,14 @@ pub(super) struct Cursors {
     unannounced: BTreeSet<(u64, Key)>,
     /// By fingerprint of the topic: the newest live message with RETAIN.
     seen: HashMap<u64, Seen, RandomState>,
+    /// Numbers of all of them, and of those that are done but for what waits in the session's queue.
+    active: BTreeSet<u64>,
+    /// The subscriptions of the latter.
+    draining: HashMap<Key, u64, RandomState>,
+    /// Live messages that wait until what is retained has come.
+    pub behind: Behind,
+    /// More would have had to wait than may: until the cursors are done, nothing waits.
+    pub gave_up: bool,
     /// Of the message that did not fit when something was last to be delivered: less room need not be tried.
     pub next_cost: usize,
     /// Questions that are not answered, those of cursors that are gone included.
@@ -94,7 +104,11 @@ impl Cursors {
             of: HashMap::with_hasher(state.clone()),
             ready: BTreeSet::new(),
             unannounced: BTreeSet::new(),
-            seen: HashMap::with_hasher(state),
+            seen: HashMap::with_hasher(state.clone()),
+            active: BTreeSet::new(),
+            draining: HashMap::with_hasher(state.clone()),
+            behind: Behind::new(state),
+            gave_up: false,
             next_cost: 0,
             asked: 0,
             scheduled: false,
@@ -106,6 +120,7 @@ impl Cursors {
         self.remove(subscription);
         self.of.insert(subscription, Cursor { id, need, not_from, sources: None });
         self.unannounced.insert((need, subscription));
+        self.active.insert(id);
     }
 
     /// The subscription was replaced by one that asks for nothing retained: its cursor goes on, but brings nothing of which
@@ -120,6 +135,10 @@ impl Cursors {
         if let Some(cursor) = self.of.remove(&subscription) {
             self.ready.remove(&(cursor.id, subscription));
             self.unannounced.remove(&(cursor.need, subscription));
+            self.active.remove(&cursor.id);
+        }
+        if let Some(id) = self.draining.remove(&subscription) {
+            self.active.remove(&id);
         }
     }
 
@@ -163,12 +182,36 @@ impl Cursors {
         }
         if sources.is_none_or(|sources| !sources.is_empty()) {
             self.of.insert(subscription, cursor);
+        } else {
+            self.draining.insert(subscription, cursor.id);
         }
     }
 
     /// Whether nothing is on its way.
     pub fn is_done(&self) -> bool {
-        self.of.is_empty() && self.asked == 0
+        self.of.is_empty() && self.draining.is_empty() && self.asked == 0 && self.behind.is_empty()
+    }
+
+    /// Nothing waits in the session's queue: what done cursors brought is sent.
+    pub fn queue_is_empty(&mut self) {
+        for (_, id) in self.draining.drain() {
+            self.active.remove(&id);
+        }
+    }
+
+    /// Whether the subscription has one, or what it brought is not sent yet.
+    pub fn has(&self, subscription: Key) -> bool {
+        self.of.contains_key(&subscription) || self.draining.contains_key(&subscription)
+    }
+
+    /// Whether everything that the cursors up to this number bring is sent.
+    pub fn are_done_up_to(&self, id: u64) -> bool {
+        self.active.first().is_none_or(|first| *first > id)
+    }
+
+    /// How it hashes.
+    pub fn hasher(&self) -> RandomState {
+        self.seen.hasher().clone()
     }
 
     /// A live message with RETAIN of this topic came.
@@ -258,7 +301,12 @@ mod tests {
         let mut cursor = cursors.take(key(1)).unwrap();
         cursor.sources = Some(vec![Source { state: Asking::Done, ..Source::new(0) }]);
         cursors.put(key(1), cursor);
-        assert!(cursors.is_done());
+        assert!(
+            !cursors.is_done() && cursors.has(key(1)) && !cursors.are_done_up_to(1),
+            "what it brought is queued"
+        );
+        cursors.queue_is_empty();
+        assert!(cursors.is_done() && !cursors.has(key(1)) && cursors.are_done_up_to(1));
         cursors.asked = 1;
         assert!(!cursors.is_done(), "an answer is to come");
     }

@@ -33,6 +33,7 @@ pub(super) struct Merged {
 #[derive(Copy, Clone, Debug)]
 pub(super) struct Receiver {
     pub session: Key,
+    pub subscription: Key,
     pub qos: Qos,
     retain: Retain,
     /// 0 is none.
@@ -76,17 +77,19 @@ impl Core {
             if only && at + 1 == route.local.len() {
                 fanout.comes_to_its_end();
             }
-            if let Some(receiver) = self.receiver(subscription, &fanout.message) {
-                self.deliver(receiver.session, fanout, &receiver.grant());
+            if let Some(receiver) = self.receiver(*key, subscription, &fanout.message) {
+                let matched = std::slice::from_ref(key);
+                self.deliver(receiver.session, fanout, &receiver.grant(), matched);
             }
         }
         (dead < route.local.len(), dead)
     }
 
     #[inline]
-    fn receiver(&self, subscription: &Subscription, message: &MessageView<'_>) -> Option<Receiver> {
+    fn receiver(&self, key: Key, subscription: &Subscription, message: &MessageView<'_>) -> Option<Receiver> {
         let Merged { qos, retain } = self.grant(subscription, message)?;
-        Some(Receiver { session: subscription.session, qos, retain, identifier: [subscription.identifier] })
+        let Subscription { session, identifier, .. } = *subscription;
+        Some(Receiver { session, subscription: key, qos, retain, identifier: [identifier] })
     }
 
     /// Calls `f` with each who gets messages like `message` along `route` here; no session has two of its subscriptions.
@@ -103,7 +106,7 @@ impl Core {
                 continue;
             };
             let session = subscription.session;
-            if let Some(receiver) = self.receiver(subscription, message) {
+            if let Some(receiver) = self.receiver(*key, subscription, message) {
                 f(self, &receiver);
             } else if message.retain {
                 self.note_hidden(session, message);
@@ -127,6 +130,7 @@ impl Core {
                 continue;
             };
             let session = subscription.session;
+            let from = route.local.len() - rest.len() - 1;
             identifiers.clear();
             let mut merged = None;
             self.merge(subscription, fanout, &mut merged, &mut identifiers);
@@ -143,7 +147,8 @@ impl Core {
             reached = true;
             if let Some(Merged { qos, retain }) = merged {
                 let grant = Grant { qos, retain, identifiers: &identifiers, share: None };
-                self.deliver(session, fanout, &grant);
+                let matched = &route.local[from..route.local.len() - rest.len()];
+                self.deliver(session, fanout, &grant, matched);
             } else if fanout.message.retain {
                 self.note_hidden(session, &fanout.message);
             }
@@ -196,8 +201,15 @@ impl Core {
         });
     }
 
-    /// Delivers to one session.
-    pub(super) fn deliver(&mut self, session: Key, fanout: &mut Fanout<'_>, grant: &Grant<'_>) {
+    /// Delivers to one session. `matched` are its subscriptions that a live message matched; there are none for a message of
+    /// a share group and for one that was kept.
+    pub(super) fn deliver(
+        &mut self,
+        session: Key,
+        fanout: &mut Fanout<'_>,
+        grant: &Grant<'_>,
+        matched: &[Key],
+    ) {
         let message = fanout.message;
         if !self.may_receive(session, message.topic) {
             return self.counters().dropped_denied_total.add(1);
@@ -207,6 +219,15 @@ impl Core {
             self.counters().dropped_expired_total.add(1); // [MQTT-3.3.2-5]
             return;
         }
+        let slot = if slot.cursors.is_some() && !matched.is_empty() {
+            if self.goes_behind(session, fanout, grant, matched) {
+                return;
+            }
+            let Some(slot) = self.sessions.get_mut(session) else { return };
+            slot
+        } else {
+            slot
+        };
         let mut drops = Drops::default();
         let mut cx = context!(self, drops);
         let connection = slot.connection.and_then(|key| Some((key, self.connections.get_mut(key)?)));
@@ -436,7 +457,7 @@ impl Core {
     pub(super) fn deliver_kept(&mut self, session: Key, message: &Message, grant: &Grant<'_>) {
         let mut variants = self.scratch.variants.take().unwrap_or_default();
         let mut fanout = Fanout::of_shared(message, &mut variants);
-        self.deliver(session, &mut fanout, grant);
+        self.deliver(session, &mut fanout, grant, &[]);
         self.scratch.variants = Some(variants);
     }
 }

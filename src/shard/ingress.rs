@@ -207,7 +207,7 @@ impl Core {
                 let from = Publisher { connection: key, session, version, client_hash };
                 self.handle_publish_packet(from, &frame, &input[used..], whole, known, pressure)
             } else {
-                self.handle_frame(key, version, &frame).map(|()| (Handled::Done, frame.len))
+                self.handle_frame(key, version, &frame).map(|handled| (handled, frame.len))
             };
             match handled {
                 Ok((Handled::Done, len)) => {
@@ -240,7 +240,7 @@ impl Core {
             return false;
         }
         let Some(live) = connection.live_mut() else { return false };
-        live.blocked = Some(Box::new(Blocked::Output));
+        let _ = live.block(Blocked::Output);
         self.mark_dirty(key);
         true
     }
@@ -262,14 +262,24 @@ impl Core {
     }
 
     /// A packet other than PUBLISH.
-    fn handle_frame(&mut self, key: Key, version: Version, frame: &Frame<'_>) -> Result<(), DecodeError> {
+    fn handle_frame(
+        &mut self,
+        key: Key,
+        version: Version,
+        frame: &Frame<'_>,
+    ) -> Result<Handled, DecodeError> {
         match wire::decode(version, frame, &self.decode_limits)? {
             Packet::Publish(_) => {}
             Packet::PubAck(ack) => self.handle_puback(key, ack),
             Packet::PubRec(ack) => self.handle_pubrec(key, ack),
             Packet::PubRel(ack) => self.handle_pubrel(key, ack),
             Packet::PubComp(ack) => self.handle_pubcomp(key, ack),
-            Packet::Subscribe(subscribe) => self.handle_subscribe(key, version, &subscribe)?,
+            Packet::Subscribe(subscribe) => {
+                if let Err(blocked) = self.subscribe_waits(key) {
+                    return Ok(Handled::Blocked(blocked));
+                }
+                self.handle_subscribe(key, version, &subscribe)?;
+            }
             Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(key, version, &unsubscribe),
             // [MQTT-3.12.4-1]
             Packet::PingReq => self.stage(key, wire::encode_pingresp),
@@ -282,7 +292,7 @@ impl Core {
                 return Err(DecodeError::ProtocolError("AUTH without an Authentication Method"));
             }
         }
-        Ok(())
+        Ok(Handled::Done)
     }
 
     /// Stages a packet for the client.
@@ -437,7 +447,7 @@ impl Core {
         }
         let mut reply = Vec::new();
         wire::encode_suback(&mut reply, version, subscribe.packet_id, &reasons);
-        self.stage_suback(key, session, need, reply);
+        self.suback(key, session, need, reply.into());
         Ok(())
     }
 

@@ -14,6 +14,7 @@ use crate::memory::Key;
 use crate::mesh::USER;
 use crate::topic::{self, Announcement, Change, ChangeKind, FilterKey};
 
+use super::replies::{Release, Reply};
 use super::{Core, Timer};
 
 /// Register: how much of the writer's log the reader has read.
@@ -48,11 +49,10 @@ pub(super) struct Interest {
     flushed: u64,
     /// Filters that wait or linger.
     entries: HashMap<FilterKey, Entry, ahash::RandomState>,
-    staged: VecDeque<StagedSubAck>,
+    /// Sessions that subscribed to some of them: their cursors may go on once so many are in the log.
+    subscribed: VecDeque<(u64, Key)>,
     /// What all others are known to have read of the log.
     read_by_all: u64,
-    /// What was published when this turn had taken everything in.
-    taken: u64,
 }
 
 #[derive(Debug, Default)]
@@ -63,15 +63,6 @@ struct Entry {
     lingers: bool,
 }
 
-/// A SUBACK that must not leave yet.
-#[derive(Debug)]
-struct StagedSubAck {
-    connection: Key,
-    session: Key,
-    need: u64,
-    packet: Vec<u8>,
-}
-
 impl Interest {
     pub fn new() -> Interest {
         Interest {
@@ -79,15 +70,14 @@ impl Interest {
             waited: 0,
             flushed: 0,
             entries: HashMap::with_hasher(ahash::RandomState::with_seeds(1, 2, 3, 4)),
-            staged: VecDeque::new(),
+            subscribed: VecDeque::new(),
             read_by_all: 0,
-            taken: 0,
         }
     }
 
-    /// Filters and SUBACKs that wait.
+    /// Filters and subscribers that wait.
     pub fn len(&self) -> usize {
-        self.unsent.len() + self.staged.len()
+        self.unsent.len() + self.subscribed.len()
     }
 }
 
@@ -191,7 +181,7 @@ impl Core {
         // Else it is wanted again; a timer set meanwhile for another withdrawal is not needed either.
     }
 
-    /// What a SUBACK for this filter has to wait for: a number for [`Core::stage_suback`].
+    /// What a SUBACK for this filter has to wait for: a number for [`Release::Announced`].
     pub(super) fn announced_at(&self, filter: FilterKey) -> u64 {
         self.interest.entries.get(&filter).and_then(|entry| entry.unsent).unwrap_or(0)
     }
@@ -201,25 +191,18 @@ impl Core {
         self.interest.flushed
     }
 
-    /// Stages a SUBACK; it leaves once its filters are in the log and all SUBACKs before it have left.
+    /// Answers a SUBSCRIBE: once its filters are in the log, up to number `need`, and all replies before have left.
     /// A PUBLISH may come before it. // [U5-3.8.4-1]; 3.1.1: [U311-3.8.4-1]
-    pub(super) fn stage_suback(&mut self, connection: Key, session: Key, need: u64, packet: Vec<u8>) {
-        let staged = StagedSubAck { connection, session, need, packet };
-        if self.interest.staged.is_empty() && need <= self.announced() {
-            return self.suback(staged);
+    pub(super) fn suback(&mut self, connection: Key, session: Key, need: u64, packet: Box<[u8]>) {
+        self.reply(connection, Reply::SubAck(packet), Release::Announced(need));
+        if need <= self.announced() {
+            self.schedule_cursors(session);
+        } else {
+            self.interest.subscribed.push_back((need, session));
         }
-        self.interest.staged.push_back(staged);
     }
 
-    /// Its filters are in the log. The session's cursors may go on, also if its connection is another by now.
-    fn suback(&mut self, staged: StagedSubAck) {
-        if self.connections.get(staged.connection).is_some_and(|connection| connection.live().is_some()) {
-            self.stage(staged.connection, |out| out.extend_from_slice(&staged.packet));
-        }
-        self.schedule_cursors(staged.session);
-    }
-
-    /// Once per turn: what waited for room in the log, and the SUBACKs that waited with it.
+    /// Once per turn: what waited for room in the log, and the cursors that waited with it.
     pub(super) fn flush_interest(&mut self) {
         if self.interest.unsent.is_empty() {
             return;
@@ -233,11 +216,12 @@ impl Core {
             }
             self.append(filter);
         }
-        while let Some(staged) = self.interest.staged.front()
-            && staged.need <= self.announced()
-            && let Some(staged) = self.interest.staged.pop_front()
+        self.waits.look_again(); // SUBACKs may wait for it
+        while let Some((need, session)) = self.interest.subscribed.front().copied()
+            && need <= self.announced()
         {
-            self.suback(staged);
+            self.interest.subscribed.pop_front();
+            self.schedule_cursors(session); // also if its connection is another by now
         }
     }
 
@@ -246,23 +230,12 @@ impl Core {
         !self.interest.unsent.is_empty() && self.log_has_room()
     }
 
-    /// Everything that this turn acts upon is taken in.
-    pub(super) fn note_taken(&mut self) {
-        self.interest.taken = self.announcements.published();
-    }
-
-    /// Learns what could be known to the senders of what this turn has taken in; called before it is acted upon. What was
-    /// announced after that waits for the next turn: something that was sent before may not be here yet.
+    /// Learns what the others have announced; called when something was taken in, before it is acted upon. So whoever sent it
+    /// could know of nothing that this shard does not know.
     #[inline]
     pub(super) fn hear(&mut self) {
-        self.hear_until(self.interest.taken);
-    }
-
-    /// Learns what could be known to the sender of something stamped `until`.
-    #[inline]
-    pub(super) fn hear_until(&mut self, until: u64) {
         let router = &mut self.router;
-        let heard = self.announcements.read(until, |from, announced| match announced {
+        let heard = self.announcements.read(|from, announced| match announced {
             Announced::Exact { fingerprint, wanted } => {
                 router.remote_exact(from, *fingerprint, value(*wanted))
             }

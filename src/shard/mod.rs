@@ -32,8 +32,10 @@
 //! | `ends` | what shards share |
 //! | `retained` | retained messages: the store, questions and answers |
 //! | `cursors` | the cursors of one session |
+//! | `behind` | live messages that wait behind retained ones |
 //! | `parcel` | what shards send each other |
 //! | `inbox` | parcels of other shards |
+//! | `replies` | what a client is told only once other shards have acted |
 //! | `waits` | everything that waits for other shards: paused connections, held wills, relays |
 //! | `journal` | what is written to the log |
 //! | `losses` | which client missed what, once per period |
@@ -55,6 +57,7 @@ macro_rules! context {
 
 mod ahead;
 mod aside;
+mod behind;
 mod connect;
 mod connection;
 mod cursors;
@@ -71,6 +74,7 @@ mod losses;
 mod parcel;
 mod publish;
 mod reap;
+mod replies;
 mod retained;
 mod rights;
 mod run;
@@ -276,7 +280,6 @@ pub struct Shard<I: Io> {
     /// Taken from the rings in this turn, batch by batch.
     parcels: VecDeque<Parcel>,
     batches: Vec<inbox::Batch>,
-    relays: Vec<inbox::Relay>,
 }
 
 /// The state of a shard, apart from its kernel boundary.
@@ -361,7 +364,6 @@ impl<I: Io> Shard<I> {
             completions: Vec::new(),
             parcels: VecDeque::new(),
             batches: Vec::new(),
-            relays: Vec::new(),
         }
     }
 
@@ -377,7 +379,6 @@ impl<I: Io> Shard<I> {
         self.reap_sent();
         if self.core.shards > 1 {
             self.take_parcels();
-            self.core.note_taken();
             if !self.batches.is_empty() {
                 self.read_inbox();
             }

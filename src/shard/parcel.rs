@@ -28,11 +28,8 @@ pub enum Parcel {
         /// Of their publisher.
         version: Version,
     },
-    /// A message with RETAIN for the owner of its topic, to be stored and fanned out to those who were announced before
-    /// it left.
-    Relay { message: Message, stamp: u64 },
-    /// What is left of one that was acted upon ahead of what came before it.
-    Taken,
+    /// A message with RETAIN for the owner of its topic, to be stored and fanned out.
+    Relay(Message),
     /// A subscriber of the sender asks the owner for retained messages.
     Query(Box<Query>),
     /// Answers a query.
@@ -50,8 +47,7 @@ impl Parcel {
         own + match self {
             Parcel::Publish { message, .. }
             | Parcel::Run { packets: message, .. }
-            | Parcel::Relay { message, .. } => message.cost(),
-            Parcel::Taken => 0,
+            | Parcel::Relay(message) => message.cost(),
             Parcel::Share(pass) => pass.message.cost(),
             Parcel::HandOff(hand_off) => hand_off.cost(),
             // These share messages with the store, or are small.

@@ -19,14 +19,15 @@ use std::rc::Rc;
 
 use crate::clock::{NEVER, after_s};
 use crate::memory::{Key, MessageView, Outbox, ShardSet, Whole};
-use crate::session::{Fanout, Ingress, Session, Verbatim};
+use crate::session::{Fanout, Ingress, Verbatim};
 use crate::topic::{self, Route};
-use crate::wire::{self, AckKind, DecodeError, Frame, Publish, Qos, Reason, Repeat, Version};
+use crate::wire::{self, DecodeError, Frame, Publish, Qos, Reason, Repeat, Version};
 
 use super::Core;
 use super::connection::{Known, Mode};
 use super::ingress::{Handled, Pressure};
 use super::parcel::Parcel;
+use super::replies::{Release, Replies, Reply};
 use super::waits::{Blocked, Fence};
 
 /// Whether anybody had a matching subscription.
@@ -35,6 +36,17 @@ use super::waits::{Blocked, Fence};
 pub(super) enum Routed {
     Somewhere,
     Nowhere,
+}
+
+/// What became of a message.
+#[must_use]
+#[derive(Copy, Clone, Debug)]
+pub(super) struct Published {
+    pub routed: Routed,
+    /// The shards that it was sent to.
+    pub targets: ShardSet,
+    /// `Owner` if these are the owner of its topic, which fans it out; else they are those who get it.
+    pub way: Mode,
 }
 
 /// Who publishes.
@@ -136,7 +148,8 @@ impl Core {
             Ingress::Route => {}
             // [MQTT-4.3.3-10]
             Ingress::Repeat => {
-                self.acknowledge(key, version, publish, Reason::SUCCESS);
+                let release = self.stored_before(publish.retain);
+                self.answer_publish(key, publish, Reason::SUCCESS, release);
                 return Ok(Handled::Done);
             }
             // [MQTT-3.3.4-7]
@@ -149,7 +162,8 @@ impl Core {
         }
 
         if !self.may_publish(session, topic) {
-            return Ok(self.refuse_publish(key, version, publish));
+            self.refuse_publish(key, version, publish);
+            return Ok(Handled::Done);
         }
 
         let mut cleaned = std::mem::take(&mut self.scratch.properties);
@@ -172,12 +186,14 @@ impl Core {
             publisher: client_hash,
             whole: arrived.whole,
         };
-        let routed = if publish.retain {
-            self.publish(Some(key), &view)
+        let (routed, release) = if publish.retain {
+            let Published { routed, targets, way } = self.publish(&view);
+            self.touch(key, targets);
+            (routed, self.stored(key, targets, way))
         } else {
             let (routed, touched) = self.route_known(&view, arrived.verbatim, known);
             self.touch(key, touched);
-            routed
+            (routed, Release::Now)
         };
         self.scratch.properties = cleaned;
 
@@ -185,7 +201,7 @@ impl Core {
             Routed::Nowhere if version == Version::V5 => Reason::NO_MATCHING_SUBSCRIBERS, // [U5-3.4.2-2]
             Routed::Nowhere | Routed::Somewhere => Reason::SUCCESS,
         };
-        self.acknowledge(key, version, publish, reason);
+        self.answer_publish(key, publish, reason, release);
         Ok(Handled::Done)
     }
 
@@ -225,39 +241,26 @@ impl Core {
 
     /// Nobody is told of a message that its publisher may not publish. Only v5 has a word for it; a 3.x client gets the
     /// normal acknowledgement. // [U5-3.3.4-7] 3.1.1: [311:MQTT-3.3.5-2]
-    fn refuse_publish(&mut self, key: Key, version: Version, publish: &Publish<'_>) -> Handled {
+    fn refuse_publish(&mut self, key: Key, version: Version, publish: &Publish<'_>) {
         self.counters().dropped_denied_total.add(1);
         if version != Version::V5 {
-            self.acknowledge(key, version, publish, Reason::SUCCESS);
-            return Handled::Done;
+            return self.acknowledge(key, publish.qos, publish.packet_id, Reason::SUCCESS);
         }
-        let kind = match publish.qos {
-            Qos::AtMostOnce => return Handled::Done,
-            Qos::AtLeastOnce => AckKind::PubAck,
-            Qos::ExactlyOnce => AckKind::PubRec,
-        };
         self.with_session(key, |session, link, _| {
             session.refuse_publish(link, publish.qos, publish.packet_id)
         });
-        self.stage(key, |out| {
-            wire::encode_ack(out, version, kind, publish.packet_id, Reason::NOT_AUTHORIZED)
-        });
-        Handled::Done
+        self.acknowledge(key, publish.qos, publish.packet_id, Reason::NOT_AUTHORIZED);
     }
 
-    /// [MQTT-3.3.4-1] [MQTT-4.3.2-4] [MQTT-4.3.3-8]
-    /// In the order of the PUBLISH packets, since each is answered before the next is looked at. // 3.1.1: [MQTT-2.3.1-6]
-    /// 3.1.1: [MQTT-4.6.0-2] [MQTT-4.6.0-3] [MQTT-4.6.0-4]
-    fn acknowledge(&mut self, key: Key, version: Version, publish: &Publish<'_>, reason: Reason) {
-        let kind = match publish.qos {
-            Qos::AtMostOnce => return,
-            Qos::AtLeastOnce => AckKind::PubAck,
-            Qos::ExactlyOnce => AckKind::PubRec,
-        };
-        if let Some(live) = self.connections.get_mut(key).and_then(|connection| connection.live_mut()) {
-            Session::acknowledge_publish(&mut live.link, publish.qos);
+    /// Answers a PUBLISH, now or later. // [MQTT-3.3.4-1] [MQTT-4.3.2-4] [MQTT-4.3.3-8]
+    #[inline]
+    fn answer_publish(&mut self, key: Key, publish: &Publish<'_>, reason: Reason, release: Release) {
+        let Publish { qos, packet_id, .. } = *publish;
+        match release {
+            Release::Now => self.acknowledge(key, qos, packet_id, reason),
+            Release::Announced(_) | Release::Fence(_) if qos == Qos::AtMostOnce => {}
+            later => self.reply(key, Reply::Ack { qos, packet_id, reason }, later),
         }
-        self.stage(key, |out| wire::encode_ack(out, version, kind, publish.packet_id, reason));
     }
 
     /// Whether all next hops have room and the way is free.
@@ -304,6 +307,7 @@ impl Core {
 
     /// The connection is about to publish to a topic for which both ways are one.
     fn begin(&self, key: Key) -> Result<(), Blocked> {
+        self.holds_many(key)?;
         let live = self.connections.get(key).and_then(|connection| connection.live());
         live.map_or(Ok(()), |live| self.waits.lets_begin(live.mode))
     }
@@ -313,6 +317,9 @@ impl Core {
         let Some(live) = self.connections.get_mut(key).and_then(|connection| connection.live_mut()) else {
             return Ok(());
         };
+        if live.replies().is_some_and(Replies::are_many) {
+            return Err(Blocked::Replies);
+        }
         if live.mode == mode {
             return Ok(());
         }
@@ -329,29 +336,25 @@ impl Core {
         Ok(())
     }
 
-    /// Takes ownership of a message: to the owner of its topic if it is to be retained, else to whoever subscribed.
-    /// `from` is the publishing connection, if it still has one.
-    pub(super) fn publish(&mut self, from: Option<Key>, view: &MessageView<'_>) -> Routed {
-        let (routed, touched) = if view.retain {
-            let fingerprint = topic::fingerprint(&self.keys, view.topic);
-            let owner = topic::shard_of_fingerprint(fingerprint, self.shards);
-            let stamp = self.note_retained(view, fingerprint);
-            if owner == self.id {
-                self.hear_until(stamp);
-                self.store_retained(view);
-                self.route(view)
-            } else {
-                self.waits.count_relay(owner);
-                self.push(owner, Parcel::Relay { message: view.to_message(), stamp });
-                (Routed::Somewhere, ShardSet::EMPTY.with(owner))
-            }
-        } else {
-            self.route(view)
-        };
-        if let Some(key) = from {
-            self.touch(key, touched);
+    /// Takes ownership of a message: to the owner of its topic if it is to be retained, else to its subscribers.
+    pub(super) fn publish(&mut self, view: &MessageView<'_>) -> Published {
+        if !view.retain {
+            let (routed, targets) = self.route(view);
+            return Published { routed, targets, way: Mode::Direct };
         }
-        routed
+        let fingerprint = topic::fingerprint(&self.keys, view.topic);
+        let owner = topic::shard_of_fingerprint(fingerprint, self.shards);
+        self.note_retained(view, fingerprint);
+        if owner != self.id {
+            self.waits.count_relay(owner);
+            self.push(owner, Parcel::Relay(view.to_message()));
+            let targets = ShardSet::EMPTY.with(owner);
+            return Published { routed: Routed::Somewhere, targets, way: Mode::Owner };
+        }
+        self.hear();
+        self.store_retained(view);
+        let (routed, targets) = self.route(view);
+        Published { routed, targets, way: Mode::Direct }
     }
 
     /// A connection's messages went to these shards.

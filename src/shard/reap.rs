@@ -223,9 +223,9 @@ impl Core {
             return self.resume(key); // which ends it
         }
         match &mut connection.phase {
-            // What it sent before it closed is still to be parsed: a paused connection ends when it is resumed, one
-            // that is taken over by its last read.
-            Phase::Live(live) if live.taken_over || live.blocked.is_some() => {}
+            // What it sent before it closed is still to be parsed or answered: a paused connection ends when it is resumed,
+            // one that holds replies with the last of them, and one that is taken over by its last read.
+            Phase::Live(live) if !live.has_said_all() => {}
             // The connection that it waits for has to end first; the session would otherwise come to life for nobody.
             Phase::Opening
             | Phase::Verifying { .. }
@@ -240,7 +240,7 @@ impl Core {
     pub(super) fn bytes_received(&mut self, key: Key, bytes: &[u8]) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         match &connection.phase {
-            Phase::Live(live) if live.blocked.is_some() => {
+            Phase::Live(live) if live.blocked().is_some() => {
                 connection.partial.extend_from_slice(bytes);
                 self.mark_dirty(key);
                 self.charge_receive(key);

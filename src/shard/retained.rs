@@ -18,10 +18,12 @@ use std::collections::VecDeque;
 
 use crate::clock::Millis;
 use crate::memory::{Class, Key, Message, MessageView, ShardId, ShardSet};
+use crate::mesh::Published;
 use crate::session::{Delivered, Grant, Retain};
 use crate::topic::{self, Options, RetainHandling, Router, Scan};
 use crate::wire::{DecodeError, Reason, SubscribeEntry, Version};
 
+use super::behind::Newer;
 use super::cursors::{Asking, Cursors, NotFrom, Publisher, Seen, Source};
 use super::parcel::{Found, Parcel, Query};
 use super::{Core, Timer};
@@ -170,6 +172,7 @@ impl Core {
             Some(unsubscribed) => {
                 if let Some(cursors) = &mut slot.cursors {
                     cursors.remove(unsubscribed.key);
+                    self.schedule_cursors(session); // something may have waited for it
                 }
                 if let Some(change) = unsubscribed.interest {
                     self.interest_changed(change);
@@ -186,12 +189,14 @@ impl Core {
         self.retained_hints.may_match(filter, |text| topic::fingerprint(&self.keys, text))
     }
 
-    /// Before a message with RETAIN is stored here or leaves for its owner; the stamp with which it does.
-    pub(super) fn note_retained(&self, view: &MessageView<'_>, fingerprint: u64) -> u64 {
+    /// Before a message with RETAIN is stored here or leaves for its owner.
+    pub(super) fn note_retained(&self, view: &MessageView<'_>, fingerprint: u64) {
         if !view.payload.is_empty() {
             self.retained_hints.note(view.topic, fingerprint, |level| topic::fingerprint(&self.keys, level));
         }
-        if self.shards == 1 { 0 } else { self.announcements.stamp() }
+        if self.shards > 1 {
+            Published::before_leaving();
+        }
     }
 
     fn add_cursor(&mut self, session: Key, subscription: Key, need: u64, not_from: NotFrom) {
@@ -221,7 +226,13 @@ impl Core {
             visits -= 1;
             let Some(mut cursors) = self.take_cursors(session) else { continue };
             cursors.announced(self.announced());
-            let next = self.advance(session, &mut cursors, &mut visits);
+            let mut next = self.advance(session, &mut cursors, &mut visits);
+            if self.sessions.get(session).is_none_or(|slot| slot.session.queue_len() == 0) {
+                cursors.queue_is_empty();
+            }
+            if self.let_go(session, &mut cursors, &mut visits) {
+                next = Next::Now;
+            }
             cursors.scheduled = next != Next::Later;
             match next {
                 Next::Now => self.pulls.work.push_back(session),
@@ -230,6 +241,11 @@ impl Core {
             }
             self.keep_cursors(session, cursors);
         }
+    }
+
+    /// Whether something retained is on its way to the session.
+    pub(super) fn has_cursors(&self, session: Key) -> bool {
+        self.sessions.get(session).is_some_and(|slot| slot.cursors.is_some())
     }
 
     /// Out of the session, so that what they deliver is not taken for a live message.
@@ -303,18 +319,34 @@ impl Core {
         &mut self,
         source: &mut Source,
         found: Found,
-        cursors: &Cursors,
+        cursors: &mut Cursors,
         not_from: NotFrom,
     ) -> Option<usize> {
         source.state = Asking::Ready;
-        let Found { session, subscription, cursor: id, messages, after } = found;
+        let Found { session, subscription: key, cursor: id, messages, after } = found;
         let mut passed = None;
         for message in &messages {
-            let subscription = self.router.subscription(subscription)?;
+            let subscription = self.router.subscription(key)?;
             let options = subscription.options;
             // Options that came since say what is sent live by now.
             let topic = topic::fingerprint(&self.keys, message.topic());
             let stale = cursors.is_stale(topic, id, not_from, options.no_local);
+            match cursors.behind.newer(topic, key) {
+                Newer::Nothing => {}
+                Newer::First { number, message: newer } => {
+                    if !self.can_take(session, newer.cost()) {
+                        source.after = passed.map(Box::from).or(source.after.take());
+                        return Some(newer.cost());
+                    }
+                    self.deliver_in_place(session, cursors, number);
+                    passed = Some(message.topic());
+                    continue;
+                }
+                Newer::Later => {
+                    passed = Some(message.topic());
+                    continue;
+                }
+            }
             // One that expired on its way is not a message that was dropped. // [U5-3.3.1-3]
             if !stale && message.expires_at() > self.now {
                 if !self.can_take(session, message.cost()) {
@@ -355,7 +387,7 @@ impl Core {
 
     /// Whether the session's client is there and takes a message of `cost` bytes without anything being dropped for it:
     /// the limits of queue and send buffer are for live messages, a cursor waits.
-    fn can_take(&self, session: Key, cost: usize) -> bool {
+    pub(super) fn can_take(&self, session: Key, cost: usize) -> bool {
         let Some(slot) = self.sessions.get(session) else { return false };
         let Some(connection) = slot.connection.and_then(|key| self.connections.get(key)) else {
             return false;
@@ -372,8 +404,7 @@ impl Core {
         self.pulls.questions.push_back((from, query));
     }
 
-    /// Once per turn, after all relays that were taken in: what was acknowledged before somebody subscribed is stored when
-    /// it is asked for.
+    /// Once per turn: questions of other shards, in the order in which they came.
     pub(super) fn answer_queries(&mut self) {
         let mut visits = self.options.retained_visits_in_turn;
         while visits > 0
@@ -425,7 +456,7 @@ impl Core {
         {
             let not_from = cursor.not_from;
             if let Some(source) = cursor.asked(from) {
-                let cost = self.take_found(source, found, &cursors, not_from);
+                let cost = self.take_found(source, found, &mut cursors, not_from);
                 cursors.next_cost = cost.unwrap_or(cursors.next_cost);
             }
             cursors.put(subscription, cursor);

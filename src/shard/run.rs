@@ -87,7 +87,7 @@ impl Core {
 
     /// Gives it the run in one piece; false, and nothing done, if it cannot have it so.
     fn deliver_run(&mut self, receiver: &Receiver, run: &Run<'_>, topic: &str) -> bool {
-        if !self.may_receive(receiver.session, topic) {
+        if !self.may_receive(receiver.session, topic) || self.has_cursors(receiver.session) {
             return false;
         }
         let delivered =
@@ -105,7 +105,8 @@ impl Core {
             let verbatim = Verbatim { packet, version: repeat.version(), packet_id_at };
             let message = view(repeat.topic(), payload, publisher);
             let mut fanout = Fanout::of_packet(message, Some(verbatim), &mut variants);
-            self.deliver(receiver.session, &mut fanout, &receiver.grant());
+            let matched = std::slice::from_ref(&receiver.subscription);
+            self.deliver(receiver.session, &mut fanout, &receiver.grant(), matched);
         }
         self.scratch.variants = Some(variants);
     }

@@ -48,7 +48,7 @@ impl Core {
             true => here.next().is_some(),
             false => here.all(|subscription| self.is_connected(subscription.session)),
         };
-        if !goes || !self.may_publish(from.session, &route.topic) {
+        if !goes || !self.may_publish(from.session, &route.topic) || self.holds_replies(from.connection) {
             return 0; // Then each goes by itself.
         }
         let message = MessageView { qos: repeat.qos(), ..view(&route.topic, &[], from.client_hash) };
@@ -131,7 +131,10 @@ impl Core {
         shared: Option<&mut Vec<Message>>,
     ) -> usize {
         // At another level it would have another form.
-        if receiver.qos != run.message.qos || !self.may_receive(receiver.session, run.message.topic) {
+        if receiver.qos != run.message.qos
+            || !self.may_receive(receiver.session, run.message.topic)
+            || self.has_cursors(receiver.session)
+        {
             return 0;
         }
         let delivered = self.with_wire(receiver.session, |session, mut wire, cx| {
@@ -152,7 +155,8 @@ impl Core {
                     fanout.comes_to_its_end();
                 }
                 if *from <= at {
-                    self.deliver(receiver.session, &mut fanout, &receiver.grant());
+                    let matched = std::slice::from_ref(&receiver.subscription);
+                    self.deliver(receiver.session, &mut fanout, &receiver.grant(), matched);
                 }
             }
         }

@@ -116,7 +116,7 @@ impl Core {
             identifiers: if subscription.identifier == 0 { &[] } else { &identifier }, // [U5-3.3.4-5]
             share: Some(member),
         };
-        self.deliver(session, fanout, &grant);
+        self.deliver(session, fanout, &grant, &[]);
     }
 
     fn deliver_shared_kept(&mut self, member: Key, message: &Message) {

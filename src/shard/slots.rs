@@ -180,6 +180,9 @@ impl Core {
         }
         slot.connection = None;
         slot.session.connection_lost();
+        if slot.cursors.is_some() {
+            self.drop_behind(session);
+        }
         self.counters[usize::from(self.id)].clients_connected.sub(1);
         match end {
             // [MQTT-3.14.4-3] [MQTT-3.1.2-10]
@@ -246,8 +249,9 @@ impl Core {
             session.take_unsent_shared(cx, |_| true, out);
         });
         let mut changes = Vec::new();
+        let waited = self.forget_behind(session);
         let Some(slot) = self.sessions.get_mut(session) else { return };
-        let lost = slot.session.release(&mut self.budget);
+        let lost = waited + slot.session.release(&mut self.budget);
         self.router.drop_all(&mut slot.subscriptions, &mut changes);
         let successors = slot.aside.take_successors();
         if let Some(slot) = self.sessions.remove(session) {
@@ -283,7 +287,7 @@ impl Core {
         // A client's will comes after its messages; those may still be on the other way (see `publish`).
         let fence = Fence::everything(&self.links, &self.waits);
         if self.waits.holds_nothing() && fence.is_reached(&self.links) {
-            let _ = self.publish(None, &view);
+            let _ = self.publish(&view);
         } else {
             self.waits.hold(view.to_message(), fence);
             self.await_all(); // it may be long until something else asks

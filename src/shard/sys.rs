@@ -225,7 +225,7 @@ impl Core {
             publisher: 0,
             whole: None,
         };
-        let _ = self.publish(None, &view);
+        let _ = self.publish(&view);
     }
 
     fn update_rates(&mut self, all: &[Counters]) {

@@ -191,7 +191,6 @@ impl<I: Io> Shard<I> {
             }
             core.counters[usize::from(core.id)].bytes_received_total.add(read as u64);
         }
-        self.core.note_taken();
         self.core.hear();
         let done = self.core.parse_last(key, &bytes);
         self.flush_mesh(); // before its acknowledgements are sent
@@ -283,7 +282,7 @@ impl Core {
             }
             Phase::Opening if idle && !connection.eof => Need::Receive(ReceiveMode::Once),
             Phase::Live(live) if live.taken_over => {
-                if idle && matches!(live.blocked.as_deref(), Some(Blocked::Fence(..))) {
+                if idle && matches!(live.blocked(), Some(Blocked::Fence(..))) {
                     Need::Nothing // a switch takes a moment; the deadline of the takeover is there for more
                 } else if idle {
                     Need::LastRead
@@ -293,7 +292,7 @@ impl Core {
                     Need::Nothing
                 }
             }
-            Phase::Live(live) if live.blocked.is_some() => {
+            Phase::Live(live) if live.blocked().is_some() => {
                 // Who is held back may be so for long, and what is kept of it is charged.
                 let crowded =
                     connection.is_held_back() || connection.partial.len() >= self.options.paused_bytes_max;
@@ -386,8 +385,7 @@ impl Core {
         {
             // [MQTT-3.1.2-22]; 3.1.1: [311:MQTT-3.1.2-24]. A paused connection is not read, so its silence is ours. So is
             // that of one that owes us reading, but only while it goes on reading.
-            let is_paused =
-                live.blocked.as_deref().is_some_and(|blocked| !matches!(blocked, Blocked::Output));
+            let is_paused = live.blocked().is_some_and(|blocked| !matches!(blocked, Blocked::Output));
             let since = if is_paused { now } else { live.last_packet_at };
             connection.deadline = since + live.idle_max_ms();
             if !is_paused && (owes || connection.deadline <= now) {
@@ -416,7 +414,7 @@ fn awaits_sent(connection: &Connection, sessions: &Arena<Slot>, limits: &Limits)
         || connection.broken
         || connection.has_output()
         || connection.is_clogged(limits.send_buffer_bytes_max)
-        || live.blocked.is_some()
+        || live.blocked().is_some()
         || live.taken_over;
     let session = sessions.get(live.session);
     waits || session.is_none_or(|slot| slot.session.is_waiting() || slot.cursors.is_some())

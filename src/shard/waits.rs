@@ -10,8 +10,9 @@ use crate::memory::{Key, Message, ShardId, ShardSet};
 use crate::mesh::{CONSUMED, Links, USER};
 
 use super::Core;
-use super::connection::{End, Mode};
+use super::connection::{End, Live, Mode};
 use super::parcel::Parcel;
+use super::replies::Holding;
 
 /// Register: relays from the writer to the reader whose fan-out was consumed by all its targets.
 pub(super) const RELAYS_DONE: usize = USER + 1;
@@ -30,31 +31,52 @@ pub(super) enum Blocked {
     Fence(Fence, Mode),
     /// So many wills have to leave before, one of which may be that of the client's former connection.
     Wills(u64),
+    /// It holds as many replies as it may.
+    Replies,
     /// Its client does not read what it is answered. Over when it has taken enough: no peer has a say in that, so it does
     /// not wait among the paused.
     Output,
 }
 
 /// Values that registers of peers have to reach.
+///
+/// Most fences are about one shard; only the others take memory of their own.
 #[derive(Debug)]
-pub(super) struct Fence(Vec<(ShardId, usize, u64)>);
+pub(super) struct Fence {
+    first: Option<Wanted>,
+    rest: Vec<Wanted>,
+}
+
+/// A register of a peer, and the value that it has to reach.
+type Wanted = (ShardId, usize, u64);
+
+impl FromIterator<Wanted> for Fence {
+    fn from_iter<I: IntoIterator<Item = Wanted>>(wanted: I) -> Fence {
+        let mut wanted = wanted.into_iter();
+        Fence { first: wanted.next(), rest: wanted.collect() }
+    }
+}
 
 impl Fence {
     /// Everything that was pushed to these shards so far is consumed.
     pub fn consumed(targets: ShardSet, links: &Links<Parcel>) -> Fence {
         let targets = targets.intersection(links.peers());
-        Fence(targets.iter().map(|target| (target, CONSUMED, links.pushed(target))).collect())
+        targets.iter().map(|target| (target, CONSUMED, links.pushed(target))).collect()
     }
 
     /// Everything that left here by either way is consumed by all that it was for.
     pub fn everything(links: &Links<Parcel>, waits: &Waits) -> Fence {
         let mut fence = Fence::consumed(links.peers(), links);
-        fence.0.extend(waits.relayed(links.peers()).0);
+        fence.rest.extend(waits.relayed(links.peers()).wanted());
         fence
     }
 
+    fn wanted(&self) -> impl Iterator<Item = Wanted> {
+        self.first.iter().chain(&self.rest).copied()
+    }
+
     pub fn is_reached(&self, links: &Links<Parcel>) -> bool {
-        self.0.iter().all(|(shard, register, value)| links.register(*shard, *register) >= *value)
+        self.wanted().all(|(shard, register, value)| links.register(shard, register) >= value)
     }
 }
 
@@ -75,6 +97,8 @@ pub(super) struct Waits {
     relays_open: Vec<VecDeque<(u64, Fence)>>,
     /// Senders of those.
     relaying: ShardSet,
+    /// Connections whose clients are told something later.
+    pub holding: Holding,
 }
 
 impl Waits {
@@ -89,6 +113,7 @@ impl Waits {
             relays_taken: vec![0; shards],
             relays_open: (0..shards).map(|_| VecDeque::new()).collect(),
             relaying: ShardSet::EMPTY,
+            holding: Holding::default(),
         }
     }
 
@@ -98,11 +123,11 @@ impl Waits {
 
     pub fn len(&self) -> usize {
         let relays: usize = self.relaying.iter().map(|from| self.relays_open[usize::from(from)].len()).sum();
-        self.paused.len() + self.held.len() + relays
+        self.paused.len() + self.held.len() + self.holding.len() + relays
     }
 
     fn is_empty(&self) -> bool {
-        self.paused.is_empty() && self.held.is_empty() && self.relaying.is_empty()
+        self.paused.is_empty() && self.held.is_empty() && self.relaying.is_empty() && self.holding.len() == 0
     }
 
     /// Keeps a message of the broker's own making until the fence is reached.
@@ -122,9 +147,10 @@ impl Waits {
         }
     }
 
-    /// Something moved for which a paused connection may wait.
+    /// Something moved for which a paused connection or a held reply may wait.
     pub fn look_again(&mut self) {
         self.unlooked = self.paused.len();
+        self.holding.look_again();
     }
 
     fn may_release(&self, links: &Links<Parcel>) -> bool {
@@ -134,7 +160,7 @@ impl Waits {
     /// The relays that were sent to these owners are consumed by all their targets.
     pub fn relayed(&self, owners: ShardSet) -> Fence {
         let sent = owners.iter().map(|owner| (owner, RELAYS_DONE, self.relays_sent[usize::from(owner)]));
-        Fence(sent.filter(|(_, _, sent)| *sent > 0).collect())
+        sent.filter(|(_, _, sent)| *sent > 0).collect()
     }
 
     /// Whether one more relay to this owner is within the window.
@@ -154,7 +180,7 @@ impl Core {
             return;
         };
         // One that is taken over may be paused already, for another reason.
-        if live.blocked.replace(Box::new(blocked)).is_none() {
+        if live.block(blocked).is_none() {
             self.waits.paused.push_back(key);
             self.waits.look_again();
             self.counters().pauses_total.add(1);
@@ -182,6 +208,7 @@ impl Core {
         if !self.hand_offs.is_empty() {
             self.retry_hand_offs();
         }
+        self.release_replies();
         self.resume_paused();
     }
 
@@ -199,7 +226,7 @@ impl Core {
             let Some(live) = self.connections.get(key).and_then(|connection| connection.live()) else {
                 continue;
             };
-            let free = match live.blocked.as_deref() {
+            let free = match live.blocked() {
                 Some(Blocked::Mesh(shards)) => shards.intersection(self.links.full()).is_empty(),
                 Some(Blocked::Relay(owner)) => {
                     !self.links.full().contains(*owner)
@@ -207,6 +234,7 @@ impl Core {
                 }
                 Some(Blocked::Fence(fence, _)) => fence.is_reached(&self.links),
                 Some(Blocked::Wills(count)) => self.waits.released >= *count,
+                Some(Blocked::Replies) => live.replies().is_none_or(|replies| replies.are_few()),
                 Some(Blocked::Output) | None => continue,
             };
             if free {
@@ -226,10 +254,10 @@ impl Core {
             return;
         };
         // Here and not when its packet is admitted: that may have to wait for room, and with room the fence would be another.
-        match live.blocked.take().as_deref() {
-            Some(Blocked::Fence(_, mode)) => live.switch_to(*mode),
+        match live.unblock() {
+            Some(Blocked::Fence(_, mode)) => live.switch_to(mode),
             Some(Blocked::Wills(_)) => live.switch_to(Mode::WillsOut),
-            Some(Blocked::Mesh(_) | Blocked::Relay(_) | Blocked::Output) | None => {}
+            Some(Blocked::Mesh(_) | Blocked::Relay(_) | Blocked::Replies | Blocked::Output) | None => {}
         }
         live.last_packet_at = now;
         if live.taken_over {
@@ -238,7 +266,7 @@ impl Core {
         self.parse(key, &[]);
         self.mark_dirty(key);
         let Some(connection) = self.connections.get(key) else { return };
-        if connection.eof && connection.live().is_some_and(|live| live.blocked.is_none()) {
+        if connection.eof && connection.live().is_some_and(Live::has_said_all) {
             self.end(key, End::Lost);
         }
     }
@@ -248,7 +276,7 @@ impl Core {
             let Some((message, _)) = self.waits.held.pop_front() else { return };
             self.waits.released += 1;
             self.waits.look_again();
-            let _ = self.publish(None, &message.view());
+            let _ = self.publish(&message.view());
         }
     }
 
@@ -286,6 +314,7 @@ impl Core {
             && (self.interest_may_go_on()
                 || self.waits.may_release(&self.links)
                 || self.waits.unlooked > 0
+                || self.waits.holding.has_unlooked()
                 || (self.links.has_eased() && self.waits_for_room()))
     }
 

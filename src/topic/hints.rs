@@ -2,7 +2,7 @@
 //!
 //! A bit for each topic and one for its first level, by keyed hash; two topics may share one. Bits are set before a message
 //! with RETAIN leaves for its owner and stay set, also when the message is cleared or was not stored: then subscribers ask,
-//! which costs a question. Whoever announces a subscription looks after that; see `mesh::stamps` for why none is missed.
+//! which costs a question. Whoever announces a subscription looks after that; see `mesh::published` for why none is missed.
 
 #[cfg(loom)]
 use loom::sync::atomic::{AtomicU64, Ordering};

@@ -1,6 +1,9 @@
 //! Retained messages (3.3.1.3, 3.8.3.1).
 
+use std::collections::BTreeSet;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use crate::support::encode::PUBACK;
 use crate::support::*;
@@ -47,6 +50,69 @@ fn stored(broker: &Broker, version: Version, filter: &str) -> Vec<(String, Strin
     }
     out.sort();
     out
+}
+
+/// Topics in the tests of what comes first.
+const MANY: usize = 3000;
+
+/// Programs that ask what is retained stop at the first message without RETAIN.
+#[test]
+fn mqtt_3_3_1_9_all_that_is_retained_comes_before_what_is_live() {
+    each_version(|b, v| {
+        let base = name("t");
+        let mut publisher = Client::fresh(b, v);
+        retain_each(&mut publisher, &base, 0..MANY, |n| format!("stored {n}"));
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|threads| {
+            threads.spawn(|| {
+                for n in (0..MANY).step_by(7).cycle().take_while(|_| !stop.load(Ordering::Relaxed)) {
+                    let live = Publish::new(format!("{base}/{n}"), "live").qos((n % 2) as u8, 0);
+                    publisher.publish(&if n % 3 == 0 { live.retain() } else { live });
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            });
+            let mut subscriber = Client::fresh(b, v);
+            subscriber.subscribe(&format!("{base}/#"), 1);
+            let mut topics = BTreeSet::new();
+            loop {
+                let publish = subscriber.expect_publish_acked();
+                if !publish.retain {
+                    break;
+                }
+                assert!(topics.insert(publish.topic.clone()), "{} twice", publish.topic);
+            }
+            stop.store(true, Ordering::Relaxed);
+            assert_eq!(topics.len(), MANY, "{v:?}");
+        });
+    });
+}
+
+/// What the client clears itself comes back to it live, behind the rest.
+#[test]
+fn mqtt_3_3_1_6_who_clears_what_it_is_sent_gets_and_clears_all() {
+    each_version(|b, v| {
+        let base = name("t");
+        let mut publisher = Client::fresh(b, v);
+        retain_each(&mut publisher, &base, 0..MANY, |n| format!("stored {n}"));
+        let mut remover = Client::fresh(b, v);
+        remover.subscribe(&format!("{base}/#"), 0);
+        let mut cleared = 0;
+        loop {
+            let publish = remover.expect_publish();
+            if !publish.retain {
+                break;
+            }
+            remover.send_publish(&Publish::new(&publish.topic, "").retain());
+            cleared += 1;
+        }
+        assert_eq!(cleared, MANY, "{v:?}");
+        remover.say(&name("behind"), "", 1); // as far as its own shard is concerned
+        for _ in 1..MANY {
+            let publish = remover.expect_publish();
+            assert!(!publish.retain && publish.text().is_empty(), "{publish:?}");
+        }
+        assert_eq!(stored(b, v, &format!("{base}/#")), []);
+    });
 }
 
 #[test]

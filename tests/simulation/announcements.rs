@@ -127,6 +127,9 @@ fn what_was_acknowledged_before_a_subscribe_comes_as_retained() {
                 scene.read(publisher);
                 scene.write(publisher, &retained(&topic, 7));
                 turns(&mut scene.cluster, publisher, 3);
+                assert!(scene.read(publisher).is_empty(), "it is not stored yet");
+                turns(&mut scene.cluster, 2, 1);
+                turns(&mut scene.cluster, publisher, 3);
                 let acked = scene.read(publisher);
                 assert!(matches!(acked[..], [Incoming::Ack { kind: PUBACK, packet_id: 7, .. }]), "{acked:?}");
                 scene.write(0, &subscribe(1, if filter.is_empty() { &topic } else { filter }));

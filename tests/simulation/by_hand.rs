@@ -227,6 +227,9 @@ fn after_the_acknowledgement(beside: Beside, turn: usize, options: u8) -> Vec<In
     }
     write(&cluster, &mut clients[1], &retained(&topic, 7));
     turns(&mut cluster, 1, 3);
+    assert!(read(&cluster, &mut clients[1]).is_empty(), "it is not stored yet");
+    turns(&mut cluster, 2, 1);
+    turns(&mut cluster, 1, 3);
     assert!(matches!(read(&cluster, &mut clients[1])[..], [Incoming::Ack { packet_id: 7, .. }]));
     write(&cluster, &mut subscriber, &packet::subscribe(V5, 1, None, &[(topic.clone(), options)]));
     turns(&mut cluster, 0, 3);

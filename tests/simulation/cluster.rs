@@ -177,6 +177,7 @@ impl Cluster {
             no_member: self.sum(|c| &c.dropped_no_member_total),
             sessions: self.policy_ended_sessions(),
             refused: self.refused_sessions(),
+            overtaken: self.sum(|c| &c.retained_overtaken_total),
         }
     }
 

@@ -147,7 +147,7 @@ fn questions_and_answers(clients: usize, of_session: usize, in_all: usize, expec
     assert_eq!(got, vec![FILTERS * TOPICS; clients.len()]);
 }
 
-/// It had been found already and was kept for the client: the live message that did not fit made it stale.
+/// The old value had been found already, and the new one came while the client took nothing.
 #[test]
 fn who_takes_nothing_for_a_while_gets_what_is_retained_by_then() {
     for shards in [1, 2] {
@@ -164,7 +164,7 @@ fn who_takes_nothing_for_a_while_gets_what_is_retained_by_then() {
         rounds(&mut cluster, 500);
         retain(&mut cluster, &mut publisher, "value", vec![b'2'; 980]);
         rounds(&mut cluster, 50);
-        assert_eq!(cluster.sum(|c| &c.dropped_send_buffer_total), 1, "it did not fit");
+        assert_eq!(cluster.sum(|c| &c.dropped_send_buffer_total), 0, "it waits behind what is retained");
         let mut got = Vec::new();
         for _ in 0..1000 {
             got.extend(read(&cluster, &mut reader));
@@ -172,5 +172,72 @@ fn who_takes_nothing_for_a_while_gets_what_is_retained_by_then() {
         }
         assert_eq!(payloads(&got, "value"), [vec![b'2'; 980]], "{shards} shards");
         assert_eq!(got.iter().filter(|packet| matches!(packet, Incoming::Publish(_))).count(), 201);
+    }
+}
+
+/// A client that takes nothing for a while: so many live messages wait, and those beyond go on as if nothing were retained.
+#[test]
+fn what_waits_behind_retained_messages_has_a_limit() {
+    const WAITING: u32 = 32;
+    for shards in [1, 2] {
+        let limits =
+            Limits { send_buffer_bytes_max: 1000, queue_messages_max: WAITING / 16, ..Limits::default() };
+        let mut cluster = cluster(shards, limits);
+        let mut names = 0;
+        let mut publisher = home(&mut cluster, &mut names, 0);
+        let mut reader = home(&mut cluster, &mut names, 0);
+        let mut other = home(&mut cluster, &mut names, 0);
+        for topic in 0..200 {
+            retain(&mut cluster, &mut publisher, &format!("much/{topic}"), vec![b'x'; 900]);
+        }
+        rounds(&mut cluster, 20);
+        subscribe(&mut cluster, &mut other, &[("live".to_string(), 0)]);
+        subscribe(&mut cluster, &mut reader, &[("#".to_string(), 0)]);
+        rounds(&mut cluster, 500);
+        let live = |number: u32| {
+            let (topic, payload) = ("live".to_string(), number.to_string().into_bytes());
+            Publish {
+                dup: false,
+                qos: 0,
+                retain: false,
+                topic,
+                packet_id: 0,
+                properties: Vec::new(),
+                payload,
+            }
+        };
+        for number in 0..WAITING {
+            write(&cluster, &mut publisher, &packet::publish(VERSION, &live(number)));
+            rounds(&mut cluster, 5);
+        }
+        assert_eq!(cluster.sum(|c| &c.retained_overtaken_total), 0, "all of them may wait");
+        assert_eq!(cluster.sum(|c| &c.dropped_send_buffer_total), 0);
+        assert!(cluster.sum(|c| &c.queued_bytes) > 0);
+        write(&cluster, &mut publisher, &packet::publish(VERSION, &live(WAITING)));
+        rounds(&mut cluster, 5);
+        assert_eq!(cluster.sum(|c| &c.retained_overtaken_total), u64::from(WAITING) + 1);
+        let dropped = cluster.sum(|c| &c.dropped_send_buffer_total);
+        assert!(dropped > 0, "it reads nothing");
+        assert_eq!(cluster.sum(|c| &c.queued_bytes), 0);
+        assert_eq!(
+            payloads(&read(&cluster, &mut other), "live").len(),
+            WAITING as usize + 1,
+            "nobody else waits"
+        );
+        let mut got = Vec::new();
+        for _ in 0..1000 {
+            got.extend(read(&cluster, &mut reader));
+            rounds(&mut cluster, 1);
+        }
+        let expected = 200 + u64::from(WAITING) + 1 - dropped;
+        assert_eq!(
+            got.iter().filter(|packet| matches!(packet, Incoming::Publish(_))).count() as u64,
+            expected
+        );
+        // It is over: the next one comes at once.
+        write(&cluster, &mut publisher, &packet::publish(VERSION, &live(99)));
+        rounds(&mut cluster, 10);
+        assert_eq!(payloads(&read(&cluster, &mut reader), "live"), [b"99".to_vec()]);
+        assert_eq!(cluster.sum(|c| &c.retained_overtaken_total), u64::from(WAITING) + 1);
     }
 }

@@ -21,6 +21,8 @@ pub enum Checker {
     Store,
     /// The last value that a subscriber saw is the store's.
     LastValue,
+    /// What is retained comes before what is live of the same new subscription.
+    RetainedFirst,
     /// At the right time, once, never after a DISCONNECT.
     Will,
     /// True exactly when state was kept.
@@ -40,7 +42,7 @@ pub enum Checker {
 }
 
 impl Checker {
-    pub const COUNT: usize = 17;
+    pub const COUNT: usize = 18;
     /// In the order of the enumeration.
     pub const NAMES: [&'static str; Checker::COUNT] = [
         "content",
@@ -52,6 +54,7 @@ impl Checker {
         "group",
         "store",
         "last-value",
+        "retained-first",
         "will",
         "session-present",
         "answers",

@@ -126,6 +126,8 @@ pub struct Session {
     /// The newest message published with RETAIN, by topic and QoS delivered, since those overtake each other: tick, and
     /// the message unless it is an anonymous clear.
     pub last_retained: BTreeMap<(String, u8), (Tick, Option<MsgId>)>,
+    /// Subscriptions, and a live message of each that no other subscription can have led to.
+    pub live_of: BTreeMap<usize, MsgId>,
 }
 
 #[derive(Clone, Debug)]
@@ -158,6 +160,8 @@ pub struct Drops {
     pub sessions: u64,
     /// CONNECTs that were refused for want of memory.
     pub refused: u64,
+    /// Live messages that went out ahead of retained ones.
+    pub overtaken: u64,
 }
 
 impl Drops {
@@ -203,6 +207,8 @@ pub struct Oracle {
     pub drops: Drops,
     /// Messages that were missing and must be explained by drops.
     pub missing: Vec<Missing>,
+    /// Retained messages that came after a live one, and must be explained by overtaking.
+    pub overtaken: Vec<String>,
     pub wrong: Vec<String>,
     /// Facts that were checked, for the figures.
     pub checks: Checks,

@@ -98,6 +98,7 @@ impl Oracle {
         if d.repeat || (d.publish.dup && seen > 0) {
             return Some(id); // the same delivery again
         }
+        self.check_retained_first(d, id, way, &text);
         match way {
             Some(Way::Live) => self.got_live(d, id, tick, &text),
             Some(Way::Retained) => self.got(d, id, tick).retained += 1,
@@ -199,7 +200,13 @@ impl Oracle {
             } else {
                 !m.retain || open.iter().any(|s| !s.retain_as_published)
             };
-            levels && known && all && retain
+            // Whoever subscribed after the acknowledgement gets it from the store. A will or what was sent again may have
+            // been on its way for longer.
+            let acknowledged = m.retain && m.qos > 0 && !m.will && m.copies == 1 && !m.again;
+            let late = acknowledged
+                && m.fate == Fate::Certain
+                && open.iter().all(|s| s.asked > m.certain_at && !s.doubtful);
+            levels && known && all && retain && !late
         };
         let detail = || {
             let list: Vec<String> = ordinary.iter().map(|&ix| format!("{:?}", subs[ix])).collect();
@@ -215,6 +222,33 @@ impl Oracle {
             (_, true) if p.retain => Some(Way::Retained),
             (true, _) => Some(Way::Live),
             _ => None,
+        }
+    }
+
+    /// A retained message does not come after a live one that only the same subscription can have led to, as far as both came
+    /// on the connection that subscribed.
+    fn check_retained_first(&mut self, d: &Delivery<'_>, id: MsgId, way: Option<Way>, text: &str) {
+        let possible = self.possible(d, id);
+        let [ix] = possible[..] else { return };
+        let s = &self.subscriptions[ix];
+        let accepted = self.conns[d.conn].accepted.unwrap_or(Tick::MAX);
+        let unsure = s.doubtful || s.ending.is_some() || s.asked < accepted;
+        if s.share.is_some() || s.retain_as_published || unsure {
+            return;
+        }
+        match way {
+            Some(Way::Live) => {
+                self.sessions[d.session].live_of.entry(ix).or_insert(id);
+            }
+            Some(Way::Retained) => {
+                let before = self.sessions[d.session].live_of.get(&ix).copied();
+                let after = before.map(|before| self.name(before)).unwrap_or_default();
+                self.checks.count(Checker::RetainedFirst, 1);
+                if before.is_some() {
+                    self.overtaken.push(format!("{text}, which is retained, after {after}, which is live"));
+                }
+            }
+            Some(Way::Shared(_)) | None => {}
         }
     }
 

@@ -7,6 +7,9 @@ impl Oracle {
     pub fn at_rest(&mut self, connected: &[(SessionIx, ConnIx)], drops: Drops) {
         self.drops = drops;
         self.wills_at_rest();
+        for what in std::mem::take(&mut self.overtaken) {
+            self.check(Checker::RetainedFirst, drops.overtaken > 0, |_| what);
+        }
         for &(session, conn) in connected {
             self.session_at_rest(session, conn);
         }

@@ -134,6 +134,7 @@ impl Oracle {
             got: Default::default(),
             order: Default::default(),
             last_retained: Default::default(),
+            live_of: Default::default(),
         });
         self.sessions.len() - 1
     }

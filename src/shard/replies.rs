@@ -1,0 +1,252 @@
+//! Replies that wait until they are true.
+//!
+//! A PUBACK or PUBREC says that the broker has taken the message over, and a SUBACK that every shard knows the filter. Where
+//! that takes other shards, the reply is held: in order, at its connection, until its [`Release`] is reached. A reply with
+//! nothing to wait for is encoded at once, as long as its connection holds none. PUBCOMP and PINGRESP never wait.
+//!
+//! Held replies belong to a connection and end with it: the client sends what was not acknowledged again. The receive quota is
+//! given back when the reply leaves, so a client that keeps to its Receive Maximum bounds what is held; a client of 3.x, which
+//! knows no such maximum, is not parsed beyond [`HELD_MAX`].
+
+use std::collections::VecDeque;
+
+use crate::memory::{Key, ShardSet};
+use crate::mesh::Links;
+use crate::session::Session;
+use crate::wire::{self, AckKind, Qos, Reason};
+
+use super::Core;
+use super::connection::{End, Mode};
+use super::parcel::Parcel;
+use super::waits::{Blocked, Fence};
+
+/// Replies that one connection may hold. With more it is not parsed until half of them have left.
+pub(super) const HELD_MAX: usize = 1024;
+
+/// Connections with held replies that are looked at in one turn.
+const CONNECTIONS_BUDGET: usize = 1024;
+
+/// What the client is told.
+#[derive(Debug)]
+pub(super) enum Reply {
+    /// PUBACK or PUBREC, by the QoS of the PUBLISH.
+    Ack { qos: Qos, packet_id: u16, reason: Reason },
+    /// A SUBACK packet.
+    SubAck(Box<[u8]>),
+}
+
+/// What must be so before a reply leaves.
+#[derive(Debug)]
+pub(super) enum Release {
+    /// Nothing but the replies before it.
+    Now,
+    /// The connection's filters up to this number are in the log; see `interest`.
+    Announced(u64),
+    /// Other shards have acted upon what they were sent.
+    Fence(Fence),
+}
+
+impl Release {
+    fn is_reached(&self, announced: u64, links: &Links<Parcel>) -> bool {
+        match self {
+            Release::Now => true,
+            Release::Announced(need) => *need <= announced,
+            Release::Fence(fence) => fence.is_reached(links),
+        }
+    }
+}
+
+/// The held replies of one connection, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Replies(VecDeque<(Reply, Release)>);
+
+impl Replies {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Takes the oldest, if it `may` leave.
+    pub fn take_if(&mut self, may: impl FnOnce(&Release) -> bool) -> Option<Reply> {
+        if self.0.front().is_some_and(|(_, release)| may(release)) {
+            return self.0.pop_front().map(|(reply, _)| reply);
+        }
+        None
+    }
+
+    /// Whether no more may be held.
+    pub fn are_many(&self) -> bool {
+        self.0.len() >= HELD_MAX
+    }
+
+    /// Whether a connection that is not parsed because of them may go on.
+    pub fn are_few(&self) -> bool {
+        self.0.len() <= HELD_MAX / 2
+    }
+}
+
+/// Connections that hold replies.
+#[derive(Debug, Default)]
+pub(super) struct Holding {
+    /// Each once, the one that waits longest for a look first. Some may be gone.
+    connections: VecDeque<Key>,
+    /// Of those, from the front: not looked at since something moved.
+    unlooked: usize,
+}
+
+impl Holding {
+    pub fn len(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// Something moved for which a reply may wait.
+    pub fn look_again(&mut self) {
+        self.unlooked = self.connections.len();
+    }
+
+    /// Whether some of them are to be looked at.
+    pub fn has_unlooked(&self) -> bool {
+        self.unlooked > 0
+    }
+}
+
+impl Core {
+    /// Tells the client `reply` once `release` is reached and all replies before it have left.
+    /// In the order of the PUBLISH packets. // 3.1.1: [MQTT-2.3.1-6] [MQTT-4.6.0-2] [MQTT-4.6.0-3] [MQTT-4.6.0-4]
+    pub(super) fn reply(&mut self, key: Key, reply: Reply, release: Release) {
+        let announced = self.announced();
+        let Some(live) = self.connections.get_mut(key).and_then(|connection| connection.live_mut()) else {
+            return;
+        };
+        let holds_none = live.replies().is_none();
+        if holds_none && release.is_reached(announced, &self.links) {
+            return self.tell(key, reply);
+        }
+        live.replies_mut().0.push_back((reply, release));
+        if holds_none {
+            self.waits.holding.connections.push_back(key);
+            self.waits.look_again();
+            self.await_all(); // Before the registers are looked at again, so that no growth is missed.
+        }
+    }
+
+    /// PUBACK or PUBREC of a PUBLISH that waits for nothing. // [MQTT-3.3.4-1] [MQTT-4.3.2-4] [MQTT-4.3.3-8]
+    #[inline]
+    pub(super) fn acknowledge(&mut self, key: Key, qos: Qos, packet_id: u16, reason: Reason) {
+        let kind = match qos {
+            Qos::AtMostOnce => return,
+            Qos::AtLeastOnce => AckKind::PubAck,
+            Qos::ExactlyOnce => AckKind::PubRec,
+        };
+        let Some(live) = self.connections.get_mut(key).and_then(|connection| connection.live_mut()) else {
+            return;
+        };
+        if live.replies().is_some() {
+            return self.reply(key, Reply::Ack { qos, packet_id, reason }, Release::Now);
+        }
+        self.stage_ack(key, kind, packet_id, reason);
+    }
+
+    #[inline]
+    fn stage_ack(&mut self, key: Key, kind: AckKind, packet_id: u16, reason: Reason) {
+        let Some(live) = self.connections.get_mut(key).and_then(|connection| connection.live_mut()) else {
+            return;
+        };
+        // A reason that refuses has given the quota back already, with the identifier.
+        if kind == AckKind::PubAck && !reason.is_error() {
+            Session::acknowledge_publish(&mut live.link, Qos::AtLeastOnce);
+        }
+        let version = live.link.version;
+        self.stage(key, |out| wire::encode_ack(out, version, kind, packet_id, reason));
+    }
+
+    /// Tells the client a reply whose turn has come.
+    fn tell(&mut self, key: Key, reply: Reply) {
+        match reply {
+            Reply::Ack { qos: Qos::ExactlyOnce, packet_id, reason } => {
+                self.stage_ack(key, AckKind::PubRec, packet_id, reason);
+            }
+            Reply::Ack { qos: Qos::AtMostOnce | Qos::AtLeastOnce, packet_id, reason } => {
+                self.stage_ack(key, AckKind::PubAck, packet_id, reason);
+            }
+            Reply::SubAck(packet) => self.stage(key, |out| out.extend_from_slice(&packet)),
+        }
+    }
+
+    /// Once per turn: replies whose time has come.
+    pub(super) fn release_replies(&mut self) {
+        for _ in 0..self.waits.holding.unlooked.min(CONNECTIONS_BUDGET) {
+            self.waits.holding.unlooked -= 1;
+            let Some(key) = self.waits.holding.connections.pop_front() else { break };
+            if self.release_those_of(key) {
+                self.waits.holding.connections.push_back(key);
+            }
+        }
+    }
+
+    /// Returns whether the connection still holds replies.
+    fn release_those_of(&mut self, key: Key) -> bool {
+        let announced = self.announced();
+        loop {
+            let Some(connection) = self.connections.get_mut(key) else { return false };
+            let eof = connection.eof;
+            let Some(live) = connection.live_mut() else { return false };
+            if let Some(reply) = live.take_reply(|release| release.is_reached(announced, &self.links)) {
+                self.tell(key, reply);
+                continue;
+            }
+            let holds = live.replies().is_some();
+            // Its client had said everything, and has its answers now.
+            if !holds && eof && live.has_said_all() {
+                self.end(key, End::Lost);
+            }
+            return holds;
+        }
+    }
+
+    /// The PUBACK or PUBREC of a message with RETAIN leaves when its owner has stored it and every shard that it was passed on
+    /// to has acted upon it. So a SUBSCRIBE that is sent after it was seen finds the message in the store, and no live copy is
+    /// on the way to the subscriber's shard. What the connection sent to other owners before is waited for as well.
+    pub(super) fn stored(&self, key: Key, targets: ShardSet, way: Mode) -> Release {
+        let live = self.connections.get(key).and_then(|connection| connection.live());
+        Release::Fence(match way {
+            Mode::Owner => self.waits.relayed(live.map_or(targets, |live| live.touched.union(targets))),
+            Mode::New | Mode::WillsOut | Mode::Direct => Fence::consumed(targets, &self.links),
+        })
+    }
+
+    /// A SUBSCRIBE comes after what its client published with RETAIN before it, so that it finds that in the store.
+    pub(super) fn subscribe_waits(&self, key: Key) -> Result<(), Blocked> {
+        self.holds_many(key)?;
+        let relayed = match self.connections.get(key).and_then(|connection| connection.live()) {
+            Some(live) if live.mode == Mode::Owner => self.waits.relayed(live.touched),
+            Some(_) | None => return Ok(()),
+        };
+        match relayed.is_reached(&self.links) {
+            true => Ok(()),
+            false => Err(Blocked::Fence(relayed, Mode::Owner)),
+        }
+    }
+
+    /// The same for a PUBLISH that repeats one of a former connection.
+    pub(super) fn stored_before(&self, retain: bool) -> Release {
+        match retain && self.shards > 1 {
+            true => Release::Fence(Fence::everything(&self.links, &self.waits)),
+            false => Release::Now,
+        }
+    }
+
+    /// Whether something that the client is to be told waits.
+    pub(super) fn holds_replies(&self, key: Key) -> bool {
+        let live = self.connections.get(key).and_then(|connection| connection.live());
+        live.is_some_and(|live| live.replies().is_some())
+    }
+
+    /// Whether the client may be told no more for now: it would be one reply too many to hold.
+    pub(super) fn holds_many(&self, key: Key) -> Result<(), Blocked> {
+        let live = self.connections.get(key).and_then(|connection| connection.live());
+        match live.and_then(|live| live.replies()) {
+            Some(replies) if replies.are_many() => Err(Blocked::Replies),
+            Some(_) | None => Ok(()),
+        }
+    }
+}
