@@ -236,6 +236,15 @@ impl Oracle {
         if s.share.is_some() || s.retain_as_published || unsure {
             return;
         }
+        let got = self.sessions[d.session].got.get(&id).cloned().unwrap_or_default();
+        let twice = match way {
+            Some(Way::Live) => got.retained > 0,
+            Some(Way::Retained) => got.live > 0,
+            Some(Way::Shared(_)) | None => false,
+        };
+        if twice && self.messages[id].copies == 1 {
+            self.overtaken.push(format!("{text}, live and retained by one subscription"));
+        }
         match way {
             Some(Way::Live) => {
                 self.sessions[d.session].live_of.entry(ix).or_insert(id);
