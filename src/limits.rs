@@ -8,6 +8,11 @@ use crate::clock::Millis;
 /// Topics whose subscribers a shard remembers, unless said otherwise.
 pub const CACHED_TOPICS_MAX: u32 = 65_536;
 
+/// Bytes of a CONNECT, unless said otherwise: each of its ten strings and binary fields may have its 65,535 bytes, and User
+/// Properties have the rest.
+pub const CONNECT_PACKET_SIZE_MAX: u32 = 1 << 20;
+const _: () = assert!(CONNECT_PACKET_SIZE_MAX > 10 * (u16::MAX as u32 + 3));
+
 /// The settings that bound what clients may do. One value for the whole process, the same on every shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -15,7 +20,7 @@ pub struct Limits {
     pub connections_max: u32,
     /// Bytes of a packet from a client. Beyond it: 0x95 (v5), close.
     pub packet_size_max: u32,
-    /// Bytes of a packet before CONNECT was accepted. Beyond it: close.
+    /// Bytes of a packet before CONNECT was accepted. Beyond it: CONNACK 0x95 (v5), close.
     pub connect_packet_size_max: u32,
     /// Milliseconds from accept to a whole CONNECT. Beyond it: close.
     pub connect_timeout_ms: Millis,
@@ -100,7 +105,7 @@ impl Default for Limits {
         Limits {
             connections_max: 1_000_000,
             packet_size_max: 8 << 20,
-            connect_packet_size_max: 64 * 1024,
+            connect_packet_size_max: CONNECT_PACKET_SIZE_MAX,
             connect_timeout_ms: 10_000,
             receive_maximum: 1024,
             send_maximum: 1024,

@@ -178,7 +178,9 @@ pub(super) struct PacketFlags {
     #[arg(long, value_name = "BYTES", default_value_t = Size(Limits::default().packet_size_max.into()))]
     pub packet_size_max: Size,
 
-    /// Bytes of a packet before CONNECT was accepted; beyond it the connection is closed
+    /// Bytes of a packet before CONNECT was accepted; beyond it CONNACK 0x95 (v5) and close
+    ///
+    /// Memory grows with what has come, and all who are not logged in share one part of it, see --memory-max.
     #[arg(long, value_name = "BYTES", default_value_t = Size(Limits::default().connect_packet_size_max.into()))]
     pub connect_packet_size_max: Size,
 

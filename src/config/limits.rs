@@ -85,7 +85,7 @@ pub(super) fn size(setting: &'static str, Size(bytes): Size, min: u64, max: u64)
 /// How `memory_max` is split among the classes of kept bytes, for [`crate::memory::Pool::new`].
 ///
 /// Retained messages have what was asked for them, but no more than half; the rest goes to queues (45 %), sends (20 %),
-/// receives (15 %), subscriptions (10 %), sessions (5 %) and the mesh (5 %). What a class does not use is not lent to
+/// receives (12 %), CONNECTs that are not whole (3 %), subscriptions (10 %), sessions (5 %) and the mesh (5 %). What a class does not use is not lent to
 /// another: a flood of one kind must not take what another needs to drain it.
 pub fn pools(limits: &Limits) -> [u64; CLASSES] {
     let retained = limits.retained_bytes_max.min(limits.memory_max / 2);
@@ -94,7 +94,8 @@ pub fn pools(limits: &Limits) -> [u64; CLASSES] {
     pools[Class::Retained as usize] = retained;
     pools[Class::Queue as usize] = hundredth * 45;
     pools[Class::Send as usize] = hundredth * 20;
-    pools[Class::Receive as usize] = hundredth * 15;
+    pools[Class::Receive as usize] = hundredth * 12;
+    pools[Class::Login as usize] = hundredth * 3;
     pools[Class::Subscription as usize] = hundredth * 10;
     pools[Class::Session as usize] = hundredth * 5;
     pools[Class::Mesh as usize] = hundredth * 5;

@@ -23,6 +23,8 @@ pub enum Class {
     Session = 5,
     /// Subscriptions, their filters, and what is known of other shards' filters.
     Subscription = 6,
+    /// Unfinished CONNECTs of all who are not logged in.
+    Login = 7,
 }
 
 impl Class {
@@ -35,11 +37,12 @@ impl Class {
         Class::Mesh,
         Class::Session,
         Class::Subscription,
+        Class::Login,
     ];
 }
 
 /// Number of classes.
-pub const CLASSES: usize = 7;
+pub const CLASSES: usize = 8;
 
 /// The bytes that all shards may keep, by class.
 #[derive(Debug)]

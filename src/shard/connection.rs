@@ -10,7 +10,7 @@ use std::rc::Rc;
 use crate::access::Identity;
 use crate::clock::{Millis, NEVER};
 use crate::io::{ListenerId, Socket};
-use crate::memory::{Key, Outbox, ShardId, ShardSet};
+use crate::memory::{Budget, Class, Key, Outbox, ShardId, ShardSet};
 use crate::session::Link;
 use crate::topic::Route;
 use crate::wire::{Reason, Version};
@@ -48,6 +48,8 @@ pub(super) struct Connection {
     pub in_flight_bytes: usize,
     /// Charged to `Class::Receive`.
     pub charged_receive: usize,
+    /// Charged to `Class::Login`: nothing any more once its CONNECT is accepted.
+    pub charged_login: u32,
     /// Charged to `Class::Send`.
     pub charged_send: usize,
     /// The memory for sending is used up: nothing more is staged for it that can be left out or wait.
@@ -198,6 +200,7 @@ impl Connection {
             outbox: Outbox::default(),
             in_flight_bytes: 0,
             charged_receive: 0,
+            charged_login: 0,
             charged_send: 0,
             starved: false,
             deadline,
@@ -253,9 +256,21 @@ impl Connection {
         !self.outbox.is_empty() || self.secure.as_ref().is_some_and(|secure| secure.has_output(&self.phase))
     }
 
-    /// Bytes that it keeps on the way in; the blocks count, not the parts in use.
-    pub fn kept_bytes(&self) -> usize {
-        self.partial.capacity() + self.secure.as_ref().map_or(0, |secure| secure.cost())
+    /// Bytes that it keeps on the way in, for `Class::Receive` and for `Class::Login`; the blocks count, not the parts in use.
+    pub fn kept_bytes(&self) -> (usize, usize) {
+        let secure = self.secure.as_ref().map_or(0, |secure| secure.cost());
+        match &self.phase {
+            Phase::Live(_) | Phase::Closing(_) => (self.partial.capacity() + secure, 0),
+            Phase::Opening | Phase::Verifying { .. } | Phase::HandOff | Phase::Waiting(_) => {
+                (secure, self.partial.capacity())
+            }
+        }
+    }
+
+    /// Gives back what is charged for what it keeps on the way in.
+    pub fn release_receive(&mut self, budget: &mut Budget) {
+        budget.release(Class::Receive, std::mem::take(&mut self.charged_receive));
+        budget.release(Class::Login, std::mem::take(&mut self.charged_login) as usize);
     }
 
     /// The peer has ended its side in order, and there is something to say to it.

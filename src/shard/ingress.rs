@@ -130,7 +130,7 @@ impl Core {
     /// Charges what a connection keeps on the way in.
     pub(super) fn charge_receive(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        let kept = connection.kept_bytes();
+        let (kept, login) = connection.kept_bytes();
         if kept <= connection.charged_receive {
             self.budget.release(Class::Receive, connection.charged_receive - kept);
             connection.charged_receive = kept;
@@ -138,8 +138,25 @@ impl Core {
             connection.charged_receive = kept;
         } else {
             self.counters().dropped_receive_memory_total.add(1);
-            self.end(key, End::Refused(Reason::QUOTA_EXCEEDED, "memory for partial packets is used up"));
+            return self
+                .end(key, End::Refused(Reason::QUOTA_EXCEEDED, "memory for partial packets is used up"));
         }
+        if login != connection.charged_login as usize {
+            self.charge_login(key, login);
+        }
+    }
+
+    /// Charges what a connection keeps whose client is not logged in.
+    #[inline(never)]
+    fn charge_login(&mut self, key: Key, kept: usize) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let charged = connection.charged_login as usize;
+        if kept <= charged {
+            self.budget.release(Class::Login, charged - kept);
+        } else if !self.budget.charge(Class::Login, kept - charged) {
+            return self.refuse_unfinished_connect(key);
+        }
+        connection.charged_login = kept as u32; // a CONNECT and a receive buffer
     }
 
     /// Acts upon the packets at the front of `input`; `whole` is all of it if that is one packet that has its memory for itself.
@@ -195,8 +212,18 @@ impl Core {
             }
             let frame = match wire::next_frame(&input[used..], packet_size_max, version.length_form()) {
                 Ok(NextFrame::Frame(frame)) => frame,
-                Ok(NextFrame::Incomplete { need }) => return (used, Stop::Incomplete { need }),
+                Ok(NextFrame::Incomplete { need }) => {
+                    if let Some(first) = input.get(used)
+                        && let Err(error) = judge_first(version, *first)
+                    {
+                        self.refuse(key, error);
+                        return (input.len(), Stop::Over);
+                    }
+                    return (used, Stop::Incomplete { need });
+                }
                 Err(error) => {
+                    // The first byte comes first.
+                    let error = judge_first(version, input[used]).err().unwrap_or(error);
                     self.refuse(key, error);
                     return (input.len(), Stop::Over);
                 }
@@ -275,7 +302,7 @@ impl Core {
             Packet::PingReq => self.stage(key, wire::encode_pingresp),
             Packet::Disconnect(disconnect) => self.handle_disconnect(key, &disconnect)?,
             // [MQTT-3.1.0-2]; 3.1.1: [311:MQTT-3.1.0-2]
-            Packet::Connect => return Err(DecodeError::ProtocolError("second CONNECT")),
+            Packet::Connect => return Err(SECOND_CONNECT),
             // No CONNECT with an Authentication Method is accepted, so AUTH is always out of place. // [MQTT-4.12.0-7]
             // [U5-3.15.0-1]
             Packet::Auth(_) => {
@@ -555,6 +582,17 @@ impl Core {
                 self.mark_dirty(key);
             }
         }
+    }
+}
+
+const SECOND_CONNECT: DecodeError = DecodeError::ProtocolError("second CONNECT");
+
+/// Judges a packet that is not whole yet by its first byte. Who sends one that nothing can make good is not waited for.
+#[cold]
+fn judge_first(version: Version, first: u8) -> Result<(), DecodeError> {
+    match first >> 4 {
+        1 => Err(SECOND_CONNECT),
+        _ => wire::judge_first(version, first),
     }
 }
 

@@ -577,7 +577,7 @@ impl Core {
             subscription_bytes: self.budget.used(Class::Subscription),
             retained: self.retained.len() as u64,
             retained_bytes: self.budget.used(Class::Retained),
-            buffers: self.budget.used(Class::Receive) + sends,
+            buffers: self.budget.used(Class::Receive) + self.budget.used(Class::Login) + sends,
             timers: self.live_timers(),
             mesh: if self.shards == 1 { 0 } else { self.mesh_waiting() },
         }

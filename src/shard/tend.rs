@@ -236,11 +236,11 @@ impl<I: Io> Shard<I> {
 
     fn close(&mut self, key: Key) {
         let core = &mut self.core;
-        let Some(connection) = core.connections.remove(key) else { return };
+        let Some(mut connection) = core.connections.remove(key) else { return };
         if let Some(listening) = core.listening.get(usize::from(connection.listener.0)) {
             listening.leave();
         }
-        core.budget.release(Class::Receive, connection.charged_receive);
+        connection.release_receive(&mut core.budget);
         core.budget.release(Class::Send, connection.charged_send);
         self.io.close(connection.socket);
     }
@@ -353,8 +353,7 @@ impl Core {
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.phase = Phase::Closing(step);
         connection.partial = Vec::new();
-        let charged = std::mem::take(&mut connection.charged_receive);
-        self.budget.release(Class::Receive, charged);
+        connection.release_receive(&mut self.budget);
         if step == Closing::Abort {
             connection.outbox.clear();
         }

@@ -21,7 +21,8 @@ const TURNS_MAX: usize = 100_000;
 /// The longest that a session outlives its connection, in seconds.
 const EXPIRY_MAX_S: u32 = 30;
 /// Bytes of memory by class, in the order of [`Class`].
-const MEMORY: [u64; CLASSES] = [16 << 20, 16 << 20, 64 << 20, 16 << 20, 16 << 20, 16 << 20, 16 << 20];
+const MEMORY: [u64; CLASSES] =
+    [16 << 20, 16 << 20, 64 << 20, 16 << 20, 16 << 20, 16 << 20, 16 << 20, 16 << 20];
 
 pub struct Broker {
     shards: Vec<(Shard<SimIo>, Option<Millis>)>,

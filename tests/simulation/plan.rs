@@ -278,6 +278,7 @@ impl Plan {
                 mesh,
                 sessions,
                 subscriptions,
+                1 << 24,
             ],
             limits,
             options,
