@@ -2,9 +2,7 @@
 
 use crate::memory::{Class, Key, Outbox, Whole};
 use crate::session::{Cx, Link, PubrecReply, Session};
-use crate::wire::{
-    self, AckKind, DecodeError, Disconnect, Frame, NextFrame, Packet, Reason, Subscribe, Unsubscribe, Version,
-};
+use crate::wire::{self, AckKind, DecodeError, Disconnect, Frame, NextFrame, Packet, Reason, Version};
 
 use super::Core;
 use super::connection::{Closing, End, Known, Phase};
@@ -123,6 +121,7 @@ impl Core {
     fn keep(&mut self, key: Key, partial: Vec<u8>) {
         if let Some(connection) = self.connections.get_mut(key) {
             connection.partial = partial;
+            connection.heard_bytes(self.now);
             self.charge_receive(key);
         }
     }
@@ -131,11 +130,12 @@ impl Core {
     pub(super) fn charge_receive(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let (kept, login) = connection.kept_bytes();
-        if kept <= connection.charged_receive {
-            self.budget.release(Class::Receive, connection.charged_receive - kept);
-            connection.charged_receive = kept;
-        } else if self.budget.charge(Class::Receive, kept - connection.charged_receive) {
-            connection.charged_receive = kept;
+        let charged = connection.charged_receive as usize;
+        if kept <= charged {
+            self.budget.release(Class::Receive, charged - kept);
+            connection.charged_receive = kept as u32; // no larger than what is charged
+        } else if kept <= u32::MAX as usize && self.budget.charge(Class::Receive, kept - charged) {
+            connection.charged_receive = kept as u32;
         } else {
             self.counters().dropped_receive_memory_total.add(1);
             return self
@@ -234,7 +234,7 @@ impl Core {
                 let from = Publisher { connection: key, session, version, client_hash };
                 self.handle_publish_packet(from, &frame, &input[used..], whole, known, pressure)
             } else {
-                self.handle_frame(key, version, &frame).map(|()| (Handled::Done, frame.len))
+                self.handle_frame(key, version, &frame, pressure).map(|handled| (handled, frame.len))
             };
             match handled {
                 Ok((Handled::Done, len)) => {
@@ -258,8 +258,8 @@ impl Core {
     #[inline(never)]
     fn holds_back(&mut self, key: Key) -> bool {
         let Some(connection) = self.connections.get_mut(key) else { return false };
-        let waiting = connection.outbox.len() + connection.in_flight_bytes;
-        let more = waiting.saturating_sub(connection.charged_send);
+        let waiting = connection.outbox.len() + connection.in_flight_bytes as usize;
+        let more = waiting.saturating_sub(connection.charged_send as usize);
         connection.starved |= !self.budget.has_room(Class::Send, more);
         // What a client said before it left is acted upon, though nobody reads the answers.
         let leaves = connection.eof || connection.broken;
@@ -283,21 +283,31 @@ impl Core {
 
     /// [MQTT-4.13.1-1]
     /// The first fault that is found is the one reported; nobody else notices. // [U5-4.13-2] [U5-4.13-3]; 3.1.1: [MQTT-4.8.0-1] [U311-4.8-1]
-    fn refuse(&mut self, key: Key, error: DecodeError) {
+    pub(super) fn refuse(&mut self, key: Key, error: DecodeError) {
         self.counters().protocol_errors_total.add(1);
         self.end(key, End::Refused(error.reason(), error.detail()));
     }
 
     /// A packet other than PUBLISH.
-    fn handle_frame(&mut self, key: Key, version: Version, frame: &Frame<'_>) -> Result<(), DecodeError> {
+    fn handle_frame(
+        &mut self,
+        key: Key,
+        version: Version,
+        frame: &Frame<'_>,
+        pressure: Pressure,
+    ) -> Result<Handled, DecodeError> {
         match wire::decode(version, frame, &self.decode_limits)? {
             Packet::Publish(_) => {}
             Packet::PubAck(ack) => self.handle_puback(key, ack),
             Packet::PubRec(ack) => self.handle_pubrec(key, ack),
             Packet::PubRel(ack) => self.handle_pubrel(key, ack),
             Packet::PubComp(ack) => self.handle_pubcomp(key, ack),
-            Packet::Subscribe(subscribe) => self.handle_subscribe(key, version, &subscribe)?,
-            Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(key, version, &unsubscribe),
+            Packet::Subscribe(subscribe) => {
+                return self.handle_subscribe(key, version, &subscribe, frame.len, pressure);
+            }
+            Packet::Unsubscribe(unsubscribe) => {
+                return self.handle_unsubscribe(key, version, &unsubscribe, frame.len, pressure);
+            }
             // [MQTT-3.12.4-1]
             Packet::PingReq => self.stage(key, wire::encode_pingresp),
             Packet::Disconnect(disconnect) => self.handle_disconnect(key, &disconnect)?,
@@ -309,7 +319,7 @@ impl Core {
                 return Err(DecodeError::ProtocolError("AUTH without an Authentication Method"));
             }
         }
-        Ok(())
+        Ok(Handled::Done)
     }
 
     /// Stages a packet for the client.
@@ -436,48 +446,6 @@ impl Core {
         self.acknowledged(key, |session, link, cx| {
             let _ = session.handle_pubcomp(link, ack.packet_id, cx);
         });
-    }
-
-    /// [MQTT-3.8.4-1] [MQTT-3.8.4-5] [MQTT-3.8.4-6]
-    /// [MQTT-2.2.1-6] [MQTT-3.8.4-2] [MQTT-3.8.4-7]; 3.1.1: [MQTT-2.3.1-7] [MQTT-3.8.4-2]
-    /// A refused filter is a code in the SUBACK and touches nothing else. // [U5-3.8.4-4] [U5-4.13-4]; 3.1.1: [U311-3.9.3-1]
-    fn handle_subscribe(
-        &mut self,
-        key: Key,
-        version: Version,
-        subscribe: &Subscribe<'_>,
-    ) -> Result<(), DecodeError> {
-        let Some(session) = self.connections.get(key).and_then(|connection| connection.session()) else {
-            return Ok(());
-        };
-        let mut reasons = Vec::with_capacity(subscribe.filters.len());
-        let mut need = 0;
-        for entry in subscribe.filters.iter() {
-            let reason = match self.subscribe(session, version, &entry, subscribe.identifier)? {
-                Ok((granted, sequence)) => {
-                    need = need.max(sequence);
-                    granted
-                }
-                Err(refusal) => refusal,
-            };
-            reasons.push(reason);
-        }
-        let mut reply = Vec::new();
-        wire::encode_suback(&mut reply, version, subscribe.packet_id, &reasons);
-        self.stage_suback(key, session, need, reply);
-        Ok(())
-    }
-
-    /// [MQTT-3.10.4-1] [MQTT-3.10.4-4] [MQTT-3.10.4-5] [MQTT-3.10.4-6]
-    /// Only the subscription goes: what is queued or in flight is still delivered. // [MQTT-3.10.4-2] [MQTT-3.10.4-3]
-    /// [U5-3.11.3-1]; 3.1.1: [MQTT-3.10.4-2] [MQTT-3.10.4-3]
-    fn handle_unsubscribe(&mut self, key: Key, version: Version, unsubscribe: &Unsubscribe<'_>) {
-        let Some(session) = self.connections.get(key).and_then(|connection| connection.session()) else {
-            return;
-        };
-        let reasons: Vec<Reason> =
-            unsubscribe.filters.iter().map(|filter| self.unsubscribe(session, filter)).collect();
-        self.stage(key, |out| wire::encode_unsuback(out, version, unsubscribe.packet_id, &reasons));
     }
 
     /// [MQTT-3.14.4-3]

@@ -60,11 +60,13 @@ mod connection;
 mod cursors;
 mod deliver;
 mod ends;
+mod filters;
 mod gather;
 mod inbox;
 mod ingress;
 mod interest;
 mod journal;
+mod lend;
 mod listeners;
 mod login;
 mod losses;
@@ -318,6 +320,8 @@ struct Core {
     overflowed: Vec<Key>,
     /// Whose Keep Alive may have passed; what their sockets hold is looked at before they are closed.
     silent: Vec<Key>,
+    /// Connections with a SUBSCRIBE or UNSUBSCRIBE that is acted upon in slices.
+    filters: filters::Line,
     /// Sessions without a connection for which others wait.
     vacant: VecDeque<Key>,
     pulls: retained::Pulls,
@@ -388,6 +392,7 @@ impl<I: Io> Shard<I> {
         let core = &mut self.core;
         core.fire_timers();
         core.progress();
+        core.advance_filters();
         core.advance_cursors();
         core.end_overflowed();
         core.serve_vacant();
@@ -462,7 +467,6 @@ impl Core {
             now,
             decode_limits: DecodeLimits {
                 properties_max: limits.properties_max,
-                filters_max: limits.filters_max,
                 topic_levels_max: limits.topic_levels_max,
                 topic_alias_max: limits.topic_alias_max,
             },
@@ -491,6 +495,7 @@ impl Core {
             scratch: deliver::Scratch::default(),
             overflowed: Vec::new(),
             silent: Vec::new(),
+            filters: filters::Line::new(),
             vacant: VecDeque::new(),
             pulls: retained::Pulls::new(options.questions_max),
             charged_topics: 0,
@@ -560,6 +565,7 @@ impl Core {
         self.pulls.has_work()
             || !self.overflowed.is_empty()
             || !self.vacant.is_empty()
+            || !self.filters.is_empty()
             || self.handshakes.is_waiting()
             || self.links.has_work()
             || self.has_progress()

@@ -11,6 +11,7 @@ use crate::mesh::{CONSUMED, Links, USER};
 
 use super::Core;
 use super::connection::{End, Mode};
+use super::filters::Sliced;
 use super::parcel::Parcel;
 
 /// Register: relays from the writer to the reader whose fan-out was consumed by all its targets.
@@ -30,6 +31,9 @@ pub(super) enum Blocked {
     Fence(Fence, Mode),
     /// So many wills have to leave before, one of which may be that of the client's former connection.
     Wills(u64),
+    /// The filters of the packet at the front of its input are acted upon in slices. It waits for no peer, so not among the
+    /// paused.
+    Filters(Sliced),
     /// Its client does not read what it is answered. Over when it has taken enough: no peer has a say in that, so it does
     /// not wait among the paused.
     Output,
@@ -153,6 +157,10 @@ impl Core {
         let Some(live) = self.connections.get_mut(key).and_then(|connection| connection.live_mut()) else {
             return;
         };
+        if matches!(blocked, Blocked::Filters(_)) {
+            live.blocked = Some(Box::new(blocked));
+            return self.filters.push_back(key);
+        }
         // One that is taken over may be paused already, for another reason.
         if live.blocked.replace(Box::new(blocked)).is_none() {
             self.waits.paused.push_back(key);
@@ -207,7 +215,7 @@ impl Core {
                 }
                 Some(Blocked::Fence(fence, _)) => fence.is_reached(&self.links),
                 Some(Blocked::Wills(count)) => self.waits.released >= *count,
-                Some(Blocked::Output) | None => continue,
+                Some(Blocked::Output | Blocked::Filters(_)) | None => continue,
             };
             if free {
                 self.resume(key);
@@ -229,7 +237,7 @@ impl Core {
         match live.blocked.take().as_deref() {
             Some(Blocked::Fence(_, mode)) => live.switch_to(*mode),
             Some(Blocked::Wills(_)) => live.switch_to(Mode::WillsOut),
-            Some(Blocked::Mesh(_) | Blocked::Relay(_) | Blocked::Output) | None => {}
+            Some(Blocked::Mesh(_) | Blocked::Relay(_) | Blocked::Output | Blocked::Filters(_)) | None => {}
         }
         live.last_packet_at = now;
         if live.taken_over {

@@ -100,8 +100,6 @@ impl Qos {
 pub struct DecodeLimits {
     /// Properties in one property block, User Properties included. More: 0x97 Quota exceeded.
     pub properties_max: u16,
-    /// Topic Filters in one SUBSCRIBE or UNSUBSCRIBE. More: 0x97 Quota exceeded.
-    pub filters_max: u16,
     /// Levels of a Topic Name or Topic Filter. More: 0x90 Topic Name invalid or 0x8F Topic Filter invalid.
     pub topic_levels_max: u16,
     /// The Topic Alias Maximum that this server announced; 0 if none. More: 0x94 Topic Alias invalid.

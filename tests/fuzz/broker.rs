@@ -46,7 +46,6 @@ impl Broker {
             queue_full: *rng.pick(&[QueueFull::DropNewest, QueueFull::DropOldest, QueueFull::Disconnect]),
             receive_maximum: 20,
             topic_levels_max: 12,
-            filters_max: 8,
             properties_max: 12,
             topic_alias_max: 5,
             ..Limits::default()
