@@ -115,7 +115,7 @@ impl Core {
             Some((version, reason)) => {
                 self.refuse_connect(key, Who::default(), version, reason, u32::MAX, error.detail());
             }
-            None => self.end(key, End::Lost),
+            None => self.end(key, End::Lost), // 3.1.1: [311:MQTT-3.1.4-1]
         }
     }
 

@@ -21,12 +21,14 @@
 //! | `aside` | what few sessions have: who waits for them, what they missed |
 //! | `ingress` | Control Packets of a connected client |
 //! | `ahead` | memory of many connections, asked for at once |
+//! | `filters` | SUBSCRIBE and UNSUBSCRIBE, in slices |
 //! | `gather` | a packet that comes in several receives |
 //! | `publish` | routing: direct, through the owner of a retained topic, the switch between both |
 //! | `run` | packets that repeat one another, in one piece |
 //! | `run_kept` | the same at QoS 1 and 2, where each is kept |
 //! | `run_between` | the same for other shards |
 //! | `deliver` | one message to the subscriptions of this shard |
+//! | `lend` | room beyond the send buffer, for clients that read |
 //! | `share` | share groups: first choice, passing on |
 //! | `interest` | what other shards must know before a SUBACK may leave |
 //! | `ends` | what shards share |
