@@ -8,6 +8,16 @@ use crate::clock::Millis;
 /// Topics whose subscribers a shard remembers, unless said otherwise.
 pub const CACHED_TOPICS_MAX: u32 = 65_536;
 
+/// Bytes of a CONNECT, unless said otherwise: each of its ten strings and binary fields may have its 65,535 bytes, and User
+/// Properties have the rest.
+pub const CONNECT_PACKET_SIZE_MAX: u32 = 1 << 20;
+const _: () = assert!(CONNECT_PACKET_SIZE_MAX > 10 * (u16::MAX as u32 + 3));
+
+/// Bytes that wait for one connection's socket, unless said otherwise; and so many packets as large as may be besides, if its
+/// client reads.
+pub const SEND_BUFFER_BYTES_MAX: u32 = 1 << 20;
+pub const SEND_BURST_PACKETS: u32 = 4;
+
 /// The settings that bound what clients may do. One value for the whole process, the same on every shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -15,7 +25,7 @@ pub struct Limits {
     pub connections_max: u32,
     /// Bytes of a packet from a client. Beyond it: 0x95 (v5), close.
     pub packet_size_max: u32,
-    /// Bytes of a packet before CONNECT was accepted. Beyond it: close.
+    /// Bytes of a packet before CONNECT was accepted. Beyond it: CONNACK 0x95 (v5), close.
     pub connect_packet_size_max: u32,
     /// Milliseconds from accept to a whole CONNECT. Beyond it: close.
     pub connect_timeout_ms: Millis,
@@ -28,8 +38,6 @@ pub struct Limits {
     pub topic_alias_max: u16,
     /// Levels of a Topic Name or Topic Filter. Beyond it: 0x90 or 0x8F.
     pub topic_levels_max: u16,
-    /// Topic Filters in one SUBSCRIBE or UNSUBSCRIBE. Beyond it: 0x97, close.
-    pub filters_max: u16,
     /// Properties in one packet. Beyond it: 0x97, close.
     pub properties_max: u16,
     /// Subscriptions of one session. Beyond it: SUBACK 0x97 (v5), 0x80 (3.1.1).
@@ -42,6 +50,9 @@ pub struct Limits {
     pub queue_full: QueueFull,
     /// Bytes that wait for one connection's socket. Beyond it QoS 0 messages are dropped and QoS 1 and 2 stay queued.
     pub send_buffer_bytes_max: u32,
+    /// Bytes that may wait beyond [`Limits::send_buffer_bytes_max`], as long as the socket takes bytes and half of the memory
+    /// for sending is free; see `shard::lend`. 0: none.
+    pub send_burst_bytes_max: u32,
     /// Retained messages. Beyond it a message on a new topic is delivered but not retained; an existing one is still
     /// replaced.
     pub retained_messages_max: u64,
@@ -100,19 +111,19 @@ impl Default for Limits {
         Limits {
             connections_max: 1_000_000,
             packet_size_max: 8 << 20,
-            connect_packet_size_max: 64 * 1024,
+            connect_packet_size_max: CONNECT_PACKET_SIZE_MAX,
             connect_timeout_ms: 10_000,
             receive_maximum: 1024,
             send_maximum: 1024,
             topic_alias_max: 64,
             topic_levels_max: 128,
-            filters_max: 1024,
             properties_max: 256,
             subscriptions_max: 100_000,
             queue_messages_max: 1000,
             queue_bytes_max: 64 << 20,
             queue_full: QueueFull::DropNewest,
-            send_buffer_bytes_max: 1 << 20,
+            send_buffer_bytes_max: SEND_BUFFER_BYTES_MAX,
+            send_burst_bytes_max: SEND_BURST_PACKETS * (8 << 20),
             retained_messages_max: 1_000_000,
             retained_bytes_max: 1 << 30,
             session_expiry_max_s: 7 * 24 * 3600,

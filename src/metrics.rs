@@ -70,6 +70,8 @@ counters! {
     subscriptions_refused_total,
     /// Connections closed because the memory for partial packets was used up.
     dropped_receive_memory_total,
+    /// Connections closed because the memory for unfinished CONNECTs was used up.
+    dropped_login_memory_total,
     /// Times accepting stopped because too many connections waited to go home.
     accept_holds_total,
     /// CONNECT packets refused.

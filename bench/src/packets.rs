@@ -7,8 +7,7 @@ use ringmq::wire::{
 use crate::{Meter, Prepared, Scale};
 
 /// Whatever a packet may hold.
-const LIMITS: DecodeLimits =
-    DecodeLimits { properties_max: 256, filters_max: 1024, topic_levels_max: 128, topic_alias_max: 64 };
+const LIMITS: DecodeLimits = DecodeLimits { properties_max: 256, topic_levels_max: 128, topic_alias_max: 64 };
 const PACKET_SIZE_MAX: u32 = 8 << 20;
 /// Packets of one step.
 const BATCH: usize = 1000;

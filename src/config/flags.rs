@@ -178,7 +178,9 @@ pub(super) struct PacketFlags {
     #[arg(long, value_name = "BYTES", default_value_t = Size(Limits::default().packet_size_max.into()))]
     pub packet_size_max: Size,
 
-    /// Bytes of a packet before CONNECT was accepted; beyond it the connection is closed
+    /// Bytes of a packet before CONNECT was accepted; beyond it CONNACK 0x95 (v5) and close
+    ///
+    /// Memory grows with what has come, and all who are not logged in share one part of it, see --memory-max.
     #[arg(long, value_name = "BYTES", default_value_t = Size(Limits::default().connect_packet_size_max.into()))]
     pub connect_packet_size_max: Size,
 
@@ -203,11 +205,6 @@ pub(super) struct PacketFlags {
           value_parser = clap::value_parser!(u16).range(1..))]
     pub topic_levels_max: u16,
 
-    /// Topic Filters in one SUBSCRIBE or UNSUBSCRIBE; beyond it 0x97 (v5) and close
-    #[arg(long, value_name = "N", default_value_t = Limits::default().filters_max,
-          value_parser = clap::value_parser!(u16).range(1..))]
-    pub filters_max: u16,
-
     /// Properties in one packet; beyond it 0x97 and close
     #[arg(long, value_name = "N", default_value_t = Limits::default().properties_max,
           value_parser = clap::value_parser!(u16).range(1..))]
@@ -229,11 +226,13 @@ pub(super) struct QueueFlags {
     #[arg(long, value_enum, value_name = "WHAT", default_value_t = QueueFullFlag::DropNewest)]
     pub queue_full: QueueFullFlag,
 
-    /// Bytes that wait for the socket of one connection
+    /// Bytes that wait for the socket of one connection [default: 1M, and more for who reads]
     ///
-    /// Beyond it QoS 0 messages to this client are dropped and counted, and QoS 1 and 2 stay in its queue.
-    #[arg(long, value_name = "BYTES", default_value_t = Size(Limits::default().send_buffer_bytes_max.into()))]
-    pub send_buffer_max: Size,
+    /// Beyond it QoS 0 messages to this client are dropped and counted, and QoS 1 and 2 stay in its queue. Without this
+    /// setting four times --packet-size-max more of QoS 0 may wait for a client that goes on reading, while half of the
+    /// memory for sending is free; but no more than a sixteenth of that memory.
+    #[arg(long, value_name = "BYTES")]
+    pub send_buffer_max: Option<Size>,
 
     /// Retained messages
     ///
@@ -258,8 +257,8 @@ pub(super) struct MemoryFlags {
     /// The default is three quarters of the cgroup's memory.max or of RAM, whichever is smaller; the last quarter is
     /// for connections and the program itself, which are bounded by their number, and for receive buffers, up to a
     /// sixteenth of this. Retained messages may have --retained-bytes-max of it, but no more than half. Of the rest, queues
-    /// of sessions get 45 %, bytes that wait for sockets 20 %, partial packets 15 %, subscriptions 10 %, sessions with their
-    /// wills 5 %, and messages between cores 5 %. When a share is used up, in the order in which it happens to clients:
+    /// of sessions get 45 %, bytes that wait for sockets 20 %, partial packets 12 %, CONNECTs that are not whole 3 %,
+    /// subscriptions 10 %, sessions with their wills 5 %, and messages between cores 5 %. When a share is used up, in the order in which it happens to clients:
     /// QoS 0 messages to slow sockets are dropped; publishers that flood other cores are read more slowly; messages that
     /// a queue would have to keep are dropped as --queue-full says; new topics are not retained; new subscriptions are
     /// refused, and clients without a session; connections with large unfinished packets are closed. All of it is counted.

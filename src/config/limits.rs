@@ -4,7 +4,7 @@ use super::commands::Unfit;
 use super::flags::{Flags, QueueFullFlag};
 use super::size::Size;
 use crate::io::machine::Machine;
-use crate::limits::{Limits, QueueFull};
+use crate::limits::{Limits, QueueFull, SEND_BUFFER_BYTES_MAX, SEND_BURST_PACKETS};
 use crate::memory::{CLASSES, Class};
 
 /// The largest packet that the Remaining Length can express, with its fixed header.
@@ -13,6 +13,8 @@ pub(super) const PACKET_SIZE_MAX: u64 = 268_435_455 + 5;
 pub(super) const PACKET_SIZE_MIN: u64 = 128;
 /// No broker can live on less.
 const MEMORY_MIN: u64 = 16 << 20;
+/// One connection may wait with no more than this part of the memory for sending, beyond its send buffer.
+const SEND_BURST_SHARE: u64 = 16;
 
 pub(super) fn limits(flags: &Flags, machine: &Machine) -> Result<Limits, Unfit> {
     let Flags { client, packet, queue, memory, .. } = flags;
@@ -20,7 +22,8 @@ pub(super) fn limits(flags: &Flags, machine: &Machine) -> Result<Limits, Unfit> 
     let connect_packet_size_max =
         size("connect-packet-size-max", packet.connect_packet_size_max, PACKET_SIZE_MIN, PACKET_SIZE_MAX)?;
     let default_memory = Size((machine.memory() / 4 * 3).max(MEMORY_MIN));
-    Ok(Limits {
+    let send_buffer = queue.send_buffer_max.unwrap_or(Size(SEND_BUFFER_BYTES_MAX.into()));
+    let mut limits = Limits {
         connections_max: client.connections_max.unwrap_or(Limits::default().connections_max),
         packet_size_max: packet_size_max as u32,
         connect_packet_size_max: connect_packet_size_max.min(packet_size_max) as u32,
@@ -29,7 +32,6 @@ pub(super) fn limits(flags: &Flags, machine: &Machine) -> Result<Limits, Unfit> 
         send_maximum: packet.send_maximum,
         topic_alias_max: packet.topic_alias_max,
         topic_levels_max: packet.topic_levels_max,
-        filters_max: packet.filters_max,
         properties_max: packet.properties_max,
         subscriptions_max: client.subscriptions_max,
         queue_messages_max: queue.queue_messages_max,
@@ -39,7 +41,8 @@ pub(super) fn limits(flags: &Flags, machine: &Machine) -> Result<Limits, Unfit> 
             QueueFullFlag::DropOldest => QueueFull::DropOldest,
             QueueFullFlag::Disconnect => QueueFull::Disconnect,
         },
-        send_buffer_bytes_max: size("send-buffer-max", queue.send_buffer_max, 1024, 1 << 30)? as u32,
+        send_buffer_bytes_max: size("send-buffer-max", send_buffer, 1024, 1 << 30)? as u32,
+        send_burst_bytes_max: 0,
         retained_messages_max: queue.retained_messages_max,
         retained_bytes_max: queue.retained_bytes_max.0,
         session_expiry_max_s: client.session_expiry_max,
@@ -50,7 +53,13 @@ pub(super) fn limits(flags: &Flags, machine: &Machine) -> Result<Limits, Unfit> 
             MEMORY_MIN,
             i64::MAX as u64,
         )?,
-    })
+    };
+    if queue.send_buffer_max.is_none() {
+        let most = pools(&limits)[Class::Send as usize] / SEND_BURST_SHARE;
+        let packets = packet_size_max * u64::from(SEND_BURST_PACKETS);
+        limits.send_burst_bytes_max = packets.min(most).min(1 << 30) as u32;
+    }
+    Ok(limits)
 }
 
 /// By setting, what holds where another limit cuts what was asked for, or nothing was and this machine decides.
@@ -85,7 +94,7 @@ pub(super) fn size(setting: &'static str, Size(bytes): Size, min: u64, max: u64)
 /// How `memory_max` is split among the classes of kept bytes, for [`crate::memory::Pool::new`].
 ///
 /// Retained messages have what was asked for them, but no more than half; the rest goes to queues (45 %), sends (20 %),
-/// receives (15 %), subscriptions (10 %), sessions (5 %) and the mesh (5 %). What a class does not use is not lent to
+/// receives (12 %), CONNECTs that are not whole (3 %), subscriptions (10 %), sessions (5 %) and the mesh (5 %). What a class does not use is not lent to
 /// another: a flood of one kind must not take what another needs to drain it.
 pub fn pools(limits: &Limits) -> [u64; CLASSES] {
     let retained = limits.retained_bytes_max.min(limits.memory_max / 2);
@@ -94,7 +103,8 @@ pub fn pools(limits: &Limits) -> [u64; CLASSES] {
     pools[Class::Retained as usize] = retained;
     pools[Class::Queue as usize] = hundredth * 45;
     pools[Class::Send as usize] = hundredth * 20;
-    pools[Class::Receive as usize] = hundredth * 15;
+    pools[Class::Receive as usize] = hundredth * 12;
+    pools[Class::Login as usize] = hundredth * 3;
     pools[Class::Subscription as usize] = hundredth * 10;
     pools[Class::Session as usize] = hundredth * 5;
     pools[Class::Mesh as usize] = hundredth * 5;

@@ -47,7 +47,7 @@ fn without_flags_the_limits_are_the_defaults() {
 fn every_limit_is_a_flag() {
     let config = parse(
         "--connections-max 1 --packet-size-max 1M --connect-packet-size-max 2k --connect-timeout 3 \
-         --receive-maximum 4 --send-maximum 5 --topic-alias-max 6 --topic-levels-max 7 --filters-max 8 \
+         --receive-maximum 4 --send-maximum 5 --topic-alias-max 6 --topic-levels-max 7 \
          --properties-max 9 --subscriptions-max 10 --queue-messages-max 11 --queue-bytes-max 12G \
          --queue-full disconnect --send-buffer-max 13k --retained-messages-max 14 --retained-bytes-max 15m \
          --session-expiry-max 16 --keep-alive-max 17 --memory-max 18M",
@@ -61,13 +61,13 @@ fn every_limit_is_a_flag() {
         send_maximum: 5,
         topic_alias_max: 6,
         topic_levels_max: 7,
-        filters_max: 8,
         properties_max: 9,
         subscriptions_max: 10,
         queue_messages_max: 11,
         queue_bytes_max: 12 << 30,
         queue_full: QueueFull::Disconnect,
         send_buffer_bytes_max: 13 << 10,
+        send_burst_bytes_max: 0,
         retained_messages_max: 14,
         retained_bytes_max: 15 << 20,
         session_expiry_max_s: 16,
@@ -146,7 +146,7 @@ fn help_and_version_are_no_failures() {
         assert_eq!(error.exit_code(), 0, "{line}");
     }
     let help = parse_on("--help", &machine()).unwrap_err().to_string();
-    for word in ["Limits of clients:", "Examples:", "Exit codes:", "[default: 64k]", "[default: 8M]"] {
+    for word in ["Limits of clients:", "Examples:", "Exit codes:", "[default: 64M]", "[default: 8M]"] {
         assert!(help.contains(word), "{word} is missing in\n{help}");
     }
 }

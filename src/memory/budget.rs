@@ -23,6 +23,8 @@ pub enum Class {
     Session = 5,
     /// Subscriptions, their filters, and what is known of other shards' filters.
     Subscription = 6,
+    /// Unfinished CONNECTs of all who are not logged in.
+    Login = 7,
 }
 
 impl Class {
@@ -35,22 +37,26 @@ impl Class {
         Class::Mesh,
         Class::Session,
         Class::Subscription,
+        Class::Login,
     ];
 }
 
 /// Number of classes.
-pub const CLASSES: usize = 7;
+pub const CLASSES: usize = 8;
 
 /// The bytes that all shards may keep, by class.
 #[derive(Debug)]
 pub struct Pool {
     free: [AtomicI64; CLASSES],
+    /// Half of what each class has.
+    halves: [i64; CLASSES],
 }
 
 impl Pool {
     /// `limits` in bytes, indexed by [`Class`].
     pub fn new(limits: [u64; CLASSES]) -> Arc<Pool> {
-        Arc::new(Pool { free: limits.map(|limit| AtomicI64::new(limit.min(i64::MAX as u64) as i64)) })
+        let limits = limits.map(|limit| limit.min(i64::MAX as u64) as i64);
+        Arc::new(Pool { free: limits.map(AtomicI64::new), halves: limits.map(|limit| limit / 2) })
     }
 
     /// Bytes that no shard has leased.
@@ -113,6 +119,13 @@ impl Budget {
         }
         lease.used += bytes;
         true
+    }
+
+    /// Charges `bytes` of which something else could do without: only while half of the class is free afterwards.
+    #[must_use]
+    pub fn charge_spare(&mut self, class: Class, bytes: usize) -> bool {
+        let spare = self.pool.free(class) - bytes as i64 >= self.pool.halves[class as usize];
+        spare && self.charge(class, bytes)
     }
 
     /// Whether `bytes` could be charged now: what only then turns out to be less is charged by [`Budget::charge_always`].
@@ -196,6 +209,9 @@ mod tests {
         );
         one.recharge(Class::Queue, 500_000, 100);
         assert_eq!(one.used(Class::Queue), 100);
+        assert!(!two.charge_spare(Class::Send, 600_000), "half of it is kept for others");
+        assert!(two.charge_spare(Class::Send, 400_000) && !one.charge_spare(Class::Send, 400_000));
+        assert!(one.charge(Class::Send, 400_000));
         drop((one, two));
         assert_eq!(pool.free(Class::Queue), 1_000_000);
         assert_eq!(pool.free(Class::Retained), 1_000_000);

@@ -13,7 +13,9 @@ use crate::clock::Millis;
 use crate::memory::Key;
 use crate::session::Link;
 use crate::topic::{self, Presence};
-use crate::wire::{self, ConnAck, ConnAckEncoded, Connect, LengthForm, NextFrame, Reason, Version};
+use crate::wire::{
+    self, ConnAck, ConnAckEncoded, Connect, ConnectError, LengthForm, NextFrame, Opening, Reason, Version,
+};
 
 use super::Core;
 use super::connection::{Closing, Connection, End, Live, Mode, Phase, Successor};
@@ -58,18 +60,25 @@ impl Core {
     /// who sent it. Refuses what cannot be accepted anywhere.
     /// [MQTT-3.1.4-1]
     fn read_connect(&mut self, key: Key, bytes: &[u8]) -> Option<crate::memory::ShardId> {
-        let first = *bytes.first()?;
-        if first >> 4 != 1 {
-            self.end(key, End::Lost); // [MQTT-3.1.0-1]: nothing is sent
-            return None;
-        }
         let size_max = self.connect_packet_size_max(key);
         let frame = match wire::next_frame(bytes, size_max, LengthForm::Any) {
             Ok(NextFrame::Frame(frame)) => frame,
-            Ok(NextFrame::Incomplete { .. }) => return None,
-            Err(_) => {
-                self.counters().connects_refused_total.add(1);
-                self.end(key, End::Lost);
+            Ok(NextFrame::Incomplete { .. }) => {
+                // [MQTT-3.1.0-1]: nothing is sent to who begins with something else
+                if let Err(error) = wire::look_at_connect(bytes) {
+                    self.refuse_first_packet(key, error);
+                }
+                return None;
+            }
+            Err(error) => {
+                match wire::look_at_connect(bytes) {
+                    // The next bytes say in which version it is answered; they are few, and have to come in time.
+                    Ok(Opening::Unknown) => {}
+                    Ok(Opening::Of(version)) => {
+                        self.refuse_first_packet(key, ConnectError::of(version, error));
+                    }
+                    Err(error) => self.refuse_first_packet(key, error),
+                }
                 return None;
             }
         };
@@ -85,14 +94,44 @@ impl Core {
                 }
             }
             Err(error) => {
-                self.counters().protocol_errors_total.add(1);
-                match error.connack() {
-                    Some((version, reason)) => {
-                        self.refuse_connect(key, Who::default(), version, reason, u32::MAX, error.detail())
-                    }
-                    None => self.end(key, End::Lost), // 3.1.1: [311:MQTT-3.1.4-1]
-                }
+                self.refuse_first_packet(key, error);
                 None
+            }
+        }
+    }
+
+    /// A CONNECT is answered if its version is known and has an answer. // 3.1.1: [311:MQTT-3.1.4-1]
+    fn refuse_first_packet(&mut self, key: Key, error: ConnectError) {
+        self.counters().protocol_errors_total.add(1);
+        match error {
+            ConnectError::V3(error) if error.reason() == Reason::PACKET_TOO_LARGE => {
+                self.counters().connects_refused_total.add(1);
+                self.log_refused(key, Who::default(), error.reason(), error.detail());
+                return self.end(key, End::Lost);
+            }
+            _ => {}
+        }
+        match error.connack() {
+            Some((version, reason)) => {
+                self.refuse_connect(key, Who::default(), version, reason, u32::MAX, error.detail());
+            }
+            None => self.end(key, End::Lost), // 3.1.1: [311:MQTT-3.1.4-1]
+        }
+    }
+
+    /// There is no memory for more of a CONNECT that is not whole.
+    pub(super) fn refuse_unfinished_connect(&mut self, key: Key) {
+        self.counters().dropped_login_memory_total.add(1);
+        self.forget_waiting(key);
+        let Some(connection) = self.connections.get(key) else { return };
+        let (why, reason) = ("the memory for unfinished logins is used up", Reason::QUOTA_EXCEEDED);
+        match wire::look_at_connect(&connection.partial) {
+            Ok(Opening::Of(Version::V5)) => {
+                self.refuse_connect(key, Who::default(), Version::V5, reason, u32::MAX, why);
+            }
+            Ok(Opening::Of(_) | Opening::Unknown) | Err(_) => {
+                self.log_refused(key, Who::default(), reason, why);
+                self.end(key, End::Lost);
             }
         }
     }
@@ -134,8 +173,8 @@ impl Core {
             }
             return;
         }
-        let Some(connection) = self.connections.remove(key) else { return };
-        self.budget.release(crate::memory::Class::Receive, connection.charged_receive);
+        let Some(mut connection) = self.connections.remove(key) else { return };
+        connection.release_receive(&mut self.budget);
         self.counters().hand_offs_total.add(1);
         let hand_off = HandOff {
             peer: connection.peer(),
@@ -174,6 +213,9 @@ impl Core {
         let key = self.connections.insert(connection);
         self.set_deadline(key, deadline);
         self.charge_receive(key);
+        if self.connections.get(key).is_none_or(|connection| connection.is_closing()) {
+            return; // there is no memory for it
+        }
         if self.stop.is_stopping() {
             return self.start_closing(key, Closing::Abort);
         }
@@ -324,8 +366,7 @@ impl Core {
     fn accept(&mut self, key: Key, connected_at: Millis) -> bool {
         let Some(connection) = self.connections.get_mut(key) else { return true };
         let bytes = std::mem::take(&mut connection.partial);
-        let charged = std::mem::take(&mut connection.charged_receive);
-        self.budget.release(crate::memory::Class::Receive, charged);
+        connection.release_receive(&mut self.budget);
         let size_max = self.connect_packet_size_max(key);
         let used = match wire::next_frame(&bytes, size_max, LengthForm::Any) {
             Ok(NextFrame::Frame(frame)) => frame.len,

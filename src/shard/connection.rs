@@ -10,11 +10,12 @@ use std::rc::Rc;
 use crate::access::Identity;
 use crate::clock::{Millis, NEVER};
 use crate::io::{ListenerId, Socket};
-use crate::memory::{Key, Outbox, ShardId, ShardSet};
+use crate::memory::{Budget, Class, Key, Outbox, ShardId, ShardSet};
 use crate::session::Link;
 use crate::topic::Route;
-use crate::wire::{Reason, Version};
+use crate::wire::{self, LengthForm, NextFrame, Reason, Version};
 
+use super::lend::Lent;
 use super::replies::{Release, Replies, Reply};
 use super::secure::Secure;
 use super::waits::Blocked;
@@ -41,16 +42,22 @@ pub(super) struct Connection {
     pub eof: bool,
     /// A send or a receive failed: nothing more is sent, and the receive has ended or is about to.
     pub broken: bool,
+    /// When the newest bytes came of a packet that was not whole then; the lower half of the time.
+    pub bytes_at: u32,
     /// Bytes that are not parsed yet: a partial packet, or everything while the connection is paused.
     pub partial: Vec<u8>,
     /// What is sent next.
     pub outbox: Outbox,
     /// Bytes of the send in flight.
-    pub in_flight_bytes: usize,
+    pub in_flight_bytes: u32,
     /// Charged to `Class::Receive`.
-    pub charged_receive: usize,
+    pub charged_receive: u32,
+    /// Charged to `Class::Login`: nothing any more once its CONNECT is accepted.
+    pub charged_login: u32,
     /// Charged to `Class::Send`.
-    pub charged_send: usize,
+    pub charged_send: u32,
+    /// What of its output waits beyond the send buffer.
+    pub lent: Option<Box<Lent>>,
     /// The memory for sending is used up: nothing more is staged for it that can be left out or wait.
     pub starved: bool,
     /// When something is due: CONNECT, Keep Alive, the end of lingering, the end of a takeover.
@@ -187,6 +194,11 @@ pub(super) struct Known {
 /// Bytes that may wait for a client, once the memory for sending is used up, before it is not read any more.
 const STARVED_BYTES_MAX: usize = 16 * 1024;
 
+/// How long the bytes of one packet keep its client alive: so long, and a second for so many of its bytes. A record of TLS
+/// is within the first.
+pub(super) const PACKET_BASE_MS: Millis = 10_000;
+pub(super) const PACKET_BYTES_PER_S_MIN: Millis = 512;
+
 /// How a connection publishes at the moment; see `publish`.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub(super) enum Mode {
@@ -249,15 +261,44 @@ impl Connection {
             dirty: false,
             eof: false,
             broken: false,
+            bytes_at: 0,
             partial: Vec::new(),
             outbox: Outbox::default(),
             in_flight_bytes: 0,
             charged_receive: 0,
+            charged_login: 0,
             charged_send: 0,
+            lent: None,
             starved: false,
             deadline,
             timer_at: NEVER,
         }
+    }
+
+    /// When its Keep Alive passes if nothing more is heard of it; 0 if it is not connected.
+    ///
+    /// Bytes of a packet count, since a client can send nothing else before its end. But a packet has a bound in time, by its
+    /// length: else a byte now and then would hold a connection for ever.
+    pub fn heard_until(&self) -> Millis {
+        let Some(live) = self.live() else { return 0 };
+        let idle_max_ms = live.idle_max_ms();
+        let until = live.last_packet_at + idle_max_ms;
+        let bytes_after = self.bytes_at.wrapping_sub(live.last_packet_at as u32) as i32;
+        if bytes_after <= 0 {
+            return until;
+        }
+        let len = match wire::next_frame(&self.partial, u32::MAX, LengthForm::Any) {
+            Ok(NextFrame::Incomplete { need }) => need,
+            Ok(NextFrame::Frame(_)) | Err(_) => 0,
+        };
+        // It began no earlier than the packet before it ended.
+        let packet_ms = PACKET_BASE_MS + len as Millis * 1000 / PACKET_BYTES_PER_S_MIN;
+        until + (bytes_after as Millis).min(packet_ms)
+    }
+
+    /// Bytes of a packet came that is not whole.
+    pub fn heard_bytes(&mut self, now: Millis) {
+        self.bytes_at = now as u32;
     }
 
     /// The address of the client.
@@ -308,9 +349,21 @@ impl Connection {
         !self.outbox.is_empty() || self.secure.as_ref().is_some_and(|secure| secure.has_output(&self.phase))
     }
 
-    /// Bytes that it keeps on the way in; the blocks count, not the parts in use.
-    pub fn kept_bytes(&self) -> usize {
-        self.partial.capacity() + self.secure.as_ref().map_or(0, |secure| secure.cost())
+    /// Bytes that it keeps on the way in, for `Class::Receive` and for `Class::Login`; the blocks count, not the parts in use.
+    pub fn kept_bytes(&self) -> (usize, usize) {
+        let secure = self.secure.as_ref().map_or(0, |secure| secure.cost());
+        match &self.phase {
+            Phase::Live(_) | Phase::Closing(_) => (self.partial.capacity() + secure, 0),
+            Phase::Opening | Phase::Verifying { .. } | Phase::HandOff | Phase::Waiting(_) => {
+                (secure, self.partial.capacity())
+            }
+        }
+    }
+
+    /// Gives back what is charged for what it keeps on the way in.
+    pub fn release_receive(&mut self, budget: &mut Budget) {
+        budget.release(Class::Receive, std::mem::take(&mut self.charged_receive) as usize);
+        budget.release(Class::Login, std::mem::take(&mut self.charged_login) as usize);
     }
 
     /// The peer has ended its side in order, and there is something to say to it.
@@ -326,7 +379,10 @@ impl Connection {
     /// Replies alone have filled the send buffer over again: what is delivered stops at its limit, what answers the
     /// client's own packets cannot. Where the memory for sending is used up a little is enough.
     pub fn is_clogged(&self, max: u32) -> bool {
-        self.outbox.len() + self.in_flight_bytes > self.clogged_beyond(max)
+        let waiting = self.outbox.len() + self.in_flight_bytes as usize;
+        let beyond = self.clogged_beyond(max);
+        waiting > beyond
+            && (self.starved || waiting > beyond + self.lent.as_ref().map_or(0, |lent| lent.bytes))
     }
 
     /// It does not read what it is answered, and so is not read itself.
@@ -337,7 +393,7 @@ impl Connection {
     /// What waits for its client is more than a few packets: before more is answered it is looked whether it may wait too.
     #[inline]
     pub fn owes_much(&self) -> bool {
-        self.outbox.len() + self.in_flight_bytes > STARVED_BYTES_MAX
+        self.outbox.len() + self.in_flight_bytes as usize > STARVED_BYTES_MAX
     }
 
     /// It is not parsed until its client reads.
@@ -362,6 +418,6 @@ impl Connection {
         if self.starved {
             return 0;
         }
-        (max as usize).saturating_sub(self.outbox.len() + self.in_flight_bytes)
+        (max as usize).saturating_sub(self.outbox.len() + self.in_flight_bytes as usize)
     }
 }

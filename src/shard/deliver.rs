@@ -254,6 +254,10 @@ impl Core {
             }
             None => slot.session.deliver(None, fanout, grant, &mut cx),
         };
+        let delivered = match delivered {
+            Delivered::Dropped(DropReason::SendBuffer) => self.deliver_lent(session, fanout, grant),
+            delivered => delivered,
+        };
         if drops != Drops::default() {
             self.count_drops(drops);
             self.note_drops(session, drops);

@@ -2,9 +2,7 @@
 
 use crate::memory::{Class, Key, Outbox, Whole};
 use crate::session::{Cx, Link, PubrecReply, Session};
-use crate::wire::{
-    self, AckKind, DecodeError, Disconnect, Frame, NextFrame, Packet, Reason, Subscribe, Unsubscribe, Version,
-};
+use crate::wire::{self, AckKind, DecodeError, Disconnect, Frame, NextFrame, Packet, Reason, Version};
 
 use super::Core;
 use super::connection::{Closing, End, Known, Phase};
@@ -123,6 +121,7 @@ impl Core {
     fn keep(&mut self, key: Key, partial: Vec<u8>) {
         if let Some(connection) = self.connections.get_mut(key) {
             connection.partial = partial;
+            connection.heard_bytes(self.now);
             self.charge_receive(key);
         }
     }
@@ -130,16 +129,34 @@ impl Core {
     /// Charges what a connection keeps on the way in.
     pub(super) fn charge_receive(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        let kept = connection.kept_bytes();
-        if kept <= connection.charged_receive {
-            self.budget.release(Class::Receive, connection.charged_receive - kept);
-            connection.charged_receive = kept;
-        } else if self.budget.charge(Class::Receive, kept - connection.charged_receive) {
-            connection.charged_receive = kept;
+        let (kept, login) = connection.kept_bytes();
+        let charged = connection.charged_receive as usize;
+        if kept <= charged {
+            self.budget.release(Class::Receive, charged - kept);
+            connection.charged_receive = kept as u32; // no larger than what is charged
+        } else if kept <= u32::MAX as usize && self.budget.charge(Class::Receive, kept - charged) {
+            connection.charged_receive = kept as u32;
         } else {
             self.counters().dropped_receive_memory_total.add(1);
-            self.end(key, End::Refused(Reason::QUOTA_EXCEEDED, "memory for partial packets is used up"));
+            return self
+                .end(key, End::Refused(Reason::QUOTA_EXCEEDED, "memory for partial packets is used up"));
         }
+        if login != connection.charged_login as usize {
+            self.charge_login(key, login);
+        }
+    }
+
+    /// Charges what a connection keeps whose client is not logged in.
+    #[inline(never)]
+    fn charge_login(&mut self, key: Key, kept: usize) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let charged = connection.charged_login as usize;
+        if kept <= charged {
+            self.budget.release(Class::Login, charged - kept);
+        } else if !self.budget.charge(Class::Login, kept - charged) {
+            return self.refuse_unfinished_connect(key);
+        }
+        connection.charged_login = kept as u32; // a CONNECT and a receive buffer
     }
 
     /// Acts upon the packets at the front of `input`; `whole` is all of it if that is one packet that has its memory for itself.
@@ -195,8 +212,18 @@ impl Core {
             }
             let frame = match wire::next_frame(&input[used..], packet_size_max, version.length_form()) {
                 Ok(NextFrame::Frame(frame)) => frame,
-                Ok(NextFrame::Incomplete { need }) => return (used, Stop::Incomplete { need }),
+                Ok(NextFrame::Incomplete { need }) => {
+                    if let Some(first) = input.get(used)
+                        && let Err(error) = judge_first(version, *first)
+                    {
+                        self.refuse(key, error);
+                        return (input.len(), Stop::Over);
+                    }
+                    return (used, Stop::Incomplete { need });
+                }
                 Err(error) => {
+                    // The first byte comes first.
+                    let error = judge_first(version, input[used]).err().unwrap_or(error);
                     self.refuse(key, error);
                     return (input.len(), Stop::Over);
                 }
@@ -207,7 +234,7 @@ impl Core {
                 let from = Publisher { connection: key, session, version, client_hash };
                 self.handle_publish_packet(from, &frame, &input[used..], whole, known, pressure)
             } else {
-                self.handle_frame(key, version, &frame).map(|handled| (handled, frame.len))
+                self.handle_frame(key, version, &frame, pressure).map(|handled| (handled, frame.len))
             };
             match handled {
                 Ok((Handled::Done, len)) => {
@@ -231,8 +258,8 @@ impl Core {
     #[inline(never)]
     fn holds_back(&mut self, key: Key) -> bool {
         let Some(connection) = self.connections.get_mut(key) else { return false };
-        let waiting = connection.outbox.len() + connection.in_flight_bytes;
-        let more = waiting.saturating_sub(connection.charged_send);
+        let waiting = connection.outbox.len() + connection.in_flight_bytes as usize;
+        let more = waiting.saturating_sub(connection.charged_send as usize);
         connection.starved |= !self.budget.has_room(Class::Send, more);
         // What a client said before it left is acted upon, though nobody reads the answers.
         let leaves = connection.eof || connection.broken;
@@ -256,7 +283,7 @@ impl Core {
 
     /// [MQTT-4.13.1-1]
     /// The first fault that is found is the one reported; nobody else notices. // [U5-4.13-2] [U5-4.13-3]; 3.1.1: [MQTT-4.8.0-1] [U311-4.8-1]
-    fn refuse(&mut self, key: Key, error: DecodeError) {
+    pub(super) fn refuse(&mut self, key: Key, error: DecodeError) {
         self.counters().protocol_errors_total.add(1);
         self.end(key, End::Refused(error.reason(), error.detail()));
     }
@@ -267,6 +294,7 @@ impl Core {
         key: Key,
         version: Version,
         frame: &Frame<'_>,
+        pressure: Pressure,
     ) -> Result<Handled, DecodeError> {
         match wire::decode(version, frame, &self.decode_limits)? {
             Packet::Publish(_) => {}
@@ -278,14 +306,16 @@ impl Core {
                 if let Err(blocked) = self.subscribe_waits(key) {
                     return Ok(Handled::Blocked(blocked));
                 }
-                self.handle_subscribe(key, version, &subscribe)?;
+                return self.handle_subscribe(key, version, &subscribe, frame.len, pressure);
             }
-            Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(key, version, &unsubscribe),
+            Packet::Unsubscribe(unsubscribe) => {
+                return self.handle_unsubscribe(key, version, &unsubscribe, frame.len, pressure);
+            }
             // [MQTT-3.12.4-1]
             Packet::PingReq => self.stage(key, wire::encode_pingresp),
             Packet::Disconnect(disconnect) => self.handle_disconnect(key, &disconnect)?,
             // [MQTT-3.1.0-2]; 3.1.1: [311:MQTT-3.1.0-2]
-            Packet::Connect => return Err(DecodeError::ProtocolError("second CONNECT")),
+            Packet::Connect => return Err(SECOND_CONNECT),
             // No CONNECT with an Authentication Method is accepted, so AUTH is always out of place. // [MQTT-4.12.0-7]
             // [U5-3.15.0-1]
             Packet::Auth(_) => {
@@ -421,48 +451,6 @@ impl Core {
         });
     }
 
-    /// [MQTT-3.8.4-1] [MQTT-3.8.4-5] [MQTT-3.8.4-6]
-    /// [MQTT-2.2.1-6] [MQTT-3.8.4-2] [MQTT-3.8.4-7]; 3.1.1: [MQTT-2.3.1-7] [MQTT-3.8.4-2]
-    /// A refused filter is a code in the SUBACK and touches nothing else. // [U5-3.8.4-4] [U5-4.13-4]; 3.1.1: [U311-3.9.3-1]
-    fn handle_subscribe(
-        &mut self,
-        key: Key,
-        version: Version,
-        subscribe: &Subscribe<'_>,
-    ) -> Result<(), DecodeError> {
-        let Some(session) = self.connections.get(key).and_then(|connection| connection.session()) else {
-            return Ok(());
-        };
-        let mut reasons = Vec::with_capacity(subscribe.filters.len());
-        let mut need = 0;
-        for entry in subscribe.filters.iter() {
-            let reason = match self.subscribe(session, version, &entry, subscribe.identifier)? {
-                Ok((granted, sequence)) => {
-                    need = need.max(sequence);
-                    granted
-                }
-                Err(refusal) => refusal,
-            };
-            reasons.push(reason);
-        }
-        let mut reply = Vec::new();
-        wire::encode_suback(&mut reply, version, subscribe.packet_id, &reasons);
-        self.suback(key, session, need, reply.into());
-        Ok(())
-    }
-
-    /// [MQTT-3.10.4-1] [MQTT-3.10.4-4] [MQTT-3.10.4-5] [MQTT-3.10.4-6]
-    /// Only the subscription goes: what is queued or in flight is still delivered. // [MQTT-3.10.4-2] [MQTT-3.10.4-3]
-    /// [U5-3.11.3-1]; 3.1.1: [MQTT-3.10.4-2] [MQTT-3.10.4-3]
-    fn handle_unsubscribe(&mut self, key: Key, version: Version, unsubscribe: &Unsubscribe<'_>) {
-        let Some(session) = self.connections.get(key).and_then(|connection| connection.session()) else {
-            return;
-        };
-        let reasons: Vec<Reason> =
-            unsubscribe.filters.iter().map(|filter| self.unsubscribe(session, filter)).collect();
-        self.stage(key, |out| wire::encode_unsuback(out, version, unsubscribe.packet_id, &reasons));
-    }
-
     /// [MQTT-3.14.4-3]
     fn handle_disconnect(&mut self, key: Key, disconnect: &Disconnect<'_>) -> Result<(), DecodeError> {
         let connection = self.connections.get(key);
@@ -565,6 +553,17 @@ impl Core {
                 self.mark_dirty(key);
             }
         }
+    }
+}
+
+const SECOND_CONNECT: DecodeError = DecodeError::ProtocolError("second CONNECT");
+
+/// Judges a packet that is not whole yet by its first byte. Who sends one that nothing can make good is not waited for.
+#[cold]
+fn judge_first(version: Version, first: u8) -> Result<(), DecodeError> {
+    match first >> 4 {
+        1 => Err(SECOND_CONNECT),
+        _ => wire::judge_first(version, first),
     }
 }
 

@@ -177,7 +177,7 @@ impl Core {
             let connection = slot.connection.and_then(|key| self.connections.get(key));
             // What this turn has staged is on its way; only what the socket did not take yet is waiting.
             let waits = connection.filter(|connection| connection.send_in_flight);
-            let sending = waits.map_or(0, |c| c.in_flight_bytes + c.outbox.len()) as u64;
+            let sending = waits.map_or(0, |c| c.in_flight_bytes as usize + c.outbox.len()) as u64;
             (slot.session.queue_bytes() + sending, sending)
         };
         let mut deepest: Vec<(u64, Key)> = Vec::with_capacity(DEEPEST_MAX + 1);

@@ -21,12 +21,14 @@
 //! | `aside` | what few sessions have: who waits for them, what they missed |
 //! | `ingress` | Control Packets of a connected client |
 //! | `ahead` | memory of many connections, asked for at once |
+//! | `filters` | SUBSCRIBE and UNSUBSCRIBE, in slices |
 //! | `gather` | a packet that comes in several receives |
 //! | `publish` | routing: direct, through the owner of a retained topic, the switch between both |
 //! | `run` | packets that repeat one another, in one piece |
 //! | `run_kept` | the same at QoS 1 and 2, where each is kept |
 //! | `run_between` | the same for other shards |
 //! | `deliver` | one message to the subscriptions of this shard |
+//! | `lend` | room beyond the send buffer, for clients that read |
 //! | `share` | share groups: first choice, passing on |
 //! | `interest` | what other shards must know before a SUBACK may leave |
 //! | `ends` | what shards share |
@@ -63,11 +65,13 @@ mod connection;
 mod cursors;
 mod deliver;
 mod ends;
+mod filters;
 mod gather;
 mod inbox;
 mod ingress;
 mod interest;
 mod journal;
+mod lend;
 mod listeners;
 mod login;
 mod losses;
@@ -321,6 +325,8 @@ struct Core {
     overflowed: Vec<Key>,
     /// Whose Keep Alive may have passed; what their sockets hold is looked at before they are closed.
     silent: Vec<Key>,
+    /// Connections with a SUBSCRIBE or UNSUBSCRIBE that is acted upon in slices.
+    filters: filters::Line,
     /// Sessions without a connection for which others wait.
     vacant: VecDeque<Key>,
     pulls: retained::Pulls,
@@ -389,6 +395,7 @@ impl<I: Io> Shard<I> {
         let core = &mut self.core;
         core.fire_timers();
         core.progress();
+        core.advance_filters();
         core.advance_cursors();
         core.end_overflowed();
         core.serve_vacant();
@@ -463,7 +470,6 @@ impl Core {
             now,
             decode_limits: DecodeLimits {
                 properties_max: limits.properties_max,
-                filters_max: limits.filters_max,
                 topic_levels_max: limits.topic_levels_max,
                 topic_alias_max: limits.topic_alias_max,
             },
@@ -492,6 +498,7 @@ impl Core {
             scratch: deliver::Scratch::default(),
             overflowed: Vec::new(),
             silent: Vec::new(),
+            filters: filters::Line::new(),
             vacant: VecDeque::new(),
             pulls: retained::Pulls::new(options.questions_max),
             charged_topics: 0,
@@ -561,6 +568,7 @@ impl Core {
         self.pulls.has_work()
             || !self.overflowed.is_empty()
             || !self.vacant.is_empty()
+            || !self.filters.is_empty()
             || self.handshakes.is_waiting()
             || self.links.has_work()
             || self.has_progress()
@@ -578,7 +586,7 @@ impl Core {
             subscription_bytes: self.budget.used(Class::Subscription),
             retained: self.retained.len() as u64,
             retained_bytes: self.budget.used(Class::Retained),
-            buffers: self.budget.used(Class::Receive) + sends,
+            buffers: self.budget.used(Class::Receive) + self.budget.used(Class::Login) + sends,
             timers: self.live_timers(),
             mesh: if self.shards == 1 { 0 } else { self.mesh_waiting() },
         }

@@ -93,8 +93,13 @@ impl<I: Io> Shard<I> {
                         core.dirty.push(key);
                     }
                 }
+                if let Some(lent) = &mut connection.lent
+                    && count > 0
+                {
+                    lent.taken_at = core.now;
+                }
                 batch.advance(count.min(batch.remaining()));
-                connection.in_flight_bytes = batch.remaining();
+                connection.in_flight_bytes = batch.remaining() as u32;
                 let aborted = matches!(connection.phase, Phase::Closing(Closing::Abort));
                 if batch.remaining() > 0 && count > 0 && !aborted {
                     core.counters[usize::from(core.id)].sends_total.add(1);

@@ -179,6 +179,10 @@ impl Core {
             self.mark_dirty(key);
         }
         if plain.is_empty() {
+            // A part of a record is a part of a packet.
+            if let Some(connection) = self.connections.get_mut(key) {
+                connection.heard_bytes(self.now);
+            }
             self.charge_receive(key); // for what the transport holds now
         } else {
             self.bytes_received(key, &plain);

@@ -46,6 +46,7 @@ const SUMS: &[(&str, Pick)] = &[
     ("connects/refused", |c| &c.connects_refused_total),
     ("drops/denied", |c| &c.dropped_denied_total),
     ("drops/expired", |c| &c.dropped_expired_total),
+    ("drops/login_memory", |c| &c.dropped_login_memory_total),
     ("drops/memory", |c| &c.dropped_memory_total),
     ("drops/no_member", |c| &c.dropped_no_member_total),
     ("drops/offline", |c| &c.dropped_offline_total),

@@ -77,7 +77,7 @@ impl<I: Io> Shard<I> {
                 matches!(self.io.unread(&connection.socket), Some(1..))
             };
             let idle_max_ms = live.idle_max_ms();
-            if !speaks && live.last_packet_at + idle_max_ms <= core.now {
+            if !speaks && connection.heard_until() <= core.now {
                 core.deadline_passed(key);
             } else {
                 core.set_deadline(key, core.now + (idle_max_ms / LOOKS).max(1));
@@ -130,7 +130,7 @@ impl<I: Io> Shard<I> {
                 return core.charge_send(key);
             }
         }
-        connection.in_flight_bytes = batch.remaining();
+        connection.in_flight_bytes = batch.remaining() as u32;
         connection.send_in_flight = true;
         core.counters[usize::from(core.id)].sends_total.add(1);
         if connection.sends_in_parts(batch.remaining(), core.limits.send_buffer_bytes_max) {
@@ -235,12 +235,12 @@ impl<I: Io> Shard<I> {
 
     fn close(&mut self, key: Key) {
         let core = &mut self.core;
-        let Some(connection) = core.connections.remove(key) else { return };
+        let Some(mut connection) = core.connections.remove(key) else { return };
         if let Some(listening) = core.listening.get(usize::from(connection.listener.0)) {
             listening.leave();
         }
-        core.budget.release(Class::Receive, connection.charged_receive);
-        core.budget.release(Class::Send, connection.charged_send);
+        connection.release_receive(&mut core.budget);
+        core.budget.release(Class::Send, connection.charged_send as usize);
         self.io.close(connection.socket);
     }
 
@@ -324,16 +324,26 @@ impl Core {
     /// sent everything (see [`super::connection::Connection::send_room`]).
     pub(super) fn charge_send(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        let waiting =
-            if connection.send_in_flight { connection.in_flight_bytes + connection.outbox.len() } else { 0 };
-        if waiting <= connection.charged_send {
-            self.budget.release(Class::Send, connection.charged_send - waiting);
+        let waiting = if connection.send_in_flight {
+            connection.in_flight_bytes as usize + connection.outbox.len()
+        } else {
+            0
+        };
+        if let Some(lent) = &mut connection.lent {
+            lent.bytes = lent.bytes.min(waiting.saturating_sub(self.limits.send_buffer_bytes_max as usize));
+            if lent.bytes == 0 {
+                connection.lent = None;
+            }
+        }
+        let charged = connection.charged_send as usize;
+        if waiting <= charged {
+            self.budget.release(Class::Send, charged - waiting);
             connection.starved &= waiting > 0;
-        } else if !self.budget.charge(Class::Send, waiting - connection.charged_send) {
-            self.budget.charge_always(Class::Send, waiting - connection.charged_send);
+        } else if !self.budget.charge(Class::Send, waiting - charged) {
+            self.budget.charge_always(Class::Send, waiting - charged);
             connection.starved = true;
         }
-        connection.charged_send = waiting;
+        connection.charged_send = waiting as u32; // two send buffers, what is lent, and a turn's answers
     }
 
     /// Keeps a sent buffer for the next connection.
@@ -352,8 +362,7 @@ impl Core {
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.phase = Phase::Closing(step);
         connection.partial = Vec::new();
-        let charged = std::mem::take(&mut connection.charged_receive);
-        self.budget.release(Class::Receive, charged);
+        connection.release_receive(&mut self.budget);
         if step == Closing::Abort {
             connection.outbox.clear();
         }
@@ -379,6 +388,7 @@ impl Core {
         }
         connection.timer_at = crate::clock::NEVER;
         let owes = connection.is_unheard(self.limits.send_buffer_bytes_max);
+        let heard_until = connection.heard_until();
         if let Phase::Live(live) = &mut connection.phase
             && !live.taken_over
             && live.keep_alive_s > 0
@@ -386,8 +396,7 @@ impl Core {
             // [MQTT-3.1.2-22]; 3.1.1: [311:MQTT-3.1.2-24]. A paused connection is not read, so its silence is ours. So is
             // that of one that owes us reading, but only while it goes on reading.
             let is_paused = live.blocked().is_some_and(|blocked| !matches!(blocked, Blocked::Output));
-            let since = if is_paused { now } else { live.last_packet_at };
-            connection.deadline = since + live.idle_max_ms();
+            connection.deadline = if is_paused { now + live.idle_max_ms() } else { heard_until };
             if !is_paused && (owes || connection.deadline <= now) {
                 self.silent.push(key);
                 return;

@@ -11,6 +11,7 @@ use crate::mesh::{CONSUMED, Links, USER};
 
 use super::Core;
 use super::connection::{End, Live, Mode};
+use super::filters::Sliced;
 use super::parcel::Parcel;
 use super::replies::Holding;
 
@@ -33,6 +34,9 @@ pub(super) enum Blocked {
     Wills(u64),
     /// It holds as many replies as it may.
     Replies,
+    /// The filters of the packet at the front of its input are acted upon in slices. It waits for no peer, so not among the
+    /// paused.
+    Filters(Sliced),
     /// Its client does not read what it is answered. Over when it has taken enough: no peer has a say in that, so it does
     /// not wait among the paused.
     Output,
@@ -179,6 +183,10 @@ impl Core {
         let Some(live) = self.connections.get_mut(key).and_then(|connection| connection.live_mut()) else {
             return;
         };
+        if matches!(blocked, Blocked::Filters(_)) {
+            let _ = live.block(blocked);
+            return self.filters.push_back(key);
+        }
         // One that is taken over may be paused already, for another reason.
         if live.block(blocked).is_none() {
             self.waits.paused.push_back(key);
@@ -235,7 +243,7 @@ impl Core {
                 Some(Blocked::Fence(fence, _)) => fence.is_reached(&self.links),
                 Some(Blocked::Wills(count)) => self.waits.released >= *count,
                 Some(Blocked::Replies) => live.replies().is_none_or(|replies| replies.are_few()),
-                Some(Blocked::Output) | None => continue,
+                Some(Blocked::Output | Blocked::Filters(_)) | None => continue,
             };
             if free {
                 self.resume(key);
@@ -257,7 +265,14 @@ impl Core {
         match live.unblock() {
             Some(Blocked::Fence(_, mode)) => live.switch_to(mode),
             Some(Blocked::Wills(_)) => live.switch_to(Mode::WillsOut),
-            Some(Blocked::Mesh(_) | Blocked::Relay(_) | Blocked::Replies | Blocked::Output) | None => {}
+            Some(
+                Blocked::Mesh(_)
+                | Blocked::Relay(_)
+                | Blocked::Replies
+                | Blocked::Output
+                | Blocked::Filters(_),
+            )
+            | None => {}
         }
         live.last_packet_at = now;
         if live.taken_over {

@@ -91,6 +91,14 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
+    /// A fault in a CONNECT of this version.
+    pub const fn of(version: Version, error: DecodeError) -> ConnectError {
+        match version {
+            Version::V5 => ConnectError::V5(error),
+            Version::V31 | Version::V311 => ConnectError::V3(error),
+        }
+    }
+
     /// The CONNACK that answers, as arguments of [`super::encode_connack`]; `None` to close without one.
     pub const fn connack(self) -> Option<(Version, Reason)> {
         match self {
@@ -122,10 +130,7 @@ pub fn decode_connect<'a>(frame: &Frame<'a>, limits: &DecodeLimits) -> Result<Co
     let mut reader = Reader::new(frame.body);
     let version = version(&mut reader)?;
     let decoded = fixed_header(version, frame).and_then(|()| decode_body(version, reader, limits));
-    let connect = decoded.map_err(|error| match version {
-        Version::V5 => ConnectError::V5(error),
-        Version::V31 | Version::V311 => ConnectError::V3(error),
-    })?;
+    let connect = decoded.map_err(|error| ConnectError::of(version, error))?;
     // Last, since a malformed CONNECT of 3.x gets no CONNACK.
     let may_assign = match version {
         Version::V5 => true,
@@ -136,6 +141,44 @@ pub fn decode_connect<'a>(frame: &Frame<'a>, limits: &DecodeLimits) -> Result<Co
         return Err(ConnectError::V3IdentifierRejected);
     }
     Ok(connect)
+}
+
+/// What the first bytes of a connection say of a CONNECT that is not whole.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub enum Opening {
+    /// Too little to say.
+    Unknown,
+    /// It may become one, of this version.
+    Of(Version),
+}
+
+/// Looks at a CONNECT that is not whole, or too large: what no further byte can make good need not be waited for.
+///
+/// # Errors
+/// As [`decode_connect`] would say of the whole packet.
+pub fn look_at_connect(bytes: &[u8]) -> Result<Opening, ConnectError> {
+    let Some((&first, rest)) = bytes.split_first() else { return Ok(Opening::Unknown) };
+    if first >> 4 != kind::CONNECT {
+        return Err(ConnectError::NotMqtt);
+    }
+    let Some(last) = rest.iter().take(4).position(|byte| byte & 0x80 == 0) else {
+        return if rest.len() < 4 { Ok(Opening::Unknown) } else { Err(ConnectError::NotMqtt) };
+    };
+    let body = &rest[last + 1..];
+    let begins_as = |name: &[u8]| body.iter().zip(name).all(|(have, want)| have == want);
+    let name_len = match (begins_as(b"\0\x04MQTT"), begins_as(b"\0\x06MQIsdp")) {
+        (true, _) => 6,
+        (false, true) => 8,
+        (false, false) => return Err(ConnectError::NotMqtt), // [MQTT-3.1.2-1]
+    };
+    if body.len() <= name_len {
+        return Ok(Opening::Unknown);
+    }
+    let version = version(&mut Reader::new(body))?;
+    match judge_flags(version, first & 0x0F) {
+        Ok(()) => Ok(Opening::Of(version)),
+        Err(error) => Err(ConnectError::of(version, error)),
+    }
 }
 
 /// Protocol Name and Protocol Version. [U5-3.1.2-1]
@@ -154,11 +197,16 @@ fn version(reader: &mut Reader<'_>) -> Result<Version, ConnectError> {
     }
 }
 
-fn fixed_header(version: Version, frame: &Frame<'_>) -> Result<(), DecodeError> {
-    // [U5-2.1.3-1], 3.1.1: [MQTT-2.2.2-2]; 3.1 does not use these bits
-    if version != Version::V31 && frame.flags() != 0 {
+/// [U5-2.1.3-1], 3.1.1: [MQTT-2.2.2-2]; 3.1 does not use these bits.
+fn judge_flags(version: Version, flags: u8) -> Result<(), DecodeError> {
+    if version != Version::V31 && flags != 0 {
         return Err(DecodeError::Malformed("reserved flags of the fixed header are set"));
     }
+    Ok(())
+}
+
+fn fixed_header(version: Version, frame: &Frame<'_>) -> Result<(), DecodeError> {
+    judge_flags(version, frame.flags())?;
     if version == Version::V5 && !frame.is_shortest() {
         return Err(DecodeError::Malformed("Remaining Length is not in its shortest form")); // [MQTT-1.5.5-1]
     }

@@ -34,13 +34,13 @@ mod tests;
 
 pub use acks::PlainAcks;
 pub use connack::{ConnAck, ConnAckEncoded, encode_connack};
-pub use connect::{Connect, ConnectError, Will, decode_connect};
+pub use connect::{Connect, ConnectError, Opening, Will, decode_connect, look_at_connect};
 pub use encode::{
     AckKind, PublishHead, ack_packet_size, encode_ack, encode_auth, encode_disconnect, encode_pingresp,
     encode_suback, encode_unsuback, suback_packet_size, unsuback_packet_size,
 };
 pub use frame::{Frame, LengthForm, NextFrame, PACKET_SIZE_MAX, next_frame};
-pub use packet::{Ack, Auth, Disconnect, Packet, decode, decode_publish};
+pub use packet::{Ack, Auth, Disconnect, Packet, decode, decode_publish, judge_first};
 pub use properties::Properties;
 pub use publish::Publish;
 pub use reason::{DecodeError, Reason};
@@ -100,8 +100,6 @@ impl Qos {
 pub struct DecodeLimits {
     /// Properties in one property block, User Properties included. More: 0x97 Quota exceeded.
     pub properties_max: u16,
-    /// Topic Filters in one SUBSCRIBE or UNSUBSCRIBE. More: 0x97 Quota exceeded.
-    pub filters_max: u16,
     /// Levels of a Topic Name or Topic Filter. More: 0x90 Topic Name invalid or 0x8F Topic Filter invalid.
     pub topic_levels_max: u16,
     /// The Topic Alias Maximum that this server announced; 0 if none. More: 0x94 Topic Alias invalid.

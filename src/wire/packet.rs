@@ -100,18 +100,10 @@ fn decode_other<'a>(
     frame: &Frame<'a>,
     limits: &DecodeLimits,
 ) -> Result<Packet<'a>, DecodeError> {
-    match frame.kind() {
-        // [U5-2.1.2-1], 3.1.1: [U311-2.2.1-1]
-        0 => return Err(DecodeError::Malformed("packet type is 0")),
-        kind::AUTH if version != Version::V5 => return Err(DecodeError::Malformed("packet type is 15")),
-        kind::CONNACK | kind::SUBACK | kind::UNSUBACK | kind::PINGRESP => {
-            return Err(DecodeError::ProtocolError("packet type that only a server sends")); // [U5-2.1.2-2]
-        }
-        kind::CONNECT => return Ok(Packet::Connect),
-        _ => check_flags(version, frame)?,
-    }
+    judge_first(version, frame.first)?;
     let ack = |allowed| Ack::decode(version, frame, limits, allowed);
     match frame.kind() {
+        kind::CONNECT => Ok(Packet::Connect),
         kind::PUBACK => ack(Reason::fits_puback_pubrec).map(Packet::PubAck),
         kind::PUBREC => ack(Reason::fits_puback_pubrec).map(Packet::PubRec),
         kind::PUBREL => ack(Reason::fits_pubrel_pubcomp).map(Packet::PubRel),
@@ -122,6 +114,25 @@ fn decode_other<'a>(
         kind::PINGREQ => Reader::new(frame.body).finish().map(|()| Packet::PingReq),
         kind::DISCONNECT => Disconnect::decode(version, frame, limits).map(Packet::Disconnect),
         _ => Auth::decode(frame, limits).map(Packet::Auth),
+    }
+}
+
+/// Judges a packet of which no more than its first byte has to be there: what no body can make good need not be waited for.
+///
+/// # Errors
+/// As [`decode`] would say of the whole packet.
+#[inline]
+pub fn judge_first(version: Version, first: u8) -> Result<(), DecodeError> {
+    let frame = Frame { first, body: &[], len: 0 };
+    match frame.kind() {
+        0 => Err(DecodeError::Malformed("packet type is 0")), // [U5-2.1.2-1], 3.1.1: [U311-2.2.1-1]
+        kind::AUTH if version != Version::V5 => Err(DecodeError::Malformed("packet type is 15")),
+        kind::CONNACK | kind::SUBACK | kind::UNSUBACK | kind::PINGRESP => {
+            Err(DecodeError::ProtocolError("packet type that only a server sends")) // [U5-2.1.2-2]
+        }
+        kind::PUBLISH => Publish::judge_flags(frame.flags()).map(|_| ()),
+        kind::CONNECT => Ok(()),
+        _ => check_flags(version, &frame),
     }
 }
 

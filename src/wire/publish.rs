@@ -29,14 +29,9 @@ pub struct Publish<'a> {
 }
 
 impl<'a> Publish<'a> {
+    /// DUP and QoS.
     #[inline]
-    pub(super) fn decode(
-        version: Version,
-        frame: &Frame<'a>,
-        limits: &DecodeLimits,
-        known: &'a str,
-    ) -> Result<Publish<'a>, DecodeError> {
-        let flags = frame.flags();
+    pub(super) fn judge_flags(flags: u8) -> Result<(bool, Qos), DecodeError> {
         let dup = flags & 0x08 != 0;
         // [MQTT-3.3.1-4]
         let Some(qos) = Qos::from_bits(flags >> 1 & 0x03) else {
@@ -46,6 +41,18 @@ impl<'a> Publish<'a> {
             // [MQTT-3.3.1-2]
             return Err(DecodeError::Malformed("PUBLISH has DUP set at QoS 0"));
         }
+        Ok((dup, qos))
+    }
+
+    #[inline]
+    pub(super) fn decode(
+        version: Version,
+        frame: &Frame<'a>,
+        limits: &DecodeLimits,
+        known: &'a str,
+    ) -> Result<Publish<'a>, DecodeError> {
+        let flags = frame.flags();
+        let (dup, qos) = Publish::judge_flags(flags)?;
         let mut reader = Reader::new(frame.body);
         let topic = reader.binary()?; // [MQTT-3.3.2-1]
         let topic = match topic == known.as_bytes() {

@@ -4,7 +4,7 @@
 use super::frame::Frame;
 use super::properties::{IdSet, Walk, id};
 use super::read::Reader;
-use super::{DecodeError, DecodeLimits, Qos, Reason, Version, text};
+use super::{DecodeError, DecodeLimits, Qos, Version, text};
 
 /// When the retained messages of a Topic Filter are sent.
 #[derive(Copy, Clone, Eq, PartialEq, Debug, Hash)]
@@ -93,7 +93,7 @@ impl<'a> Subscribe<'a> {
             Version::V31 | Version::V311 => 0,
         };
         let bytes = reader.rest();
-        let left = count_filters(&mut reader, limits, |reader| {
+        let left = count_filters(&mut reader, |reader| {
             SubscribeEntry::decode(version, reader, limits.topic_levels_max).map(|_| ())
         })?;
         let filters = SubscribeFilters { version, reader: Reader::new(bytes), left };
@@ -122,14 +122,10 @@ fn subscription_identifier(block: &[u8], limits: &DecodeLimits) -> Result<u32, D
 /// Reads filters to the end of the packet; how many there are. [MQTT-3.8.3-2] [MQTT-3.10.3-2]
 fn count_filters<'a>(
     reader: &mut Reader<'a>,
-    limits: &DecodeLimits,
     mut one: impl FnMut(&mut Reader<'a>) -> Result<(), DecodeError>,
-) -> Result<u16, DecodeError> {
+) -> Result<u32, DecodeError> {
     let mut count = 0;
     while !reader.is_empty() {
-        if count == limits.filters_max {
-            return Err(DecodeError::Specific(Reason::QUOTA_EXCEEDED, "packet holds too many Topic Filters"));
-        }
         one(reader)?;
         count += 1;
     }
@@ -144,13 +140,23 @@ fn count_filters<'a>(
 pub struct SubscribeFilters<'a> {
     version: Version,
     reader: Reader<'a>,
-    left: u16,
+    left: u32,
 }
 
 impl<'a> SubscribeFilters<'a> {
     /// The entries from the first on, without using up `self`.
     pub const fn iter(&self) -> SubscribeFilters<'a> {
         *self
+    }
+
+    /// Bytes of the entries that are left: they are the last of the packet.
+    pub const fn bytes_len(&self) -> usize {
+        self.reader.rest().len()
+    }
+
+    /// Goes on with `left` entries, which are all of `bytes` and the last of a packet that was decoded.
+    pub const fn of_rest(version: Version, bytes: &'a [u8], left: u32) -> SubscribeFilters<'a> {
+        SubscribeFilters { version, reader: Reader::new(bytes), left }
     }
 }
 
@@ -163,7 +169,7 @@ impl<'a> Iterator for SubscribeFilters<'a> {
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        (self.left.into(), Some(self.left.into()))
+        (self.left as usize, Some(self.left as usize))
     }
 }
 
@@ -200,7 +206,7 @@ impl<'a> Unsubscribe<'a> {
             }
         }
         let bytes = reader.rest();
-        let left = count_filters(&mut reader, limits, |reader| {
+        let left = count_filters(&mut reader, |reader| {
             text::topic_filter(reader.binary()?, limits.topic_levels_max).map(|_| ()) // [MQTT-3.10.3-1]
         })?;
         Ok(Unsubscribe { packet_id, filters: UnsubscribeFilters { reader: Reader::new(bytes), left } })
@@ -211,13 +217,23 @@ impl<'a> Unsubscribe<'a> {
 #[derive(Copy, Clone)]
 pub struct UnsubscribeFilters<'a> {
     reader: Reader<'a>,
-    left: u16,
+    left: u32,
 }
 
 impl<'a> UnsubscribeFilters<'a> {
     /// The filters from the first on, without using up `self`.
     pub const fn iter(&self) -> UnsubscribeFilters<'a> {
         *self
+    }
+
+    /// Bytes of the filters that are left: they are the last of the packet.
+    pub const fn bytes_len(&self) -> usize {
+        self.reader.rest().len()
+    }
+
+    /// Goes on with `left` filters, which are all of `bytes` and the last of a packet that was decoded.
+    pub const fn of_rest(bytes: &'a [u8], left: u32) -> UnsubscribeFilters<'a> {
+        UnsubscribeFilters { reader: Reader::new(bytes), left }
     }
 }
 
@@ -230,7 +246,7 @@ impl<'a> Iterator for UnsubscribeFilters<'a> {
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        (self.left.into(), Some(self.left.into()))
+        (self.left as usize, Some(self.left as usize))
     }
 }
 

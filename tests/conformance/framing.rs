@@ -54,6 +54,50 @@ fn u5_2_1_3_1_mqtt_3_15_1_1_the_flags_of_auth_are_zero() {
 }
 
 #[test]
+fn u5_2_1_2_1_u311_2_2_1_1_mqtt_2_1_3_1_a_first_byte_that_nothing_makes_good_is_not_waited_for() {
+    each_of(&[V5, V311], |b, v| {
+        // What no body could make good: the reserved type, what only a server sends, wrong flags, QoS 3, DUP at QoS 0.
+        for first in
+            [0x00, 0x0F, 0x20, 0x90, 0xB0, 0xD0, 0x41, 0x60, 0x80, 0xA0, 0xC1, 0xE1, 0x36, 0x38, 0x10]
+        {
+            refuse(b, v, &format!("{first:02x} alone"), [first], &[0x81, 0x82]);
+            let larger = [&[first][..], &vbi(268_435_455)].concat();
+            refuse(b, v, &format!("{first:02x} and a length beyond the limit"), larger, &[0x81, 0x82]);
+        }
+        // Behind a packet that is good.
+        refuse(b, v, "PUBLISH, then 00", [&Publish::new("t", "x").bytes(v)[..], &[0]].concat(), &[0x81]);
+    });
+    each(|b| refuse(b, V311, "AUTH alone", [0xF0], &[]));
+}
+
+#[test]
+fn mqtt_3_1_0_1_mqtt311_3_1_0_1_mqtt_3_1_2_1_a_first_packet_that_is_no_connect_is_not_waited_for() {
+    each_of(&[V5, V311], |b, v| {
+        let begins: [&[u8]; 8] = [
+            &[0x00],
+            &[0x30],
+            &[0xC0],
+            &[0xF0],
+            b"G",
+            // A CONNECT of another protocol, as far as it can be told.
+            &[0x10, 100, 1],
+            &[0x10, 100, 0, 4, b'M', b'Q', b'I'],
+            &[0x10, 100, 0, 6, b'M', b'Q', b'T', b'T'],
+        ];
+        for bytes in begins {
+            let mut client = Client::open(b, v);
+            client.send(bytes);
+            let event = client.next(crate::support::client::PATIENCE);
+            assert_eq!(event, Event::Closed, "after {bytes:02x?}");
+        }
+        // Its version is known, and with it that its flags are wrong.
+        let level = if v == V5 { 5 } else { 4 };
+        let wrong = [&[0x11, 100][..], &string("MQTT"), &[level]].concat();
+        refuse_first(b, v, "CONNECT with flags, not whole", wrong, &[0x81]);
+    });
+}
+
+#[test]
 fn mqtt_3_6_1_1_mqtt311_3_6_1_1_pubrel_needs_its_flags() {
     each_of(&[V5, V311], |b, v| refuse_other_flags(b, v, "PUBREL", &encode::ack(PUBREL, 9)));
 }

@@ -77,21 +77,40 @@ fn mqtt_3_1_2_22_what_the_broker_sends_does_not_count() {
 }
 
 #[test]
-fn mqtt_3_1_2_22_half_a_packet_is_no_packet() {
+fn mqtt_3_1_2_22_u5_3_1_2_2_bytes_of_a_packet_count_as_long_as_its_length_explains() {
     each_of(&[V5, V311], |b, v| {
+        let topic = name("t");
+        let mut witness = Client::fresh(b, v);
+        witness.subscribe(&topic, 0);
         let mut client = Client::accepted(b, &Connect::new(v, name("c")).keep_alive_s(1));
+        // A message that takes four Keep Alives.
+        let publish = Publish::new(&*topic, vec![b'x'; 200_000]).qos(1, 7).bytes(v);
+        for piece in publish.chunks(publish.len() / 20) {
+            client.send(piece);
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        client.expect_ack(encode::PUBACK, 7);
+        assert_eq!(witness.expect_publish().payload.len(), 200_000);
+        // A byte now and then of a small one is another thing.
         let begin = Instant::now();
-        let publish = Publish::new("t", "x".repeat(100)).bytes(v);
+        let publish = Publish::new("t", "x".repeat(400)).bytes(v);
         let mut event = Event::Nothing;
-        for byte in publish.iter().take(60) {
-            client.send([*byte]);
-            event = client.next(Duration::from_millis(50));
+        for byte in publish {
+            let _ = client.try_send([byte]);
+            event = client.next(Duration::from_millis(150));
             if event != Event::Nothing {
                 break;
             }
         }
         let ended = matches!(event, Event::Closed | Event::Packet(Packet::Disconnect(_)));
-        assert!(ended, "a byte now and then kept the connection alive for {:?}: {event:?}", begin.elapsed());
+        let held = begin.elapsed();
+        assert!(ended, "a byte now and then kept the connection alive for {held:?}: {event:?}");
+        assert!(held > Duration::from_secs(5), "bytes did not count: {held:?}");
+        // And a packet of which nothing more comes is silence.
+        let mut client = Client::accepted(b, &Connect::new(v, name("c")).keep_alive_s(1));
+        let begin = Instant::now();
+        client.send(&Publish::new("t", "x".repeat(100_000)).bytes(v)[..50_000]);
+        expect_timeout(&mut client, begin, Duration::from_millis(1350), Duration::from_millis(4500));
     });
 }
 

@@ -363,3 +363,49 @@ fn mqtt_3_9_2_1_mqtt_3_9_2_2_suback_fits_a_small_maximum_packet_size() {
         );
     });
 }
+
+#[test]
+fn mqtt_3_8_4_6_mqtt_3_10_4_6_mqtt311_3_8_4_4_a_packet_may_name_thousands_of_filters() {
+    each_of(&[V5, V311], |b, v| {
+        let base = name("t");
+        let filters: Vec<String> = (0..5000).map(|n| format!("{base}/{n}")).collect();
+        let asked: Vec<(&str, u8)> = filters.iter().enumerate().map(|(n, f)| (&**f, (n % 3) as u8)).collect();
+        let mut client = Client::fresh(b, v);
+        // What comes behind it waits for it, and a filter that is refused is a code in its place.
+        let subscribe = encode::subscribe(v, 1, &[], &asked);
+        client.send([&subscribe[..], &Publish::new(&*filters[4999], "own").bytes(v)].concat());
+        let expected: Vec<u8> = asked.iter().map(|(_, qos)| *qos).collect();
+        assert_eq!(client.expect_suback(1), expected);
+        assert_eq!(client.expect_publish().text(), "own");
+        let mut publisher = Client::fresh(b, v);
+        for n in [0, 255, 256, 2500, 4999] {
+            publisher.say(&filters[n], n.to_string(), 0);
+            assert_eq!(client.expect_publish().text(), n.to_string());
+        }
+        let mut asked: Vec<&str> = filters[..4999].iter().map(|filter| &**filter).collect();
+        asked.push("never/there");
+        let codes = client.unsubscribe(&asked);
+        if v == V5 {
+            assert_eq!(codes, [vec![0; 4999], vec![0x11]].concat());
+        }
+        publisher.say(&filters[4998], "gone", 0);
+        publisher.say(&filters[4999], "kept", 0);
+        assert_eq!(client.expect_publish().text(), "kept");
+    });
+}
+
+#[test]
+fn u5_3_1_4_3_a_session_whose_subscribe_is_not_over_may_be_taken_over() {
+    each_of(&[V5, V311], |b, v| {
+        let connect = Connect::new(v, name("c")).persistent();
+        let base = name("t");
+        let filters: Vec<String> = (0..20_000).map(|n| format!("{base}/{n}")).collect();
+        let asked: Vec<(&str, u8)> = filters.iter().map(|filter| (&**filter, 1)).collect();
+        let mut first = Client::accepted(b, &connect);
+        first.send(encode::subscribe(v, 1, &[], &asked));
+        let mut second = Client::accepted(b, &connect);
+        Client::fresh(b, v).say(&filters[0], "x", 1);
+        assert_eq!(second.expect_publish_acked().text(), "x");
+        second.ping();
+    });
+}

@@ -21,7 +21,8 @@ const TURNS_MAX: usize = 100_000;
 /// The longest that a session outlives its connection, in seconds.
 const EXPIRY_MAX_S: u32 = 30;
 /// Bytes of memory by class, in the order of [`Class`].
-const MEMORY: [u64; CLASSES] = [16 << 20, 16 << 20, 64 << 20, 16 << 20, 16 << 20, 16 << 20, 16 << 20];
+const MEMORY: [u64; CLASSES] =
+    [16 << 20, 16 << 20, 64 << 20, 16 << 20, 16 << 20, 16 << 20, 16 << 20, 16 << 20];
 
 pub struct Broker {
     shards: Vec<(Shard<SimIo>, Option<Millis>)>,
@@ -45,7 +46,6 @@ impl Broker {
             queue_full: *rng.pick(&[QueueFull::DropNewest, QueueFull::DropOldest, QueueFull::Disconnect]),
             receive_maximum: 20,
             topic_levels_max: 12,
-            filters_max: 8,
             properties_max: 12,
             topic_alias_max: 5,
             ..Limits::default()

@@ -88,25 +88,21 @@ fn topics_of_thousands_of_levels_are_refused() {
 }
 
 #[test]
-fn hundreds_of_filters_in_one_packet_take_linear_time() {
+fn thousands_of_filters_in_one_packet_take_linear_time() {
     let broker = Broker::start(4, &[]);
     let mut client = Client::fresh(&broker, V5);
     let filters = |count: usize| -> Vec<(String, u8)> {
         (0..count).map(|n| (format!("a/{}/+/{n}/#", n % 7), 1)).collect()
     };
     let mut times = Vec::new();
-    for count in [100, 1000] {
+    for count in [100, 10_000] {
         let filters = filters(count);
         let borrowed: Vec<(&str, u8)> = filters.iter().map(|(f, q)| (f.as_str(), *q)).collect();
         let begin = Instant::now();
         assert_eq!(client.subscribe_all(1, &[], &borrowed).len(), count);
         times.push(begin.elapsed());
     }
-    assert!(times[1] < Duration::from_secs(1), "{times:?}");
-    // More than the limit is refused as a whole.
-    let filters = filters(2000);
-    let borrowed: Vec<(&str, u8)> = filters.iter().map(|(f, q)| (f.as_str(), *q)).collect();
-    refuse(&broker, V5, "2000 filters", encode::subscribe(V5, 1, &[], &borrowed), &[0x97]);
+    assert!(times[1] < Duration::from_secs(5), "{times:?}");
 }
 
 #[test]

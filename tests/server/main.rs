@@ -11,6 +11,7 @@ mod forbidden;
 mod hostile;
 mod leaks;
 mod limits;
+mod logins;
 mod report;
 mod session_memory;
 mod slow;

@@ -184,3 +184,74 @@ fn answers_that_nobody_reads_end_once_the_memory_for_sending_is_used_up() {
         println!("over {io}: {} KB more, {closed} closed", grown >> 10);
     }
 }
+
+/// What arrives of so many messages of this size that are published in one moment; the subscriber begins to read behind them.
+fn burst(broker: &Broker, count: u8, size: usize) -> Vec<u8> {
+    let topic = name("t");
+    let mut subscriber = Client::fresh(broker, V5);
+    subscriber.subscribe(&topic, 0);
+    let mut publisher = Client::fresh(broker, V5);
+    publisher.write_timeout(Duration::from_secs(30));
+    let mut all = Vec::new();
+    for number in 0..count {
+        let mut payload = vec![b'x'; size];
+        payload[0] = number;
+        all.extend(Publish::new(&*topic, payload).bytes(V5));
+    }
+    publisher.send(&all);
+    publisher.ping(); // behind them all
+    subscriber.send(PINGREQ);
+    let mut came = Vec::new();
+    loop {
+        match subscriber.expect_packet() {
+            Packet::Publish(publish) => {
+                assert_eq!(publish.payload.len(), size);
+                came.push(publish.payload[0]);
+            }
+            Packet::Pingresp => return came,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_burst_of_large_messages_arrives_whole() {
+    for shards in [1, 4] {
+        let broker = Broker::start(shards, &["--memory-max", "4g"]);
+        for (count, size) in [(6, 900_000), (4, 3_000_000), (4, (8 << 20) - 100), (200, 50_000)] {
+            let whole: Vec<u8> = (0..count).collect();
+            assert_eq!(burst(&broker, count, size), whole, "{count} of {size} bytes, {shards} shards");
+        }
+        // With a limit that was given more is lost, as it says.
+        let broker = Broker::start(shards, &["--memory-max", "4g", "--send-buffer-max", "1m"]);
+        assert!(burst(&broker, 5, (8 << 20) - 100).len() < 5, "--send-buffer-max holds as given");
+    }
+}
+
+#[test]
+fn a_packet_of_a_hundred_thousand_filters_stalls_nobody() {
+    let broker = Broker::start(1, &[]);
+    let base = name("t");
+    let filters: Vec<String> = (0..100_000).map(|n| format!("{base}/{n}")).collect();
+    let asked: Vec<(&str, u8)> = filters.iter().map(|filter| (&**filter, 0)).collect();
+    let unasked: Vec<&str> = filters.iter().map(|filter| &**filter).collect();
+    let mut client = Client::fresh(&broker, V5);
+    let mut other = Client::fresh(&broker, V5);
+    for packet in [
+        crate::support::encode::subscribe(V5, 1, &[], &asked),
+        crate::support::encode::unsubscribe(V5, 1, &unasked),
+    ] {
+        client.send(packet);
+        let mut pings = 0;
+        let answer = loop {
+            other.ping();
+            match client.next(Duration::from_micros(1)) {
+                Event::Nothing => pings += 1,
+                Event::Packet(packet) => break packet,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert!(matches!(answer, Packet::Suback(_) | Packet::Unsuback(_)), "{answer:?}");
+        assert!(pings > 3, "another client was answered {pings} times until then");
+    }
+}

@@ -95,7 +95,7 @@ impl Witness<'_> {
         };
         let policy = plan.limits.queue_full;
         let short = plan.is_short_of_sessions();
-        let rows: [(bool, &'static str); 18] = [
+        let rows: [(bool, &'static str); 19] = [
             (policy != QueueFull::DropOldest, "dropped_queue_oldest_total"),
             (policy != QueueFull::Disconnect, "sessions_ended_queue_full_total"),
             (connects().all(|plan| plan.packet_size_maximum.is_none()), "dropped_too_large_total"),
@@ -116,6 +116,7 @@ impl Witness<'_> {
             (!short, "subscriptions_refused_total"),
             (true, "dropped_denied_total"),
             (true, "dropped_receive_memory_total"),
+            (true, "dropped_login_memory_total"),
             (true, "transport_failures_total"),
         ];
         rows.into_iter().filter(|(impossible, _)| *impossible).map(|(_, name)| name).collect()

@@ -278,6 +278,7 @@ impl Plan {
                 mesh,
                 sessions,
                 subscriptions,
+                1 << 24,
             ],
             limits,
             options,
@@ -332,6 +333,7 @@ fn limits(rng: &mut Rng, ample: bool) -> Limits {
         limits.queue_bytes_max = *rng.pick(&[600, 5_000, 1 << 20]);
         limits.queue_full = *rng.pick(&[QueueFull::DropNewest, QueueFull::DropOldest, QueueFull::Disconnect]);
         limits.send_buffer_bytes_max = *rng.pick(&[64, 1000, 1 << 20]);
+        limits.send_burst_bytes_max = if limits.send_buffer_bytes_max == 1000 { 3000 } else { 0 };
         limits.retained_messages_max = *rng.pick(&[1, 2, 1000]);
     }
     limits

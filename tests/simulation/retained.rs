@@ -151,7 +151,8 @@ fn questions_and_answers(clients: usize, of_session: usize, in_all: usize, expec
 #[test]
 fn who_takes_nothing_for_a_while_gets_what_is_retained_by_then() {
     for shards in [1, 2] {
-        let mut cluster = cluster(shards, Limits { send_buffer_bytes_max: 1000, ..Limits::default() });
+        let limits = Limits { send_buffer_bytes_max: 1000, send_burst_bytes_max: 0, ..Limits::default() };
+        let mut cluster = cluster(shards, limits);
         let mut names = 0;
         let mut publisher = home(&mut cluster, &mut names, 0);
         let mut reader = home(&mut cluster, &mut names, 0);

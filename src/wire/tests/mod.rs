@@ -14,8 +14,7 @@ mod subscribe;
 use super::testing::frame;
 use super::{DecodeError, DecodeLimits, Packet, Reason, Version, decode};
 
-const LIMITS: DecodeLimits =
-    DecodeLimits { properties_max: 32, filters_max: 16, topic_levels_max: 24, topic_alias_max: 10 };
+const LIMITS: DecodeLimits = DecodeLimits { properties_max: 32, topic_levels_max: 24, topic_alias_max: 10 };
 
 const VERSIONS: [Version; 3] = [Version::V31, Version::V311, Version::V5];
 
