@@ -28,6 +28,7 @@
 //! | `run_between` | the same for other shards |
 //! | `deliver` | one message to the subscriptions of this shard |
 //! | `share` | share groups: first choice, passing on |
+//! | `share_stuck` | share groups: members that take nothing |
 //! | `interest` | what other shards must know before a SUBACK may leave |
 //! | `ends` | what shards share |
 //! | `retained` | retained messages: the store, questions and answers |
@@ -78,6 +79,7 @@ mod run_between;
 mod run_kept;
 mod secure;
 mod share;
+mod share_stuck;
 mod slots;
 mod stop;
 mod sys;
@@ -239,6 +241,8 @@ enum Timer {
     Sys,
     /// The sweep of expired retained messages.
     Sweep,
+    /// Messages of share groups may have waited too long for this session's client.
+    Share(Key),
 }
 
 impl Timer {
@@ -251,6 +255,7 @@ impl Timer {
             Timer::Interest(FilterKey::Group(key)) => (3, key),
             Timer::Sys => (4, Key::NONE),
             Timer::Sweep => (5, Key::NONE),
+            Timer::Share(key) => (6, key),
         };
         key.pack() | kind << 56
     }
@@ -263,7 +268,8 @@ impl Timer {
             2 => Timer::Interest(FilterKey::Ordinary(key)),
             3 => Timer::Interest(FilterKey::Group(key)),
             4 => Timer::Sys,
-            _ => Timer::Sweep,
+            5 => Timer::Sweep,
+            _ => Timer::Share(key),
         }
     }
 }
@@ -537,6 +543,7 @@ impl Core {
                 Some(Timer::Connection(key)) => self.connection_due(key),
                 Some(Timer::Session(key)) => self.session_due(key),
                 Some(Timer::Interest(filter)) => self.interest_due(filter),
+                Some(Timer::Share(key)) => self.share_due(key),
                 Some(Timer::Sys) => self.sys_due(),
                 Some(Timer::Sweep) => {
                     self.sweep_due();
@@ -604,6 +611,7 @@ impl Core {
             Timer::Session(key) => sessions.get(key).is_some_and(|slot| {
                 slot.connection.is_none() && (slot.ends_at == at || slot.will_at() == at)
             }),
+            Timer::Share(key) => sessions.get(key).is_some_and(|slot| slot.lag_due_at() == at),
             Timer::Interest(_) | Timer::Sys | Timer::Sweep => true,
         });
     }

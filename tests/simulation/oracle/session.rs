@@ -134,6 +134,7 @@ impl Oracle {
             got: Default::default(),
             order: Default::default(),
             last_retained: Default::default(),
+            queued_came_at: Vec::new(),
         });
         self.sessions.len() - 1
     }
