@@ -39,6 +39,7 @@
 //! | `journal` | what is written to the log |
 //! | `losses` | which client missed what, once per period |
 //! | `stop` | draining |
+//! | `survey` | all sessions, a slice at a time |
 //! | `sys` | `$SYS` |
 
 /// What a call on a session needs ([`crate::session::Cx`]), borrowed field by field, so that the session can be borrowed beside it.
@@ -82,6 +83,7 @@ mod share;
 mod share_stuck;
 mod slots;
 mod stop;
+mod survey;
 mod sys;
 mod tend;
 mod waits;
@@ -243,6 +245,8 @@ enum Timer {
     Sweep,
     /// Messages of share groups may have waited too long for this session's client.
     Share(Key),
+    /// The next slice of the survey.
+    Survey,
 }
 
 impl Timer {
@@ -256,6 +260,7 @@ impl Timer {
             Timer::Sys => (4, Key::NONE),
             Timer::Sweep => (5, Key::NONE),
             Timer::Share(key) => (6, key),
+            Timer::Survey => (7, Key::NONE),
         };
         key.pack() | kind << 56
     }
@@ -269,7 +274,8 @@ impl Timer {
             3 => Timer::Interest(FilterKey::Group(key)),
             4 => Timer::Sys,
             5 => Timer::Sweep,
-            _ => Timer::Share(key),
+            6 => Timer::Share(key),
+            _ => Timer::Survey,
         }
     }
 }
@@ -339,6 +345,7 @@ struct Core {
     listener_limits: Box<[ListenerLimits]>,
     handshakes: secure::Handshakes,
     stop: stop::Stop,
+    survey: survey::Survey,
     sys: sys::Sys,
     losses: losses::Losses,
 }
@@ -478,6 +485,7 @@ impl Core {
             waits: waits::Waits::new(shards),
             router: Router::new(keys, id, options.route_cache_entries).with_room(options.clients_expected),
             sys: sys::Sys::new(now),
+            survey: survey::Survey::default(),
             keys,
             links,
             announcements,
@@ -544,9 +552,11 @@ impl Core {
                 Some(Timer::Session(key)) => self.session_due(key),
                 Some(Timer::Interest(filter)) => self.interest_due(filter),
                 Some(Timer::Share(key)) => self.share_due(key),
+                Some(Timer::Survey) => self.survey_on(),
                 Some(Timer::Sys) => self.sys_due(),
                 Some(Timer::Sweep) => {
                     self.sweep_due();
+                    self.begin_survey();
                     self.count_expiry();
                 }
                 None => break,
@@ -612,7 +622,7 @@ impl Core {
                 slot.connection.is_none() && (slot.ends_at == at || slot.will_at() == at)
             }),
             Timer::Share(key) => sessions.get(key).is_some_and(|slot| slot.lag_due_at() == at),
-            Timer::Interest(_) | Timer::Sys | Timer::Sweep => true,
+            Timer::Interest(_) | Timer::Sys | Timer::Sweep | Timer::Survey => true,
         });
     }
 

@@ -64,6 +64,8 @@ pub(super) struct Groups {
     exact: Table,
     /// Bytes of their texts.
     texts: usize,
+    /// Members of this shard, of all groups.
+    members: usize,
 }
 
 #[derive(Debug)]
@@ -96,7 +98,7 @@ pub(super) const GROUP_BYTES: usize = size_of::<Group>() + 96 + size_of::<Full>(
 
 impl Groups {
     pub(super) fn new() -> Groups {
-        Groups { slots: Slots::new(), exact: Table::default(), texts: 0 }
+        Groups { slots: Slots::new(), exact: Table::default(), texts: 0, members: 0 }
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -185,9 +187,9 @@ impl Router {
         self.remove_group_if_unused(index);
     }
 
-    /// Members of all groups on this shard; linear in the groups.
+    /// Members of all groups on this shard.
     pub fn memberships_len(&self) -> usize {
-        self.groups.slots.values().map(|group| group.members.len()).sum()
+        self.groups.members
     }
 
     /// Members on this shard.
@@ -349,6 +351,7 @@ impl Router {
     pub(super) fn join(&mut self, index: u32, member: Key) {
         let group = &mut self.groups.slots[index];
         let is_new = !group.has_members();
+        self.groups.members += 1;
         group.announced = true;
         group.members.push(member);
         let last = group.members.len() as u32 - 1;
@@ -361,6 +364,7 @@ impl Router {
 
     /// Removes the member at `place`, whose subscription is gone already.
     pub(super) fn leave(&mut self, index: u32, place: u32) {
+        self.groups.members -= 1;
         let group = &mut self.groups.slots[index];
         // The last online member fills the gap, and the last of all fills that one's.
         let mut gap = place;
