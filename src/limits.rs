@@ -48,6 +48,9 @@ pub struct Limits {
     pub queue_bytes_max: u64,
     /// What gives way when a session's queue is full.
     pub queue_full: QueueFull,
+    /// Milliseconds that messages of share groups wait in the queue of a connected member that takes none. Then other
+    /// members get them. 0 lets them wait.
+    pub share_wait_ms: Millis,
     /// Bytes that wait for one connection's socket. Beyond it QoS 0 messages are dropped and QoS 1 and 2 stay queued.
     pub send_buffer_bytes_max: u32,
     /// Bytes that may wait beyond [`Limits::send_buffer_bytes_max`], as long as the socket takes bytes and half of the memory
@@ -122,6 +125,7 @@ impl Default for Limits {
             queue_messages_max: 1000,
             queue_bytes_max: 64 << 20,
             queue_full: QueueFull::DropNewest,
+            share_wait_ms: 2000,
             send_buffer_bytes_max: SEND_BUFFER_BYTES_MAX,
             send_burst_bytes_max: SEND_BURST_PACKETS * (8 << 20),
             retained_messages_max: 1_000_000,

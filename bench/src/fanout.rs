@@ -6,7 +6,7 @@ use ringmq::clock::NEVER;
 use ringmq::limits::Limits;
 use ringmq::memory::{Budget, CLASSES, MessageView, Outbox, Pool};
 use ringmq::session::{
-    Acked, Cx, Delivered, Drops, Fanout, Grant, Link, Retain, Session, Spares, Variants, Wire,
+    Acked, Cx, Delivered, Drops, Fanout, Grant, Link, Retain, Session, Share, Spares, Variants, Wire,
 };
 use ringmq::wire::{Qos, Version};
 
@@ -58,7 +58,7 @@ fn prepare(qos: Qos) -> Prepared {
             let mut cx =
                 Cx { now: 1, limits: &limits, budget: &mut budget, drops: &mut drops, spares: &mut spares };
             let mut fanout = Fanout::new(message, &mut variants);
-            let grant = Grant { qos, retain: Retain::Clear, identifiers: &[], share: None };
+            let grant = Grant { qos, retain: Retain::Clear, identifiers: &[], share: Share::No };
             for Receiver { session, link, outbox } in &mut receivers {
                 let wire = Wire { link, outbox, send_room: 1 << 20 };
                 assert_eq!(session.deliver(Some(wire), &mut fanout, &grant, &mut cx), Delivered::Sent);

@@ -226,6 +226,14 @@ pub(super) struct QueueFlags {
     #[arg(long, value_enum, value_name = "WHAT", default_value_t = QueueFullFlag::DropNewest)]
     pub queue_full: QueueFullFlag,
 
+    /// Seconds that messages of a share group wait for a member that takes none; 0 lets them wait
+    ///
+    /// A message goes to a member that can be sent it at once. It waits in a member's queue only while all members are
+    /// busy. If that member is sent nothing for this time, what waits there goes to other members.
+    #[arg(long, value_name = "SECONDS", default_value_t = Limits::default().share_wait_ms / 1000,
+          value_parser = clap::value_parser!(u64).range(0..=86400))]
+    pub share_wait: u64,
+
     /// Bytes that wait for the socket of one connection [default: 1M, and more for who reads]
     ///
     /// Beyond it QoS 0 messages to this client are dropped and counted, and QoS 1 and 2 stay in its queue. Without this

@@ -41,6 +41,7 @@ pub(super) fn limits(flags: &Flags, machine: &Machine) -> Result<Limits, Unfit> 
             QueueFullFlag::DropOldest => QueueFull::DropOldest,
             QueueFullFlag::Disconnect => QueueFull::Disconnect,
         },
+        share_wait_ms: queue.share_wait * 1000,
         send_buffer_bytes_max: size("send-buffer-max", send_buffer, 1024, 1 << 30)? as u32,
         send_burst_bytes_max: 0,
         retained_messages_max: queue.retained_messages_max,

@@ -49,7 +49,7 @@ fn every_limit_is_a_flag() {
         "--connections-max 1 --packet-size-max 1M --connect-packet-size-max 2k --connect-timeout 3 \
          --receive-maximum 4 --send-maximum 5 --topic-alias-max 6 --topic-levels-max 7 \
          --properties-max 9 --subscriptions-max 10 --queue-messages-max 11 --queue-bytes-max 12G \
-         --queue-full disconnect --send-buffer-max 13k --retained-messages-max 14 --retained-bytes-max 15m \
+         --queue-full disconnect --share-wait 41 --send-buffer-max 13k --retained-messages-max 14 --retained-bytes-max 15m \
          --session-expiry-max 16 --keep-alive-max 17 --memory-max 18M",
     );
     let expected = Limits {
@@ -66,6 +66,7 @@ fn every_limit_is_a_flag() {
         queue_messages_max: 11,
         queue_bytes_max: 12 << 30,
         queue_full: QueueFull::Disconnect,
+        share_wait_ms: 41_000,
         send_buffer_bytes_max: 13 << 10,
         send_burst_bytes_max: 0,
         retained_messages_max: 14,

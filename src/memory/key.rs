@@ -35,11 +35,13 @@ impl Key {
 pub struct Arena<T> {
     slots: Slab<(u32, T)>,
     generation: u32,
+    /// No slot from here on was ever used.
+    end: u32,
 }
 
 impl<T> Default for Arena<T> {
     fn default() -> Self {
-        Arena { slots: Slab::new(), generation: 0 }
+        Arena { slots: Slab::new(), generation: 0, end: 0 }
     }
 }
 
@@ -50,7 +52,7 @@ impl<T> Arena<T> {
 
     /// Room for `capacity` values before anything has to move. Memory that was never used is only an address.
     pub fn with_capacity(capacity: usize) -> Self {
-        Arena { slots: Slab::with_capacity(capacity), generation: 0 }
+        Arena { slots: Slab::with_capacity(capacity), generation: 0, end: 0 }
     }
 
     pub fn len(&self) -> usize {
@@ -65,6 +67,7 @@ impl<T> Arena<T> {
     pub fn insert(&mut self, value: T) -> Key {
         self.generation = if self.generation == 0x00FF_FFFF { 1 } else { self.generation + 1 };
         let index = self.slots.insert((self.generation, value));
+        self.end = self.end.max(index as u32 + 1);
         Key { index: index as u32, generation: self.generation }
     }
 
@@ -87,6 +90,11 @@ impl<T> Arena<T> {
         self.slots
             .get(index as usize)
             .map(|(generation, value)| (Key { index, generation: *generation }, value))
+    }
+
+    /// Every occupant's index is below.
+    pub fn end(&self) -> u32 {
+        self.end
     }
 
     pub fn contains(&self, key: Key) -> bool {

@@ -7,10 +7,10 @@ use super::link::in_flight_max;
 use super::packet::{Fit, Packet, Sending, fit};
 use super::queue::Queue;
 use super::{
-    Acked, Cx, Delivered, DropReason, Grant, Link, More, Orphan, PubrecReply, Pumped, Session, Wire,
+    Acked, Cx, Delivered, DropReason, Grant, Link, More, Orphan, PubrecReply, Pumped, Session, Share, Wire,
 };
 use crate::clock::{Millis, NEVER};
-use crate::limits::QueueFull;
+use crate::limits::{Limits, QueueFull};
 use crate::memory::{Budget, Class, Key, SpareMessages};
 use crate::wire::{AckKind, Qos, Reason, ack_packet_size, encode_ack};
 
@@ -70,7 +70,7 @@ impl Session {
             return Delivered::Dropped(DropReason::Expired); // [MQTT-3.3.2-5]
         }
         match (grant.qos, wire) {
-            (Qos::AtMostOnce, None) => Delivered::Dropped(DropReason::Offline),
+            (Qos::AtMostOnce, None) => grant.share.refuse(DropReason::Offline),
             (Qos::AtMostOnce, Some(mut wire)) => deliver_at_most_once(&mut wire, fanout, grant, cx),
             (Qos::AtLeastOnce | Qos::ExactlyOnce, wire) => {
                 let egress = self.egress.get_or_insert_with(|| cx.spares.take());
@@ -186,6 +186,11 @@ impl Session {
         self.trim(cx);
     }
 
+    /// Whether messages of shared subscriptions wait for their first sending.
+    pub fn has_unsent_shared(&self) -> bool {
+        self.egress.as_ref().is_some_and(|egress| egress.queue.iter().any(|kept| kept.share().is_some()))
+    }
+
     /// Takes the messages of shared subscriptions that were sent at QoS 1 and not acknowledged; call it when the session
     /// ends. Those of QoS 2 stay, and end with it. // [U5-4.8.2-6] [MQTT-4.8.2-4] [MQTT-4.8.2-5]
     pub fn take_unacked_shared(&mut self, cx: &mut Cx<'_>, out: &mut Vec<Orphan>) {
@@ -263,8 +268,19 @@ impl Session {
     }
 
     /// Whether a message of `cost` bytes could wait here without pushing anything out; an empty queue takes what it can.
-    pub fn queue_takes(&self, cost: usize, limits: &crate::limits::Limits) -> bool {
+    pub fn queue_takes(&self, cost: usize, limits: &Limits) -> bool {
         self.egress.as_ref().is_none_or(|egress| egress.queue.is_empty() || egress.queue.fits(cost, limits))
+    }
+
+    /// Whether a PUBLISH of QoS 1 or 2 would be sent at once, if the socket has room.
+    pub fn is_ready(&self, link: &Link, limits: &Limits) -> bool {
+        let lets = |egress: &Egress| egress.queue.is_empty() && egress.may_publish(link, limits);
+        link.send_quota() > 0 && self.egress.as_deref().is_none_or(lets)
+    }
+
+    /// Changes whenever the session sends a PUBLISH of QoS 1 or 2 for the first time.
+    pub fn sent_mark(&self) -> u16 {
+        self.packet_id_next
     }
 
     /// Messages that wait for their first sending.
@@ -327,8 +343,8 @@ fn deliver_at_most_once(
             fanout.write(&form, 0, wire);
             Delivered::Sent
         }
-        Fit::TooLarge => Delivered::Dropped(DropReason::PacketTooLarge),
-        Fit::NoRoom => Delivered::Dropped(DropReason::SendBuffer),
+        Fit::TooLarge => grant.share.refuse(DropReason::PacketTooLarge),
+        Fit::NoRoom => grant.share.refuse(DropReason::SendBuffer),
     }
 }
 
@@ -348,32 +364,55 @@ impl Egress {
         let cost = Kept::cost_of(&fanout.message, grant.identifiers);
         if let Some(mut wire) = wire
             && self.queue.is_empty()
-            && self.may_publish(wire.link, cx)
+            && self.may_publish(wire.link, cx.limits)
         {
             self.flight.find_vacant(packet_id);
             let form = fanout.form(wire.link, grant, *packet_id, cx.now);
             match fit(form.size(), &wire, cx.limits) {
                 Fit::Fits => {
                     if !cx.budget.charge(Class::Queue, cost) {
-                        return refuse(DropReason::Memory, cx);
+                        return match grant.share.passes_on() {
+                            true => Delivered::Refused(DropReason::Memory),
+                            false => refuse(DropReason::Memory, cx),
+                        };
                     }
                     fanout.write(&form, *packet_id, &mut wire);
                     let kept = Kept::new(fanout.keep(&mut cx.spares.messages), grant);
                     self.begin(packet_id, kept, wire.link);
                     return Delivered::Sent;
                 }
-                Fit::TooLarge => return Delivered::Dropped(DropReason::PacketTooLarge),
+                Fit::TooLarge => return grant.share.refuse(DropReason::PacketTooLarge),
                 Fit::NoRoom => {}
             }
         }
-        let delivered = self.make_room(cost, cx);
+        let delivered = match grant.share {
+            Share::No | Share::Last(_) => self.make_room(cost, cx),
+            Share::Now(_) => Delivered::Refused(DropReason::QueueFull),
+            Share::Queued(_) => self.room_there(cost, cx),
+        };
         match delivered {
             Delivered::Queued | Delivered::QueuedDroppingOldest => {
                 self.queue.push(Kept::new(fanout.keep(&mut cx.spares.messages), grant));
             }
-            Delivered::Sent | Delivered::Dropped(_) | Delivered::Disconnect => {}
+            Delivered::Sent | Delivered::Dropped(_) | Delivered::Refused(_) | Delivered::Disconnect => {}
         }
         delivered
+    }
+
+    /// Charges `cost` bytes for a message that is then queued, if nothing has to give way for it but what has expired.
+    fn room_there(&mut self, cost: usize, cx: &mut Cx<'_>) -> Delivered {
+        let mut expired_deleted = false;
+        loop {
+            let fits = self.queue.fits(cost, cx.limits);
+            if fits && cx.budget.charge(Class::Queue, cost) {
+                return Delivered::Queued;
+            }
+            if expired_deleted {
+                return Delivered::Refused(if fits { DropReason::Memory } else { DropReason::QueueFull });
+            }
+            self.queue.delete_expired(cx);
+            expired_deleted = true;
+        }
     }
 
     /// Charges `cost` bytes for a message that is then queued, at the expense of whatever the policy names.
@@ -406,8 +445,8 @@ impl Egress {
     }
 
     /// Whether a new PUBLISH of QoS 1 or 2 may be sent: what is to be resent goes first. // [MQTT-3.3.4-9]
-    fn may_publish(&self, link: &Link, cx: &Cx<'_>) -> bool {
-        link.send_quota() > 0 && self.flight.len() < in_flight_max(cx.limits) && !self.flight.is_due()
+    fn may_publish(&self, link: &Link, limits: &Limits) -> bool {
+        link.send_quota() > 0 && self.flight.len() < in_flight_max(limits) && !self.flight.is_due()
     }
 
     /// A PUBLISH was written under `packet_id`, which moves on.
@@ -483,7 +522,7 @@ impl Egress {
                 cx.drops.expired += 1; // [MQTT-3.3.2-5]
                 continue;
             }
-            if !self.may_publish(wire.link, cx) {
+            if !self.may_publish(wire.link, cx.limits) {
                 return More::Quota;
             }
             self.flight.find_vacant(packet_id);

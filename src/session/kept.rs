@@ -29,7 +29,7 @@ impl Kept {
             [one] => (one, None),
             ref many => (0, Some(Box::new(many.into()))),
         };
-        let share = grant.share.unwrap_or(Key::NONE);
+        let share = grant.share.subscription().unwrap_or(Key::NONE);
         Kept { message, many, one, share, qos: grant.qos, retain: grant.retain }
     }
 

@@ -115,8 +115,40 @@ pub struct Grant<'a> {
     pub retain: Retain,
     /// Of all subscriptions that matched. // [MQTT-3.3.4-3] [MQTT-3.3.4-4]
     pub identifiers: &'a [u32],
-    /// The shared subscription that it is delivered for.
-    pub share: Option<Key>,
+    pub share: Share,
+}
+
+/// Whether a delivery is for a share group, and what happens if its member cannot take it.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Share {
+    /// It is for an ordinary subscription.
+    No,
+    /// By this shared subscription. The message is sent at once, or another member gets it.
+    Now(Key),
+    /// The message may wait in the session's queue if there is room; else another member gets it.
+    Queued(Key),
+    /// No other member can take it: what does not fit is dropped as the policy says.
+    Last(Key),
+}
+
+impl Share {
+    /// The shared subscription that the delivery is for.
+    pub fn subscription(self) -> Option<Key> {
+        match self {
+            Share::No => None,
+            Share::Now(key) | Share::Queued(key) | Share::Last(key) => Some(key),
+        }
+    }
+
+    /// Whether another member may get what this one cannot take.
+    fn passes_on(self) -> bool {
+        matches!(self, Share::Now(_) | Share::Queued(_))
+    }
+
+    /// What becomes of a message that is not taken for this reason.
+    fn refuse(self, reason: DropReason) -> Delivered {
+        if self.passes_on() { Delivered::Refused(reason) } else { Delivered::Dropped(reason) }
+    }
 }
 
 /// The RETAIN flag of a delivery.
@@ -150,6 +182,8 @@ pub enum Delivered {
     QueuedDroppingOldest,
     /// It is neither sent nor kept.
     Dropped(DropReason),
+    /// The same, but another member of the share group may take it: nothing is lost yet.
+    Refused(DropReason),
     /// The queue is full and the policy is `QueueFull::Disconnect`: answer 0x97, close, end the session.
     Disconnect,
 }

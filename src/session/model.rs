@@ -26,7 +26,7 @@ pub(super) struct Delivery {
     pub(super) qos: Qos,
     pub(super) retain: Retain,
     pub(super) identifiers: Vec<u32>,
-    pub(super) share: Option<Key>,
+    pub(super) share: Share,
 }
 
 /// A delivery that has begun.
@@ -162,13 +162,16 @@ impl Model {
     }
 
     pub(super) fn take_unsent_shared(&mut self) -> Vec<Rc<Delivery>> {
-        let (shared, rest) = self.queue.drain(..).partition(|delivery| delivery.share.is_some());
+        let (shared, rest) =
+            self.queue.drain(..).partition(|delivery| delivery.share.subscription().is_some());
         self.queue = rest;
         shared.into()
     }
 
     pub(super) fn take_unacked_shared(&mut self) -> Vec<Rc<Delivery>> {
-        let moves = |begun: &Begun| begun.delivery.share.is_some() && begun.delivery.qos == Qos::AtLeastOnce;
+        let moves = |begun: &Begun| {
+            begun.delivery.share.subscription().is_some() && begun.delivery.qos == Qos::AtLeastOnce
+        };
         let (shared, rest) = self.publishing.drain(..).partition(moves);
         self.publishing = rest;
         shared.into_iter().map(|begun: Begun| begun.delivery).collect()
@@ -262,9 +265,9 @@ impl Model {
         }
         if delivery.qos == Qos::AtMostOnce {
             return match self.connection.as_ref().map(|_| self.plan(&delivery, None, env)) {
-                None => Delivered::Dropped(DropReason::Offline),
-                Some(Plan::TooLarge) => Delivered::Dropped(DropReason::PacketTooLarge),
-                Some(Plan::NoRoom) => Delivered::Dropped(DropReason::SendBuffer),
+                None => delivery.share.refuse(DropReason::Offline),
+                Some(Plan::TooLarge) => delivery.share.refuse(DropReason::PacketTooLarge),
+                Some(Plan::NoRoom) => delivery.share.refuse(DropReason::SendBuffer),
                 Some(plan) => {
                     self.expect(plan, &delivery, env);
                     Delivered::Sent
@@ -273,7 +276,10 @@ impl Model {
         }
         if self.queue.is_empty() && self.may_begin(env) {
             match self.plan(&delivery, None, env) {
-                Plan::TooLarge => return Delivered::Dropped(DropReason::PacketTooLarge),
+                Plan::TooLarge => return delivery.share.refuse(DropReason::PacketTooLarge),
+                Plan::Write { .. } if charged > env.memory && delivery.share.passes_on() => {
+                    return Delivered::Refused(DropReason::Memory);
+                }
                 Plan::Write { .. } if charged > env.memory => return refuse(env, DropReason::Memory),
                 plan @ Plan::Write { .. } => {
                     self.begin(plan, delivery, env);
@@ -282,7 +288,13 @@ impl Model {
                 Plan::NoRoom => {}
             }
         }
-        self.enqueue(delivery, env).unwrap_or_else(|reason| refuse(env, reason))
+        match delivery.share {
+            Share::Now(_) => Delivered::Refused(DropReason::QueueFull),
+            Share::Queued(_) => self.enqueue(delivery, env).unwrap_or_else(Delivered::Refused),
+            Share::No | Share::Last(_) => {
+                self.enqueue(delivery, env).unwrap_or_else(|reason| refuse(env, reason))
+            }
+        }
     }
 
     fn enqueue(&mut self, delivery: Rc<Delivery>, env: &Env) -> Result<Delivered, DropReason> {
@@ -302,7 +314,8 @@ impl Model {
                 false => (DropReason::QueueFull, cost > limits.queue_bytes_max),
                 true => (DropReason::Memory, cost > self.queue_bytes()),
             };
-            if limits.queue_full != QueueFull::DropOldest || in_vain || self.queue.is_empty() {
+            let policy = if delivery.share.passes_on() { QueueFull::DropNewest } else { limits.queue_full };
+            if policy != QueueFull::DropOldest || in_vain || self.queue.is_empty() {
                 return Err(reason);
             }
             self.queue.pop_front();

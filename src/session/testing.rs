@@ -184,7 +184,7 @@ impl Maxima {
 }
 
 pub(super) const PLAIN: Grant<'static> =
-    Grant { qos: Qos::AtLeastOnce, retain: Retain::Clear, identifiers: &[], share: None };
+    Grant { qos: Qos::AtLeastOnce, retain: Retain::Clear, identifiers: &[], share: Share::No };
 
 pub(super) fn at(qos: Qos) -> Grant<'static> {
     Grant { qos, ..PLAIN }

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use crate::memory::Key;
 
 use super::losses::Missed;
+use super::share_stuck::Lag;
 
 #[derive(Debug, Default)]
 pub(super) struct Aside(Option<Box<Parts>>);
@@ -15,6 +16,8 @@ struct Parts {
     successors: VecDeque<Key>,
     /// What the session missed since the last report.
     missed: Missed,
+    /// Messages of share groups wait for its client.
+    lag: Option<Lag>,
 }
 
 impl Aside {
@@ -50,11 +53,23 @@ impl Aside {
         self.take(|parts| std::mem::take(&mut parts.missed))
     }
 
+    pub fn lag(&self) -> Option<Lag> {
+        self.0.as_ref().and_then(|parts| parts.lag)
+    }
+
+    pub fn set_lag(&mut self, lag: Lag) {
+        self.0.get_or_insert_default().lag = Some(lag);
+    }
+
+    pub fn forget_lag(&mut self) {
+        self.take(|parts| parts.lag = None);
+    }
+
     /// Takes something out, if there is anything; no memory is kept where nothing is left.
     fn take<R: Default>(&mut self, take: impl FnOnce(&mut Parts) -> R) -> R {
         let Some(parts) = &mut self.0 else { return R::default() };
         let taken = take(parts);
-        if parts.successors.is_empty() && parts.missed == Missed::default() {
+        if parts.successors.is_empty() && parts.missed == Missed::default() && parts.lag.is_none() {
             self.0 = None;
         }
         taken

@@ -18,7 +18,7 @@ use ahash::RandomState;
 
 use crate::limits::Limits;
 use crate::memory::{Class, Key, Message};
-use crate::session::{DropReason, Fanout, Grant, Retain};
+use crate::session::{DropReason, Fanout, Grant, Retain, Share};
 use crate::topic;
 use crate::wire::Qos;
 
@@ -241,7 +241,7 @@ impl Core {
         let Waiting { message, qos, retain, identifiers, .. } = waiting;
         self.budget.release(Class::Queue, message.cost());
         if !waiting.is_delivered {
-            let grant = Grant { qos: *qos, retain: *retain, identifiers, share: None };
+            let grant = Grant { qos: *qos, retain: *retain, identifiers, share: Share::No };
             self.deliver_kept(session, message, &grant);
         }
     }
@@ -251,7 +251,7 @@ impl Core {
         let Some(waiting) = cursors.behind.at_mut(number) else { return };
         waiting.is_delivered = true;
         let Waiting { message, qos, identifiers, .. } = &*waiting;
-        let grant = Grant { qos: *qos, retain: Retain::Set, identifiers, share: None };
+        let grant = Grant { qos: *qos, retain: Retain::Set, identifiers, share: Share::No };
         self.deliver_kept(session, message, &grant);
     }
 

@@ -486,6 +486,9 @@ impl Core {
         }
         self.set_presence(session, Presence::Online);
         self.room_made(key); // what waited for the client
+        if self.sessions.get(session).is_some_and(|slot| slot.session.has_unsent_shared()) {
+            self.watch_share(session);
+        }
         self.schedule_cursors(session);
     }
 

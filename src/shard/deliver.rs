@@ -3,7 +3,7 @@
 use crate::limits::Limits;
 use crate::memory::{Key, Message, MessageView};
 use crate::session::{
-    Cx, Delivered, DropReason, Drops, Fanout, Grant, Link, Retain, Session, Variants, Wire,
+    Cx, Delivered, DropReason, Drops, Fanout, Grant, Link, Retain, Session, Share, Variants, Wire,
 };
 use crate::topic::{Repeats, Route, Subscription};
 use crate::wire::{Qos, Version};
@@ -44,7 +44,7 @@ impl Receiver {
     #[inline]
     pub fn grant(&self) -> Grant<'_> {
         let identifiers: &[u32] = if self.identifier == [0] { &[] } else { &self.identifier };
-        Grant { qos: self.qos, retain: self.retain, identifiers, share: None }
+        Grant { qos: self.qos, retain: self.retain, identifiers, share: Share::No }
     }
 }
 
@@ -146,7 +146,7 @@ impl Core {
             }
             reached = true;
             if let Some(Merged { qos, retain }) = merged {
-                let grant = Grant { qos, retain, identifiers: &identifiers, share: None };
+                let grant = Grant { qos, retain, identifiers: &identifiers, share: Share::No };
                 let matched = &route.local[from..route.local.len() - rest.len()];
                 self.deliver(session, fanout, &grant, matched);
             } else if fanout.message.retain {
@@ -203,6 +203,7 @@ impl Core {
 
     /// Delivers to one session. `matched` are its subscriptions that a live message matched; there are none for a message of
     /// a share group and for one that was kept.
+    #[inline]
     pub(super) fn deliver(
         &mut self,
         session: Key,
@@ -210,21 +211,32 @@ impl Core {
         grant: &Grant<'_>,
         matched: &[Key],
     ) {
+        let _ = self.offer(session, fanout, grant, matched);
+    }
+
+    /// The same, and what became of it; `None` if the session must not or need not have it, or has it later.
+    pub(super) fn offer(
+        &mut self,
+        session: Key,
+        fanout: &mut Fanout<'_>,
+        grant: &Grant<'_>,
+        matched: &[Key],
+    ) -> Option<Delivered> {
         let message = fanout.message;
         if !self.may_receive(session, message.topic) {
-            return self.counters().dropped_denied_total.add(1);
+            self.counters().dropped_denied_total.add(1);
+            return None;
         }
-        let Some(slot) = self.sessions.get_mut(session) else { return };
+        let slot = self.sessions.get_mut(session)?;
         if message.is_expired(self.now) {
             self.counters().dropped_expired_total.add(1); // [MQTT-3.3.2-5]
-            return;
+            return None;
         }
         let slot = if slot.cursors.is_some() && !matched.is_empty() {
             if self.goes_behind(session, fanout, grant, matched) {
-                return;
+                return None;
             }
-            let Some(slot) = self.sessions.get_mut(session) else { return };
-            slot
+            self.sessions.get_mut(session)?
         } else {
             slot
         };
@@ -245,6 +257,7 @@ impl Core {
                     Delivered::Queued
                     | Delivered::QueuedDroppingOldest
                     | Delivered::Dropped(_)
+                    | Delivered::Refused(_)
                     | Delivered::Disconnect => {
                         let buffer = connection.outbox.reclaim();
                         self.recycle(buffer);
@@ -262,10 +275,11 @@ impl Core {
             self.count_drops(drops);
             self.note_drops(session, drops);
         }
-        if message.retain && grant.share.is_none() {
+        if message.retain && grant.share == Share::No {
             self.note_live(session, &message, delivered);
         }
         self.count_delivered(session, delivered, message.payload.len());
+        Some(delivered)
     }
 
     /// Where a live connection is written to.
@@ -301,7 +315,7 @@ impl Core {
                 counters.publish_bytes_sent_total.add(payload as u64);
                 counters.packets_sent_total.add(1);
             }
-            Delivered::Queued | Delivered::QueuedDroppingOldest => {}
+            Delivered::Queued | Delivered::QueuedDroppingOldest | Delivered::Refused(_) => {}
             Delivered::Dropped(reason) => {
                 self.count_drop(reason, 1);
                 self.note_drop(session, reason);

@@ -20,7 +20,7 @@ pub(super) const REPORT_MS: Millis = 10_000;
 const CLIENTS_MAX: usize = 20;
 
 /// Sessions in `$SYS/broker/shard/N/deepest`.
-const DEEPEST_MAX: usize = 10;
+pub(super) const DEEPEST_MAX: usize = 10;
 
 /// Characters of a Client Identifier there.
 const CLIENT_CHARS_MAX: usize = 64;
@@ -170,29 +170,20 @@ impl Core {
         log::event(Level::Warn, Kind::LimitReached, &values);
     }
 
-    /// The sessions of this shard that hold the most, a line each.
+    /// Bytes that wait for a session's client, and those of them that its socket did not take yet.
+    pub(super) fn waiting_bytes(&self, session: Key) -> (u64, u64) {
+        let Some(slot) = self.sessions.get(session) else { return (0, 0) };
+        let connection = slot.connection.and_then(|key| self.connections.get(key));
+        // What this turn has staged is on its way; only what the socket did not take yet is waiting.
+        let waits = connection.filter(|connection| connection.send_in_flight);
+        let sending = waits.map_or(0, |c| c.in_flight_bytes as usize + c.outbox.len()) as u64;
+        (slot.session.queue_bytes() + sending, sending)
+    }
+
+    /// The sessions of this shard that hold the most, as the last survey found them, a line each.
     pub(super) fn deepest(&self) -> String {
-        let waiting = |session: Key| {
-            let Some(slot) = self.sessions.get(session) else { return (0, 0) };
-            let connection = slot.connection.and_then(|key| self.connections.get(key));
-            // What this turn has staged is on its way; only what the socket did not take yet is waiting.
-            let waits = connection.filter(|connection| connection.send_in_flight);
-            let sending = waits.map_or(0, |c| c.in_flight_bytes as usize + c.outbox.len()) as u64;
-            (slot.session.queue_bytes() + sending, sending)
-        };
-        let mut deepest: Vec<(u64, Key)> = Vec::with_capacity(DEEPEST_MAX + 1);
-        for (session, slot) in self.sessions.iter() {
-            let weight = waiting(session).0 + slot.session.inflight_len() as u64;
-            if weight > 0
-                && (deepest.len() < DEEPEST_MAX || deepest.last().is_some_and(|last| last.0 < weight))
-            {
-                let at = deepest.partition_point(|other| other.0 >= weight);
-                deepest.insert(at, (weight, session));
-                deepest.truncate(DEEPEST_MAX);
-            }
-        }
         let mut text = String::new();
-        for (_, session) in deepest {
+        for &(_, session) in &self.survey.last.deepest {
             let Some(slot) = self.sessions.get(session) else { continue };
             let client: String = slot.client_id.chars().take(CLIENT_CHARS_MAX).collect();
             let _ = writeln!(
@@ -201,7 +192,7 @@ impl Core {
                 slot.session.queue_len(),
                 slot.session.queue_bytes(),
                 slot.session.inflight_len(),
-                waiting(session).1,
+                self.waiting_bytes(session).1,
                 slot.connection.is_some(),
             );
         }

@@ -30,6 +30,7 @@
 //! | `deliver` | one message to the subscriptions of this shard |
 //! | `lend` | room beyond the send buffer, for clients that read |
 //! | `share` | share groups: first choice, passing on |
+//! | `share_stuck` | share groups: members that take nothing |
 //! | `interest` | what other shards must know before a SUBACK may leave |
 //! | `ends` | what shards share |
 //! | `retained` | retained messages: the store, questions and answers |
@@ -42,6 +43,7 @@
 //! | `journal` | what is written to the log |
 //! | `losses` | which client missed what, once per period |
 //! | `stop` | draining |
+//! | `survey` | all sessions, a slice at a time |
 //! | `sys` | `$SYS` |
 
 /// What a call on a session needs ([`crate::session::Cx`]), borrowed field by field, so that the session can be borrowed beside it.
@@ -86,8 +88,10 @@ mod run_between;
 mod run_kept;
 mod secure;
 mod share;
+mod share_stuck;
 mod slots;
 mod stop;
+mod survey;
 mod sys;
 mod tend;
 mod waits;
@@ -247,6 +251,10 @@ enum Timer {
     Sys,
     /// The sweep of expired retained messages.
     Sweep,
+    /// Messages of share groups may have waited too long for this session's client.
+    Share(Key),
+    /// The next slice of the survey.
+    Survey,
 }
 
 impl Timer {
@@ -259,6 +267,8 @@ impl Timer {
             Timer::Interest(FilterKey::Group(key)) => (3, key),
             Timer::Sys => (4, Key::NONE),
             Timer::Sweep => (5, Key::NONE),
+            Timer::Share(key) => (6, key),
+            Timer::Survey => (7, Key::NONE),
         };
         key.pack() | kind << 56
     }
@@ -271,7 +281,9 @@ impl Timer {
             2 => Timer::Interest(FilterKey::Ordinary(key)),
             3 => Timer::Interest(FilterKey::Group(key)),
             4 => Timer::Sys,
-            _ => Timer::Sweep,
+            5 => Timer::Sweep,
+            6 => Timer::Share(key),
+            _ => Timer::Survey,
         }
     }
 }
@@ -342,6 +354,7 @@ struct Core {
     listener_limits: Box<[ListenerLimits]>,
     handshakes: secure::Handshakes,
     stop: stop::Stop,
+    survey: survey::Survey,
     sys: sys::Sys,
     losses: losses::Losses,
 }
@@ -479,6 +492,7 @@ impl Core {
             waits: waits::Waits::new(shards),
             router: Router::new(keys, id, options.route_cache_entries).with_room(options.clients_expected),
             sys: sys::Sys::new(now),
+            survey: survey::Survey::default(),
             keys,
             links,
             announcements,
@@ -545,9 +559,12 @@ impl Core {
                 Some(Timer::Connection(key)) => self.connection_due(key),
                 Some(Timer::Session(key)) => self.session_due(key),
                 Some(Timer::Interest(filter)) => self.interest_due(filter),
+                Some(Timer::Share(key)) => self.share_due(key),
+                Some(Timer::Survey) => self.survey_on(),
                 Some(Timer::Sys) => self.sys_due(),
                 Some(Timer::Sweep) => {
                     self.sweep_due();
+                    self.begin_survey();
                     self.count_expiry();
                 }
                 None => break,
@@ -613,7 +630,8 @@ impl Core {
             Timer::Session(key) => sessions.get(key).is_some_and(|slot| {
                 slot.connection.is_none() && (slot.ends_at == at || slot.will_at() == at)
             }),
-            Timer::Interest(_) | Timer::Sys | Timer::Sweep => true,
+            Timer::Share(key) => sessions.get(key).is_some_and(|slot| slot.lag_due_at() == at),
+            Timer::Interest(_) | Timer::Sys | Timer::Sweep | Timer::Survey => true,
         });
     }
 

@@ -6,6 +6,8 @@ use crate::access::Identity;
 use crate::clock::Millis;
 use crate::io::{ListenerId, Socket};
 use crate::memory::{Key, Message, ShardId, ShardSet};
+use crate::session::DropReason;
+use crate::topic::Round;
 use crate::wire::Version;
 
 use super::secure::Secure;
@@ -34,7 +36,7 @@ pub enum Parcel {
     Query(Box<Query>),
     /// Answers a query.
     Retained(Box<Found>),
-    /// A message of a share group that found no member where it was.
+    /// A message of a share group that no member could take where it was.
     Share(Box<Pass>),
     /// A connection whose client is at home at the receiver.
     HandOff(Box<HandOff>),
@@ -84,18 +86,17 @@ pub struct Found {
 pub struct Pass {
     pub message: Message,
     pub group: u64,
-    /// Shards that had no suitable member in this round.
-    pub tried: ShardSet,
-    pub round: Round,
+    pub way: Way,
 }
 
-/// Which members count; see `share`.
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
-pub enum Round {
-    /// Those who are connected.
-    Online,
-    /// Any, since nobody is connected.
-    Any,
+/// How far the search for a member has come; see `share`.
+#[derive(Copy, Clone, Debug, Default)]
+pub struct Way {
+    pub round: Round,
+    /// Shards that had no suitable member in this round.
+    pub tried: ShardSet,
+    /// Why the newest member that was asked could not take it.
+    pub refused: Option<DropReason>,
 }
 
 /// A connection that moves, with everything that belongs to it.

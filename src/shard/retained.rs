@@ -19,7 +19,7 @@ use std::collections::VecDeque;
 use crate::clock::Millis;
 use crate::memory::{Class, Key, Message, MessageView, ShardId, ShardSet};
 use crate::mesh::Published;
-use crate::session::{Delivered, Grant, Retain};
+use crate::session::{Delivered, Grant, Retain, Share};
 use crate::topic::{self, Options, RetainHandling, Router, Scan};
 use crate::wire::{DecodeError, Reason, SubscribeEntry, Version};
 
@@ -360,7 +360,7 @@ impl Core {
                     qos: options.qos.min(message.qos()),
                     retain: Retain::Set, // [U5-3.3.1-1]; 3.1.1: [311:MQTT-3.3.1-8]
                     identifiers: if subscription.identifier == 0 { &[] } else { &identifier },
-                    share: None,
+                    share: Share::No,
                 };
                 self.deliver_kept(session, message, &grant);
             }
@@ -471,7 +471,7 @@ impl Core {
         let Some(cursors) = &mut slot.cursors else { return };
         let topic = topic::fingerprint(&self.keys, message.topic);
         let publisher = match delivered {
-            Delivered::Dropped(_) | Delivered::Disconnect => Publisher::Missed,
+            Delivered::Dropped(_) | Delivered::Refused(_) | Delivered::Disconnect => Publisher::Missed,
             _ if message.publisher == slot.client_hash => Publisher::Itself,
             Delivered::Sent | Delivered::Queued | Delivered::QueuedDroppingOldest => Publisher::Other,
         };

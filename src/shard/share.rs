@@ -1,21 +1,31 @@
 //! Share groups: each message goes to one member of each group that matches.
 //!
 //! The shard where it was published chooses a shard, weighted by the counts of connected members that it knows; these
-//! may be stale, and only weight the choice. The chosen shard chooses the member. If nobody is connected there any
-//! more, it passes the message on, with the list of shards tried, to a shard with any member, connected or not: a
-//! count of connected members may be stale just as well. When all were tried and nobody was connected, a second round
-//! gives it to the first shard that has any member, as an offline message. Only if there is none it is dropped and
-//! counted. // [MQTT-4.8.2-3] [U5-4.8.2-1]
+//! may be stale, and only weight the choice. The chosen shard chooses a member at random, and mostly that is all.
 //!
-//! Each group gets its own copy, beside ordinary subscriptions. // [U5-4.8.2-2] [U5-4.8.2-3] [U5-3.1.2-10]
+//! A member that cannot be sent the message at once is passed over: its window is full, or its socket has no room. Then
+//! the message looks for another member in up to three rounds ([`Round`]). In each it visits the shards with members, one
+//! after the other, and carries the list of those that it has tried. First it looks for a member that can be sent it
+//! now; then for the shortest queue of a connected member, except one that takes nothing (see `share_stuck`); then for
+//! any queue. It is dropped and counted only after the last round. // [MQTT-4.8.2-3] [U5-4.8.2-1]
+//!
+//! A count of connected members may be stale just as well, so the first round visits every shard with any member. While
+//! all members everywhere are busy, a message does not go around all shards: each remembers for a few milliseconds which
+//! others had nobody (`Router::group_is_full`).
+//!
+//! Each group gets its own copy, in addition to ordinary subscriptions. // [U5-4.8.2-2] [U5-4.8.2-3] [U5-3.1.2-10]
 
 use crate::memory::{Key, Message, ShardId, ShardSet};
-use crate::session::{Fanout, Grant, Orphan};
-use crate::topic::{FilterKey, Members, Presence};
+use crate::session::{Delivered, DropReason, Fanout, Grant, Orphan, Share};
+use crate::topic::{FilterKey, Members, Presence, Round};
+use crate::wire::Qos;
 
 use super::Core;
 use super::deliver::as_published;
-use super::parcel::{Parcel, Pass, Round};
+use super::parcel::{Parcel, Pass, Way};
+
+/// Members of one shard that are looked at for one message in a round, beginning with any of them.
+const MEMBERS_ASKED_MAX: usize = 256;
 
 impl Core {
     /// The shard that a newly published message of this group goes to.
@@ -26,11 +36,12 @@ impl Core {
 
     /// A message published here for a group whose chosen shard is this one.
     pub(super) fn share_here(&mut self, group: Key, fanout: &mut Fanout<'_>) {
-        if let Some(member) = self.member(group, Presence::Online, fanout.message.topic) {
-            return self.deliver_shared(member, fanout);
+        if let Some(member) = self.member(group, Presence::Online, fanout.message.topic)
+            && self.offer_shared(fanout, Share::Now(member)).is_ok()
+        {
+            return;
         }
-        let message = fanout.shared().clone();
-        self.pass(group, message, ShardSet::EMPTY, Round::Online);
+        self.share_on(group, fanout, Way::default());
     }
 
     /// A message that was sent here for a group.
@@ -42,52 +53,115 @@ impl Core {
     }
 
     pub(super) fn pass_arrived(&mut self, pass: Pass) {
-        match self.router.group_by_fingerprint(pass.group) {
-            Some(group) => self.pass(group, pass.message, pass.tried, pass.round),
+        let Pass { message, group, way } = pass;
+        match self.router.group_by_fingerprint(group) {
+            Some(group) => {
+                self.router.group_is_full(group, way.round, way.tried, self.now);
+                self.with_fanout(&message, |core, fanout| core.share_on(group, fanout, way));
+            }
             None => self.counters().dropped_no_member_total.add(1),
         }
     }
 
     /// Gives a message to a member here, or passes it on.
-    pub(super) fn pass(&mut self, group: Key, message: Message, tried: ShardSet, round: Round) {
-        let random = self.random();
-        if let Some(member) = self.member(group, Presence::Online, message.topic()) {
-            return self.deliver_shared_kept(member, &message);
-        }
-        if round == Round::Any
-            && let Some(member) = self.member(group, Presence::Offline, message.topic())
-        {
-            return self.deliver_shared_kept(member, &message);
-        }
-        let tried = tried.with(self.id);
-        let others = self.router.group_shards(group, Members::Any).without(self.id);
-        let untried = others.minus(tried);
-        let (to, tried, round) = match round {
-            Round::Online if !untried.is_empty() => {
-                (self.prefer_online(group, untried, random), tried, round)
+    #[cold]
+    fn share_on(&mut self, group: Key, fanout: &mut Fanout<'_>, mut way: Way) {
+        loop {
+            if self.offer_in_round(group, fanout, &mut way) {
+                return;
             }
-            Round::Online => {
-                if let Some(member) = self.member(group, Presence::Offline, message.topic()) {
-                    return self.deliver_shared_kept(member, &message);
-                }
-                (others.iter().next(), ShardSet::EMPTY.with(self.id), Round::Any)
+            way.tried.insert(self.id);
+            let untried = self.untried(group, &way);
+            if let Some(to) = self.prefer_online(group, untried) {
+                let (message, group) = (fanout.shared().clone(), self.router.group_fingerprint(group));
+                return self.push(to, Parcel::Share(Box::new(Pass { message, group, way })));
             }
-            Round::Any => (untried.iter().next(), tried, round),
-        };
-        match to {
-            Some(shard) => {
-                let group = self.router.group_fingerprint(group);
-                self.push(shard, Parcel::Share(Box::new(Pass { message, group, tried, round })));
-            }
-            None => self.counters().dropped_no_member_total.add(1),
+            // Nothing waits at QoS 0.
+            way.round = match way.round {
+                Round::Now if fanout.message.qos > Qos::AtMostOnce => Round::Queue,
+                Round::Queue => Round::Any,
+                Round::Now | Round::Any => return self.drop_shared(group, fanout, way.refused),
+            };
+            way.tried = ShardSet::EMPTY;
         }
     }
 
+    /// Shards that may have somebody for this round.
+    fn untried(&self, group: Key, way: &Way) -> ShardSet {
+        let who = if way.round == Round::Queue { Members::Online } else { Members::Any };
+        let tried = way.tried.union(self.router.group_full(group, way.round, self.now));
+        self.router.group_shards(group, who).minus(tried)
+    }
+
     /// One of `shards`, with connected members if there are any that we know of.
-    fn prefer_online(&self, group: Key, shards: ShardSet, random: u64) -> Option<ShardId> {
+    fn prefer_online(&mut self, group: Key, shards: ShardSet) -> Option<ShardId> {
         let online = self.router.group_shards(group, Members::Online).intersection(shards);
         let set = if online.is_empty() { shards } else { online };
+        let random = self.random();
         set.iter().nth((random % u64::from(set.len().max(1))) as usize)
+    }
+
+    /// Whether a member of this shard took the message.
+    fn offer_in_round(&mut self, group: Key, fanout: &mut Fanout<'_>, way: &mut Way) -> bool {
+        match way.round {
+            Round::Now => {
+                let ready = |core: &Core, member| core.is_ready(member, fanout.message.qos);
+                let members = self.members(group, Presence::Online, fanout.message.topic, ready);
+                self.offer_to(members, fanout, Share::Now, way)
+            }
+            Round::Queue => {
+                let moves = |core: &Core, member| !core.is_stuck(member);
+                let members = self.members(group, Presence::Online, fanout.message.topic, moves);
+                self.offer_shortest(members, fanout, way)
+            }
+            Round::Any => {
+                let topic = fanout.message.topic;
+                let online = self.members(group, Presence::Online, topic, |_, _| true);
+                self.offer_shortest(online, fanout, way) || {
+                    let offline = self.members(group, Presence::Offline, topic, |_, _| true);
+                    self.offer_to(offline, fanout, Share::Queued, way)
+                }
+            }
+        }
+    }
+
+    /// Offers the message to one after the other.
+    fn offer_to(
+        &mut self,
+        members: Vec<Key>,
+        fanout: &mut Fanout<'_>,
+        share: fn(Key) -> Share,
+        way: &mut Way,
+    ) -> bool {
+        members.into_iter().any(|member| match self.offer_shared(fanout, share(member)) {
+            Ok(()) => true,
+            Err(reason) => {
+                way.refused = Some(reason);
+                false
+            }
+        })
+    }
+
+    /// The same, beginning with those for whom the fewest messages wait.
+    fn offer_shortest(&mut self, mut members: Vec<Key>, fanout: &mut Fanout<'_>, way: &mut Way) -> bool {
+        members.sort_by_key(|member| self.queue_len_of(*member));
+        self.offer_to(members, fanout, Share::Queued, way)
+    }
+
+    /// Nobody can take the message: it goes the way of one that does not fit a queue.
+    fn drop_shared(&mut self, group: Key, fanout: &mut Fanout<'_>, refused: Option<DropReason>) {
+        let topic = fanout.message.topic;
+        let member = self
+            .member(group, Presence::Online, topic)
+            .or_else(|| self.member(group, Presence::Offline, topic));
+        match (member, refused) {
+            (Some(member), _) => {
+                let dropped = self.offer_shared(fanout, Share::Last(member));
+                debug_assert!(dropped.is_ok(), "the last member has to take it or drop it");
+            }
+            (None, Some(reason)) => self.count_drop(reason, 1),
+            (None, None) => self.counters().dropped_no_member_total.add(1),
+        }
     }
 
     /// Any member that may receive messages on `topic` is as likely as any other, unless some may not.
@@ -105,8 +179,56 @@ impl Core {
         })
     }
 
-    fn deliver_shared(&mut self, member: Key, fanout: &mut Fanout<'_>) {
-        let Some(subscription) = self.router.subscription(member) else { return };
+    /// Members that may receive messages on `topic` and are `chosen`, in order from any of them on.
+    fn members(
+        &mut self,
+        group: Key,
+        presence: Presence,
+        topic: &str,
+        chosen: impl Fn(&Core, Key) -> bool,
+    ) -> Vec<Key> {
+        let random = self.random();
+        let count = self.router.group_members(group, presence).len();
+        let first = ((u128::from(random) * count as u128) >> 64) as usize;
+        let mut members = Vec::new();
+        for at in (first..count).chain(0..first).take(MEMBERS_ASKED_MAX) {
+            let member = self.router.group_members(group, presence)[at];
+            if chosen(self, member)
+                && let Some(session) = self.router.subscription(member).map(|s| s.session)
+                && self.may_receive(session, topic)
+            {
+                members.push(member);
+            }
+        }
+        members
+    }
+
+    /// Whether a connected member would be sent a message of `qos` at once, as far as can be seen without its size.
+    fn is_ready(&self, member: Key, qos: Qos) -> bool {
+        let Some(subscription) = self.router.subscription(member) else { return false };
+        let Some(slot) = self.sessions.get(subscription.session) else { return false };
+        let connection = slot.connection.and_then(|key| self.connections.get(key));
+        let Some(live) = connection.and_then(|connection| connection.live()) else { return false };
+        subscription.options.qos.min(qos) == Qos::AtMostOnce
+            || slot.session.is_ready(&live.link, &self.limits)
+    }
+
+    /// Messages that wait for a member.
+    fn queue_len_of(&self, member: Key) -> usize {
+        let session = self.router.subscription(member).and_then(|s| self.sessions.get(s.session));
+        session.map_or(0, |slot| slot.session.queue_len())
+    }
+
+    /// Delivers to the member that `share` names.
+    ///
+    /// # Errors
+    /// Why it cannot take the message, if another one may.
+    fn offer_shared(&mut self, fanout: &mut Fanout<'_>, share: Share) -> Result<(), DropReason> {
+        let Some(subscription) = share.subscription().and_then(|member| self.router.subscription(member))
+        else {
+            debug_assert!(false, "a member is a subscription of this shard");
+            return Err(DropReason::Offline);
+        };
         let session = subscription.session;
         let identifier = [subscription.identifier];
         let message = fanout.message;
@@ -114,15 +236,19 @@ impl Core {
             qos: subscription.options.qos.min(message.qos), // [MQTT-4.8.2-3]
             retain: as_published(subscription.options.retain_as_published && message.retain),
             identifiers: if subscription.identifier == 0 { &[] } else { &identifier }, // [U5-3.3.4-5]
-            share: Some(member),
+            share,
         };
-        self.deliver(session, fanout, &grant, &[]);
+        match self.offer(session, fanout, &grant, &[]) {
+            Some(Delivered::Refused(reason)) => return Err(reason),
+            Some(Delivered::Queued | Delivered::QueuedDroppingOldest) => self.watch_share(session),
+            Some(Delivered::Sent | Delivered::Dropped(_) | Delivered::Disconnect) | None => {}
+        }
+        Ok(())
     }
 
-    fn deliver_shared_kept(&mut self, member: Key, message: &Message) {
+    fn with_fanout(&mut self, message: &Message, f: impl FnOnce(&mut Core, &mut Fanout<'_>)) {
         let mut variants = self.scratch.variants.take().unwrap_or_default();
-        let mut fanout = Fanout::of_shared(message, &mut variants);
-        self.deliver_shared(member, &mut fanout);
+        f(self, &mut Fanout::of_shared(message, &mut variants));
         self.scratch.variants = Some(variants);
     }
 
@@ -139,7 +265,9 @@ impl Core {
     pub(super) fn redistribute(&mut self, orphans: Vec<(Option<Key>, Message)>) {
         for (group, message) in orphans {
             match group.filter(|_| self.stop.is_running()) {
-                Some(group) => self.pass(group, message, ShardSet::EMPTY, Round::Online),
+                Some(group) => {
+                    self.with_fanout(&message, |core, fanout| core.share_on(group, fanout, Way::default()));
+                }
                 None => self.counters().dropped_session_end_total.add(1),
             }
         }

@@ -56,6 +56,11 @@ impl Slot {
         slot_cost(&self.client_id) + self.will.as_ref().map_or(0, |will| will.cost())
     }
 
+    /// When it is looked at whether share groups wait in vain; [`NEVER`] if nothing of theirs waits.
+    pub fn lag_due_at(&self) -> Millis {
+        self.aside.lag().map_or(NEVER, |lag| lag.due_at)
+    }
+
     /// When the will is due; [`NEVER`] while the session is connected, or without one.
     pub fn will_at(&self) -> Millis {
         self.will.as_ref().map_or(NEVER, |will| will.due_at)
@@ -179,6 +184,7 @@ impl Core {
             return;
         }
         slot.connection = None;
+        slot.aside.forget_lag();
         slot.session.connection_lost();
         if slot.cursors.is_some() {
             self.drop_behind(session);
@@ -317,7 +323,7 @@ impl Core {
     }
 
     /// Messages of shared subscriptions that the session will not finish, with their groups.
-    fn take_orphans(
+    pub(super) fn take_orphans(
         &mut self,
         session: Key,
         take: impl FnOnce(&mut Session, &Router, &mut Cx<'_>, &mut Vec<Orphan>),

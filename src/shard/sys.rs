@@ -30,6 +30,10 @@ struct Rate {
     per_minute: [f64; 3],
 }
 
+/// Timers that are few enough to drop those of gone clients at each state of `$SYS`. Where there are more, the gauge counts
+/// those too, until `TIMERS_SPARE` is passed.
+const PRUNED_AT_ONCE: usize = 16_384;
+
 /// A number of one shard.
 type Pick = fn(&Counters) -> &Counter;
 
@@ -125,9 +129,12 @@ impl Sys {
 impl Core {
     pub(super) fn sys_due(&mut self) {
         self.timers.set(self.now + self.options.sys_interval_ms, Timer::Sys.pack());
-        self.prune_timers();
+        if self.timers.len() <= PRUNED_AT_ONCE {
+            self.prune_timers();
+        }
         self.publish_gauges();
-        self.count_sessions();
+        self.begin_survey();
+        self.counters().subscriptions_shared.set(self.router.memberships_len() as u64);
         self.count_expiry();
         let all = self.counters.clone();
         self.update_rates(&all);
@@ -182,17 +189,6 @@ impl Core {
             self.publish_text(&format!("$SYS/broker/shard/{}/deepest", self.id), deepest.as_bytes());
             self.sys.deepest = deepest;
         }
-    }
-
-    /// What takes a look at every session, and is therefore known only as of the last publication.
-    fn count_sessions(&self) {
-        let queued: usize = self
-            .sessions
-            .iter()
-            .map(|(_, slot)| slot.session.queue_len() + slot.session.inflight_len())
-            .sum();
-        self.counters().queued_messages.set(queued as u64);
-        self.counters().subscriptions_shared.set(self.router.memberships_len() as u64);
     }
 
     fn publish_sum(&mut self, name: &str, text: &mut String, value: u64) {

@@ -8,6 +8,7 @@ use super::filter::Filter;
 use super::slots::Slots;
 use super::subscription::{Presence, Subscription, Target, Where};
 use super::{NONE, Router};
+use crate::clock::Millis;
 use crate::memory::{Key, ShardId, ShardSet, Table};
 
 /// Members of a group on one shard.
@@ -30,6 +31,25 @@ impl Counts {
     }
 }
 
+/// Who may get a message of a group; each round is less choosy than the one before.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
+pub enum Round {
+    /// Connected members that can be sent it at once.
+    #[default]
+    Now,
+    /// Connected members in whose queue it can wait.
+    Queue,
+    /// Any member in whose queue it can wait, also one that takes nothing or is away.
+    Any,
+}
+
+/// Shards on which nobody could take a message, as this shard was told a moment ago.
+#[derive(Debug, Default)]
+struct Full {
+    /// By [`Round`], with the time of the oldest word.
+    rounds: [(ShardSet, Millis); 3],
+}
+
 /// Which members count.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Members {
@@ -44,6 +64,8 @@ pub(super) struct Groups {
     exact: Table,
     /// Bytes of their texts.
     texts: usize,
+    /// Members of this shard, of all groups.
+    members: usize,
 }
 
 #[derive(Debug)]
@@ -64,14 +86,19 @@ pub(super) struct Group {
     next: u32,
     /// Other shards may believe that there are members here.
     announced: bool,
+    full: Option<Box<Full>>,
 }
 
-/// A group, its places in two tables and the counts of a few other shards.
-pub(super) const GROUP_BYTES: usize = size_of::<Group>() + 96;
+/// Milliseconds for which a shard need not be asked again after it had nobody. Where all members everywhere are busy, a
+/// message would go around all shards otherwise, once in each round.
+const FULL_MS: Millis = 5;
+
+/// A group, its places in two tables, the counts of a few other shards, and which of these are full.
+pub(super) const GROUP_BYTES: usize = size_of::<Group>() + 96 + size_of::<Full>();
 
 impl Groups {
     pub(super) fn new() -> Groups {
-        Groups { slots: Slots::new(), exact: Table::default(), texts: 0 }
+        Groups { slots: Slots::new(), exact: Table::default(), texts: 0, members: 0 }
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -160,9 +187,9 @@ impl Router {
         self.remove_group_if_unused(index);
     }
 
-    /// Members of all groups on this shard; linear in the groups.
+    /// Members of all groups on this shard.
     pub fn memberships_len(&self) -> usize {
-        self.groups.slots.values().map(|group| group.members.len()).sum()
+        self.groups.members
     }
 
     /// Members on this shard.
@@ -173,6 +200,12 @@ impl Router {
     /// Members on `shard`, as far as this shard knows.
     pub fn group_counts(&self, group: Key, shard: ShardId) -> Counts {
         self.groups.slots.get(group).map_or(Counts::default(), |group| group.counts(shard, self.here))
+    }
+
+    /// Members of all shards that are connected, as far as this shard knows.
+    pub fn group_online(&self, group: Key) -> u64 {
+        let group = self.groups.slots.get(group);
+        group.map_or(0, |group| group.shards(self.here).map(|(_, counts)| u64::from(counts.online)).sum())
     }
 
     /// Names the group on all shards: the [`super::fingerprint`] of its text. 0 if the group is gone.
@@ -201,6 +234,26 @@ impl Router {
             };
             if counts { set.with(shard) } else { set }
         })
+    }
+
+    /// Nobody on `shards` could take a message of this group in `round`, at `now`.
+    pub fn group_is_full(&mut self, group: Key, round: Round, shards: ShardSet, now: Millis) {
+        if self.groups.slots.get(group).is_none() {
+            return;
+        }
+        let group = &mut self.groups.slots[group.index];
+        let (full, since) = &mut group.full.get_or_insert_default().rounds[round as usize];
+        if now >= *since + FULL_MS {
+            (*full, *since) = (ShardSet::EMPTY, now);
+        }
+        *full = full.union(shards);
+    }
+
+    /// Shards that need not be asked in `round`, because they had nobody a moment ago.
+    pub fn group_full(&self, group: Key, round: Round, now: Millis) -> ShardSet {
+        let full = self.groups.slots.get(group).and_then(|group| group.full.as_ref());
+        let told = full.map(|full| full.rounds[round as usize]);
+        told.filter(|(_, since)| now < *since + FULL_MS).map_or(ShardSet::EMPTY, |(full, _)| full)
     }
 
     /// The shard that a message goes to next, among those not in `tried`: by its share of the members online, or where
@@ -272,6 +325,7 @@ impl Router {
                 before: NONE,
                 next: NONE,
                 announced: false,
+                full: None,
             })
             .index;
         // At the head of the groups with the same filter.
@@ -297,6 +351,7 @@ impl Router {
     pub(super) fn join(&mut self, index: u32, member: Key) {
         let group = &mut self.groups.slots[index];
         let is_new = !group.has_members();
+        self.groups.members += 1;
         group.announced = true;
         group.members.push(member);
         let last = group.members.len() as u32 - 1;
@@ -309,6 +364,7 @@ impl Router {
 
     /// Removes the member at `place`, whose subscription is gone already.
     pub(super) fn leave(&mut self, index: u32, place: u32) {
+        self.groups.members -= 1;
         let group = &mut self.groups.slots[index];
         // The last online member fills the gap, and the last of all fills that one's.
         let mut gap = place;

@@ -37,7 +37,7 @@ use ahash::RandomState;
 use crate::memory::ShardId;
 
 pub use filter::{Filter, FilterError, matches, parse_filter};
-pub use groups::{Counts, Members};
+pub use groups::{Counts, Members, Round};
 pub use hints::RetainedHints;
 pub use remote::Interest;
 pub use retained::{Retained, Scan, Sweep};

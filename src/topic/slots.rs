@@ -46,13 +46,6 @@ impl<T> Slots<T> {
         self.len
     }
 
-    pub(super) fn values(&self) -> impl Iterator<Item = &T> {
-        self.slots.iter().filter_map(|slot| match &slot.state {
-            State::Used(value) => Some(value),
-            State::Free(_) => None,
-        })
-    }
-
     pub(super) fn insert(&mut self, value: T) -> Key {
         self.len += 1;
         let state = State::Used(value);

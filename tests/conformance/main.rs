@@ -25,6 +25,7 @@ mod resume;
 mod retain;
 mod session;
 mod shared;
+mod shared_stuck;
 mod states;
 mod subscribe;
 mod subscription_id;

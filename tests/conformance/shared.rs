@@ -6,7 +6,7 @@ use crate::support::encode::{self, PUBACK, PUBCOMP, PUBREC, PUBREL};
 use crate::support::*;
 
 /// What arrives at these clients until nothing does, acknowledged, as one list of texts per client.
-fn drain(clients: &mut [Client]) -> Vec<Vec<String>> {
+pub fn drain(clients: &mut [Client]) -> Vec<Vec<String>> {
     let mut texts = vec![Vec::new(); clients.len()];
     let mut silent = 0;
     while silent < 4 {
@@ -24,7 +24,7 @@ fn drain(clients: &mut [Client]) -> Vec<Vec<String>> {
 }
 
 /// So many members of a group, each with a connection of its own.
-fn members(broker: &Broker, version: Version, count: usize, filter: &str, qos: u8) -> Vec<Client> {
+pub fn members(broker: &Broker, version: Version, count: usize, filter: &str, qos: u8) -> Vec<Client> {
     (0..count)
         .map(|_| {
             let mut client = Client::fresh(broker, version);
@@ -34,19 +34,19 @@ fn members(broker: &Broker, version: Version, count: usize, filter: &str, qos: u
         .collect()
 }
 
-fn sorted(texts: Vec<Vec<String>>) -> Vec<String> {
+pub fn sorted(texts: Vec<Vec<String>>) -> Vec<String> {
     let mut all = texts.concat();
     all.sort();
     all
 }
 
-fn numbers(count: usize) -> Vec<String> {
+pub fn numbers(count: usize) -> Vec<String> {
     let mut all: Vec<String> = (0..count).map(|n| format!("{n:03}")).collect();
     all.sort();
     all
 }
 
-fn publish_numbers(publisher: &mut Client, topic: &str, count: usize, qos: u8) {
+pub fn publish_numbers(publisher: &mut Client, topic: &str, count: usize, qos: u8) {
     for text in numbers(count) {
         publisher.say(topic, text, qos);
     }

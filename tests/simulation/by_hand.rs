@@ -466,3 +466,46 @@ fn who_does_not_read_is_not_answered_on_and_on_where_memory_is_short() {
     assert_eq!((answers, acks), (PINGS, 1));
     assert_eq!(texts(read(&cluster, &mut witness)), ["x"]);
 }
+
+/// Messages that expired in the queue of a client that is away kept the memory of all others for as long as its session.
+#[test]
+fn what_expired_for_a_client_that_is_away_makes_room_for_others() {
+    let mut plan = scene::plan(1, Limits::default());
+    plan.memory[Class::Queue as usize] = 8192;
+    let mut cluster = scene::cluster(&plan);
+    let mut away: Vec<Client> = ["a", "b"]
+        .into_iter()
+        .enumerate()
+        .map(|(name, filter)| {
+            let mut client = with_will(&cluster, 0, name, will("w", "", false), Some(1000));
+            write(&cluster, &mut client, &packet::subscribe(V5, 1, None, &[(filter.to_string(), 1)]));
+            client
+        })
+        .collect();
+    let mut publisher = with_will(&cluster, 0, 9, will("w", "", false), Some(1000));
+    rounds(&mut cluster, 10);
+    away.drain(..).for_each(|client| cluster.world.borrow_mut().close(client.endpoint));
+    rounds(&mut cluster, 10);
+    let mut say = |cluster: &Cluster, topic: &str, packet_id, properties| {
+        let (topic, payload) = (topic.to_string(), vec![b'x'; 100]);
+        let publish = Publish { dup: false, qos: 1, retain: false, topic, packet_id, properties, payload };
+        write(cluster, &mut publisher, &packet::publish(V5, &publish));
+    };
+    for packet_id in 1..=100 {
+        say(&cluster, "a", packet_id, vec![(packet::MESSAGE_EXPIRY_INTERVAL, Value::Number(1))]);
+    }
+    rounds(&mut cluster, 10);
+    let dropped = cluster.sum(|c| &c.dropped_memory_total);
+    assert!(dropped > 0, "they fill the memory for queues");
+    for _ in 0..3 {
+        cluster.wake(true);
+        cluster.turn(0, 5000);
+    }
+    say(&cluster, "b", 101, Vec::new());
+    cluster.world.borrow_mut().progress(0);
+    for _ in 0..5 {
+        cluster.turn(0, 5000);
+    }
+    assert_eq!(cluster.sum(|c| &c.publish_received_total), 101);
+    assert_eq!(cluster.sum(|c| &c.dropped_memory_total), dropped, "there is room for what is not expired");
+}

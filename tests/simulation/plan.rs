@@ -266,6 +266,7 @@ impl Plan {
         }
         // Half of the runs do what brokers with many connections do; nothing that can be seen depends on it.
         options.look_ahead_from = if seed.is_multiple_of(2) { 0 } else { options.look_ahead_from };
+        limits.share_wait_ms = [0, 100, 2000][(seed % 3) as usize];
         Plan {
             seed,
             shards,
@@ -289,6 +290,16 @@ impl Plan {
             gap: *rng.pick(&[2, 10, 40, 200]),
             chorus: rng.odds(9_000),
         }
+    }
+
+    /// Messages that wait in a queue, if their number is all that bounds it, and they do not go elsewhere.
+    pub fn queue_holds(&self) -> Option<u64> {
+        let limits = &self.limits;
+        let by_number = limits.queue_bytes_max >= 1 << 20
+            && self.memory[Class::Queue as usize] >= 1 << 26
+            && limits.queue_full == QueueFull::DropNewest
+            && limits.share_wait_ms == 0;
+        by_number.then_some(limits.queue_messages_max.into())
     }
 
     /// Whether there may be no room for a session or a subscription.

@@ -156,6 +156,7 @@ impl<'a> Run<'a> {
         clients[watcher].name = "watcher".into();
         let mut oracle = Oracle::new(names, plan.limits.session_expiry_max_s);
         oracle.may_refuse_sessions = plan.is_short_of_sessions();
+        oracle.queue_holds = plan.queue_holds();
         oracle.now = 1_000;
         let cluster = Cluster::new(plan, &mut rng, oracle.now);
         Run { plan, rng, cluster, clients, watcher, oracle, trace, figures, resting: false, stopping: false }

@@ -272,7 +272,7 @@ fn u5_4_9_1_quota_never_rises_above_its_start() {
 #[test]
 fn mqtt_4_8_2_4_and_5_shared_messages_that_may_move_and_those_that_stay() {
     let share = Some(Key { index: 3, generation: 4 });
-    let shared = |qos| Grant { share, ..at(qos) };
+    let shared = |qos| Grant { share: Share::Last(Key { index: 3, generation: 4 }), ..at(qos) };
     let mut bench = Bench::new();
     bench.connect(Version::V5, Maxima { receive: 4, ..Maxima::NONE });
     for (payload, grant) in [

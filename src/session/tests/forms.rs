@@ -114,7 +114,7 @@ fn a_copied_form_is_what_its_receiver_would_get_alone() {
                 for qos in [AtMostOnce, AtLeastOnce, ExactlyOnce] {
                     for (i, identifiers) in identifiers.iter().enumerate() {
                         let retain = if i % 2 == 0 { Retain::Clear } else { Retain::Set };
-                        let grant = Grant { qos, retain, identifiers, share: None };
+                        let grant = Grant { qos, retain, identifiers, share: Share::No };
                         let topic_alias = if i == 5 { 4 } else { 0 };
                         let maxima = Maxima { topic_alias, ..Maxima::NONE };
                         let (mut in_crowd, mut alone) = (Bench::new(), Bench::new());
@@ -187,7 +187,7 @@ fn mqtt_3_3_1_3_a_copied_packet_is_what_would_have_been_encoded() {
                 })
             {
                 for (identifiers, topic_alias) in [(&[][..], 0), (&[5], 0), (&[], 3)] {
-                    let grant = Grant { qos: granted, retain: set, identifiers, share: None };
+                    let grant = Grant { qos: granted, retain: set, identifiers, share: Share::No };
                     let (mut one, mut other) = (Bench::new(), Bench::new());
                     for bench in [&mut one, &mut other] {
                         bench.connect(receiver, Maxima { topic_alias, ..Maxima::NONE });

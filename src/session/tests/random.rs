@@ -24,7 +24,7 @@ enum Step {
         expires_in: Option<Millis>,
         retain: Retain,
         identifiers: Vec<u32>,
-        share: bool,
+        share: Share,
         room: usize,
     },
     /// Messages that a publisher sent in one go.
@@ -100,6 +100,13 @@ fn identifiers() -> impl Strategy<Value = Vec<u32>> {
     prop_oneof![Just(vec![]), Just(vec![7]), Just(vec![200]), Just(vec![7, 200, 7])]
 }
 
+fn share() -> impl Strategy<Value = Share> {
+    let member = Key { index: 1, generation: 2 };
+    let shared =
+        prop_oneof![Just(Share::Now(member)), Just(Share::Queued(member)), Just(Share::Last(member))];
+    prop_oneof![Just(Share::No), shared]
+}
+
 fn maxima() -> impl Strategy<Value = Maxima> {
     let packet_size = prop_oneof![2 => Just(u32::MAX), 2 => 20..400u32, 1 => 1..20u32];
     (1..6u16, packet_size, 0..4u16).prop_map(|(receive, packet_size, topic_alias)| Maxima {
@@ -117,8 +124,8 @@ fn step() -> impl Strategy<Value = Step> {
     let len = prop_oneof![4 => 0..300usize, 1 => 1_000..1_050usize, 1 => Just(5_000usize)];
     let retain = prop_oneof![Just(Retain::Clear), Just(Retain::Set), Just(Retain::AsPublished)];
     let expires_in = proptest::option::of(0..5_000u64);
-    let deliver = (qos(), 0..TOPICS.len(), len, expires_in, retain, identifiers(), any::<bool>(), room())
-        .prop_map(|(qos, topic, len, expires_in, retain, identifiers, share, room)| Step::Deliver {
+    let deliver = (qos(), 0..TOPICS.len(), len, expires_in, retain, identifiers(), share(), room()).prop_map(
+        |(qos, topic, len, expires_in, retain, identifiers, share, room)| Step::Deliver {
             qos,
             topic,
             len,
@@ -127,7 +134,8 @@ fn step() -> impl Strategy<Value = Step> {
             identifiers,
             share,
             room,
-        });
+        },
+    );
     let of_run = (prop_oneof![4 => Just(10usize), 1 => 0..300usize], prop::bool::weighted(0.1));
     let run = (
         version(),
@@ -228,7 +236,7 @@ impl Pair {
                     qos,
                     retain,
                     identifiers,
-                    share: share.then_some(Key { index: 1, generation: 2 }),
+                    share,
                 });
                 self.deliver(delivery, room);
             }
@@ -327,8 +335,12 @@ impl Pair {
             entries.push(RunEntry { at, len, payload_len, packet_id, is_new });
             input.extend(packet);
         }
-        let grant =
-            Grant { qos: qos.min(qos_max), retain: Retain::Clear, identifiers: &identifiers, share: None };
+        let grant = Grant {
+            qos: qos.min(qos_max),
+            retain: Retain::Clear,
+            identifiers: &identifiers,
+            share: Share::No,
+        };
         let message = MessageView { qos, ..message(topic, &[]) };
         let run = KeptRun { entries: &entries, input: &input, message, version };
         let mut shared = Vec::new();
@@ -349,7 +361,7 @@ impl Pair {
                 qos: grant.qos,
                 retain: grant.retain,
                 identifiers: identifiers.clone(),
-                share: None,
+                share: Share::No,
             });
             let delivered = if at < at_once {
                 Delivered::Sent
@@ -434,7 +446,7 @@ impl Pair {
 }
 
 fn forms(deliveries: Vec<Rc<Delivery>>) -> Vec<(Key, Vec<u8>, Qos)> {
-    deliveries.iter().map(|d| (d.share.unwrap(), d.payload.clone(), d.qos)).collect()
+    deliveries.iter().map(|d| (d.share.subscription().unwrap(), d.payload.clone(), d.qos)).collect()
 }
 
 /// What one after the other is when it is asked of all.

@@ -1,7 +1,10 @@
 //! Shared subscriptions: each message goes to one member of each group.
 
 use super::receive::Delivery;
-use super::{Checker, ConnIx, Fate, Missing, MsgId, Oracle, SessionIx, matches};
+use super::{Checker, ConnIx, Fate, Millis, Missing, MsgId, Oracle, SessionIx, Subscription, matches};
+
+/// For how long a shard may take it that another one has nobody for a message, since it was told so.
+const STALE_MS: Millis = 5;
 
 /// A delivery of a group's message to one member.
 #[derive(Clone, Debug)]
@@ -40,15 +43,17 @@ impl Oracle {
             self.subscriptions.iter().filter(|s| s.share.is_some()).map(|s| s.filter.clone()).collect();
         groups.sort();
         groups.dedup();
+        let mut idle = Vec::new();
         for group in groups {
             for id in 0..self.messages.len() {
                 let m = &self.messages[id];
                 let (Some(sent), Fate::Certain, None) = (m.sent, m.fate, m.settled) else { continue };
-                let members: Vec<_> = self
+                let members: Vec<Subscription> = self
                     .subscriptions
                     .iter()
                     .filter(|s| s.filter == group && matches(&s.matches, &m.topic))
                     .filter(|s| s.ended.is_none_or(|ended| ended > m.earliest))
+                    .cloned()
                     .collect();
                 if members.is_empty() || m.expiry_s.is_some() {
                     continue;
@@ -69,9 +74,31 @@ impl Oracle {
                 let what = format!("{} reached nobody of group {group}", self.name(id));
                 // A message is looked at again until the store was seen after it.
                 if count == 0 && !self.missing.iter().any(|missing| missing.what == what) {
+                    idle.extend(
+                        self.member_with_room(id, &members).map(|member| format!("{what}, but {member}")),
+                    );
                     self.missing.push(Missing { queued: false, what });
                 }
             }
         }
+        for what in idle {
+            self.fail(Checker::Group, what);
+        }
+    }
+
+    /// A member that could have had a message that no member has. A message is dropped only if all queues are full, and
+    /// what was in a queue then comes later.
+    fn member_with_room(&self, id: MsgId, members: &[Subscription]) -> Option<String> {
+        let m = &self.messages[id];
+        let holds = self.queue_holds.filter(|_| m.qos > 0 && self.drops.too_large == 0)?;
+        let expired = self.messages.iter().filter(|message| message.expiry_s.is_some()).count() as u64;
+        members.iter().find_map(|member| {
+            let least = members.iter().filter(|s| s.session == member.session).map(|s| s.qos).min();
+            let session = &self.sessions[member.session];
+            let since = m.sent_at.saturating_sub(STALE_MS);
+            let came = session.queued_came_at.iter().filter(|at| **at >= since).count() as u64;
+            (least > Some(0) && came + expired < holds)
+                .then(|| format!("{} got only {came} since, of {holds}", self.names[session.client]))
+        })
     }
 }

@@ -121,6 +121,8 @@ pub struct Session {
     /// Everything up to here was looked at.
     pub checked: Tick,
     pub got: BTreeMap<MsgId, Got>,
+    /// When it got what may have waited in its queue.
+    pub queued_came_at: Vec<Millis>,
     /// Position of the last one seen by publisher, topic, QoS published, QoS delivered.
     pub order: BTreeMap<(ClientIx, String, u8, u8), usize>,
     /// The newest message published with RETAIN, by topic and QoS delivered, since those overtake each other: tick, and
@@ -202,6 +204,8 @@ pub struct Oracle {
     pub takeover_may_force: bool,
     /// There may be no room for a session.
     pub may_refuse_sessions: bool,
+    /// Messages that wait in a session's queue before any is dropped, if nothing else takes messages out of it.
+    pub queue_holds: Option<u64>,
     /// Connections that ended because of it, as far as their clients know.
     pub refused_known: u64,
     pub drops: Drops,

@@ -67,6 +67,9 @@ impl Oracle {
 
     pub fn received(&mut self, d: &Delivery<'_>) -> Option<MsgId> {
         let tick = self.next();
+        if d.publish.qos > 0 && !d.repeat {
+            self.sessions[d.session].queued_came_at.push(self.now);
+        }
         let id = self.identify(d);
         let Some(id) = id else {
             if d.publish.payload.is_empty() {

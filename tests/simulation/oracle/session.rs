@@ -135,6 +135,7 @@ impl Oracle {
             order: Default::default(),
             last_retained: Default::default(),
             live_of: Default::default(),
+            queued_came_at: Vec::new(),
         });
         self.sessions.len() - 1
     }
