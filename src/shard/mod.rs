@@ -104,7 +104,7 @@ pub use ends::Ends;
 pub use listeners::{ListenerKind, Listening};
 pub use parcel::Parcel;
 use slots::Slot;
-pub use stop::Stopping;
+pub use stop::{Lost, Stopping};
 
 /// Everything that a shard is made of.
 pub struct Setup {
