@@ -10,16 +10,17 @@
 use std::sync::Arc;
 
 use crate::clock::Millis;
+use crate::log::Kind;
 use crate::memory::Key;
 use crate::session::Link;
 use crate::topic::{self, Presence};
 use crate::wire::{self, ConnAck, ConnAckEncoded, Connect, LengthForm, NextFrame, Reason, Version};
 
-use super::Core;
 use super::connection::{Closing, Connection, End, Live, Mode, Phase, Successor};
 use super::journal::Who;
 use super::login::Identified;
 use super::parcel::{HandOff, Parcel};
+use super::{Core, strangers};
 use crate::memory::ShardSet;
 
 /// Connections that waited for their session and are accepted in one turn.
@@ -60,16 +61,16 @@ impl Core {
     fn read_connect(&mut self, key: Key, bytes: &[u8]) -> Option<crate::memory::ShardId> {
         let first = *bytes.first()?;
         if first >> 4 != 1 {
-            self.end(key, End::Lost); // [MQTT-3.1.0-1]: nothing is sent
+            self.turn_away(key, strangers::not_a_connect(bytes)); // [MQTT-3.1.0-1]: nothing is sent
             return None;
         }
         let size_max = self.connect_packet_size_max(key);
         let frame = match wire::next_frame(bytes, size_max, LengthForm::Any) {
             Ok(NextFrame::Frame(frame)) => frame,
             Ok(NextFrame::Incomplete { .. }) => return None,
-            Err(_) => {
+            Err(error) => {
                 self.counters().connects_refused_total.add(1);
-                self.end(key, End::Lost);
+                self.turn_away(key, strangers::spoken(bytes).unwrap_or(strangers::not_framed(error)));
                 return None;
             }
         };
@@ -90,7 +91,8 @@ impl Core {
                     Some((version, reason)) => {
                         self.refuse_connect(key, Who::default(), version, reason, u32::MAX, error.detail())
                     }
-                    None => self.end(key, End::Lost), // 3.1.1: [311:MQTT-3.1.4-1]
+                    // 3.1.1: [311:MQTT-3.1.4-1]
+                    None => self.turn_away(key, strangers::spoken(bytes).unwrap_or(error.detail())),
                 }
                 None
             }
@@ -200,8 +202,8 @@ impl Core {
             return self.refuse_login(key, (Reason::NOT_AUTHORIZED, "the session is another user's"));
         }
         if connected_at < slot.connected_at {
-            // Its client opened a newer connection meanwhile, which came by another way.
-            return self.end(key, End::Lost);
+            // It came by another way.
+            return self.turn_away(key, "its client has opened a newer connection meanwhile");
         }
         if slot.connection.is_none() && !slot.aside.has_successor() {
             self.accept(key, connected_at);
@@ -441,7 +443,8 @@ impl Core {
         self.mark_dirty(key);
         self.log_connected(key, connect);
         if !fits {
-            return self.end(key, End::Lost);
+            self.log_connection(key, Kind::Refused, "its client takes no packet as large as a CONNACK");
+            return self.end(key, End::Told);
         }
         self.set_presence(session, Presence::Online);
         self.room_made(key); // what waited for the client

@@ -36,6 +36,7 @@
 //! | `inbox` | parcels of other shards |
 //! | `waits` | everything that waits for other shards: paused connections, held wills, relays |
 //! | `journal` | what is written to the log |
+//! | `strangers` | what is spoken by who does not speak MQTT |
 //! | `losses` | which client missed what, once per period |
 //! | `stop` | draining |
 //! | `sys` | `$SYS` |
@@ -80,6 +81,7 @@ mod secure;
 mod share;
 mod slots;
 mod stop;
+mod strangers;
 mod sys;
 mod tend;
 mod waits;

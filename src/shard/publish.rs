@@ -26,6 +26,7 @@ use crate::wire::{self, AckKind, DecodeError, Frame, Publish, Qos, Reason, Repea
 use super::Core;
 use super::connection::{Known, Mode};
 use super::ingress::{Handled, Pressure};
+use super::losses::Denied;
 use super::parcel::Parcel;
 use super::waits::{Blocked, Fence};
 
@@ -149,6 +150,7 @@ impl Core {
         }
 
         if !self.may_publish(session, topic) {
+            self.log_denied(session, Denied::Publish, topic, 1);
             return Ok(self.refuse_publish(key, version, publish));
         }
 
