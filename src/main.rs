@@ -143,8 +143,9 @@ fn run(config: &Config) -> ExitCode {
     let (stopped, left) = server.finish(patience, |poll| {
         match signals.wait(poll) {
             Some(signal) if signal.stops() => second = Some(signal),
-            Some(Signal::HangUp) | None => {} // nothing is read any more
-            Some(signal) => ignore(signal),
+            Some(Signal::HangUp) => ignore(Signal::HangUp, "the broker stops, and reads nothing any more"),
+            Some(signal) => ignore(signal, NO_MEANING),
+            None => {}
         }
         second.is_some()
     });
@@ -185,17 +186,20 @@ fn say_lost(left: &[Rest], shards: usize) {
 fn handle(signal: Signal, server: &mut Server) {
     match signal {
         Signal::HangUp => reload(server),
-        other => ignore(other),
+        other => ignore(other, NO_MEANING),
     }
 }
 
+/// Why most signals are ignored.
+const NO_MEANING: &str = "it means nothing here and is ignored";
+
 /// A signal that changes nothing but the log.
-fn ignore(signal: Signal) {
+fn ignore(signal: Signal, why: &str) {
     if signal == Signal::ReopenLog {
         return log::reopen();
     }
     let name = signal.to_string();
-    let values = [("signal", name.as_str().into()), ("why", "it means nothing here and is ignored".into())];
+    let values = [("signal", name.as_str().into()), ("why", why.into())];
     log::event(Level::Warn, Kind::Signal, &values);
 }
 

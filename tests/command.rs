@@ -141,8 +141,12 @@ fn a_second_signal_ends_at_once() {
         broker.signal("TERM");
         std::thread::sleep(Duration::from_millis(100));
         let start = Instant::now();
+        broker.signal("HUP");
+        std::thread::sleep(Duration::from_millis(50));
         broker.signal(signal);
-        assert_eq!(broker.end().0, Some(code));
+        let (ended, log) = broker.end();
+        assert_eq!(ended, Some(code), "{log}");
+        assert!(log.contains("signal=SIGHUP why=\"the broker stops"), "{log}");
         assert!(start.elapsed() < Duration::from_millis(700), "{:?}", start.elapsed());
         drop(clients);
     }
