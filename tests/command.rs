@@ -484,6 +484,7 @@ fn a_shutdown_timeout_is_kept_whatever_clients_do() {
     let (code, log) = broker.end();
     assert_eq!(code, Some(0));
     assert!(log.contains("the time was up"), "{log}");
+    assert!(log.contains("lost_sessions=0 "), "its session would have ended with its connection: {log}");
     assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
 }
 
