@@ -21,4 +21,4 @@ EXPOSE 1883 8883
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["/usr/local/bin/ringmq"]
 # Inside of a container every address is the container's own: whom it serves is decided by the published ports.
-CMD ["--listen", "0.0.0.0:1883", "--allow-anonymous"]
+CMD ["--listen", ":1883", "--allow-anonymous"]

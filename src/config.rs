@@ -4,20 +4,25 @@
 //! nothing but the file that `--config` names is read. Each limit's help says its unit and what happens when it is reached.
 
 mod access;
+mod address;
 mod commands;
 mod explain;
 mod file;
 mod flags;
+mod foreign;
+mod help;
 mod limits;
 mod listener;
 mod placement;
 mod size;
+mod span;
 #[cfg(test)]
 mod tests;
 mod tls;
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use clap::Parser;
 
@@ -34,6 +39,7 @@ pub use commands::{check, effective, passwd};
 pub use explain::{access_text, listener_text};
 pub use file::FileError;
 use flags::Flags;
+pub use help::spelled_out;
 pub use limits::pools;
 use placement::placement;
 pub use placement::ranges;
@@ -67,6 +73,8 @@ pub struct Config {
     pub connections_asked: bool,
     pub log_level: Level,
     pub log_format: Format,
+    /// Where the log goes; `None` for stderr.
+    pub log_file: Option<PathBuf>,
     /// Milliseconds between two states of `$SYS`; 0 for none.
     pub sys_interval_ms: Millis,
     /// Of each shard: [`crate::shard::Options::route_cache_entries`].
@@ -75,6 +83,8 @@ pub struct Config {
     pub access: AccessSettings,
     /// What would listen to the network, for the start text; empty if something does.
     pub network_hint: String,
+    /// What holds and may surprise.
+    pub warnings: Vec<String>,
 }
 
 /// One address that is served. Who is let in there is in [`AccessSettings::doors`].
@@ -84,6 +94,8 @@ pub struct ListenerConfig {
     /// `None` for MQTT over plain TCP.
     pub tls: Option<Settings>,
     pub limits: ListenerLimits,
+    /// It is one with the listener in front of it: a limit of connections holds for both together.
+    pub shares_room: bool,
 }
 
 /// Why there is no configuration.
@@ -130,7 +142,8 @@ impl Config {
         let flags = Flags::try_parse_from(&sources.arguments).map_err(|error| sources.incomplete(error))?;
         let placement = placement(&flags.core, machine, affinity).map_err(|unfit| sources.unfit(unfit))?;
         let limits = limits::limits(&flags, machine).map_err(|unfit| sources.unfit(unfit))?;
-        let listener::Listeners { listeners, access } = listener::listeners(&sources, &flags, &limits, args)?;
+        let listener::Listeners { listeners, access } =
+            listener::listeners(&sources, &flags, (&limits, machine), args)?;
         let operation = &flags.operation;
         let mut config = Config {
             listeners,
@@ -140,11 +153,13 @@ impl Config {
             connections_asked: flags.client.connections_max.is_some(),
             log_level: operation.log_level,
             log_format: operation.log_format,
-            sys_interval_ms: operation.sys_interval * 1000,
+            log_file: operation.log_file.clone(),
+            sys_interval_ms: operation.sys_interval.ms,
             cached_topics_max: flags.memory.cached_topics_max as usize,
-            shutdown_timeout_ms: operation.shutdown_timeout * 1000,
+            shutdown_timeout_ms: operation.shutdown_timeout.ms,
             access,
             network_hint: String::new(),
+            warnings: limits::warnings(&flags, machine),
         };
         if config.is_local() {
             config.network_hint = network_hint(&config, &sources, args);
@@ -165,17 +180,17 @@ impl Config {
 /// What to do so that the network is served.
 fn network_hint(config: &Config, sources: &Sources, args: &[String]) -> String {
     if let (false, Some(path)) = (sources.listeners.is_empty(), &sources.path) {
-        return format!("an address such as 0.0.0.0:1883 in a [[listener]] of {}", path.display());
+        return format!("an address such as :1883 in a [[listener]] of {}", path.display());
     }
     let plain = config.listeners.iter().find(|listener| listener.tls.is_none());
     if plain.is_none() {
-        return "--tls-listen with another address, such as 0.0.0.0:8883".to_owned();
+        return "--tls-listen with another address, such as :8883".to_owned();
     }
     let port = plain.map(|listener| listener.address.port()).filter(|port| *port != 0).unwrap_or(1883);
     let command = command(&without_listen(args));
     match config.access.password_files.is_empty() {
-        true => format!("{command} --listen 0.0.0.0:{port} --allow-anonymous"),
-        false => format!("{command} --listen 0.0.0.0:{port}"),
+        true => format!("{command} --listen :{port} --allow-anonymous"),
+        false => format!("{command} --listen :{port}"),
     }
 }
 

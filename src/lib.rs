@@ -11,7 +11,7 @@
 //! | [`clock`] | time as a number that is handed in |
 //! | [`limits`] | every limit of a client, named, with its default and what happens at it |
 //! | [`metrics`] | counters of one shard, which anybody may read |
-//! | [`log`] | one line per event on stderr, bounded in rate |
+//! | [`log`] | one line per event, on stderr or in a file, bounded in rate |
 //! | [`wire`] | bytes to Control Packets and back; pure, borrowed views |
 //! | [`memory`] | keys with generations, kept messages, output buffers, byte budgets |
 //! | [`topic`] | filters, subscriptions, routes, share groups, retained messages; pure |

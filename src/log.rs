@@ -1,20 +1,32 @@
-//! The log on stderr: one line per event, as text or JSON, that can neither flood the disk nor hold a shard up.
+//! The log, on stderr or in a file: one line per event, as text or JSON, that can neither flood the disk nor hold a shard
+//! up.
 //!
 //! - A shard formats a line and offers it to a bounded channel; one thread writes. A full channel loses the line, which
 //!   is counted and said as soon as there is room again.
 //! - Each kind of event may have so many lines a second; how many more there were is said once the second is over.
+//! - A file is opened again when that is asked for, so that it can be moved away while the broker runs. What could not be
+//!   written is counted as lost.
 //! - What comes from clients is quoted, escaped and shortened, so that no name can forge a line or hide one.
 //!
 //! Nothing depends on the log: without [`start`], as in simulation, an event is a look at one atomic number. This is the
 //! one place below `server` that reads a clock, and only to print the time.
 
-use std::fmt::{self, Write as _};
-use std::io::Write;
+mod line;
+mod sink;
+#[cfg(test)]
+mod tests;
+
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use line::Line;
+pub use line::day;
+use sink::Sink;
+pub use sink::is_journal;
 
 /// Lines of one kind in one second; more are counted and left out.
 pub const LINES_PER_KIND_AND_SECOND: u64 = 100;
@@ -48,6 +60,16 @@ impl Level {
             Level::Warn => "warn",
             Level::Info => "info",
             Level::Debug => "debug",
+        }
+    }
+
+    /// As syslog and journald number it.
+    fn syslog(self) -> u8 {
+        match self {
+            Level::Off | Level::Error => 3,
+            Level::Warn => 4,
+            Level::Info => 6,
+            Level::Debug => 7,
         }
     }
 }
@@ -90,6 +112,10 @@ kinds! {
     Disconnect = "disconnect",
     /// A connection or a CONNECT was refused.
     Refused = "refused",
+    /// A connection ended before a whole CONNECT was read.
+    NoConnect = "no-connect",
+    /// A client asked for something that the rules do not allow.
+    Denied = "denied",
     /// A session got a new connection while it had one.
     TakenOver = "taken-over",
     /// A session ended by expiry.
@@ -104,6 +130,8 @@ kinds! {
     Start = "start",
     /// Files were read again, or could not be.
     Reload = "reload",
+    /// A signal came that asks for nothing else in this list.
+    Signal = "signal",
     /// The broker stops.
     Stop = "stop",
 }
@@ -114,6 +142,9 @@ pub enum Value<'a> {
     /// May come from a client.
     Text(&'a str),
     Number(u64),
+    Flag(bool),
+    /// A reason code; printed in hexadecimal, as the standard does.
+    Code(u8),
     Address(SocketAddr),
 }
 
@@ -167,31 +198,42 @@ pub fn event(level: Level, kind: Kind, values: &[(&str, Value)]) {
     }
 }
 
-/// Starts the log of this process on stderr; the lines that wait are written when the result is dropped.
+/// Starts the log of this process, on stderr or in a file; the lines that wait are written when the result is dropped.
 ///
 /// # Errors
-/// If the writer's thread cannot be started. A second start changes nothing.
-pub fn start(level: Level, format: Format) -> std::io::Result<Open> {
-    let (logger, open) = Logger::start(format, Box::new(std::io::stderr()))?;
+/// If the file cannot be opened, or the writer's thread cannot be started. A second start changes nothing.
+pub fn start(level: Level, format: Format, file: Option<&Path>) -> std::io::Result<Open> {
+    let sink = match file {
+        Some(path) => Sink::file(path)?,
+        None => Sink::stderr(),
+    };
+    let (logger, open) = Logger::start(level, format, sink)?;
     if LOGGER.set(logger).is_ok() {
         LEVEL.store(level as u8, Ordering::Relaxed);
     }
     Ok(open)
 }
 
-/// The text of a line that is not an event, in the form that the log has.
-pub fn plain(format: Format, text: &str) -> String {
-    match format {
-        Format::Text => text.to_owned(),
-        Format::Json => {
-            let mut line = Line::new(format);
-            line.begin(SystemTime::now(), Level::Info, Kind::Start.name());
-            // Not shortened: it is ours.
-            line.text.push_str(",\"text\":\"");
-            text.chars().for_each(|c| push_json(&mut line.text, c));
-            line.text.push('"');
-            line.end()
-        }
+/// Says a sentence about the broker itself, whatever the level, unless nothing is logged at all. In a JSON log the fields say
+/// the same.
+pub fn say(level: Level, kind: Kind, text: &str, fields: &[(&str, Value)]) {
+    if enabled(Level::Error)
+        && let Some(logger) = LOGGER.get()
+    {
+        logger.say(SystemTime::now(), level, kind, text, fields);
+    }
+}
+
+/// Why the broker does not start, in the form that the log on stderr has.
+pub fn refusal(format: Format, why: &str) -> String {
+    let form = (format, is_journal(), false);
+    Line::sentence(form, (SystemTime::now(), Level::Error, Kind::Start), why, &[]).end()
+}
+
+/// Opens the file of the log again, if it has one; the log says so.
+pub fn reopen() {
+    if let Some(logger) = LOGGER.get() {
+        logger.reopen();
     }
 }
 
@@ -218,14 +260,23 @@ impl Allowance {
 }
 
 struct Logger {
+    /// For what the writer says itself.
+    level: Level,
     format: Format,
+    /// journald reads the lines.
+    prefixed: bool,
+    /// The lines are kept where no journal dates them.
+    is_file: bool,
     allowances: Vec<Allowance>,
     lines: SyncSender<Entry>,
     lost: AtomicU64,
+    reopen: AtomicBool,
 }
 
 enum Entry {
     Line(String),
+    /// There is something to do besides lines.
+    Look,
     Close,
 }
 
@@ -252,17 +303,29 @@ impl Drop for Open {
 }
 
 impl Logger {
-    fn start(format: Format, out: Box<dyn Write + Send>) -> std::io::Result<(Arc<Logger>, Open)> {
+    fn start(level: Level, format: Format, sink: Sink) -> std::io::Result<(Arc<Logger>, Open)> {
         let (lines, waiting) = mpsc::sync_channel(LINES_WAITING_MAX);
         let (closing, closed) = mpsc::sync_channel(1);
-        let allowances = Kind::ALL.iter().map(|_| Allowance::default()).collect();
-        let logger = Arc::new(Logger { format, allowances, lines, lost: AtomicU64::new(0) });
+        let logger = Arc::new(Logger {
+            level,
+            format,
+            prefixed: sink.is_journal(),
+            is_file: sink.path().is_some(),
+            allowances: Kind::ALL.iter().map(|_| Allowance::default()).collect(),
+            lines,
+            lost: AtomicU64::new(0),
+            reopen: AtomicBool::new(false),
+        });
         let writes = Arc::clone(&logger);
         std::thread::Builder::new().name("log".into()).spawn(move || {
-            writes.write(&waiting, out);
+            writes.write(&waiting, sink);
             let _ = closing.send(());
         })?;
         Ok((Arc::clone(&logger), Open { logger, closed }))
+    }
+
+    fn begin(&self, now: SystemTime, level: Level, kind: Kind) -> Line {
+        Line::begin(self.format, self.prefixed, now, level, kind.name())
     }
 
     fn event(&self, now: SystemTime, level: Level, kind: Kind, values: &[(&str, Value)]) {
@@ -270,313 +333,100 @@ impl Logger {
         if !self.allowances[kind as usize].take(second) {
             return;
         }
-        let mut line = Line::new(self.format);
-        line.begin(now, level, kind.name());
+        let mut line = self.begin(now, level, kind);
         for (name, value) in values {
             line.value(name, *value);
         }
+        self.offer(line);
+    }
+
+    fn say(&self, now: SystemTime, level: Level, kind: Kind, text: &str, fields: &[(&str, Value)]) {
+        let form = (self.format, self.prefixed, self.is_file);
+        self.offer(Line::sentence(form, (now, level, kind), text, fields));
+    }
+
+    fn offer(&self, line: Line) {
         if self.lines.try_send(Entry::Line(line.end())).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
 
+    fn reopen(&self) {
+        self.reopen.store(true, Ordering::Release);
+        // With lines waiting the writer looks soon anyway.
+        let _ = self.lines.try_send(Entry::Look);
+    }
+
     /// The writer's thread.
-    fn write(&self, waiting: &Receiver<Entry>, mut out: Box<dyn Write + Send>) {
+    fn write(&self, waiting: &Receiver<Entry>, mut sink: Sink) {
         loop {
-            // Nobody can be told about a stderr that fails.
             match waiting.recv_timeout(Duration::from_secs(1)) {
                 Ok(Entry::Line(line)) => {
-                    let _ = out.write_all(line.as_bytes());
+                    // Nobody can be told about a log that fails before it works again.
+                    if sink.write(line.as_bytes()).is_err() {
+                        self.lost.fetch_add(1, Ordering::Relaxed);
+                    }
                 }
                 Ok(Entry::Close) | Err(RecvTimeoutError::Disconnected) => {
-                    self.write_counts(SystemTime::now(), u64::MAX, &mut out);
-                    let _ = out.flush();
+                    self.write_counts(SystemTime::now(), u64::MAX, &mut sink);
+                    sink.flush();
                     return;
                 }
-                Err(RecvTimeoutError::Timeout) => {}
+                Ok(Entry::Look) | Err(RecvTimeoutError::Timeout) => {}
             }
             let now = SystemTime::now();
+            if self.reopen.swap(false, Ordering::Acquire) {
+                self.open_again(now, &mut sink);
+            }
             let second = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-            self.write_counts(now, second, &mut out);
+            self.write_counts(now, second, &mut sink);
+        }
+    }
+
+    /// Opens the file again and says so there, or in the old one that it cannot be opened.
+    fn open_again(&self, now: SystemTime, sink: &mut Sink) {
+        let path = sink.path().map(|path| path.display().to_string());
+        let opened = sink.reopen();
+        let level = if opened.is_err() { Level::Error } else { Level::Info };
+        if self.level < level {
+            return;
+        }
+        let mut line = self.begin(now, level, Kind::Signal);
+        line.value("signal", "SIGUSR1".into());
+        match (&path, opened) {
+            (None, _) => line.value("why", "the log is on stderr and not in a --log-file".into()),
+            (Some(path), Ok(())) => line.value("opened", path.into()),
+            (Some(path), Err(error)) => {
+                line.value("why", "the log file could not be opened again; the old one goes on".into());
+                line.value("path", path.into());
+                line.value("error", (&error.to_string()).into());
+            }
+        }
+        if sink.write(line.end().as_bytes()).is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// Says what was left out in seconds that are over.
-    fn write_counts(&self, now: SystemTime, second: u64, out: &mut Box<dyn Write + Send>) {
+    fn write_counts(&self, now: SystemTime, second: u64, sink: &mut Sink) {
         for (kind, allowance) in Kind::ALL.iter().zip(&self.allowances) {
-            if allowance.suppressed.load(Ordering::Relaxed) > 0
-                && allowance.second.load(Ordering::Relaxed) != second
-            {
-                let count = allowance.suppressed.swap(0, Ordering::Relaxed);
-                let mut line = Line::new(self.format);
-                line.begin(now, Level::Warn, kind.name());
-                line.value("suppressed", count.into());
-                let _ = out.write_all(line.end().as_bytes());
+            if allowance.second.load(Ordering::Relaxed) != second {
+                self.write_count(now, *kind, ("suppressed", &allowance.suppressed), sink);
             }
         }
-        if self.lost.load(Ordering::Relaxed) > 0 {
-            let count = self.lost.swap(0, Ordering::Relaxed);
-            let mut line = Line::new(self.format);
-            line.begin(now, Level::Warn, Kind::System.name());
-            line.value("lines-lost", count.into());
-            let _ = out.write_all(line.end().as_bytes());
-        }
-    }
-}
-
-/// A line that is being written.
-struct Line {
-    format: Format,
-    text: String,
-}
-
-impl Line {
-    fn new(format: Format) -> Line {
-        Line { format, text: String::with_capacity(160) }
+        self.write_count(now, Kind::System, ("lines-lost", &self.lost), sink);
     }
 
-    fn begin(&mut self, now: SystemTime, level: Level, event: &str) {
-        let (time, level) = (Utc(now), level.name());
-        let _ = match self.format {
-            Format::Text => write!(self.text, "{time} {level} {event}"),
-            Format::Json => {
-                write!(self.text, r#"{{"time":"{time}","level":"{level}","event":"{event}""#)
-            }
-        };
-    }
-
-    fn value(&mut self, name: &str, value: Value) {
-        let _ = match self.format {
-            Format::Text => write!(self.text, " {name}="),
-            Format::Json => write!(self.text, ",\"{name}\":"),
-        };
-        let _ = match (value, self.format) {
-            (Value::Number(number), _) => write!(self.text, "{number}"),
-            (Value::Address(address), Format::Text) => write!(self.text, "{address}"),
-            (Value::Address(address), Format::Json) => write!(self.text, "\"{address}\""),
-            (Value::Text(text), format) => {
-                self.quoted(text, format);
-                Ok(())
-            }
-        };
-    }
-
-    fn quoted(&mut self, text: &str, format: Format) {
-        let bare = |c: char| c.is_ascii_alphanumeric() || "_-./:@+".contains(c);
-        if format == Format::Text
-            && !text.is_empty()
-            && text.len() <= VALUE_CHARS_MAX
-            && text.chars().all(bare)
-        {
-            self.text.push_str(text);
+    /// Says a count that is not 0, and begins anew once it is written.
+    fn write_count(&self, now: SystemTime, kind: Kind, (name, of): (&str, &AtomicU64), sink: &mut Sink) {
+        let count = of.load(Ordering::Relaxed);
+        if count == 0 {
             return;
         }
-        self.text.push('"');
-        for c in text.chars().take(VALUE_CHARS_MAX) {
-            match format {
-                Format::Text => self.text.extend(c.escape_debug()),
-                Format::Json => push_json(&mut self.text, c),
-            }
+        let mut line = self.begin(now, Level::Warn, kind);
+        line.value(name, count.into());
+        if sink.write(line.end().as_bytes()).is_ok() {
+            of.fetch_sub(count, Ordering::Relaxed);
         }
-        if text.chars().nth(VALUE_CHARS_MAX).is_some() {
-            let _ = write!(self.text, "... ({} bytes)", text.len());
-        }
-        self.text.push('"');
-    }
-
-    fn end(mut self) -> String {
-        self.text.push_str(if self.format == Format::Json { "}\n" } else { "\n" });
-        self.text
-    }
-}
-
-/// Appends a character of a JSON string; what does not print, or would change how others print, is escaped.
-fn push_json(into: &mut String, c: char) {
-    match c {
-        '"' => into.push_str("\\\""),
-        '\\' => into.push_str("\\\\"),
-        '\'' => into.push('\''),
-        _ if c.escape_debug().count() == 1 => into.push(c),
-        _ => {
-            for unit in c.encode_utf16(&mut [0; 2]) {
-                let _ = write!(into, "\\u{unit:04x}");
-            }
-        }
-    }
-}
-
-/// Prints as RFC 3339 with milliseconds.
-struct Utc(SystemTime);
-
-impl fmt::Display for Utc {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let since = self.0.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let (seconds, millis) = (since.as_secs(), since.subsec_millis());
-        let (days, of_day) = (seconds / 86_400, seconds % 86_400);
-        let (year, month, day) = date(days);
-        let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
-        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
-    }
-}
-
-/// A moment in seconds since 1970 as its date, such as `2040-01-31`.
-pub fn day(seconds: u64) -> String {
-    let (year, month, day) = date(seconds / 86_400);
-    format!("{year:04}-{month:02}-{day:02}")
-}
-
-/// The date that is `days` after 1970-01-01. Counts years from March, so that the leap day comes last.
-fn date(days: u64) -> (u64, u64, u64) {
-    const DAYS_IN_400_YEARS: u64 = 146_097;
-    let days = days + 719_468; // Since 0000-03-01.
-    let (era, day) = (days / DAYS_IN_400_YEARS, days % DAYS_IN_400_YEARS);
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day_of_year = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day_of_month = day_of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    (era * 400 + year + u64::from(month <= 2), month, day_of_month)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Mutex;
-
-    use super::*;
-
-    #[derive(Clone, Default)]
-    struct Kept(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Kept {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-
-    impl Kept {
-        fn lines(&self) -> Vec<String> {
-            String::from_utf8(self.0.lock().unwrap().clone()).unwrap().lines().map(str::to_owned).collect()
-        }
-    }
-
-    fn at(seconds: u64) -> SystemTime {
-        UNIX_EPOCH + Duration::from_secs(seconds)
-    }
-
-    fn log(format: Format, work: impl FnOnce(&Logger)) -> Vec<String> {
-        let kept = Kept::default();
-        let (logger, open) = Logger::start(format, Box::new(kept.clone())).unwrap();
-        work(&logger);
-        drop(open);
-        kept.lines()
-    }
-
-    const HOSTILE: &str = "a\n2026 info connect \"x\" \\ \u{202e}\u{1f980}\u{0}";
-
-    #[test]
-    fn a_hostile_name_stays_one_value_of_one_line() {
-        let values: &[(&str, Value)] = &[
-            ("client", HOSTILE.into()),
-            ("user", "plain".into()),
-            ("none", "".into()),
-            ("address", SocketAddr::from(([127, 0, 0, 1], 5)).into()),
-            ("bytes", 7u32.into()),
-        ];
-        let event = |logger: &Logger| logger.event(at(951_782_400), Level::Info, Kind::Connect, values);
-        assert_eq!(
-            log(Format::Text, event),
-            [concat!(
-                r#"2000-02-29T00:00:00.000Z info connect "#,
-                r#"client="a\n2026 info connect \"x\" \\ \u{202e}🦀\0" user=plain none="" address=127.0.0.1:5 bytes=7"#
-            )]
-        );
-        assert_eq!(
-            log(Format::Json, event),
-            [concat!(
-                r#"{"time":"2000-02-29T00:00:00.000Z","level":"info","event":"connect","#,
-                r#""client":"a\u000a2026 info connect \"x\" \\ \u202e🦀\u0000","user":"plain","none":"","#,
-                r#""address":"127.0.0.1:5","bytes":7}"#
-            )]
-        );
-    }
-
-    #[test]
-    fn a_long_value_is_cut_and_its_length_said() {
-        let long = "x".repeat(60_000);
-        let lines = log(Format::Text, |logger| {
-            logger.event(at(0), Level::Warn, Kind::Refused, &[("client", (&long).into())]);
-        });
-        assert!(lines[0].ends_with("xxx... (60000 bytes)\"") && lines[0].len() < 400, "{lines:?}");
-    }
-
-    #[test]
-    fn each_kind_has_its_own_allowance_and_the_rest_is_counted() {
-        let lines = log(Format::Text, |logger| {
-            for _ in 0..LINES_PER_KIND_AND_SECOND + 23 {
-                logger.event(at(5), Level::Info, Kind::Connect, &[]);
-            }
-            logger.event(at(5), Level::Info, Kind::Disconnect, &[]);
-            logger.event(at(6), Level::Info, Kind::Connect, &[]);
-        });
-        let connects = lines.iter().filter(|line| line.ends_with(" info connect")).count() as u64;
-        assert_eq!(connects, LINES_PER_KIND_AND_SECOND + 1);
-        assert!(lines.iter().any(|line| line.ends_with(" info disconnect")));
-        // The writer may look in between and say it in parts.
-        let suppressed = |line: &String| line.split(" warn connect suppressed=").nth(1)?.parse::<u64>().ok();
-        assert_eq!(lines.iter().filter_map(suppressed).sum::<u64>(), 23, "{lines:?}");
-    }
-
-    #[test]
-    fn a_writer_that_hangs_holds_nobody_up_and_the_loss_is_counted() {
-        /// Hangs until it is let go.
-        struct Stuck(Arc<Mutex<()>>, Kept);
-        impl Write for Stuck {
-            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-                drop(self.0.lock().unwrap());
-                self.1.write(bytes)
-            }
-            fn flush(&mut self) -> std::io::Result<()> {
-                Ok(())
-            }
-        }
-        let (gate, kept) = (Arc::new(Mutex::new(())), Kept::default());
-        let held = gate.lock().unwrap();
-        let out = Box::new(Stuck(Arc::clone(&gate), kept.clone()));
-        let (logger, open) = Logger::start(Format::Text, out).unwrap();
-        let offered = 2 * LINES_WAITING_MAX as u64;
-        for index in 0..offered {
-            // One second each, so that no allowance stands in the way.
-            logger.event(at(index), Level::Info, Kind::Connect, &[]);
-        }
-        drop(held);
-        drop(open);
-        let lines = kept.lines();
-        let written = lines.iter().filter(|line| line.ends_with("connect")).count() as u64;
-        let lost: u64 =
-            lines.iter().filter_map(|line| line.split("lines-lost=").nth(1)?.parse::<u64>().ok()).sum();
-        assert!(lost > 0, "{}", lines.len());
-        assert_eq!(written + lost, offered);
-    }
-
-    #[test]
-    fn times() {
-        let time = |seconds| Utc(at(seconds)).to_string();
-        assert_eq!(time(0), "1970-01-01T00:00:00.000Z");
-        assert_eq!(time(1_709_251_199), "2024-02-29T23:59:59.000Z");
-        assert_eq!(time(1_709_251_200), "2024-03-01T00:00:00.000Z");
-        assert_eq!(time(4_107_542_399), "2100-02-28T23:59:59.000Z");
-        assert_eq!(time(4_107_542_400), "2100-03-01T00:00:00.000Z");
-    }
-
-    #[test]
-    fn start_text_is_json_too_where_the_log_is() {
-        assert_eq!(plain(Format::Text, "a \"b\""), "a \"b\"");
-        let json = plain(Format::Json, "a \"b\"");
-        assert!(json.starts_with("{\"time\":") && json.ends_with("\"text\":\"a \\\"b\\\"\"}\n"), "{json}");
     }
 }

@@ -4,13 +4,16 @@
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ringmq::config::{self, Config, ConfigError, exit};
 use ringmq::io::machine::Machine;
-use ringmq::io::sockets::{self, Signal, StopSignals};
+use ringmq::io::sockets::{self, Signal, Signals};
 use ringmq::log::{self, Kind, Level};
-use ringmq::server::{Server, Stopped};
+use ringmq::metrics::Counters;
+use ringmq::server::{self, Rest, Server, Stopped};
+use ringmq::shard::Lost;
 
 #[cfg(not(feature = "count-allocations"))]
 #[global_allocator]
@@ -26,7 +29,11 @@ const WATCH: Duration = Duration::from_secs(3600);
 fn main() -> ExitCode {
     abort_on_panic();
     sockets::small_pages();
-    let args: Vec<String> = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
+    let args = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
+    let args = match config::spelled_out(args) {
+        Ok(args) => args,
+        Err(error) => return refuse(&error),
+    };
     let affinity = sockets::affinity().unwrap_or_default();
     let machine = Machine::look(Path::new("/"));
     match args.get(1).map(String::as_str) {
@@ -66,7 +73,7 @@ fn reload(server: &mut Server) {
     match server.reload() {
         Ok(()) => {
             let until = server.certificate_expiry_s().map(log::day);
-            let signal = ("signal", Signal::HangUp.name().into());
+            let signal = ("signal", "SIGHUP".into());
             match &until {
                 Some(until) => {
                     let values = [signal, ("certificates-until", until.as_str().into())];
@@ -85,47 +92,61 @@ fn reload(server: &mut Server) {
 
 fn run(config: &Config) -> ExitCode {
     let fail = |code: u8, what: &dyn std::fmt::Display| {
-        say(&with_newline(log::plain(config.log_format, &format!("ringmq: {what}"))));
+        say(&log::refusal(config.log_format, &format!("ringmq: {what}")));
         ExitCode::from(code)
     };
     // Before any thread starts, so that all of them hold the signals back.
-    let signals = match StopSignals::hold() {
+    let signals = match Signals::hold() {
         Ok(signals) => signals,
         Err(error) => return fail(exit::SYSTEM, &error),
     };
-    let open = match log::start(config.log_level, config.log_format) {
+    let open = match log::start(config.log_level, config.log_format, config.log_file.as_deref()) {
         Ok(open) => open,
-        Err(error) => return fail(exit::SYSTEM, &error),
+        Err(error) => {
+            return match &config.log_file {
+                Some(path) => fail(exit::CONFIG, &format!("--log-file {}: {error}", path.display())),
+                None => fail(exit::SYSTEM, &error),
+            };
+        }
     };
     let mut server = match Server::start(config) {
         Ok(server) => server,
-        Err(error) => return fail(error.exit_code(), &error),
+        Err(error) => {
+            if config.log_file.is_some() {
+                // Who looks there for the reason finds it too.
+                log::say(Level::Error, Kind::Start, &error.to_string(), &[]);
+            }
+            return fail(error.exit_code(), &error);
+        }
     };
-    let text: String = server
-        .start_text(config)
-        .iter()
-        .map(|line| with_newline(log::plain(config.log_format, line)))
-        .collect();
-    say(&text);
+    let _ = COUNTERS.set(Arc::clone(server.counters()));
+    server.start_text(config).iter().for_each(|sentence| sentence.say());
 
     let signal = loop {
         match signals.wait(WATCH) {
-            Some(Signal::HangUp) => reload(&mut server),
-            Some(signal @ (Signal::Terminate | Signal::Interrupt)) => break signal,
+            Some(signal) if signal.stops() => break signal,
+            Some(signal) => handle(signal, &mut server),
             None => {}
         }
     };
+    let name = signal.to_string();
     let connections = server.connections();
     log::event(
         Level::Info,
         Kind::Stop,
-        &[("signal", signal.name().into()), ("connections", connections.into())],
+        &[("signal", name.as_str().into()), ("connections", connections.into())],
     );
+    let shards = usize::from(config.shards());
     server.begin_stop();
     let mut second = None;
     let patience = Duration::from_millis(config.shutdown_timeout_ms);
-    let (stopped, _) = server.finish(patience, |poll| {
-        second = signals.wait(poll).filter(|signal| *signal != Signal::HangUp);
+    let (stopped, left) = server.finish(patience, |poll| {
+        match signals.wait(poll) {
+            Some(signal) if signal.stops() => second = Some(signal),
+            Some(Signal::HangUp) => ignore(Signal::HangUp, "the broker stops, and reads nothing any more"),
+            Some(signal) => ignore(signal, NO_MEANING),
+            None => {}
+        }
         second.is_some()
     });
     let code = match (stopped, second) {
@@ -140,15 +161,59 @@ fn run(config: &Config) -> ExitCode {
         }
         (Stopped::Abandoned, Some(signal)) => ExitCode::from(128 + signal.number()),
     };
+    say_lost(&left, shards);
     drop(open);
     code
 }
+
+/// Says what ends with the process, since nothing of it is kept elsewhere.
+fn say_lost(left: &[Rest], shards: usize) {
+    let lost = left.iter().fold(Lost::default(), |lost, shard| lost + shard.lost);
+    let level = if lost == Lost::default() && left.len() == shards { Level::Info } else { Level::Warn };
+    let mut values = vec![
+        ("lost_sessions", lost.sessions.into()),
+        ("lost_messages", lost.messages.into()),
+        ("lost_retained", lost.retained.into()),
+    ];
+    if left.len() < shards {
+        // They did not end in time and say nothing.
+        values.push(("shards_not_counted", (shards - left.len()).into()));
+    }
+    log::event(level, Kind::Stop, &values);
+}
+
+/// A signal that does not stop the broker.
+fn handle(signal: Signal, server: &mut Server) {
+    match signal {
+        Signal::HangUp => reload(server),
+        other => ignore(other, NO_MEANING),
+    }
+}
+
+/// Why most signals are ignored.
+const NO_MEANING: &str = "it means nothing here and is ignored";
+
+/// A signal that changes nothing but the log.
+fn ignore(signal: Signal, why: &str) {
+    if signal == Signal::ReopenLog {
+        return log::reopen();
+    }
+    let name = signal.to_string();
+    let values = [("signal", name.as_str().into()), ("why", why.into())];
+    log::event(Level::Warn, Kind::Signal, &values);
+}
+
+/// What the shards count, for the last words of a process that ends by a panic.
+static COUNTERS: OnceLock<Arc<[Counters]>> = OnceLock::new();
 
 /// A panic in any thread is the end of the process: half a broker is worse than none.
 fn abort_on_panic() {
     let print = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         print(panic);
+        if let Some(counters) = COUNTERS.get() {
+            say(&server::lost_in_a_crash(counters));
+        }
         std::process::abort();
     }));
 }

@@ -29,12 +29,13 @@ use crate::limits::Limits;
 use crate::memory::{Class, Pool, ShardId};
 use crate::mesh::Bounds;
 use crate::metrics::{Counters, sum};
-use crate::shard::{Ends, Live, Options, Parcel, Setup, Shard, Stopping, Turn};
+use crate::shard::{Ends, Live, Lost, Options, Parcel, Setup, Shard, Stopping, Turn};
 use crate::transport::Acceptor;
 use crate::transport::tls::{Reload, TlsAcceptor};
 
 use capacity::{clients_expected, fit_descriptors};
 pub use error::StartError;
+pub use text::{Field, Sentence, lost_in_a_crash};
 
 /// Bytes of all rings between shards together.
 const MESH_RING_BYTES: usize = 32 << 20;
@@ -71,9 +72,22 @@ pub enum Stopped {
     Abandoned,
 }
 
+/// What was left in a shard when it ended.
+#[derive(Copy, Clone, Default, PartialEq, Eq, Debug)]
+pub struct Rest {
+    pub live: Live,
+    pub lost: Lost,
+}
+
+impl Rest {
+    fn of<D: Driver>(shard: &mut Shard<D>) -> Rest {
+        Rest { live: shard.live(), lost: shard.lost() }
+    }
+}
+
 /// A broker that runs.
 pub struct Server {
-    shards: Vec<JoinHandle<Live>>,
+    shards: Vec<JoinHandle<Rest>>,
     control: Arc<Control>,
     /// To wake shards that sleep.
     bell: Box<dyn Driver>,
@@ -269,8 +283,8 @@ impl Server {
         mut self,
         patience: Duration,
         mut interrupted: impl FnMut(Duration) -> bool,
-    ) -> (Stopped, Vec<Live>) {
-        let ended = |shards: &[JoinHandle<Live>]| shards.iter().all(JoinHandle::is_finished);
+    ) -> (Stopped, Vec<Rest>) {
+        let ended = |shards: &[JoinHandle<Rest>]| shards.iter().all(JoinHandle::is_finished);
         let deadline = Instant::now() + patience;
         let mut stopped = Stopped::Drained;
         while !ended(&self.shards) {
@@ -349,7 +363,7 @@ fn mesh_bounds(shards: u16, bytes: u64) -> Bounds {
 }
 
 /// A shard's thread, from its seat to its end.
-fn serve(seat: Seat) -> Live {
+fn serve(seat: Seat) -> Rest {
     let Seat { setup, cpu, kernel, listeners, control, epoch, ready, go } = seat;
     // Bound first, so that the memory that the driver takes is near this CPU.
     let bound = cpu.map_or(Ok(()), |cpu| sockets::pin(cpu).map_err(|error| StartError::Pin { cpu, error }));
@@ -372,16 +386,16 @@ struct Seated {
 }
 
 impl Seated {
-    fn give_up(self, error: StartError) -> Live {
+    fn give_up(self, error: StartError) -> Rest {
         let _ = self.ready.send(Err(error));
-        Live::default()
+        Rest::default()
     }
 }
 
 impl Visitor for Seated {
-    type Output = Live;
+    type Output = Rest;
 
-    fn visit<D: Driver>(self, driver: D) -> Live {
+    fn visit<D: Driver>(self, driver: D) -> Rest {
         let Seated { setup, control, epoch, ready, go } = self;
         let shard = Shard::new(setup, driver, now(epoch));
         let _ = ready.send(Ok(()));
@@ -389,11 +403,11 @@ impl Visitor for Seated {
         match go.recv() {
             Ok(()) => drive(shard, &control, epoch),
             // Another shard could not start.
-            Err(_) => Live::default(),
+            Err(_) => Rest::default(),
         }
     }
 
-    fn refuse(self, error: KernelError) -> Live {
+    fn refuse(self, error: KernelError) -> Rest {
         self.give_up(error.into())
     }
 }
@@ -404,7 +418,7 @@ fn now(epoch: Instant) -> Millis {
 }
 
 /// The loop of a shard: a turn, then one system call that submits what it asked for and waits for what comes.
-fn drive<D: Driver>(mut shard: Shard<D>, control: &Control, epoch: Instant) -> Live {
+fn drive<D: Driver>(mut shard: Shard<D>, control: &Control, epoch: Instant) -> Rest {
     let mut stopping = false;
     let mut large = false;
     loop {
@@ -416,11 +430,11 @@ fn drive<D: Driver>(mut shard: Shard<D>, control: &Control, epoch: Instant) -> L
                 shard.stop(moment);
             }
             DRAIN => {}
-            _ => return shard.live(),
+            _ => return Rest::of(&mut shard),
         }
         let turn = shard.turn(moment);
         if stopping && shard.is_stopped() {
-            return shard.live();
+            return Rest::of(&mut shard);
         }
         let counters = shard.counters();
         if !large {
@@ -500,7 +514,9 @@ mod tests {
             let addresses = server.addresses().to_vec();
             let text = server.start_text(&config);
             assert!(
-                addresses.iter().all(|address| text.contains(&format!("listening on {address}"))),
+                addresses
+                    .iter()
+                    .all(|address| text.iter().any(|said| said.text == format!("listening on {address}"))),
                 "{text:?}"
             );
             let mut clients: Vec<TcpStream> = (0..20).map(|index| connect(addresses[index % 2])).collect();
@@ -514,7 +530,8 @@ mod tests {
             drop(clients);
             let (stopped, live) = server.finish(PATIENCE, wait);
             assert_eq!((stopped, live.len()), (Stopped::Drained, shards));
-            for live in live {
+            for Rest { live, lost } in live {
+                assert_eq!(lost, Lost::default());
                 assert_eq!((live.connections, live.subscriptions), (0, 0), "{live:?}");
             }
             // The addresses are free again.
@@ -560,7 +577,10 @@ mod tests {
             let config = config("--listen 127.0.0.1:0 --shards 2");
             let mut server = Server::start(&config).unwrap();
             let text = server.start_text(&config);
-            assert!(text.contains(&"io: epoll (io_uring forbidden by seccomp)".to_owned()), "{text:?}");
+            assert!(
+                text.iter().any(|said| said.text == "io: epoll (io_uring forbidden by seccomp)"),
+                "{text:?}"
+            );
             let clients: Vec<TcpStream> = (0..20).map(|_| connect(server.addresses()[0])).collect();
             drop(clients);
             server.begin_stop();

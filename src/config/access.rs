@@ -91,8 +91,8 @@ mod tests {
         }
         assert!(refused("--listen 0.0.0.0:1 --acl-file r").contains("--password-file"));
         let hint = parse("--allow-anonymous=true --shards 1").network_hint;
-        assert_eq!(hint, "ringmq --shards 1 --listen 0.0.0.0:1883 --allow-anonymous");
+        assert_eq!(hint, "ringmq --shards 1 --listen :1883 --allow-anonymous");
         let hint = parse("--password-file u").network_hint;
-        assert_eq!(hint, "ringmq --password-file u --listen 0.0.0.0:1883");
+        assert_eq!(hint, "ringmq --password-file u --listen :1883");
     }
 }

@@ -7,7 +7,7 @@ use clap::{CommandFactory, Parser};
 
 use super::file::{Listener, Place};
 use super::listener::{self, REPLACING};
-use super::{Config, ConfigError, FileError, Flags, access_text, file, limits, listener_text};
+use super::{Config, ConfigError, FileError, Flags, access_text, file, help, limits, listener_text};
 use crate::access::passwd::{self, Change, Source};
 use crate::io::machine::Machine;
 use crate::log;
@@ -94,7 +94,10 @@ impl Sources {
 /// # Errors
 /// As [`Config::parse`], for what is wrong with single settings.
 pub fn effective(args: &[String], machine: &Machine) -> Result<String, ConfigError> {
-    let sources = Sources::read(&without_word(args))?;
+    let args = without_word(args);
+    // Its own usage and help; the flags are the broker's.
+    help::config_command().try_get_matches_from(&args).map_err(ConfigError::Clap)?;
+    let sources = Sources::read(&args)?;
     let command = Flags::command();
     let all = command
         .clone()
@@ -108,13 +111,16 @@ pub fn effective(args: &[String], machine: &Machine) -> Result<String, ConfigErr
         given: &sources.given,
         settings: &sources.settings,
         path: sources.path.as_deref(),
-        adjusted: limits::adjusted(&flags, &limits),
+        adjusted: limits::adjusted(&flags, &limits, machine),
     };
-    Ok(flat.text(!sources.listeners.is_empty()) + &listener::effective(&sources, &flat)?)
+    Ok(flat.text(!sources.listeners.is_empty()) + &listener::effective(&sources, &flat, machine)?)
 }
 
 #[derive(Parser, Debug)]
-#[command(name = "ringmq check", max_term_width = 110)]
+#[command(name = "ringmq check", bin_name = "ringmq check", max_term_width = 110)]
+#[command(
+    about = "Looks for mistakes in a file of settings and in the files that it names, and says what it means"
+)]
 struct CheckFlags {
     /// The file that --config would name
     file: PathBuf,
@@ -148,6 +154,7 @@ pub fn check(args: &[String], machine: &Machine, affinity: &[u16]) -> Result<Str
         }
         lines.push(line);
     }
+    lines.extend(config.warnings.iter().map(|warning| format!("warning: {warning}")));
     lines.extend(access_text(&config, &users.iter().map(|users| users.len()).collect::<Vec<_>>()));
     let settings = contents.settings.len();
     let listeners = config.listeners.len();
@@ -160,9 +167,10 @@ fn without_word(args: &[String]) -> Vec<String> {
     args.iter().take(1).chain(args.iter().skip(2)).cloned().collect()
 }
 
-/// `ringmq passwd`: the rest of the command line behind that word.
+/// The rest of the command line behind that word.
 #[derive(Parser, Debug)]
-#[command(name = "ringmq passwd", max_term_width = 110)]
+#[command(name = "ringmq passwd", bin_name = "ringmq passwd", max_term_width = 110)]
+#[command(about = "Sets the password of a user in a file for --password-file", long_about = None)]
 struct PasswdFlags {
     /// The file that --password-file names; made if it is not there, readable by its owner alone
     file: PathBuf,

@@ -16,6 +16,7 @@ use clap::{Arg, ArgAction, ArgMatches, CommandFactory, ValueHint};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::foreign;
 use super::listener::ListenerKeys;
 
 /// The flags that make no sense in a file.
@@ -97,10 +98,12 @@ pub(super) fn read(path: &Path, command: &clap::Command) -> Result<Contents, Fil
         what: error.to_string(),
     })?;
     let directory = path.parent().unwrap_or(Path::new(""));
-    parse(&text, command, directory).map_err(|(span, what)| FileError {
-        path: path.to_owned(),
-        at: Some(place(&text, span.start)),
-        what,
+    parse(&text, command, directory).map_err(|(span, what)| {
+        let (at, what) = match foreign::recognised(&text, path) {
+            Some((line, what)) => ((line, 1), what),
+            None => (place(&text, span.start), what),
+        };
+        FileError { path: path.to_owned(), at: Some(at), what }
     })
 }
 
@@ -273,7 +276,7 @@ fn unknown(name: &str, command: &clap::Command, others: &[&str]) -> String {
 }
 
 /// Insertions, deletions and replacements that make `b` of `a`.
-fn distance(a: &str, b: &str) -> usize {
+pub(super) fn distance(a: &str, b: &str) -> usize {
     let mut row: Vec<usize> = (0..=b.chars().count()).collect();
     for (at, from) in a.chars().enumerate() {
         let mut diagonal = std::mem::replace(&mut row[0], at + 1);
@@ -374,7 +377,7 @@ impl Effective<'_> {
             match self.of(name) {
                 Some((value, source)) => text.push_str(&format!("{name} = {value}  # {source}{holds}\n")),
                 None if name == "listen" && self.of("tls-listen").is_none() => {
-                    text.push_str("listen = [\"127.0.0.1:1883\"]  # default\n");
+                    text.push_str(&format!("listen = [\"{}\"]  # default\n", super::listener::DEFAULT));
                 }
                 None => text.push_str(&format!("# {name} is not set{holds}\n")),
             }
@@ -434,7 +437,7 @@ mod tests {
             ("zzzzzzzzzzzz = 1", (1, 1), "ringmq --help"),
             ("config = 'other'", (1, 1), "there is no setting"),
             ("\n  shards = 0", (2, 12), "--shards"),
-            ("listen = ['127.0.0.1:1', 'here']", (1, 26), "IP address"),
+            ("listen = ['127.0.0.1:1', 'here']", (1, 26), "an address and a port"),
             ("listen = 1.5", (1, 10), "text or a whole number"),
             ("shards = [1]", (1, 10), "one value"),
             ("shards = -1", (1, 10), "from 0"),
@@ -468,7 +471,8 @@ mod tests {
             command.clone().try_get_matches_from(["ringmq", "--shards=3", "--listen=127.0.0.1:7"]).unwrap();
         let text = shown(&command, &all);
         assert!(
-            text.contains("shards = 3  # command line\n") && text.contains("sys-interval = 10  # default\n"),
+            text.contains("shards = 3  # command line\n")
+                && text.contains("sys-interval = \"10s\"  # default\n"),
             "{text}"
         );
         assert!(text.contains("listen = [\"127.0.0.1:7\"]  # command line\n"), "{text}");

@@ -1,12 +1,14 @@
 //! The command line: every flag of the broker, with its help.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, ValueEnum};
 
 use super::access::AccessFlags;
+use super::address::Place;
+use super::help;
 use super::size::Size;
+use super::span::{self, Span};
 use super::tls::TlsFlags;
 use crate::io::kernel::Choice;
 use crate::limits::{CACHED_TOPICS_MAX, Limits};
@@ -14,7 +16,8 @@ use crate::log::{Format, Level};
 use crate::memory::ShardSet;
 
 const AFTER_HELP: &str = "\
-Sizes take the suffixes k, M and G, in steps of 1,024.
+Sizes take the suffixes k, M and G, in steps of 1,024. Times take the units ms, s, m, h, d and w;
+a plain number is seconds.
 
 Examples:
   Try it on this machine, on every core:
@@ -22,12 +25,12 @@ Examples:
   One core, the plain single-threaded broker:
     ringmq --cores 0
   Four cores, and everybody on the network may connect:
-    ringmq --cores 0-3 --listen 0.0.0.0:1883 --listen '[::]:1883' --allow-anonymous
+    ringmq --cores 0-3 --listen :1883 --allow-anonymous
   TLS, and users with passwords:
-    ringmq --tls-listen 0.0.0.0:8883 --tls-cert server.pem --tls-key server.key --password-file users.txt
+    ringmq --tls-listen :8883 --tls-cert server.pem --tls-key server.key --password-file users.txt
   Users with passwords, and rules about topics, for the network:
     ringmq passwd users.txt alice
-    ringmq --listen 0.0.0.0:1883 --password-file users.txt --acl-file rules.txt
+    ringmq --listen :1883 --password-file users.txt --acl-file rules.txt
   The same from a file with a line for each flag:
     ringmq check ringmq.toml && ringmq --config ringmq.toml
   A small machine with many idle clients:
@@ -35,7 +38,7 @@ Examples:
 
 Listeners in a file, one table for each; --listen and --tls-listen on the command line replace all of them:
   [[listener]]
-  address = \"0.0.0.0:8883\"       the only key that has to be there
+  address = \":8883\"              the only key that has to be there
   cert = \"server.pem\"            which makes it a TLS listener (kind = \"tls\"; the other kind is tcp)
   key = \"server.key\"             the private key; left out, it is looked for in the file of the certificate
   client-ca, client-cert, client-user                 as the flags with tls- in front
@@ -45,13 +48,16 @@ Listeners in a file, one table for each; --listen and --tls-listen on the comman
   connections-max                                     of this listener, beside the limit for all
 
 Exit codes:
-  0    stopped by SIGTERM or SIGINT
+  0    stopped by SIGTERM, SIGINT or SIGQUIT
   64   the command line is wrong, or asks for what this machine does not have
   69   io_uring is missing or forbidden; the message says which, and what to type
   71   the operating system refused: the address is taken, descriptors or memory ran out
   77   a privilege is missing, as for a port below 1024
   78   a file that was named is missing or wrong
-  130, 143  ended at once by a second signal (SIGINT, SIGTERM)
+  130, 131, 143  ended at once by a second signal (SIGINT, SIGQUIT, SIGTERM)
+
+Signals: SIGTERM, SIGINT and SIGQUIT stop the broker in order. SIGHUP reads files again, SIGUSR1 opens the file of the log
+again. All others that would end a process are named in the log and ignored.
 
 Sessions, queued messages and retained messages live in memory: they are lost when the process stops.";
 
@@ -59,6 +65,7 @@ Sessions, queued messages and retained messages live in memory: they are lost wh
 ///
 /// One thread and one io_uring per core; each client lives on one of them.
 #[derive(Parser, Debug)]
+#[command(override_usage = help::USAGE, help_template = help::TEMPLATE)]
 #[command(name = "ringmq", version, after_long_help = AFTER_HELP, max_term_width = 110)]
 #[command(
     after_help = "ringmq --help has the whole story: what happens at each limit, examples, exit codes."
@@ -97,10 +104,12 @@ pub(super) struct Flags {
 pub(super) struct AddressFlags {
     /// Address and port to listen on; may be given several times
     ///
-    /// IPv6 in brackets: [::1]:1883. With port 0 the kernel chooses one, which is printed. An address that others can
-    /// reach needs --password-file or --allow-anonymous. [default: 127.0.0.1:1883, unless --tls-listen is given]
-    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_address)]
-    pub listen: Vec<SocketAddr>,
+    /// An IP address, IPv6 in brackets: [::1]:1883. localhost:1883 is 127.0.0.1 and, where this machine has it, ::1.
+    /// :1883 is every address of this machine, IPv4 and IPv6. With port 0 the kernel chooses a port for each address, and
+    /// the start text has it. An address that others can reach needs --password-file or --allow-anonymous.
+    /// [default: localhost:1883, unless --tls-listen is given]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen: Vec<Place>,
 
     /// Let clients in that name no user, at every address
     ///
@@ -147,22 +156,24 @@ pub(super) struct ClientFlags {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub connections_max: Option<u32>,
 
-    /// Seconds from the connection to a whole CONNECT; beyond it the connection is closed
-    #[arg(long, value_name = "SECONDS", default_value_t = Limits::default().connect_timeout_ms / 1000,
-          value_parser = clap::value_parser!(u64).range(1..=3600))]
-    pub connect_timeout: u64,
+    /// Time from the connection to a whole CONNECT; beyond it the connection is closed
+    #[arg(long, value_name = "TIME", default_value_t = Span { ms: Limits::default().connect_timeout_ms },
+          value_parser = connect_timeout())]
+    pub connect_timeout: Span,
 
-    /// Longest Keep Alive of a v5 client, in seconds; 0 leaves it to the client
+    /// Longest Keep Alive of a v5 client; 0 leaves it to the client
     ///
     /// A longer wish is shortened and announced (Server Keep Alive). Clients of 3.1.1 and 3.1 keep theirs.
-    #[arg(long, value_name = "SECONDS", default_value_t = Limits::default().keep_alive_max_s)]
-    pub keep_alive_max: u16,
+    #[arg(long, value_name = "TIME", default_value_t = Span::seconds(Limits::default().keep_alive_max_s.into()),
+          value_parser = keep_alive_max())]
+    pub keep_alive_max: Span,
 
-    /// Seconds that a session outlives its connection at most
+    /// Time that a session outlives its connection at most
     ///
     /// A longer wish is shortened and announced (v5). Persistent sessions of 3.x clients end after this time too.
-    #[arg(long, value_name = "SECONDS", default_value_t = Limits::default().session_expiry_max_s)]
-    pub session_expiry_max: u32,
+    #[arg(long, value_name = "TIME", default_value_t = Span::seconds(Limits::default().session_expiry_max_s.into()),
+          value_parser = session_expiry_max())]
+    pub session_expiry_max: Span,
 
     /// Subscriptions of one session
     ///
@@ -226,13 +237,13 @@ pub(super) struct QueueFlags {
     #[arg(long, value_enum, value_name = "WHAT", default_value_t = QueueFullFlag::DropNewest)]
     pub queue_full: QueueFullFlag,
 
-    /// Seconds that messages of a share group wait for a member that takes none; 0 lets them wait
+    /// How long messages of a share group wait for a member that takes none; 0 lets them wait
     ///
     /// A message goes to a member that can be sent it at once. It waits in a member's queue only while all members are
     /// busy. If that member is sent nothing for this time, what waits there goes to other members.
-    #[arg(long, value_name = "SECONDS", default_value_t = Limits::default().share_wait_ms / 1000,
-          value_parser = clap::value_parser!(u64).range(0..=86400))]
-    pub share_wait: u64,
+    #[arg(long, value_name = "TIME", default_value_t = Span { ms: Limits::default().share_wait_ms },
+          value_parser = span::between(Span::seconds(0), Span::seconds(86_400)))]
+    pub share_wait: Span,
 
     /// Bytes that wait for the socket of one connection [default: 1M, and more for who reads]
     ///
@@ -284,7 +295,7 @@ pub(super) struct MemoryFlags {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Operation")]
 pub(super) struct OperationFlags {
-    /// Events to log on stderr
+    /// Events to log; off is silent once the broker runs
     #[arg(long, value_enum, value_name = "LEVEL", default_value_t = Level::Info)]
     pub log_level: Level,
 
@@ -292,16 +303,24 @@ pub(super) struct OperationFlags {
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Text)]
     pub log_format: Format,
 
-    /// Seconds between two states of $SYS; 0 publishes none
-    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=86400))]
-    pub sys_interval: u64,
-
-    /// Seconds that stopping may take
+    /// File to append the log to, instead of stderr
     ///
-    /// After SIGTERM or SIGINT no connection is accepted, Wills are published and clients are told to go (v5: 0x8B).
+    /// SIGUSR1 opens it again, as logrotate wants it. Why the broker does not start is said on stderr all the same.
+    #[arg(long, value_name = "FILE")]
+    pub log_file: Option<PathBuf>,
+
+    /// Time between two states of $SYS; 0 publishes none
+    #[arg(long, value_name = "TIME", default_value_t = Span::seconds(10),
+          value_parser = span::between(Span::seconds(0), Span::seconds(86_400)))]
+    pub sys_interval: Span,
+
+    /// Time that stopping may take
+    ///
+    /// After SIGTERM, SIGINT or SIGQUIT no connection is accepted, Wills are published and clients are told to go (v5: 0x8B).
     /// What is not done in this time is left undone. A second signal ends the process at once.
-    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(0..=3600))]
-    pub shutdown_timeout: u64,
+    #[arg(long, value_name = "TIME", default_value_t = Span::seconds(5),
+          value_parser = span::between(Span::seconds(0), Span::seconds(3600)))]
+    pub shutdown_timeout: Span,
 }
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq, ValueEnum)]
@@ -314,8 +333,17 @@ pub(super) enum QueueFullFlag {
     Disconnect,
 }
 
-pub(super) fn parse_address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| {
-        "an IP address and a port are expected, such as 127.0.0.1:1883, 0.0.0.0:1883 or [::1]:1883".to_owned()
-    })
+/// What `connect-timeout` takes, for all and at a listener.
+pub(super) fn connect_timeout() -> impl Fn(&str) -> Result<Span, String> + Clone + Send + Sync {
+    span::between(Span { ms: 100 }, Span::seconds(3600))
+}
+
+/// The same of `keep-alive-max`.
+pub(super) fn keep_alive_max() -> impl Fn(&str) -> Result<Span, String> + Clone + Send + Sync {
+    span::seconds(u16::MAX.into())
+}
+
+/// The same of `session-expiry-max`.
+pub(super) fn session_expiry_max() -> impl Fn(&str) -> Result<Span, String> + Clone + Send + Sync {
+    span::seconds(u32::MAX.into())
 }

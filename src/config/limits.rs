@@ -2,7 +2,7 @@
 
 use super::commands::Unfit;
 use super::flags::{Flags, QueueFullFlag};
-use super::size::Size;
+use super::size::{Size, bytes};
 use crate::io::machine::Machine;
 use crate::limits::{Limits, QueueFull, SEND_BUFFER_BYTES_MAX, SEND_BURST_PACKETS};
 use crate::memory::{CLASSES, Class};
@@ -27,7 +27,7 @@ pub(super) fn limits(flags: &Flags, machine: &Machine) -> Result<Limits, Unfit> 
         connections_max: client.connections_max.unwrap_or(Limits::default().connections_max),
         packet_size_max: packet_size_max as u32,
         connect_packet_size_max: connect_packet_size_max.min(packet_size_max) as u32,
-        connect_timeout_ms: client.connect_timeout * 1000,
+        connect_timeout_ms: client.connect_timeout.ms,
         receive_maximum: packet.receive_maximum,
         send_maximum: packet.send_maximum,
         topic_alias_max: packet.topic_alias_max,
@@ -41,13 +41,13 @@ pub(super) fn limits(flags: &Flags, machine: &Machine) -> Result<Limits, Unfit> 
             QueueFullFlag::DropOldest => QueueFull::DropOldest,
             QueueFullFlag::Disconnect => QueueFull::Disconnect,
         },
-        share_wait_ms: queue.share_wait * 1000,
+        share_wait_ms: queue.share_wait.ms,
         send_buffer_bytes_max: size("send-buffer-max", send_buffer, 1024, 1 << 30)? as u32,
         send_burst_bytes_max: 0,
         retained_messages_max: queue.retained_messages_max,
         retained_bytes_max: queue.retained_bytes_max.0,
-        session_expiry_max_s: client.session_expiry_max,
-        keep_alive_max_s: client.keep_alive_max,
+        session_expiry_max_s: client.session_expiry_max.whole_s() as u32,
+        keep_alive_max_s: client.keep_alive_max.whole_s() as u16,
         memory_max: size(
             "memory-max",
             memory.memory_max.unwrap_or(default_memory),
@@ -63,8 +63,24 @@ pub(super) fn limits(flags: &Flags, machine: &Machine) -> Result<Limits, Unfit> 
     Ok(limits)
 }
 
+/// What was asked for and cannot be had when it is needed.
+pub(super) fn warnings(flags: &Flags, machine: &Machine) -> Vec<String> {
+    let asked = flags.memory.memory_max.filter(|asked| asked.0 > machine.memory());
+    asked
+        .map(|asked| {
+            let of = if machine.memory_max.is_some() { "the cgroup grants" } else { "this machine has" };
+            format!(
+                "--memory-max {asked} is more than the {} that {of}: the kernel may end the broker before this limit \
+                 is reached. Without the flag it is three quarters of what there is",
+                bytes(machine.memory())
+            )
+        })
+        .into_iter()
+        .collect()
+}
+
 /// By setting, what holds where another limit cuts what was asked for, or nothing was and this machine decides.
-pub(super) fn adjusted(flags: &Flags, limits: &Limits) -> Vec<(&'static str, String)> {
+pub(super) fn adjusted(flags: &Flags, limits: &Limits, machine: &Machine) -> Vec<(&'static str, String)> {
     let mut found = Vec::new();
     if flags.packet.connect_packet_size_max.0 > limits.packet_size_max.into() {
         let holds = Size(limits.connect_packet_size_max.into());
@@ -77,6 +93,9 @@ pub(super) fn adjusted(flags: &Flags, limits: &Limits) -> Vec<(&'static str, Str
     if flags.memory.memory_max.is_none() {
         let holds = Size(limits.memory_max);
         found.push(("memory-max", format!("{holds} holds, three quarters of what there is here")));
+    }
+    if let Some(asked) = flags.memory.memory_max.filter(|asked| asked.0 > machine.memory()) {
+        found.push(("memory-max", format!("{asked} is more than the {} here", bytes(machine.memory()))));
     }
     found
 }

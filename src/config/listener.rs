@@ -10,19 +10,25 @@ use std::path::PathBuf;
 use clap::{CommandFactory, Parser, ValueEnum};
 
 use super::access::ClientIdsFlag;
+use super::address::Place as Where;
 use super::commands::Unfit;
 use super::file::{self, Listener, Place};
-use super::flags::{Flags, parse_address};
+use super::flags::{self, Flags};
 use super::limits::{PACKET_SIZE_MAX, PACKET_SIZE_MIN, size};
 use super::size::Size;
+use super::span::Span;
 use super::tls::{self, ClientCertFlag, ClientUserFlag};
 use super::{Config, ConfigError, ListenerConfig, Sources};
 use crate::access::{Anonymous, Door, Settings as AccessSettings};
+use crate::io::machine::Machine;
 use crate::limits::{Limits, ListenerLimits};
 use crate::transport::tls::Settings as TlsSettings;
 
 /// Flags that stand for listeners, and so for all of those in the file.
 pub(super) const REPLACING: [&str; 2] = ["listen", "tls-listen"];
+/// What is served where nothing else was said.
+pub(super) const DEFAULT: Where = Where::Localhost(1883);
+const ANYWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
 /// Of the whole broker and of a listener, both of which hold.
 const BOTH_HOLD: &str = "connections-max";
 
@@ -30,9 +36,9 @@ const BOTH_HOLD: &str = "connections-max";
 #[derive(Parser, Debug)]
 #[command(name = "[[listener]]", no_binary_name = true, disable_help_flag = true)]
 pub(super) struct ListenerKeys {
-    /// IP address and port; the only key that has to be there
-    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_address)]
-    address: Option<SocketAddr>,
+    /// Address and port, as --listen takes them; the only key that has to be there
+    #[arg(long, value_name = "ADDR:PORT")]
+    address: Option<Where>,
     /// tcp or tls; tls where there is a certificate
     #[arg(long, value_enum)]
     kind: Option<Kind>,
@@ -67,8 +73,8 @@ pub(super) struct ListenerKeys {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     connections_max: Option<u32>,
     /// As the flag
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
-    connect_timeout: Option<u64>,
+    #[arg(long, value_name = "TIME", value_parser = flags::connect_timeout())]
+    connect_timeout: Option<Span>,
     /// As the flag
     #[arg(long, value_name = "BYTES")]
     connect_packet_size_max: Option<Size>,
@@ -76,11 +82,11 @@ pub(super) struct ListenerKeys {
     #[arg(long, value_name = "BYTES")]
     packet_size_max: Option<Size>,
     /// As the flag
-    #[arg(long, value_name = "SECONDS")]
-    keep_alive_max: Option<u16>,
+    #[arg(long, value_name = "TIME", value_parser = flags::keep_alive_max())]
+    keep_alive_max: Option<Span>,
     /// As the flag
-    #[arg(long, value_name = "SECONDS")]
-    session_expiry_max: Option<u32>,
+    #[arg(long, value_name = "TIME", value_parser = flags::session_expiry_max())]
+    session_expiry_max: Option<Span>,
 }
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq, ValueEnum)]
@@ -91,9 +97,12 @@ enum Kind {
     Tls,
 }
 
-/// One listener as it was asked for.
+/// One listener as it was asked for, at one of its addresses.
+#[derive(Clone)]
 struct Asked {
     address: SocketAddr,
+    /// The address in front of it was asked for by the same word.
+    is_second: bool,
     tls: Option<TlsSettings>,
     allow_anonymous: Option<bool>,
     password_file: Option<PathBuf>,
@@ -151,15 +160,18 @@ pub(super) struct Listeners {
 pub(super) fn listeners(
     sources: &Sources,
     flags: &Flags,
-    limits: &Limits,
+    (limits, machine): (&Limits, &Machine),
     args: &[String],
 ) -> Result<Listeners, ConfigError> {
     let asked = match &sources.listeners[..] {
-        [] => from_flags(sources, flags, limits)?,
+        [] => from_flags(sources, flags, limits, machine)?,
         tables => tables
             .iter()
-            .map(|table| from_file(table, sources, flags, limits).map_err(|error| sources.wrong(error)))
-            .collect::<Result<_, _>>()?,
+            .map(|table| {
+                from_file(table, sources, flags, (limits, machine)).map_err(|error| sources.wrong(error))
+            })
+            .collect::<Result<Vec<_>, _>>()?
+            .concat(),
     };
     distinct(&asked, sources)?;
     client_ids_of_users(&asked, sources)?;
@@ -185,7 +197,12 @@ pub(super) fn listeners(
     access.doors = doors.into();
     let listeners = asked
         .into_iter()
-        .map(|Asked { address, tls, limits, .. }| ListenerConfig { address, tls, limits })
+        .map(|Asked { address, is_second, tls, limits, .. }| ListenerConfig {
+            address,
+            tls,
+            limits,
+            shares_room: is_second,
+        })
         .collect();
     Ok(Listeners { listeners, access })
 }
@@ -218,16 +235,27 @@ fn number(files: &mut Vec<PathBuf>, path: &PathBuf) -> u16 {
     at as u16
 }
 
-fn from_flags(sources: &Sources, flags: &Flags, limits: &Limits) -> Result<Vec<Asked>, ConfigError> {
+/// The addresses that a word stands for, and whether each is another one of the same word.
+fn addresses(place: Where, machine: &Machine) -> impl Iterator<Item = (SocketAddr, bool)> {
+    place.addresses(machine.has_ipv6).into_iter().enumerate().map(|(at, address)| (address, at > 0))
+}
+
+fn from_flags(
+    sources: &Sources,
+    flags: &Flags,
+    limits: &Limits,
+    machine: &Machine,
+) -> Result<Vec<Asked>, ConfigError> {
     let tls = tls::tls(&flags.tls).map_err(|unfit| sources.unfit(unfit))?;
     let (tls_listen, settings) = tls.map_or((&[][..], None), |(listen, settings)| (listen, Some(settings)));
-    let default = [SocketAddr::from(([127, 0, 0, 1], 1883))];
+    let default = [DEFAULT];
     let listen = match (&flags.address.listen[..], tls_listen) {
         ([], []) => &default[..],
         (listen, _) => listen,
     };
-    let asked = |address: &SocketAddr, tls: Option<TlsSettings>, key| Asked {
-        address: *address,
+    let asked = |(address, is_second), tls: Option<TlsSettings>, key| Asked {
+        address,
+        is_second,
         tls,
         allow_anonymous: flags.address.allow_anonymous,
         password_file: flags.access.password_file.clone(),
@@ -236,17 +264,25 @@ fn from_flags(sources: &Sources, flags: &Flags, limits: &Limits) -> Result<Vec<A
         limits: ListenerLimits::of(limits),
         at: sources.place_of(key).or(sources.place_of("allow-anonymous")),
     };
-    let plain = listen.iter().map(|address| asked(address, None, "listen"));
-    let secure = tls_listen.iter().map(|address| asked(address, settings.clone(), "tls-listen"));
+    let all =
+        |places: &[Where]| -> Vec<_> { places.iter().flat_map(|place| addresses(*place, machine)).collect() };
+    let plain = all(listen).into_iter().map(|address| asked(address, None, "listen"));
+    let secure = all(tls_listen).into_iter().map(|address| asked(address, settings.clone(), "tls-listen"));
     Ok(plain.chain(secure).collect())
 }
 
 /// What is wrong, and where.
 type Wrong = (Option<Place>, String);
 
-fn from_file(table: &Listener, sources: &Sources, flags: &Flags, limits: &Limits) -> Result<Asked, Wrong> {
+/// A listener of the file, once for each of its addresses.
+fn from_file(
+    table: &Listener,
+    sources: &Sources,
+    flags: &Flags,
+    (limits, machine): (&Limits, &Machine),
+) -> Result<Vec<Asked>, Wrong> {
     let keys = parsed(table, sources)?;
-    let Some(address) = keys.address else {
+    let Some(place) = keys.address else {
         let what = "a [[listener]] has an address, such as address = \"127.0.0.1:1883\"".to_owned();
         return Err((Some(table.at), what));
     };
@@ -264,8 +300,9 @@ fn from_file(table: &Listener, sources: &Sources, flags: &Flags, limits: &Limits
         }
         None => limits.connect_packet_size_max,
     };
-    Ok(Asked {
-        address,
+    let first = Asked {
+        address: ANYWHERE,
+        is_second: false,
         tls: tls_of(&keys).map_err(|(key, what)| (Some(table.place_of(key)), what))?,
         allow_anonymous: keys.allow_anonymous.or(flags.address.allow_anonymous),
         password_file: keys.password_file.or_else(|| flags.access.password_file.clone()),
@@ -275,14 +312,19 @@ fn from_file(table: &Listener, sources: &Sources, flags: &Flags, limits: &Limits
             connections_max: keys.connections_max,
             packet_size_max,
             connect_packet_size_max: connect_packet_size_max.min(packet_size_max),
-            connect_timeout_ms: keys
-                .connect_timeout
-                .map_or(limits.connect_timeout_ms, |seconds| seconds * 1000),
-            keep_alive_max_s: keys.keep_alive_max.unwrap_or(limits.keep_alive_max_s),
-            session_expiry_max_s: keys.session_expiry_max.unwrap_or(limits.session_expiry_max_s),
+            connect_timeout_ms: keys.connect_timeout.map_or(limits.connect_timeout_ms, |span| span.ms),
+            keep_alive_max_s: keys
+                .keep_alive_max
+                .map_or(limits.keep_alive_max_s, |span| span.whole_s() as u16),
+            session_expiry_max_s: keys
+                .session_expiry_max
+                .map_or(limits.session_expiry_max_s, |span| span.whole_s() as u32),
         },
         at: Some(table.at),
-    })
+    };
+    Ok(addresses(place, machine)
+        .map(|(address, is_second)| Asked { address, is_second, ..first.clone() })
+        .collect())
 }
 
 /// The keys that hold, without those that a flag on the command line replaces.
@@ -397,7 +439,11 @@ impl Config {
 
 /// The listeners of the file as they are in force, each key with its value and where that comes from. `flat` says so of
 /// the settings of the whole broker.
-pub(super) fn effective(sources: &Sources, flat: &file::Effective<'_>) -> Result<String, ConfigError> {
+pub(super) fn effective(
+    sources: &Sources,
+    flat: &file::Effective<'_>,
+    machine: &Machine,
+) -> Result<String, ConfigError> {
     let mut text = String::new();
     let command = ListenerKeys::command();
     for table in &sources.listeners {
@@ -432,7 +478,11 @@ pub(super) fn effective(sources: &Sources, flat: &file::Effective<'_>) -> Result
             let shown = match (name, shown) {
                 ("allow-anonymous", None) => {
                     let asked = Asked {
-                        address: keys.address.unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0))),
+                        address: keys
+                            .address
+                            .and_then(|place| addresses(place, machine).next())
+                            .map_or(ANYWHERE, |(address, _)| address),
+                        is_second: false,
                         tls: tls.clone(),
                         allow_anonymous: None,
                         password_file: keys.password_file.clone().or_else(|| flat.path("password-file")),

@@ -6,7 +6,13 @@ use crate::limits::QueueFull;
 use crate::memory::Class;
 
 fn machine() -> Machine {
-    Machine { cpus_online: vec![0, 1, 2, 3], cpu_quota: None, ram: 16 << 30, memory_max: None }
+    Machine {
+        cpus_online: vec![0, 1, 2, 3],
+        cpu_quota: None,
+        ram: 16 << 30,
+        memory_max: None,
+        has_ipv6: true,
+    }
 }
 
 fn parse_on(line: &str, machine: &Machine) -> Result<Config, ConfigError> {
@@ -36,10 +42,10 @@ fn without_flags_the_limits_are_the_defaults() {
     let config = parse("");
     let expected = Limits { memory_max: 12 << 30, ..Limits::default() };
     assert_eq!(config.limits, expected);
-    assert_eq!(config.addresses(), ["127.0.0.1:1883".parse().unwrap()]);
+    assert_eq!(config.addresses(), ["127.0.0.1:1883".parse().unwrap(), "[::1]:1883".parse().unwrap()]);
     assert_eq!(config.placement, [Some(0), Some(1), Some(2), Some(3)]);
     assert_eq!((config.sys_interval_ms, config.shutdown_timeout_ms), (10_000, 5000));
-    assert_eq!(config.network_hint, "ringmq --listen 0.0.0.0:1883 --allow-anonymous");
+    assert_eq!(config.network_hint, "ringmq --listen :1883 --allow-anonymous");
     assert!(!config.connections_asked);
 }
 
@@ -102,7 +108,11 @@ fn the_network_is_opened_only_on_purpose() {
     assert!(refused("--listen 127.0.0.1:1 --listen [::]:1883").contains("[::]:1883"));
     let config = parse("--listen 0.0.0.0:1883 --listen [::1]:1884 --allow-anonymous");
     assert_eq!((config.listeners.len(), config.network_hint.as_str()), (2, ""));
-    assert!(parse("--listen 127.9.9.9:0 --listen [::1]:0 --listen [::1]:0").network_hint.contains("0.0.0.0"));
+    assert!(
+        parse("--listen 127.9.9.9:0 --listen [::1]:0 --listen [::1]:0")
+            .network_hint
+            .contains("--listen :1883")
+    );
 }
 
 #[test]
@@ -112,7 +122,11 @@ fn what_is_wrong_is_named() {
         ("--cores x", "--cores"),
         ("--shards 0", "--shards"),
         ("--shards 129", "--shards"),
-        ("--listen localhost:1883", "127.0.0.1:1883"),
+        ("--listen local:1883", "getent hosts local"),
+        ("--listen :1883 --listen 127.0.0.1:1883 --allow-anonymous", "leave --listen 127.0.0.1:1883 out"),
+        ("--listen localhost:1883 --listen [::1]:1883", "twice"),
+        ("--keep-alive-max 1500ms", "whole number of seconds"),
+        ("--session-expiry-max 1y", "unit of time"),
         ("--listen 127.0.0.1:1 --listen 127.0.0.1:1", "twice"),
         ("--listen 127.0.0.1:1 --listen 0.0.0.0:1 --allow-anonymous", "leave --listen 127.0.0.1:1 out"),
         ("--packet-size-max 300M", "--packet-size-max"),
@@ -459,7 +473,7 @@ fn what_is_in_force_at_each_listener_has_its_source_and_can_be_read_again() {
         "[[listener]]  # FILE:19\naddress = \"[::1]:1883\"  # FILE:20\nkind = \"tcp\"  # default\n# cert is not set\n",
         "allow-anonymous = true  # FILE:21\n",
         "packet-size-max = \"2M\"  # FILE:1\n",
-        "connect-timeout = 10  # default\n",
+        "connect-timeout = \"10s\"  # default\n",
     ] {
         assert!(text.contains(line), "{line} is missing in\n{text}");
     }
@@ -473,7 +487,7 @@ fn what_is_in_force_at_each_listener_has_its_source_and_can_be_read_again() {
         three.contains("allow-anonymous = true  # default\n")
             && three.contains("client-cert = \"none\"  # default")
     );
-    assert!(File::new("").effective("").contains("listen = [\"127.0.0.1:1883\"]  # default\n"));
+    assert!(File::new("").effective("").contains("listen = [\"localhost:1883\"]  # default\n"));
     let cut = File::new("connect-packet-size-max = \"4M\"\n")
         .effective("--packet-size-max 1M --memory-max 64M --retained-bytes-max 32M");
     assert!(
@@ -501,4 +515,70 @@ fn the_help_names_the_keys_of_listeners() {
         assert!(listeners.contains(name), "{name} is missing in\n{listeners}");
     }
     listener::ListenerKeys::command().debug_assert();
+}
+
+#[test]
+fn times_have_units_in_flags_and_in_files() {
+    let line = "--connect-timeout 500ms --keep-alive-max 5m --session-expiry-max 12h --sys-interval 1m --shutdown-timeout 2s";
+    let file = File::new(
+        "connect-timeout = \"500ms\"\nkeep-alive-max = \"5m\"\nsession-expiry-max = \"12h\"\nsys-interval = \"1m\"\n\
+         shutdown-timeout = \"2s\"\n",
+    );
+    for config in [parse(line), file.config("").unwrap()] {
+        let limits = &config.limits;
+        assert_eq!(
+            (limits.connect_timeout_ms, limits.keep_alive_max_s, limits.session_expiry_max_s),
+            (500, 300, 43_200)
+        );
+        assert_eq!((config.sys_interval_ms, config.shutdown_timeout_ms), (60_000, 2000));
+    }
+    let own = File::new(
+        "[[listener]]\naddress = \"127.0.0.1:1\"\nconnect-timeout = \"1m\"\nkeep-alive-max = \"1h\"\n\
+         session-expiry-max = \"7d\"\n",
+    );
+    let config = own.config("").unwrap();
+    let limits = config.listeners[0].limits;
+    assert_eq!(
+        (limits.connect_timeout_ms, limits.keep_alive_max_s, limits.session_expiry_max_s),
+        (60_000, 3600, 604_800)
+    );
+    assert!(own.effective("").contains("keep-alive-max = \"1h\"  # FILE:4\n"));
+}
+
+#[test]
+fn words_stand_for_the_addresses_that_this_machine_has() {
+    let addresses = |config: Config| config.addresses().iter().map(|at| at.to_string()).collect::<Vec<_>>();
+    let no_ipv6 = Machine { has_ipv6: false, ..machine() };
+    assert_eq!(addresses(parse_on("", &no_ipv6).unwrap()), ["127.0.0.1:1883"]);
+    assert_eq!(addresses(parse("--listen localhost:7")), ["127.0.0.1:7", "[::1]:7"]);
+    assert_eq!(addresses(parse("--listen :7 --allow-anonymous")), ["0.0.0.0:7", "[::]:7"]);
+    assert_eq!(addresses(parse_on("--listen :7 --allow-anonymous", &no_ipv6).unwrap()), ["0.0.0.0:7"]);
+    let error = refused("--listen :7");
+    assert!(error.ends_with("ringmq --listen :7 --allow-anonymous"), "{error}");
+    let tls = "--tls-cert c --tls-key k --allow-anonymous";
+    assert_eq!(addresses(parse(&format!("--tls-listen :8 {tls}"))), ["0.0.0.0:8", "[::]:8"]);
+    let file = File::new(
+        "[[listener]]\naddress = \"localhost:7\"\nconnections-max = 3\n[[listener]]\naddress = \"[::1]:8\"\n",
+    );
+    let config = file.config("").unwrap();
+    let shares: Vec<bool> = config.listeners.iter().map(|listener| listener.shares_room).collect();
+    assert_eq!(shares, [false, true, false]);
+    assert_eq!(config.access.doors.len(), 3);
+    assert_eq!(addresses(config), ["127.0.0.1:7", "[::1]:7", "[::1]:8"]);
+}
+
+#[test]
+fn more_memory_than_there_is_is_a_warning() {
+    assert_eq!(parse("--memory-max 16G").warnings, Vec::<String>::new());
+    let warnings = parse("--memory-max 17G").warnings;
+    assert!(
+        warnings[0].contains("--memory-max 17G is more than the 16G that this machine has"),
+        "{warnings:?}"
+    );
+    let granted = Machine { memory_max: Some(1 << 30), ..machine() };
+    let warnings = parse_on("--memory-max 2G", &granted).unwrap().warnings;
+    assert!(warnings[0].contains("more than the 1G that the cgroup grants"), "{warnings:?}");
+    assert_eq!(parse_on("", &granted).unwrap().warnings, Vec::<String>::new());
+    let shown = File::new("memory-max = \"32G\"\n").effective("");
+    assert!(shown.contains("memory-max = \"32G\"  # FILE:1: 32G is more than the 16G here\n"), "{shown}");
 }

@@ -1,20 +1,19 @@
 //! Flags about TLS.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use super::address::Place;
 use super::commands::Unfit;
-use super::flags::parse_address;
 use crate::transport::tls::{CertificateUser, ClientCertificates, Settings};
 
 #[derive(Args, Debug)]
 #[command(next_help_heading = "TLS")]
 pub(super) struct TlsFlags {
     /// Address and port to listen on for MQTT over TLS 1.2 and 1.3; may be given several times
-    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_address, requires_all = ["tls_cert", "tls_key"])]
-    tls_listen: Vec<SocketAddr>,
+    #[arg(long, value_name = "ADDR:PORT", requires_all = ["tls_cert", "tls_key"])]
+    tls_listen: Vec<Place>,
 
     /// The server's certificate, then those that sign it (PEM)
     #[arg(long, value_name = "FILE", requires = "tls_listen")]
@@ -88,7 +87,7 @@ pub(super) fn clients(
 }
 
 /// The flags, checked against each other: addresses and what is behind them; `None` if there is no TLS.
-pub(super) fn tls(flags: &TlsFlags) -> Result<Option<(&[SocketAddr], Settings)>, Unfit> {
+pub(super) fn tls(flags: &TlsFlags) -> Result<Option<(&[Place], Settings)>, Unfit> {
     let (Some(certificate), Some(key)) = (&flags.tls_cert, &flags.tls_key) else { return Ok(None) };
     let clients =
         clients(flags.tls_client_cert, flags.tls_client_ca.clone()).map_err(|mismatch| match mismatch {

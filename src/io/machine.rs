@@ -17,6 +17,8 @@ pub struct Machine {
     pub ram: u64,
     /// Bytes that the cgroup grants; `None` without a bound below the RAM.
     pub memory_max: Option<u64>,
+    /// Whether it has the loopback address of IPv6; where that is switched off there is none.
+    pub has_ipv6: bool,
 }
 
 impl Machine {
@@ -37,6 +39,7 @@ impl Machine {
                 .unwrap_or_default(),
             cpu_quota: quota.reduce(f64::min),
             memory_max: memory.min(),
+            has_ipv6: read(&root.join("proc/net/if_inet6")).is_some_and(|text| text.lines().any(is_loopback)),
             ram,
         }
     }
@@ -171,6 +174,11 @@ fn ram(root: &Path) -> u64 {
     kib.map_or(RAM_UNKNOWN, |kib| kib * 1024)
 }
 
+/// Lines of if_inet6: an address in 32 digits, then numbers and the interface.
+fn is_loopback(line: &str) -> bool {
+    line.split(' ').next().is_some_and(|address| u128::from_str_radix(address, 16) == Ok(1))
+}
+
 /// Assumed where `/proc` cannot be read.
 const RAM_UNKNOWN: u64 = 1 << 30;
 
@@ -222,6 +230,10 @@ mod tests {
                 ("sys/fs/cgroup/user/app/memory.max", "2000000\n"),
                 ("sys/fs/cgroup/user/memory.max", "1000000\n"),
                 ("sys/fs/cgroup/memory.max", "max\n"),
+                (
+                    "proc/net/if_inet6",
+                    "fe80000000000000000000000000abcd 02 40 20 80  eth0\n00000000000000000000000000000001 01 80 10 80 lo\n",
+                ),
             ],
         );
         let machine = Machine::look(&fake.0);
@@ -229,6 +241,7 @@ mod tests {
         assert_eq!(machine.cpu_quota, Some(2.5));
         assert_eq!(machine.memory_max, Some(1_000_000));
         assert_eq!(machine.memory(), 1_000_000);
+        assert!(machine.has_ipv6);
         assert_eq!(machine.ram, 16_000_000 * 1024);
     }
 
@@ -242,6 +255,7 @@ mod tests {
                 MEMINFO,
                 ("proc/self/cgroup", "4:memory:/docker/ab\n2:cpu,cpuacct:/docker/ab\n0::/\n"),
                 ("proc/self/mountinfo", mounts),
+                ("proc/net/if_inet6", ""),
                 ("sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us", "50000\n"),
                 ("sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us", "100000\n"),
                 ("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n"),
@@ -250,6 +264,7 @@ mod tests {
         let machine = Machine::look(&fake.0);
         assert_eq!(machine.cpu_quota, Some(0.5));
         assert_eq!(machine.memory_max, None, "the largest number means none");
+        assert!(!machine.has_ipv6, "switched off");
         assert_eq!(machine.memory(), machine.ram);
     }
 

@@ -286,69 +286,120 @@ pub fn go_last() {
 pub enum Signal {
     Terminate,
     Interrupt,
+    Quit,
     /// Files are to be read again.
     HangUp,
+    /// The file of the log was moved away and is to be opened again.
+    ReopenLog,
+    /// Any other signal that would end a process which does not expect it.
+    Other(u8),
 }
 
 impl Signal {
-    pub fn name(self) -> &'static str {
-        match self {
-            Signal::Terminate => "SIGTERM",
-            Signal::Interrupt => "SIGINT",
-            Signal::HangUp => "SIGHUP",
-        }
+    fn from_number(number: libc::c_int) -> Option<Signal> {
+        Some(match number {
+            libc::SIGTERM => Signal::Terminate,
+            libc::SIGINT => Signal::Interrupt,
+            libc::SIGQUIT => Signal::Quit,
+            libc::SIGHUP => Signal::HangUp,
+            libc::SIGUSR1 => Signal::ReopenLog,
+            other => Signal::Other(u8::try_from(other).ok().filter(|number| *number > 0)?),
+        })
+    }
+
+    /// Whether it asks the server to stop.
+    pub fn stops(self) -> bool {
+        matches!(self, Signal::Terminate | Signal::Interrupt | Signal::Quit)
     }
 
     pub fn number(self) -> u8 {
         match self {
             Signal::Terminate => libc::SIGTERM as u8,
             Signal::Interrupt => libc::SIGINT as u8,
+            Signal::Quit => libc::SIGQUIT as u8,
             Signal::HangUp => libc::SIGHUP as u8,
+            Signal::ReopenLog => libc::SIGUSR1 as u8,
+            Signal::Other(number) => number,
         }
     }
 }
 
+/// As `kill -l` has it: SIGTERM, SIGRTMIN+3.
+impl fmt::Display for Signal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let number = libc::c_int::from(self.number());
+        match OTHERS.iter().chain(&NAMED).find(|(other, _)| *other == number) {
+            Some((_, name)) => f.write_str(name),
+            None if number == libc::SIGRTMIN() => f.write_str("SIGRTMIN"),
+            None if number > libc::SIGRTMIN() => write!(f, "SIGRTMIN+{}", number - libc::SIGRTMIN()),
+            None => write!(f, "signal {number}"),
+        }
+    }
+}
+
+/// The signals that mean something to a server.
+const NAMED: [(libc::c_int, &str); 5] = [
+    (libc::SIGTERM, "SIGTERM"),
+    (libc::SIGINT, "SIGINT"),
+    (libc::SIGQUIT, "SIGQUIT"),
+    (libc::SIGHUP, "SIGHUP"),
+    (libc::SIGUSR1, "SIGUSR1"),
+];
+
+/// The other signals that end a process unless it takes them, besides those of real time. Not among them: what a fault of
+/// the process itself raises, and what cannot be held back.
+const OTHERS: [(libc::c_int, &str); 10] = [
+    (libc::SIGUSR2, "SIGUSR2"),
+    (libc::SIGPIPE, "SIGPIPE"),
+    (libc::SIGALRM, "SIGALRM"),
+    (libc::SIGVTALRM, "SIGVTALRM"),
+    (libc::SIGPROF, "SIGPROF"),
+    (libc::SIGIO, "SIGIO"),
+    (libc::SIGPWR, "SIGPWR"),
+    (libc::SIGSTKFLT, "SIGSTKFLT"),
+    (libc::SIGXCPU, "SIGXCPU"),
+    (libc::SIGXFSZ, "SIGXFSZ"),
+];
+
 /// The signals that a server waits for, taken one by one by the thread that waits for them instead of interrupting any.
 #[derive(Debug)]
-pub struct StopSignals {
+pub struct Signals {
     _private: (),
 }
 
-impl StopSignals {
-    /// Holds SIGTERM, SIGINT and SIGHUP back in this thread and in all that it starts from now on.
-    pub fn hold() -> io::Result<StopSignals> {
-        let set = stop_signals();
+impl Signals {
+    /// Holds all of them back in this thread and in all that it starts from now on.
+    pub fn hold() -> io::Result<Signals> {
+        let set = held_back();
         // SAFETY: `set` is initialised and lives until the call returns; null: the old mask is not asked for.
         let errno = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
-        if errno == 0 { Ok(StopSignals { _private: () }) } else { Err(io::Error::from_raw_os_error(errno)) }
+        if errno == 0 { Ok(Signals { _private: () }) } else { Err(io::Error::from_raw_os_error(errno)) }
     }
 
     /// Waits for one; `None` when the time is up.
     pub fn wait(&self, timeout: Duration) -> Option<Signal> {
-        let set = stop_signals();
+        let set = held_back();
         let timeout = libc::timespec {
             tv_sec: timeout.as_secs().min(86_400) as libc::time_t,
             tv_nsec: timeout.subsec_nanos().into(),
         };
         // SAFETY: both are initialised and live until the call returns; null: who sent it is not asked for.
-        match unsafe { libc::sigtimedwait(&raw const set, std::ptr::null_mut(), &raw const timeout) } {
-            libc::SIGTERM => Some(Signal::Terminate),
-            libc::SIGINT => Some(Signal::Interrupt),
-            libc::SIGHUP => Some(Signal::HangUp),
-            _ => None,
-        }
+        let number = unsafe { libc::sigtimedwait(&raw const set, std::ptr::null_mut(), &raw const timeout) };
+        Signal::from_number(number)
     }
 }
 
-fn stop_signals() -> libc::sigset_t {
+fn held_back() -> libc::sigset_t {
+    let known = NAMED.iter().chain(&OTHERS).map(|(number, _)| *number);
+    let numbers = known.chain(libc::SIGRTMIN()..=libc::SIGRTMAX());
     // SAFETY: a set is an array of integers, which may be zero; the calls write to `set` alone, which lives until they return,
     // and `sigemptyset` comes first, as the others demand.
     unsafe {
         let mut set: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut set);
-        libc::sigaddset(&raw mut set, libc::SIGTERM);
-        libc::sigaddset(&raw mut set, libc::SIGINT);
-        libc::sigaddset(&raw mut set, libc::SIGHUP);
+        for number in numbers {
+            libc::sigaddset(&raw mut set, number);
+        }
         set
     }
 }

@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn connections_fit_the_descriptors_or_the_start_is_refused() {
-        let (limits, _) = fit("--shards 2", Choice::Auto).unwrap();
+        let (limits, _) = fit("--shards 2 --listen 127.0.0.1:1883", Choice::Auto).unwrap();
         let available = sockets::raise_descriptor_limit() - DESCRIPTORS_RESERVED - 2 * 2;
         assert_eq!(u64::from(limits.connections_max), available.min(1_000_000));
         let error = fit("--shards 2 --connections-max 4000000000", Choice::Auto).unwrap_err();

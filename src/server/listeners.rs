@@ -28,7 +28,10 @@ pub(super) fn listeners(config: &Config) -> Result<(Vec<Arc<TlsAcceptor>>, Vec<L
                 ListenerKind::Secure(acceptor as Arc<dyn Acceptor>)
             }
         };
-        behind.push(Listening::new(kind, listener.limits));
+        behind.push(match behind.last() {
+            Some(first) if listener.shares_room => Listening::clone(first),
+            Some(_) | None => Listening::new(kind, listener.limits),
+        });
     }
     Ok((acceptors, behind))
 }

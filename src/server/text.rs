@@ -1,68 +1,198 @@
-//! What is printed at the start.
+//! What is said at the start: sentences for people, and the same as fields where the log is JSON.
 
 use super::Server;
 use crate::config::{self, Config};
 use crate::limits::QueueFull;
-use crate::log;
+use crate::log::{self, Kind, Level, Value};
+use crate::metrics::{Counter, Counters, sum};
 use crate::transport::Acceptor;
+
+/// A line of the start text.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Sentence {
+    pub level: Level,
+    pub text: String,
+    pub fields: Vec<(&'static str, Field)>,
+}
+
+/// A value of a [`Sentence`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Field {
+    Text(String),
+    Number(u64),
+    Flag(bool),
+}
+
+impl Sentence {
+    fn new(text: impl Into<String>) -> Sentence {
+        Sentence { level: Level::Info, text: text.into(), fields: Vec::new() }
+    }
+
+    fn with(mut self, name: &'static str, field: Field) -> Sentence {
+        self.fields.push((name, field));
+        self
+    }
+
+    fn text(self, name: &'static str, text: impl Into<String>) -> Sentence {
+        self.with(name, Field::Text(text.into()))
+    }
+
+    fn number(self, name: &'static str, number: impl Into<u64>) -> Sentence {
+        self.with(name, Field::Number(number.into()))
+    }
+
+    fn flag(self, name: &'static str, flag: bool) -> Sentence {
+        self.with(name, Field::Flag(flag))
+    }
+
+    /// Says it in the log.
+    pub fn say(&self) {
+        let value = |field| match field {
+            &Field::Number(number) => Value::Number(number),
+            &Field::Flag(flag) => Value::Flag(flag),
+            Field::Text(text) => Value::Text(text),
+        };
+        let fields: Vec<_> = self.fields.iter().map(|(name, field)| (*name, value(field))).collect();
+        log::say(self.level, Kind::Start, &self.text, &fields);
+    }
+}
 
 impl Server {
     /// What a person should know, line by line.
-    pub fn start_text(&self, config: &Config) -> Vec<String> {
-        let limits = &self.limits;
-        let cpus = match config.placement.iter().copied().collect::<Option<Vec<u16>>>() {
-            Some(mut cpus) => {
-                cpus.sort_unstable();
-                cpus.dedup();
-                format!("bound to CPU {}", config::ranges(&cpus))
+    pub fn start_text(&self, config: &Config) -> Vec<Sentence> {
+        let version = env!("CARGO_PKG_VERSION");
+        let mut said = vec![
+            Sentence::new(format!("ringmq {version}"))
+                .text("version", version)
+                .number("pid", std::process::id()),
+        ];
+        said.extend(self.listeners_text(config));
+        said.push(self.shards_text(config));
+        let io = self.kernel.to_string();
+        said.push(Sentence::new(format!("io: {io}")).text("io", io));
+        said.push(self.limits_text());
+        said.push(
+            Sentence::new(
+                "nothing survives a restart: sessions, queued messages and retained messages are lost when this process \
+                 stops",
+            )
+            .flag("persistent", false),
+        );
+        let access = config::access_text(config, &self.access.users);
+        said.extend(access.into_iter().map(|text| match text.split_once(": ") {
+            Some((_, who)) => {
+                let who = who.to_owned();
+                Sentence::new(text).text("access", who)
             }
-            None => "on CPUs that the scheduler chooses".to_owned(),
-        };
-        let full = match limits.queue_full {
-            QueueFull::DropNewest => "the newest is dropped",
-            QueueFull::DropOldest => "the oldest is dropped",
-            QueueFull::Disconnect => "the client is disconnected",
-        };
-        let mut lines = vec![format!("ringmq {}", env!("CARGO_PKG_VERSION"))];
-        lines.extend(self.addresses.iter().zip(&config.listeners).map(|(address, listener)| {
+            None => Sentence::new(text),
+        }));
+        said.extend(config.warnings.iter().map(|warning| Sentence {
+            level: Level::Warn,
+            ..Sentence::new(format!("warning: {warning}")).text("warning", warning)
+        }));
+        if !config.network_hint.is_empty() {
+            said.push(
+                Sentence::new(format!(
+                    "only this machine is served; to listen to the network: {}",
+                    config.network_hint
+                ))
+                .flag("local", true),
+            );
+        }
+        said
+    }
+
+    fn listeners_text(&self, config: &Config) -> Vec<Sentence> {
+        let one = |(address, listener): (&std::net::SocketAddr, &config::ListenerConfig)| {
             let mut more = config::listener_text(config, listener);
             let acceptor =
                 self.acceptors.iter().find(|acceptor| Some(acceptor.settings()) == listener.tls.as_ref());
-            if let Some(acceptor) = acceptor {
-                more.push_str(&format!(
-                    ", certificate until {}",
-                    log::day(acceptor.expiry().certificate_at_s)
-                ));
+            let until = acceptor.map(|acceptor| log::day(acceptor.expiry().certificate_at_s));
+            if let Some(until) = &until {
+                more.push_str(&format!(", certificate until {until}"));
             }
-            if more.is_empty() {
-                format!("listening on {address}")
-            } else {
-                format!("listening on {address} ({more})")
+            let text = match more.is_empty() {
+                true => format!("listening on {address}"),
+                false => format!("listening on {address} ({more})"),
+            };
+            let said = Sentence::new(text)
+                .text("listening", address.to_string())
+                .flag("tls", listener.tls.is_some());
+            match until {
+                Some(until) => said.text("certificate_until", until),
+                None => said,
             }
-        }));
-        lines.push(format!("shards: {}, {cpus}", self.shards.len()));
-        lines.push(format!("io: {}", self.kernel));
-        lines.push(format!(
-            "limits: {} connections, packets of {}, {} messages and {} queued a session ({full}), {} retained messages \
-             of {} in all, {} of memory; all: ringmq --help",
+        };
+        self.addresses.iter().zip(&config.listeners).map(one).collect()
+    }
+
+    fn shards_text(&self, config: &Config) -> Sentence {
+        let shards = self.shards.len();
+        match config.placement.iter().copied().collect::<Option<Vec<u16>>>() {
+            Some(mut cpus) => {
+                cpus.sort_unstable();
+                cpus.dedup();
+                let cpus = config::ranges(&cpus);
+                Sentence::new(format!("shards: {shards}, bound to CPU {cpus}"))
+                    .number("shards", shards as u64)
+                    .text("cpus", cpus)
+            }
+            None => Sentence::new(format!("shards: {shards}, on CPUs that the scheduler chooses"))
+                .number("shards", shards as u64),
+        }
+    }
+
+    fn limits_text(&self) -> Sentence {
+        let limits = &self.limits;
+        let (full, full_said) = match limits.queue_full {
+            QueueFull::DropNewest => ("drop-newest", "the newest is dropped"),
+            QueueFull::DropOldest => ("drop-oldest", "the oldest is dropped"),
+            QueueFull::Disconnect => ("disconnect", "the client is disconnected"),
+        };
+        let retained_bytes = limits.retained_bytes_max.min(limits.memory_max / 2);
+        Sentence::new(format!(
+            "limits: {} connections, packets of {}, {} messages and {} queued a session ({full_said}), {} retained \
+             messages of {} in all, {} of memory; all: ringmq --help",
             limits.connections_max,
             config::bytes(limits.packet_size_max.into()),
             limits.queue_messages_max,
             config::bytes(limits.queue_bytes_max),
             limits.retained_messages_max,
-            config::bytes(limits.retained_bytes_max.min(limits.memory_max / 2)),
+            config::bytes(retained_bytes),
             config::bytes(limits.memory_max),
-        ));
-        lines.push(
-            "sessions, queued messages and retained messages are lost when this process stops".to_owned(),
-        );
-        lines.extend(config::access_text(config, &self.access.users));
-        if !config.network_hint.is_empty() {
-            lines.push(format!(
-                "only this machine is served; to listen to the network: {}",
-                config.network_hint
-            ));
-        }
-        lines
+        ))
+        .number("connections_max", limits.connections_max)
+        .number("packet_size_max", limits.packet_size_max)
+        .number("queue_messages_max", limits.queue_messages_max)
+        .number("queue_bytes_max", limits.queue_bytes_max)
+        .text("queue_full", full)
+        .number("retained_messages_max", limits.retained_messages_max)
+        .number("retained_bytes_max", retained_bytes)
+        .number("memory_max", limits.memory_max)
+    }
+}
+
+/// The last words of a broker that ends by a panic: what is lost, as it was counted last.
+pub fn lost_in_a_crash(counters: &[Counters]) -> String {
+    let of = |pick: fn(&Counters) -> &Counter| sum(counters, pick);
+    format!(
+        "ringmq: it ends here. Lost with it, as counted last: {} sessions, {} messages for them, {} retained messages\n",
+        of(|shard| &shard.sessions),
+        of(|shard| &shard.queued_messages),
+        of(|shard| &shard.retained_messages)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crash_says_what_is_lost() {
+        let counters = [Counters::default(), Counters::default()];
+        counters.iter().for_each(|shard| shard.sessions.add(2));
+        counters[1].retained_messages.add(7);
+        let said = lost_in_a_crash(&counters);
+        assert!(said.contains("4 sessions, 0 messages for them, 7 retained messages"), "{said}");
     }
 }

@@ -10,6 +10,7 @@
 use std::sync::Arc;
 
 use crate::clock::Millis;
+use crate::log::Kind;
 use crate::memory::Key;
 use crate::session::Link;
 use crate::topic::{self, Presence};
@@ -17,11 +18,11 @@ use crate::wire::{
     self, ConnAck, ConnAckEncoded, Connect, ConnectError, LengthForm, NextFrame, Opening, Reason, Version,
 };
 
-use super::Core;
 use super::connection::{Closing, Connection, End, Live, Mode, Phase, Successor};
 use super::journal::Who;
 use super::login::Identified;
 use super::parcel::{HandOff, Parcel};
+use super::{Core, strangers};
 use crate::memory::ShardSet;
 
 /// Connections that waited for their session and are accepted in one turn.
@@ -66,7 +67,7 @@ impl Core {
             Ok(NextFrame::Incomplete { .. }) => {
                 // [MQTT-3.1.0-1]: nothing is sent to who begins with something else
                 if let Err(error) = wire::look_at_connect(bytes) {
-                    self.refuse_first_packet(key, error);
+                    self.refuse_first_packet(key, bytes, error);
                 }
                 return None;
             }
@@ -75,9 +76,9 @@ impl Core {
                     // The next bytes say in which version it is answered; they are few, and have to come in time.
                     Ok(Opening::Unknown) => {}
                     Ok(Opening::Of(version)) => {
-                        self.refuse_first_packet(key, ConnectError::of(version, error));
+                        self.refuse_first_packet(key, bytes, ConnectError::of(version, error));
                     }
-                    Err(error) => self.refuse_first_packet(key, error),
+                    Err(error) => self.refuse_first_packet(key, bytes, error),
                 }
                 return None;
             }
@@ -94,28 +95,29 @@ impl Core {
                 }
             }
             Err(error) => {
-                self.refuse_first_packet(key, error);
+                self.refuse_first_packet(key, bytes, error);
                 None
             }
         }
     }
 
-    /// A CONNECT is answered if its version is known and has an answer. // 3.1.1: [311:MQTT-3.1.4-1]
-    fn refuse_first_packet(&mut self, key: Key, error: ConnectError) {
+    /// A CONNECT is answered if its version is known and has an answer; who begins with something else is not. `bytes` are
+    /// what came. // 3.1.1: [311:MQTT-3.1.4-1]
+    fn refuse_first_packet(&mut self, key: Key, bytes: &[u8], error: ConnectError) {
         self.counters().protocol_errors_total.add(1);
-        match error {
-            ConnectError::V3(error) if error.reason() == Reason::PACKET_TOO_LARGE => {
-                self.counters().connects_refused_total.add(1);
-                self.log_refused(key, Who::default(), error.reason(), error.detail());
-                return self.end(key, End::Lost);
-            }
-            _ => {}
-        }
+        let why = match error {
+            ConnectError::NotMqtt => strangers::not_a_connect(bytes),
+            ConnectError::V5(error) | ConnectError::V3(error) => strangers::not_framed(error),
+            ConnectError::UnsupportedVersion(_) | ConnectError::V3IdentifierRejected => error.detail(),
+        };
         match error.connack() {
             Some((version, reason)) => {
-                self.refuse_connect(key, Who::default(), version, reason, u32::MAX, error.detail());
+                self.refuse_connect(key, Who::default(), version, reason, u32::MAX, why);
             }
-            None => self.end(key, End::Lost), // 3.1.1: [311:MQTT-3.1.4-1]
+            None => {
+                self.counters().connects_refused_total.add(1);
+                self.turn_away(key, why);
+            }
         }
     }
 
@@ -242,8 +244,8 @@ impl Core {
             return self.refuse_login(key, (Reason::NOT_AUTHORIZED, "the session is another user's"));
         }
         if connected_at < slot.connected_at {
-            // Its client opened a newer connection meanwhile, which came by another way.
-            return self.end(key, End::Lost);
+            // It came by another way.
+            return self.turn_away(key, "its client has opened a newer connection meanwhile");
         }
         if slot.connection.is_none() && !slot.aside.has_successor() {
             self.accept(key, connected_at);
@@ -482,7 +484,8 @@ impl Core {
         self.mark_dirty(key);
         self.log_connected(key, connect);
         if !fits {
-            return self.end(key, End::Lost);
+            self.log_connection(key, Kind::Refused, "its client takes no packet as large as a CONNACK");
+            return self.end(key, End::Told);
         }
         self.set_presence(session, Presence::Online);
         self.room_made(key); // what waited for the client

@@ -231,6 +231,8 @@ pub(super) enum End {
     DisconnectedWithWill,
     /// The connection is gone without a DISCONNECT.
     Lost,
+    /// The same, and the log has said why.
+    Told,
     /// Another connection has the session.
     TakenOver,
     /// We end it; the code goes to a v5 client.
@@ -338,6 +340,19 @@ impl Connection {
 
     pub fn version(&self) -> Option<Version> {
         self.live().map(|live| live.link.version)
+    }
+
+    /// What it lacks when the time for its CONNECT is up.
+    pub fn late(&self) -> &'static str {
+        let secure = self.secure.as_ref();
+        match &self.phase {
+            Phase::HandOff => "its shard had no room for it within --connect-timeout",
+            _ if secure.is_some_and(|secure| secure.is_handshaking()) => {
+                "the TLS handshake did not end within --connect-timeout"
+            }
+            _ if self.partial.is_empty() => "nothing was sent within --connect-timeout",
+            _ => "no whole CONNECT came within --connect-timeout",
+        }
     }
 
     pub fn is_closing(&self) -> bool {

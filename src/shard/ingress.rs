@@ -483,7 +483,7 @@ impl Core {
     pub(super) fn end(&mut self, key: Key, end: End) {
         let Some(connection) = self.connections.get(key) else { return };
         if connection.is_closing() {
-            if end == End::Lost {
+            if matches!(end, End::Lost | End::Told) {
                 self.start_closing(key, Closing::Abort);
             }
             return;
@@ -493,7 +493,7 @@ impl Core {
         let disconnect = match end {
             End::Refused(reason, _) => Some(reason),
             End::TakenOver => Some(Reason::SESSION_TAKEN_OVER), // [MQTT-3.1.4-3]
-            End::Disconnected | End::DisconnectedWithWill | End::Lost => None,
+            End::Disconnected | End::DisconnectedWithWill | End::Lost | End::Told => None,
         };
         let Some(connection) = self.connections.get_mut(key) else { return };
         if let (Phase::Live(live), Some(reason)) = (&connection.phase, disconnect)
@@ -502,7 +502,9 @@ impl Core {
             let packet_size_max = live.link.packet_size_max;
             let text = match end {
                 End::Refused(_, detail) => Some(detail),
-                End::TakenOver | End::Disconnected | End::DisconnectedWithWill | End::Lost => None,
+                End::TakenOver | End::Disconnected | End::DisconnectedWithWill | End::Lost | End::Told => {
+                    None
+                }
             };
             let out = connection.outbox.bytes_mut();
             let start = out.len();
@@ -513,7 +515,7 @@ impl Core {
         let live = connection.live().map(|live| live.session);
         // Who only ended its own side may still read what it is owed.
         let step = match end {
-            End::Lost if !connection.is_half_closed() => Closing::Abort,
+            End::Lost | End::Told if !connection.is_half_closed() => Closing::Abort,
             _ => Closing::Flush,
         };
         self.start_closing(key, step);
@@ -527,8 +529,9 @@ impl Core {
         let Some(connection) = self.connections.get_mut(key) else { return };
         match &connection.phase {
             Phase::Opening | Phase::HandOff => {
+                let why = connection.late();
                 self.counters().connect_timeouts_total.add(1); // [U5-3.1.0-1]
-                self.end(key, End::Lost);
+                self.turn_away(key, why);
             }
             Phase::Verifying { refusal, .. } => {
                 let late = (Reason::SERVER_BUSY, "the password was not verified in time");

@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 
 use crate::log::{self, Kind, Level, Value};
 use crate::memory::Key;
-use crate::wire::{Connect, Reason, Version};
+use crate::wire::{self, Connect, LengthForm, NextFrame, Reason, Version};
 
 use super::Core;
-use super::connection::{Connection, End};
+use super::connection::{Connection, End, Phase};
 use super::slots::Slot;
 
 /// What a CONNECT says of its client.
@@ -45,10 +45,22 @@ impl Core {
         log::event(Level::Info, Kind::Connect, &values);
     }
 
+    /// A connection is over, as far as the log is concerned; what it had to say of its client was not acted upon yet.
     pub(super) fn log_end(&self, key: Key, end: End) {
+        let Some(connection) = self.connections.get(key) else { return };
         let (level, kind, why) = match end {
+            End::Told => return,
             End::Disconnected => (Level::Info, Kind::Disconnect, "DISCONNECT"),
             End::DisconnectedWithWill => (Level::Info, Kind::Disconnect, "DISCONNECT with will"),
+            End::Lost if matches!(connection.phase, Phase::Opening) => {
+                return self.log_left_early(connection);
+            }
+            End::Lost if self.stop.is_stopping() => {
+                (Level::Info, Kind::Disconnect, "the server is shutting down")
+            }
+            End::Lost if connection.live().is_none() => {
+                (Level::Info, Kind::Disconnect, "connection lost before CONNACK")
+            }
             End::Lost => (Level::Info, Kind::Disconnect, "connection lost"),
             End::TakenOver => (Level::Info, Kind::TakenOver, "another connection has the session"),
             End::Refused(Reason::KEEP_ALIVE_TIMEOUT | Reason::SERVER_SHUTTING_DOWN, why) => {
@@ -57,20 +69,71 @@ impl Core {
             End::Refused(Reason::QUOTA_EXCEEDED, why) => (Level::Warn, Kind::LimitReached, why),
             End::Refused(_, why) => (Level::Warn, Kind::ProtocolError, why),
         };
+        let code = match end {
+            End::Refused(reason, _) => Some(reason),
+            End::Disconnected | End::DisconnectedWithWill | End::Lost | End::Told | End::TakenOver => None,
+        };
+        self.log_of(connection, (level, kind), why, code);
+    }
+
+    /// Whoever was not heard with a CONNECT went away by itself, as a look whether the port is open does.
+    fn log_left_early(&self, connection: &Connection) {
+        let (level, why) = match connection.partial.is_empty() {
+            _ if self.stop.is_stopping() => (Level::Debug, "the server is shutting down"),
+            true if connection.secure.as_ref().is_some_and(|secure| secure.is_handshaking()) => {
+                (Level::Debug, "the peer closed before the TLS handshake was over")
+            }
+            true => (Level::Debug, "the peer closed without a byte"),
+            false => (Level::Warn, "the peer closed in the middle of its CONNECT"),
+        };
+        log::event(level, Kind::NoConnect, &[("address", connection.peer().into()), ("why", why.into())]);
+    }
+
+    /// Ends a connection from which no CONNECT came that could be acted upon.
+    pub(super) fn turn_away(&mut self, key: Key, why: &'static str) {
+        if let Some(connection) = self.connections.get(key) {
+            let values = [("address", connection.peer().into()), ("why", why.into())];
+            log::event(Level::Warn, Kind::NoConnect, &values);
+        }
+        self.end(key, End::Told);
+    }
+
+    /// What happened to a connection, with its client as far as it is known.
+    pub(super) fn log_connection(&self, key: Key, kind: Kind, why: &str) {
+        if let Some(connection) = self.connections.get(key) {
+            self.log_of(connection, (Level::Warn, kind), why, None);
+        }
+    }
+
+    fn log_of(&self, connection: &Connection, (level, kind): (Level, Kind), why: &str, code: Option<Reason>) {
         if !log::enabled(level) {
             return;
         }
-        let Some(connection) = self.connections.get(key) else { return };
+        let said = self.heralded(connection);
+        let client = said.map_or_else(|| self.client_id(connection), |said| said.client_id);
+        let user = said.map_or_else(|| self.user(connection), |said| said.user_name);
         let mut values = vec![
-            ("client", self.client_id(connection).into()),
-            ("user", self.user(connection).into()),
+            ("client", client.into()),
+            ("user", user.into()),
             ("address", connection.peer().into()),
             ("why", why.into()),
         ];
-        if let End::Refused(reason, _) = end {
-            values.push(("code", reason.0.into()));
-        }
+        values.extend(code.map(|code| ("code", Value::Code(code.0))));
         log::event(level, kind, &values);
+    }
+
+    /// What the CONNECT says that waits at the front of a connection without a session.
+    fn heralded<'a>(&self, connection: &'a Connection) -> Option<Who<'a>> {
+        if connection.session().is_some() {
+            return None;
+        }
+        let size_max = self.limits_at(connection.listener).connect_packet_size_max;
+        match wire::next_frame(&connection.partial, size_max, LengthForm::Any) {
+            Ok(NextFrame::Frame(frame)) => {
+                wire::decode_connect(&frame, &self.decode_limits).ok().map(|connect| Who::of(&connect))
+            }
+            Ok(NextFrame::Incomplete { .. }) | Err(_) => None,
+        }
     }
 
     /// A CONNECT was refused; `who` is what it says of its client, as far as it could be read. A certificate counts more.
@@ -82,7 +145,7 @@ impl Core {
             ("user", certified.unwrap_or(who.user_name).into()),
             ("address", connection.peer().into()),
             ("why", why.into()),
-            ("code", reason.0.into()),
+            ("code", Value::Code(reason.0)),
         ];
         log::event(Level::Warn, Kind::Refused, &values);
     }
@@ -124,13 +187,13 @@ impl Core {
         log::event(Level::Error, Kind::System, &values);
     }
 
+    /// The rules of the transport were broken, mostly within the handshake.
     pub(super) fn log_transport_failed(&self, connection: &Connection, why: &str) {
-        let values = [
-            ("client", self.client_id(connection).into()),
-            ("address", connection.peer().into()),
-            ("why", why.into()),
-        ];
-        log::event(Level::Warn, Kind::Refused, &values);
+        if connection.live().is_some() {
+            return self.log_of(connection, (Level::Warn, Kind::ProtocolError), why, None);
+        }
+        let values = [("address", connection.peer().into()), ("why", why.into())];
+        log::event(Level::Warn, Kind::NoConnect, &values);
     }
 
     fn client_id(&self, connection: &Connection) -> &str {

@@ -1,5 +1,5 @@
-//! What clients missed for want of room, by client and reason: said once per period, never a line per message. And which
-//! sessions hold the most, for `$SYS`.
+//! What clients missed for want of room, by client and reason, and what the rules denied them: said once per period, never
+//! a line per message. And which sessions hold the most, for `$SYS`.
 //!
 //! A drop costs a look at its session; what is noted there is at most one small box per session that missed something in
 //! this period. Invariant: a session that has the box is in the list, once; one that ended may still be there.
@@ -19,6 +19,9 @@ pub(super) const REPORT_MS: Millis = 10_000;
 /// Clients with a line of their own in one report of one shard; of the others only the number is said.
 const CLIENTS_MAX: usize = 20;
 
+/// Lines about one client in one report's time that say what it was denied: PUBLISH and SUBSCRIBE each.
+const DENIED_LINES_MAX: u8 = 5;
+
 /// Sessions in `$SYS/broker/shard/N/deepest`.
 pub(super) const DEEPEST_MAX: usize = 10;
 
@@ -33,9 +36,48 @@ pub(super) struct Missed {
     send_buffer: u64,
     memory: u64,
     too_large: u64,
+    denied_publish: Denials,
+    denied_subscribe: Denials,
+}
+
+/// What a client was denied since the last report.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+struct Denials {
+    /// Lines that the log has about it.
+    said: u8,
+    /// Those without a line.
+    more: u64,
+}
+
+/// What a client asked for that the rules do not allow.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(super) enum Denied {
+    Publish,
+    Subscribe,
+}
+
+impl Denied {
+    fn name(self) -> &'static str {
+        match self {
+            Denied::Publish => "PUBLISH",
+            Denied::Subscribe => "SUBSCRIBE",
+        }
+    }
 }
 
 impl Missed {
+    fn denials(&mut self, denied: Denied) -> &mut Denials {
+        match denied {
+            Denied::Publish => &mut self.denied_publish,
+            Denied::Subscribe => &mut self.denied_subscribe,
+        }
+    }
+
+    /// Denials without a line of their own.
+    fn denied_more(&self) -> [(Denied, u64); 2] {
+        [(Denied::Publish, self.denied_publish.more), (Denied::Subscribe, self.denied_subscribe.more)]
+    }
+
     #[cfg(test)]
     pub fn of_queue(queue_full: u64) -> Missed {
         Missed { queue_full, ..Missed::default() }
@@ -131,15 +173,18 @@ impl Core {
             let others = sessions.split_off(CLIENTS_MAX);
             let dropped: u64 = others.iter().map(|session| missed(self, *session)).sum();
             let clients = others.len() as u64;
+            let mut denied = 0;
             for session in others {
                 if let Some(slot) = self.sessions.get_mut(session) {
-                    let _ = slot.aside.take_missed();
+                    let missed = slot.aside.take_missed();
+                    denied += missed.denied_more().iter().map(|(_, count)| count).sum::<u64>();
                 }
             }
             let values = [
                 ("why", "more clients missed messages".into()),
                 ("clients", Value::from(clients)),
                 ("dropped", dropped.into()),
+                ("denied", denied.into()),
             ];
             log::event(Level::Warn, Kind::LimitReached, &values);
         }
@@ -165,9 +210,45 @@ impl Core {
             ("user", slot.user.as_deref().unwrap_or_default().into()),
         ];
         values.extend(connection.map(|connection| ("address", connection.peer().into())));
+        for (denied, count) in missed.denied_more().into_iter().filter(|(_, count)| *count > 0) {
+            let more = [("packet", denied.name().into()), ("more", count.into())];
+            log::event(Level::Warn, Kind::Denied, &[&values[..], &more].concat());
+        }
+        if missed.sum() == 0 {
+            return;
+        }
         values.extend([("why", "it missed messages".into()), ("dropped", missed.sum().into())]);
         values.extend(missed.reasons().map(|(reason, count)| (reason, count.into())));
         log::event(Level::Warn, Kind::LimitReached, &values);
+    }
+
+    /// A client was denied something, `count` times in a row. The first ones have a line each, the others are counted and
+    /// said with what was missed.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn log_denied(&mut self, session: Key, denied: Denied, topic: &str, count: u64) {
+        if !log::enabled(Level::Warn) {
+            return;
+        }
+        let Some(slot) = self.sessions.get(session) else { return };
+        let mut missed = slot.aside.missed();
+        let denials = missed.denials(denied);
+        let has_line = denials.said < DENIED_LINES_MAX;
+        if has_line {
+            let connection = slot.connection.and_then(|key| self.connections.get(key));
+            let mut values = vec![
+                ("client", Value::from(&*slot.client_id)),
+                ("user", slot.user.as_deref().unwrap_or_default().into()),
+            ];
+            values.extend(connection.map(|connection| ("address", connection.peer().into())));
+            values.extend([("packet", denied.name().into()), ("topic", topic.into())]);
+            log::event(Level::Warn, Kind::Denied, &values);
+        }
+        self.note(session, |missed| {
+            let denials = missed.denials(denied);
+            denials.said += u8::from(has_line);
+            denials.more += count - u64::from(has_line);
+        });
     }
 
     /// Bytes that wait for a session's client, and those of them that its socket did not take yet.

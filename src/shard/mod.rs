@@ -41,6 +41,7 @@
 //! | `replies` | what a client is told only once other shards have acted |
 //! | `waits` | everything that waits for other shards: paused connections, held wills, relays |
 //! | `journal` | what is written to the log |
+//! | `strangers` | what is spoken by who does not speak MQTT |
 //! | `losses` | which client missed what, once per period |
 //! | `stop` | draining |
 //! | `survey` | all sessions, a slice at a time |
@@ -91,6 +92,7 @@ mod share;
 mod share_stuck;
 mod slots;
 mod stop;
+mod strangers;
 mod survey;
 mod sys;
 mod tend;
@@ -116,7 +118,7 @@ pub use ends::Ends;
 pub use listeners::{ListenerKind, Listening};
 pub use parcel::Parcel;
 use slots::Slot;
-pub use stop::Stopping;
+pub use stop::{Lost, Stopping};
 
 /// Everything that a shard is made of.
 pub struct Setup {

@@ -26,6 +26,7 @@ use crate::wire::{self, DecodeError, Frame, Publish, Qos, Reason, Repeat, Versio
 use super::Core;
 use super::connection::{Known, Mode};
 use super::ingress::{Handled, Pressure};
+use super::losses::Denied;
 use super::parcel::Parcel;
 use super::replies::{Release, Replies, Reply};
 use super::waits::{Blocked, Fence};
@@ -162,6 +163,7 @@ impl Core {
         }
 
         if !self.may_publish(session, topic) {
+            self.log_denied(session, Denied::Publish, topic, 1);
             self.refuse_publish(key, version, publish);
             return Ok(Handled::Done);
         }

@@ -173,12 +173,17 @@ impl Core {
         if let Some(listening) = self.listening.get(usize::from(listener.0)) {
             if listening.enter() == Entry::Full {
                 self.counters().connections_refused_total.add(1);
+                self.log_turned_away(
+                    peer,
+                    "there are as many connections as this listener's connections-max allows",
+                );
                 return Some(connection.socket);
             }
             if let ListenerKind::Secure(acceptor) = &listening.kind {
                 let Some(transport) = acceptor.accept() else {
                     listening.leave();
                     self.counters().connections_refused_total.add(1);
+                    self.log_turned_away(peer, "no TLS connection could be made");
                     return Some(connection.socket);
                 };
                 connection.secure = Some(Box::new(Secure::new(transport)));

@@ -25,6 +25,7 @@ use crate::wire::{DecodeError, Reason, SubscribeEntry, Version};
 
 use super::behind::Newer;
 use super::cursors::{Asking, Cursors, NotFrom, Publisher, Seen, Source};
+use super::losses::Denied;
 use super::parcel::{Found, Parcel, Query};
 use super::{Core, Timer};
 
@@ -122,6 +123,7 @@ impl Core {
             return Ok(Err(Reason::QUOTA_EXCEEDED));
         }
         if let Err(refusal) = self.may_subscribe(session, filter.filter) {
+            self.log_denied(session, Denied::Subscribe, entry.filter, 1);
             return Ok(Err(refusal));
         }
         let Some(slot) = self.sessions.get_mut(session) else { return Ok(Err(Reason::UNSPECIFIED_ERROR)) };

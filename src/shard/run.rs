@@ -17,6 +17,7 @@ use crate::wire::{Qos, Repeat};
 use super::Core;
 use super::connection::Known;
 use super::deliver::Receiver;
+use super::losses::Denied;
 use super::publish::Publisher;
 
 impl Core {
@@ -63,6 +64,7 @@ impl Core {
         counters.publish_bytes_received_total.add(run.payload_bytes);
         if !self.may_publish(from.session, &route.topic) {
             self.counters().dropped_denied_total.add(run.count.into());
+            self.log_denied(from.session, Denied::Publish, &route.topic, run.count.into());
             return run.packets.len();
         }
         self.deliver_run_to_all(&run, repeat, route, from.client_hash);

@@ -49,6 +49,10 @@ impl Secure {
         !self.waiting.is_empty()
     }
 
+    pub(super) fn is_handshaking(&self) -> bool {
+        self.transport.is_handshaking()
+    }
+
     pub(super) fn peer(&self) -> PeerIdentity<'_> {
         self.transport.peer()
     }
@@ -216,7 +220,7 @@ impl Core {
         }
         self.log_transport_failed(connection, why);
         self.counters().transport_failures_total.add(1);
-        self.end(key, End::Lost);
+        self.end(key, End::Told);
         self.start_closing(key, Closing::Flush);
     }
 }

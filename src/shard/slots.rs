@@ -12,6 +12,7 @@ use crate::wire::{self, Connect, Qos};
 use super::aside::Aside;
 use super::connection::End;
 use super::cursors::Cursors;
+use super::losses::Denied;
 use super::waits::Fence;
 use super::{Core, Timer};
 
@@ -194,7 +195,7 @@ impl Core {
             // [MQTT-3.14.4-3] [MQTT-3.1.2-10]
             End::Disconnected => drop(self.take_will(session)),
             // Of a session that is taken over the next connection decides, in `find_or_begin`.
-            End::TakenOver | End::DisconnectedWithWill | End::Lost | End::Refused(..) => {}
+            End::TakenOver | End::DisconnectedWithWill | End::Lost | End::Told | End::Refused(..) => {}
         }
         let Some(slot) = self.sessions.get_mut(session) else { return };
         let (expiry_s, has_next) = (slot.expiry_s, slot.aside.has_successor());
@@ -278,7 +279,8 @@ impl Core {
         let Some(will) = self.take_will(session) else { return };
         let publisher = self.sessions.get(session).map_or(0, |slot| slot.client_hash);
         if !self.may_publish(session, &will.topic) {
-            return self.counters().dropped_denied_total.add(1);
+            self.counters().dropped_denied_total.add(1);
+            return self.log_denied(session, Denied::Publish, &will.topic, 1);
         }
         let view = MessageView {
             topic: &will.topic,

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use crate::clock::Millis;
 use crate::io::{Io, ListenerId};
 use crate::memory::Key;
+use crate::topic::Scan;
 use crate::wire::Reason;
 
 use super::connection::{End, Phase};
@@ -44,6 +45,29 @@ enum Stage {
     Closing,
     /// Nothing is left here.
     Quiet,
+}
+
+/// What ends with the process, since nothing of it is kept elsewhere.
+#[derive(Copy, Clone, Default, PartialEq, Eq, Debug)]
+pub struct Lost {
+    /// Sessions that would have outlived their connections.
+    pub sessions: u64,
+    /// Messages for them that wait or are not acknowledged yet.
+    pub messages: u64,
+    /// Retained messages, without those of `$SYS`.
+    pub retained: u64,
+}
+
+impl std::ops::Add for Lost {
+    type Output = Lost;
+
+    fn add(self, other: Lost) -> Lost {
+        Lost {
+            sessions: self.sessions + other.sessions,
+            messages: self.messages + other.messages,
+            retained: self.retained + other.retained,
+        }
+    }
 }
 
 /// How often a stopping shard looks whether the others are done.
@@ -87,6 +111,22 @@ impl<I: Io> Shard<I> {
     pub fn is_stopped(&self) -> bool {
         let stop = &self.core.stop;
         matches!(stop.stage, Stage::Quiet) && stop.shared.quiet.load(Ordering::SeqCst) == self.core.shards
+    }
+
+    /// What is lost when this shard ends now.
+    pub fn lost(&self) -> Lost {
+        let core = &self.core;
+        let kept = core.sessions.iter().filter(|(_, slot)| slot.expiry_s > 0 && slot.ends_at > core.now);
+        let mut lost = Lost::default();
+        for (_, slot) in kept {
+            lost.sessions += 1;
+            lost.messages += (slot.session.queue_len() + slot.session.inflight_len()) as u64;
+        }
+        let (mut own, mut visits) = (0, usize::MAX);
+        let (Scan::Done | Scan::More { .. }) =
+            core.retained.scan("$SYS/#", None, usize::MAX, &mut visits, |_| own += 1);
+        lost.retained = core.retained.len() as u64 - own;
+        lost
     }
 
     pub(super) fn advance_stop(&mut self) {

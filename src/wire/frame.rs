@@ -30,6 +30,24 @@ pub(super) mod kind {
     pub const AUTH: u8 = 15;
 }
 
+/// The packet that a client may begin with this byte, as the standard names it; `None` if there is none.
+pub const fn packet_name(first: u8) -> Option<&'static str> {
+    Some(match (first >> 4, first & 0x0F) {
+        (kind::CONNECT, 0) => "CONNECT",
+        (kind::PUBLISH, _) => "PUBLISH",
+        (kind::PUBACK, 0) => "PUBACK",
+        (kind::PUBREC, 0) => "PUBREC",
+        (kind::PUBREL, 2) => "PUBREL",
+        (kind::PUBCOMP, 0) => "PUBCOMP",
+        (kind::SUBSCRIBE, 2) => "SUBSCRIBE",
+        (kind::UNSUBSCRIBE, 2) => "UNSUBSCRIBE",
+        (kind::PINGREQ, 0) => "PINGREQ",
+        (kind::DISCONNECT, 0) => "DISCONNECT",
+        (kind::AUTH, 0) => "AUTH",
+        _ => return None,
+    })
+}
+
 /// One whole Control Packet, its type and flags not yet judged.
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
 pub struct Frame<'a> {

@@ -39,7 +39,7 @@ pub use encode::{
     AckKind, PublishHead, ack_packet_size, encode_ack, encode_auth, encode_disconnect, encode_pingresp,
     encode_suback, encode_unsuback, suback_packet_size, unsuback_packet_size,
 };
-pub use frame::{Frame, LengthForm, NextFrame, PACKET_SIZE_MAX, next_frame};
+pub use frame::{Frame, LengthForm, NextFrame, PACKET_SIZE_MAX, next_frame, packet_name};
 pub use packet::{Ack, Auth, Disconnect, Packet, decode, decode_publish, judge_first};
 pub use properties::Properties;
 pub use publish::Publish;

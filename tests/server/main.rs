@@ -17,3 +17,4 @@ mod session_memory;
 mod slow;
 mod start;
 mod stop;
+mod told;

@@ -55,6 +55,36 @@ fn cpu(broker: &Broker) -> Duration {
 }
 
 #[test]
+fn a_handshake_that_fails_has_one_line_in_the_log_with_its_address() {
+    let certificates = Certificates::new("log");
+    let flags = [&DEADLINE[..], &["--log-level", "debug"]].concat();
+    each_way(&certificates, &flags, |broker| {
+        let mut plain = tcp(broker);
+        plain.write_all(b"GET / HTTP/1.0\r\n\r\n").expect("it takes a few bytes");
+        let mut silent = tcp(broker);
+        silent.write_all(&client_hello(&certificates)[..50]).expect("it takes a few bytes");
+        for (stream, why) in
+            [(&mut plain, ""), (&mut silent, "handshake did not end within --connect-timeout")]
+        {
+            read_to_close(stream).expect("closed");
+            let address = format!("address={} ", stream.local_addr().expect("an address"));
+            let of_it = |text: &str| -> Vec<String> {
+                text.lines().filter(|line| line.contains(&address)).map(String::from).collect()
+            };
+            let begin = Instant::now();
+            while of_it(&broker.stderr()).is_empty() && begin.elapsed() < PATIENCE {
+                thread::sleep(Duration::from_millis(5));
+            }
+            // A second one would come with the first.
+            thread::sleep(Duration::from_millis(50));
+            let text = broker.stderr();
+            let [line] = &of_it(&text)[..] else { panic!("{address}:\n{text}") };
+            assert!(line.contains(" warn no-connect ") && line.contains(why), "{line}");
+        }
+    });
+}
+
+#[test]
 fn who_says_nothing_or_a_byte_at_a_time_is_gone_after_the_deadline_and_costs_nothing() {
     let certificates = Certificates::new("slow");
     let hello = client_hello(&certificates);

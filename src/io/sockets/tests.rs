@@ -157,13 +157,26 @@ fn the_soft_limit_of_descriptors_becomes_the_hard_one() {
 }
 
 #[test]
-fn a_stop_signal_is_taken_by_the_thread_that_waits() {
+fn a_signal_is_taken_by_the_thread_that_waits() {
     std::thread::spawn(|| {
-        let signals = StopSignals::hold().unwrap();
+        let signals = Signals::hold().unwrap();
         assert_eq!(signals.wait(Duration::from_millis(1)), None);
-        // SAFETY: sent to this thread alone, which holds it back.
-        unsafe { libc::pthread_kill(libc::pthread_self(), libc::SIGTERM) };
-        assert_eq!(signals.wait(Duration::from_secs(5)), Some(Signal::Terminate));
+        for (number, name) in [
+            (libc::SIGTERM, "SIGTERM"),
+            (libc::SIGQUIT, "SIGQUIT"),
+            (libc::SIGUSR1, "SIGUSR1"),
+            (libc::SIGUSR2, "SIGUSR2"),
+            (libc::SIGPIPE, "SIGPIPE"),
+            (libc::SIGALRM, "SIGALRM"),
+            (libc::SIGRTMIN(), "SIGRTMIN"),
+            (libc::SIGRTMAX(), "SIGRTMIN+30"),
+        ] {
+            // SAFETY: sent to this thread alone, which holds it back.
+            unsafe { libc::pthread_kill(libc::pthread_self(), number) };
+            let signal = signals.wait(Duration::from_secs(30)).unwrap();
+            assert_eq!((libc::c_int::from(signal.number()), signal.to_string().as_str()), (number, name));
+            assert_eq!(signal.stops(), [libc::SIGTERM, libc::SIGQUIT].contains(&number), "{name}");
+        }
     })
     .join()
     .unwrap();
