@@ -104,6 +104,8 @@ kinds! {
     Start = "start",
     /// Files were read again, or could not be.
     Reload = "reload",
+    /// A certificate has expired, does so soon, or is not valid yet.
+    Certificate = "certificate",
     /// The broker stops.
     Stop = "stop",
 }

@@ -32,7 +32,12 @@ fn main() -> ExitCode {
     match args.get(1).map(String::as_str) {
         Some("passwd") => return tell(config::passwd(&args)),
         Some("config") => return tell(config::effective(&args, &machine)),
-        Some("check") => return tell(config::check(&args, &machine, &affinity)),
+        Some("check") => {
+            let checked = config::check(&args, &machine, &affinity);
+            let code = checked.as_ref().map_or(0, config::Checked::exit_code);
+            let told = tell(checked.map(|checked| checked.text));
+            return if code == 0 { told } else { ExitCode::from(code) };
+        }
         _ => {}
     }
     match Config::parse(&args, &machine, &affinity) {
@@ -109,6 +114,7 @@ fn run(config: &Config) -> ExitCode {
     say(&text);
 
     let signal = loop {
+        server.tend_certificates();
         match signals.wait(WATCH) {
             Some(Signal::HangUp) => reload(&mut server),
             Some(signal @ (Signal::Terminate | Signal::Interrupt)) => break signal,

@@ -25,6 +25,11 @@ use crate::memory::ShardSet;
 /// Connections that waited for their session and are accepted in one turn.
 const SERVED_BUDGET: usize = 256;
 
+/// What TLS begins with, and no packet of MQTT.
+const TLS_HANDSHAKE: u8 = 0x16;
+const TLS_ON_PLAIN: &str = "this is TLS, and the listener wants MQTT without it; the client has to turn TLS off, or to use the \
+                            port of a TLS listener";
+
 impl Core {
     /// Looks whether the bytes of a new connection hold its CONNECT, and acts on it.
     pub(super) fn try_connect(&mut self, key: Key) {
@@ -59,6 +64,11 @@ impl Core {
     /// [MQTT-3.1.4-1]
     fn read_connect(&mut self, key: Key, bytes: &[u8]) -> Option<crate::memory::ShardId> {
         let first = *bytes.first()?;
+        if first == TLS_HANDSHAKE && self.connections.get(key)?.secure.is_none() {
+            self.counters().protocol_errors_total.add(1);
+            self.end(key, End::Refused(Reason::MALFORMED_PACKET, TLS_ON_PLAIN));
+            return None;
+        }
         if first >> 4 != 1 {
             self.end(key, End::Lost); // [MQTT-3.1.0-1]: nothing is sent
             return None;
