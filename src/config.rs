@@ -35,7 +35,7 @@ use crate::log::{Format, Level};
 use crate::transport::tls::Settings;
 
 use commands::Sources;
-pub use commands::{check, effective, passwd};
+pub use commands::{Checked, check, effective, passwd};
 pub use explain::{access_text, listener_text};
 pub use file::FileError;
 use flags::Flags;
@@ -45,8 +45,11 @@ use placement::placement;
 pub use placement::ranges;
 pub use size::bytes;
 
-/// Exit codes, as sysexits.h has them.
+/// Exit codes, as sysexits.h has them; [`exit::WARNINGS`] is our own.
 pub mod exit {
+    /// `ringmq check` found nothing wrong, but something that somebody should look after, such as a certificate that expires
+    /// soon. A start succeeds.
+    pub const WARNINGS: u8 = 1;
     /// The command line is wrong, or asks for what this machine does not have.
     pub const USAGE: u8 = 64;
     /// A file that was named is missing or wrong.

@@ -132,6 +132,8 @@ kinds! {
     Reload = "reload",
     /// A signal came that asks for nothing else in this list.
     Signal = "signal",
+    /// A certificate has expired, does so soon, or is not valid yet.
+    Certificate = "certificate",
     /// The broker stops.
     Stop = "stop",
 }

@@ -39,7 +39,12 @@ fn main() -> ExitCode {
     match args.get(1).map(String::as_str) {
         Some("passwd") => return tell(config::passwd(&args)),
         Some("config") => return tell(config::effective(&args, &machine)),
-        Some("check") => return tell(config::check(&args, &machine, &affinity)),
+        Some("check") => {
+            let checked = config::check(&args, &machine, &affinity);
+            let code = checked.as_ref().map_or(0, config::Checked::exit_code);
+            let told = tell(checked.map(|checked| checked.text));
+            return if code == 0 { told } else { ExitCode::from(code) };
+        }
         _ => {}
     }
     match Config::parse(&args, &machine, &affinity) {
@@ -123,6 +128,7 @@ fn run(config: &Config) -> ExitCode {
     server.start_text(config).iter().for_each(|sentence| sentence.say());
 
     let signal = loop {
+        server.tend_certificates();
         match signals.wait(WATCH) {
             Some(signal) if signal.stops() => break signal,
             Some(signal) => handle(signal, &mut server),

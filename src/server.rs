@@ -6,6 +6,7 @@
 //! - A thread that starts shards holds stop signals back first, so that they reach the thread that waits for them.
 
 mod capacity;
+mod certificates;
 mod error;
 mod listeners;
 mod text;
@@ -97,6 +98,8 @@ pub struct Server {
     kernel: Kernel,
     /// Of all TLS listeners.
     acceptors: Vec<Arc<TlsAcceptor>>,
+    /// What was said about their certificates.
+    certificates: certificates::Watch,
     access: Gatekeeping,
     _locks: Locks,
 }
@@ -228,6 +231,7 @@ impl Server {
             limits,
             kernel,
             acceptors,
+            certificates: certificates::Watch::default(),
             access: Gatekeeping { settings: config.access.clone(), current, hashing, users: users_len },
             _locks: listening.locks,
         })
@@ -262,6 +266,7 @@ impl Server {
         let certificates = Reload::load(&self.acceptors)?;
         // Nothing below can fail.
         certificates.swap();
+        self.certificates.forget();
         if let Some(hashing) = &self.access.hashing {
             self.access.users = users.iter().map(Users::len).collect();
             hashing.replace(users);

@@ -7,7 +7,7 @@ use clap::{CommandFactory, Parser};
 
 use super::file::{Listener, Place};
 use super::listener::{self, REPLACING};
-use super::{Config, ConfigError, FileError, Flags, access_text, file, help, limits, listener_text};
+use super::{Config, ConfigError, FileError, Flags, access_text, exit, file, help, limits, listener_text};
 use crate::access::passwd::{self, Change, Source};
 use crate::io::machine::Machine;
 use crate::log;
@@ -126,11 +126,26 @@ struct CheckFlags {
     file: PathBuf,
 }
 
-/// `ringmq check FILE`: reads a file, and those that it names, as a start would. Returns what it means.
+/// What `ringmq check` has found in files that a start would take.
+#[derive(Debug)]
+pub struct Checked {
+    /// What the file means, then the warnings, then a summary.
+    pub text: String,
+    pub warnings: usize,
+}
+
+impl Checked {
+    /// The code that the process exits with.
+    pub fn exit_code(&self) -> u8 {
+        if self.warnings == 0 { 0 } else { exit::WARNINGS }
+    }
+}
+
+/// `ringmq check FILE`: reads a file, and those that it names, as a start would.
 ///
 /// # Errors
 /// The first thing that a start would refuse.
-pub fn check(args: &[String], machine: &Machine, affinity: &[u16]) -> Result<String, ConfigError> {
+pub fn check(args: &[String], machine: &Machine, affinity: &[u16]) -> Result<Checked, ConfigError> {
     let CheckFlags { file } = CheckFlags::try_parse_from(without_word(args)).map_err(ConfigError::Clap)?;
     let path = file.to_string_lossy().into_owned();
     let config = Config::parse(&["ringmq".to_owned(), format!("--config={path}")], machine, affinity)?;
@@ -142,6 +157,7 @@ pub fn check(args: &[String], machine: &Machine, affinity: &[u16]) -> Result<Str
         |error: LoadError| ConfigError::File(FileError { path: error.path, at: None, what: error.why });
     let contents = file::read(&file, &Flags::command()).map_err(ConfigError::File)?;
     let mut lines = Vec::new();
+    let mut warnings = Vec::new();
     for listener in &config.listeners {
         let mut line = format!("listens on {}", listener.address);
         let more = listener_text(&config, listener);
@@ -151,6 +167,7 @@ pub fn check(args: &[String], machine: &Machine, affinity: &[u16]) -> Result<Str
         if let Some(tls) = &listener.tls {
             let acceptor = TlsAcceptor::new(tls.clone()).map_err(unusable)?;
             line.push_str(&format!("; certificate until {}", log::day(acceptor.expiry().certificate_at_s)));
+            warnings.extend(acceptor.warnings());
         }
         lines.push(line);
     }
@@ -158,8 +175,17 @@ pub fn check(args: &[String], machine: &Machine, affinity: &[u16]) -> Result<Str
     lines.extend(access_text(&config, &users.iter().map(|users| users.len()).collect::<Vec<_>>()));
     let settings = contents.settings.len();
     let listeners = config.listeners.len();
-    lines.push(format!("{path}: {settings} settings, {listeners} listeners: all well"));
-    Ok(lines.join("\n"))
+    // Several listeners may share a file.
+    warnings.sort();
+    warnings.dedup();
+    lines.extend(warnings.iter().map(|warning| format!("warning: {warning}")));
+    let found = match warnings.len() {
+        0 => "all well".to_owned(),
+        1 => "1 warning".to_owned(),
+        several => format!("{several} warnings"),
+    };
+    lines.push(format!("{path}: {settings} settings, {listeners} listeners: {found}"));
+    Ok(Checked { text: lines.join("\n"), warnings: warnings.len() })
 }
 
 /// The command line without the word behind the program's name.

@@ -41,7 +41,8 @@ Listeners in a file, one table for each; --listen and --tls-listen on the comman
   address = \":8883\"              the only key that has to be there
   cert = \"server.pem\"            which makes it a TLS listener (kind = \"tls\"; the other kind is tcp)
   key = \"server.key\"             the private key; left out, it is looked for in the file of the certificate
-  client-ca, client-cert, client-user                 as the flags with tls- in front
+  key-password-file, client-ca, client-cert, client-user, record-size-max
+                                                      as the flags with tls- in front
   allow-anonymous = true or false, password-file, acl-file, client-ids
   connect-timeout, connect-packet-size-max, packet-size-max, keep-alive-max, session-expiry-max
       for this listener alone; what is left out is as for the whole broker, and a flag replaces it
@@ -49,6 +50,7 @@ Listeners in a file, one table for each; --listen and --tls-listen on the comman
 
 Exit codes:
   0    stopped by SIGTERM, SIGINT or SIGQUIT
+  1    ringmq check alone: a start would succeed, but there are warnings, such as a certificate that expires soon
   64   the command line is wrong, or asks for what this machine does not have
   69   io_uring is missing or forbidden; the message says which, and what to type
   71   the operating system refused: the address is taken, descriptors or memory ran out

@@ -42,13 +42,16 @@ pub(super) struct ListenerKeys {
     /// tcp or tls; tls where there is a certificate
     #[arg(long, value_enum)]
     kind: Option<Kind>,
-    /// The certificate, then those that sign it (PEM)
+    /// The certificate, then those that sign it (PEM, or DER for it alone)
     #[arg(long, value_name = "FILE")]
     cert: Option<PathBuf>,
-    /// Its private key (PEM); looked for in the file of the certificate if left out
+    /// Its private key (PEM or DER); looked for in the file of the certificate if left out
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
-    /// The certificates that sign those of clients (PEM)
+    /// A file whose first line is the password of an encrypted key
+    #[arg(long, value_name = "FILE")]
+    key_password_file: Option<PathBuf>,
+    /// The certificates that sign those of clients (PEM or DER)
     #[arg(long, value_name = "FILE")]
     client_ca: Option<PathBuf>,
     /// none, optional or required; required where there is a client-ca
@@ -57,6 +60,9 @@ pub(super) struct ListenerKeys {
     /// What of a client's certificate is its user name: common-name or subject
     #[arg(long, value_enum)]
     client_user: Option<ClientUserFlag>,
+    /// Payload of one TLS record to a client at most, 512 to 16k; 16k if left out
+    #[arg(long, value_name = "BYTES")]
+    record_size_max: Option<Size>,
     /// Whether clients come in that name no user; only at loopback and without users if left out
     #[arg(long)]
     allow_anonymous: Option<bool>,
@@ -349,9 +355,11 @@ fn tls_of(keys: &ListenerKeys) -> Result<Option<TlsSettings>, (&'static str, Str
             let present = [
                 ("cert", keys.cert.is_some()),
                 ("key", keys.key.is_some()),
+                ("key-password-file", keys.key_password_file.is_some()),
                 ("client-ca", keys.client_ca.is_some()),
                 ("client-cert", keys.client_cert.is_some()),
                 ("client-user", keys.client_user.is_some()),
+                ("record-size-max", keys.record_size_max.is_some()),
             ];
             return match present.into_iter().find(|(_, is_there)| *is_there) {
                 Some((key, _)) if keys.kind.is_some() => {
@@ -375,7 +383,11 @@ fn tls_of(keys: &ListenerKeys) -> Result<Option<TlsSettings>, (&'static str, Str
                     .to_owned(),
             ),
         })?;
+    let record_size_max = tls::record_size("record-size-max", keys.record_size_max)
+        .map_err(|unfit| (unfit.setting, format!("{}: {}", unfit.setting, unfit.what)))?;
     Ok(Some(TlsSettings {
+        key_password: keys.key_password_file.clone(),
+        record_size_max,
         key: keys.key.clone().unwrap_or_else(|| certificate.clone()),
         certificate,
         clients,

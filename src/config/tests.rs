@@ -324,6 +324,8 @@ key = \"k\"
 client-ca = \"a\"
 client-cert = \"optional\"
 client-user = \"subject\"
+key-password-file = \"pw\"
+record-size-max = \"4k\"
 acl-file = \"rules\"
 client-ids = \"user-name\"
 connections-max = 7
@@ -370,6 +372,8 @@ fn each_listener_has_certificates_limits_and_access_of_its_own() {
     let expected = Settings {
         certificate: file.beside("c"),
         key: file.beside("k"),
+        key_password: Some(file.beside("pw")),
+        record_size_max: Some(4096),
         clients: ClientCertificates::Optional { ca: file.beside("a") },
         user: CertificateUser::Subject,
     };
@@ -468,10 +472,10 @@ fn what_is_in_force_at_each_listener_has_its_source_and_can_be_read_again() {
     for line in [
         "[[listener]]  # FILE:3\naddress = \"0.0.0.0:8883\"  # FILE:4\n",
         "kind = \"tls\"  # FILE:5\n",
-        "connections-max = 7  # FILE:13\n",
-        "keep-alive-max = 9  # command line\nsession-expiry-max = 3600  # FILE:18\n",
-        "[[listener]]  # FILE:19\naddress = \"[::1]:1883\"  # FILE:20\nkind = \"tcp\"  # default\n# cert is not set\n",
-        "allow-anonymous = true  # FILE:21\n",
+        "connections-max = 7  # FILE:15\n",
+        "keep-alive-max = 9  # command line\nsession-expiry-max = 3600  # FILE:20\n",
+        "[[listener]]  # FILE:21\naddress = \"[::1]:1883\"  # FILE:22\nkind = \"tcp\"  # default\n# cert is not set\n",
+        "allow-anonymous = true  # FILE:23\n",
         "packet-size-max = \"2M\"  # FILE:1\n",
         "connect-timeout = \"10s\"  # default\n",
     ] {

@@ -6,7 +6,9 @@ use clap::{Args, ValueEnum};
 
 use super::address::Place;
 use super::commands::Unfit;
-use crate::transport::tls::{CertificateUser, ClientCertificates, Settings};
+use super::limits::size;
+use super::size::Size;
+use crate::transport::tls::{CertificateUser, ClientCertificates, RECORD_SIZE, Settings};
 
 #[derive(Args, Debug)]
 #[command(next_help_heading = "TLS")]
@@ -15,15 +17,19 @@ pub(super) struct TlsFlags {
     #[arg(long, value_name = "ADDR:PORT", requires_all = ["tls_cert", "tls_key"])]
     tls_listen: Vec<Place>,
 
-    /// The server's certificate, then those that sign it (PEM)
+    /// The server's certificate, then those that sign it (PEM, or DER for it alone)
     #[arg(long, value_name = "FILE", requires = "tls_listen")]
     tls_cert: Option<PathBuf>,
 
-    /// Its private key (PEM)
+    /// Its private key (PEM or DER)
     #[arg(long, value_name = "FILE", requires = "tls_listen")]
     tls_key: Option<PathBuf>,
 
-    /// The certificates that sign those of clients (PEM)
+    /// A file whose first line is the password of the private key, if that is encrypted
+    #[arg(long, value_name = "FILE", requires = "tls_listen")]
+    tls_key_password_file: Option<PathBuf>,
+
+    /// The certificates that sign those of clients (PEM or DER)
     #[arg(long, value_name = "FILE", requires = "tls_listen")]
     tls_client_ca: Option<PathBuf>,
 
@@ -34,6 +40,17 @@ pub(super) struct TlsFlags {
     /// What of a client's certificate is its user name [default: common-name]
     #[arg(long, value_enum, value_name = "WHAT", requires = "tls_listen")]
     tls_client_user: Option<ClientUserFlag>,
+
+    /// Payload of one TLS record to a client at most, 512 to 16k [default: 16k]; for devices that have no
+    /// room for large records, such as those that ask for max_fragment_length. Smaller records cost CPU
+    #[arg(long, value_name = "BYTES", requires = "tls_listen")]
+    tls_record_size_max: Option<Size>,
+}
+
+/// Bytes of a record as they were asked for.
+pub(super) fn record_size(setting: &'static str, asked: Option<Size>) -> Result<Option<u16>, Unfit> {
+    let (min, max) = (u64::from(*RECORD_SIZE.start()), u64::from(*RECORD_SIZE.end()));
+    asked.map(|asked| size(setting, asked, min, max).map(|bytes| bytes as u16)).transpose()
 }
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq, ValueEnum)]
@@ -100,7 +117,14 @@ pub(super) fn tls(flags: &TlsFlags) -> Result<Option<(&[Place], Settings)>, Unfi
             },
         })?;
     let user = flags.tls_client_user.unwrap_or(ClientUserFlag::CommonName).into();
-    let settings = Settings { certificate: certificate.clone(), key: key.clone(), clients, user };
+    let settings = Settings {
+        certificate: certificate.clone(),
+        key: key.clone(),
+        key_password: flags.tls_key_password_file.clone(),
+        record_size_max: record_size("tls-record-size-max", flags.tls_record_size_max)?,
+        clients,
+        user,
+    };
     Ok(Some((&flags.tls_listen, settings)))
 }
 
@@ -114,16 +138,24 @@ mod tests {
         let line = "--tls-listen 0.0.0.0:8883 --tls-cert c --tls-key k";
         assert!(refused(line).contains("0.0.0.0:8883"), "anybody could connect");
         assert!(parse(&format!("{line} --allow-anonymous")).listeners[0].tls.is_some());
-        let config = parse(&format!("{line} --tls-client-ca a --tls-client-user subject"));
+        let config = parse(&format!(
+            "{line} --tls-client-ca a --tls-client-user subject --tls-key-password-file p \
+             --tls-record-size-max 1k"
+        ));
         let settings = Settings {
             certificate: "c".into(),
             key: "k".into(),
+            key_password: Some("p".into()),
+            record_size_max: Some(1024),
             clients: ClientCertificates::Required { ca: "a".into() },
             user: CertificateUser::Subject,
         };
         let [listener] = &config.listeners[..] else { panic!("{config:?}") };
         assert_eq!((listener.address.to_string().as_str(), &listener.tls), ("0.0.0.0:8883", &Some(settings)));
         assert!(refused(&format!("{line} --tls-client-ca a --tls-client-cert optional")).contains("0.0.0.0"));
+        for size in ["511", "17k"] {
+            assert!(refused(&format!("{line} --tls-record-size-max {size}")).contains("between 512 and 16k"));
+        }
         let config = parse(
             "--listen 127.0.0.1:0 --tls-listen 127.0.0.1:0 --tls-cert c --tls-key k --tls-client-ca a \
              --tls-client-cert optional",

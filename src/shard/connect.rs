@@ -28,6 +28,7 @@ use crate::memory::ShardSet;
 /// Connections that waited for their session and are accepted in one turn.
 const SERVED_BUDGET: usize = 256;
 
+
 impl Core {
     /// Looks whether the bytes of a new connection hold its CONNECT, and acts on it.
     pub(super) fn try_connect(&mut self, key: Key) {

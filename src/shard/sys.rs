@@ -172,6 +172,13 @@ impl Core {
             if let Some(at_s) = expiry.client_ca_at_s {
                 self.publish_sum(&format!("listeners/{listener}/client_ca_expiry"), &mut text, at_s);
             }
+            let standings = [("certificate", Some(expiry.certificate)), ("client_ca", expiry.client_ca)];
+            for (of, standing) in standings {
+                let Some(standing) = standing else { continue };
+                self.publish_number(&format!("listeners/{listener}/{of}_state"), &mut text, |text, _| {
+                    text.push_str(standing.name());
+                });
+            }
         }
         for (shard, counters) in all.iter().enumerate() {
             for (name, value) in Counters::NAMES.iter().zip(counters.values()) {

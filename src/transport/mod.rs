@@ -64,15 +64,40 @@ pub trait Acceptor: Send + Sync + fmt::Debug {
     /// A transport for a new connection; `None` if there is none to be had, which refuses the connection.
     fn accept(&self) -> Option<Box<dyn Transport>>;
 
-    /// Until when it can do so.
+    /// Until when its peers find it good.
     fn expiry(&self) -> Expiry;
 }
 
-/// When certificates expire, in seconds since 1970.
+/// When certificates expire, in seconds since 1970, and how they stand at the moment.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct Expiry {
     /// The server's, or the first of those that sign it.
     pub certificate_at_s: u64,
+    /// The worst of these.
+    pub certificate: Standing,
     /// The first of those that sign certificates of clients; `None` if clients show none.
     pub client_ca_at_s: Option<u64>,
+    pub client_ca: Option<Standing>,
+}
+
+/// How a certificate stands, the best first.
+#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Standing {
+    Valid,
+    /// It is valid, but somebody should renew it.
+    ExpiresSoon,
+    NotYetValid,
+    Expired,
+}
+
+impl Standing {
+    /// As `$SYS` shows it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Standing::Valid => "valid",
+            Standing::ExpiresSoon => "expires soon",
+            Standing::NotYetValid => "not yet valid",
+            Standing::Expired => "expired",
+        }
+    }
 }

@@ -1,14 +1,15 @@
-//! As much of a certificate as a broker needs: who it names and until when it is valid.
+//! As much of a certificate as a broker needs: its version, who signed it, when it is valid, whom it names, its key.
 //!
-//! What it is not: verification. Certificates come here after rustls has found them good, but they are still the peer's
-//! bytes, so nothing in here trusts a length. DER, by X.690; the fields by RFC 5280, 4.1; the text of a subject by
-//! RFC 4514.
+//! What it is not: verification. The bytes may come from a peer that nobody has checked yet, so nothing in here trusts a
+//! length. DER, by X.690; the fields by RFC 5280, 4.1; the text of a subject by RFC 4514.
 
 use std::fmt::Write;
 
 const SEQUENCE: u8 = 0x30;
 const SET: u8 = 0x31;
 const OBJECT_IDENTIFIER: u8 = 0x06;
+const INTEGER: u8 = 0x02;
+const BIT_STRING: u8 = 0x03;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 const UTF8_STRING: u8 = 0x0C;
@@ -35,10 +36,32 @@ const NAMED: [(&[u8], &str); 9] = [
 /// What was found in a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate<'a> {
-    /// Seconds since 1970.
+    /// 1, 2 or 3, as X.509 counts them; 0 for a version that does not exist.
+    pub version: u8,
+    /// Seconds since 1970; the certificate is valid in both of these and in between.
+    pub not_before_s: u64,
     pub not_after_s: u64,
+    /// The name of the signer, without its tag and length.
+    pub issuer: &'a [u8],
+    /// The whole SubjectPublicKeyInfo.
+    pub public_key: &'a [u8],
+    pub signed: Signed<'a>,
+    /// Nothing stands behind the public key, and nothing behind the signature: there are no extensions, and no byte is
+    /// left out of the signature.
+    pub is_bare: bool,
     /// Relative names in the order of the certificate, each a set of attributes.
     subject: Vec<Vec<Attribute<'a>>>,
+}
+
+/// What the signer of a certificate has signed, and how.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Signed<'a> {
+    pub bytes: &'a [u8],
+    /// The contents of the AlgorithmIdentifier beside the signature.
+    pub algorithm: &'a [u8],
+    pub signature: &'a [u8],
+    /// The signed bytes name the same algorithm.
+    pub algorithms_agree: bool,
 }
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -64,29 +87,37 @@ impl Attribute<'_> {
 impl<'a> Certificate<'a> {
     /// Reads a certificate in DER; `None` if it is not one.
     pub fn parse(der: &'a [u8]) -> Option<Certificate<'a>> {
-        let mut signed = Der(Der(der).expect(SEQUENCE)?);
-        let mut fields = Der(signed.expect(SEQUENCE)?);
-        fields.skip_if(VERSION)?;
-        fields.next()?; // serial number
-        fields.expect(SEQUENCE)?; // algorithm
-        fields.expect(SEQUENCE)?; // issuer
+        let mut outer = Der(der);
+        let mut parts = Der(outer.expect(SEQUENCE)?);
+        let bytes = parts.whole(SEQUENCE)?;
+        let mut fields = Der(Der(bytes).expect(SEQUENCE)?);
+        let version = match fields.next_if(VERSION)? {
+            None => 1,
+            Some(value) => match Der(value).expect(INTEGER)? {
+                [version @ 0..=2] => version + 1,
+                _ => 0,
+            },
+        };
+        fields.expect(INTEGER)?; // serial number
+        let inner_algorithm = fields.expect(SEQUENCE)?;
+        let issuer = fields.expect(SEQUENCE)?;
         let mut validity = Der(fields.expect(SEQUENCE)?);
-        validity.next()?; // not before
-        let (tag, not_after) = validity.next()?;
-        let mut names = Der(fields.expect(SEQUENCE)?);
-        let mut subject = Vec::new();
-        while !names.is_empty() {
-            let mut set = Der(names.expect(SET)?);
-            let mut attributes = Vec::new();
-            while !set.is_empty() {
-                let mut pair = Der(set.expect(SEQUENCE)?);
-                let oid = pair.expect(OBJECT_IDENTIFIER)?;
-                let (tag, value) = pair.next()?;
-                attributes.push(Attribute { oid, tag, value });
-            }
-            subject.push(attributes);
-        }
-        Some(Certificate { not_after_s: time(tag, not_after)?, subject })
+        let (before_tag, not_before) = validity.next()?;
+        let (after_tag, not_after) = validity.next()?;
+        let subject = names(fields.expect(SEQUENCE)?)?;
+        let public_key = fields.whole(SEQUENCE)?;
+        let algorithm = parts.expect(SEQUENCE)?;
+        let signature = parts.bits()?;
+        Some(Certificate {
+            version,
+            not_before_s: time(before_tag, not_before)?,
+            not_after_s: time(after_tag, not_after)?,
+            issuer,
+            public_key,
+            signed: Signed { bytes, algorithm, signature, algorithms_agree: inner_algorithm == algorithm },
+            is_bare: fields.is_empty() && parts.is_empty() && outer.is_empty(),
+            subject,
+        })
     }
 
     /// The Common Name. `None` without one, and with several, since it would be anybody's guess which one counts.
@@ -116,6 +147,39 @@ impl<'a> Certificate<'a> {
         }
         (!out.is_empty()).then_some(out)
     }
+}
+
+/// The relative names of a Name, each a set of attributes.
+fn names(der: &[u8]) -> Option<Vec<Vec<Attribute<'_>>>> {
+    let mut names = Der(der);
+    let mut found = Vec::new();
+    while !names.is_empty() {
+        let mut set = Der(names.expect(SET)?);
+        let mut attributes = Vec::new();
+        while !set.is_empty() {
+            let mut pair = Der(set.expect(SEQUENCE)?);
+            let oid = pair.expect(OBJECT_IDENTIFIER)?;
+            let (tag, value) = pair.next()?;
+            attributes.push(Attribute { oid, tag, value });
+        }
+        found.push(attributes);
+    }
+    Some(found)
+}
+
+/// The two parts of a SubjectPublicKeyInfo: the contents of its AlgorithmIdentifier, and the key.
+pub fn key_parts(contents: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut parts = Der(contents);
+    let algorithm = parts.expect(SEQUENCE)?;
+    let key = parts.bits()?;
+    parts.is_empty().then_some((algorithm, key))
+}
+
+/// The contents of `der`, if it is one SEQUENCE and nothing else.
+pub fn sequence(der: &[u8]) -> Option<&[u8]> {
+    let mut outer = Der(der);
+    let contents = outer.expect(SEQUENCE)?;
+    outer.is_empty().then_some(contents)
 }
 
 fn push_type(out: &mut String, oid: &[u8]) -> Option<()> {
@@ -180,11 +244,24 @@ impl<'a> Der<'a> {
         self.next().filter(|(found, _)| *found == tag).map(|(_, value)| value)
     }
 
-    fn skip_if(&mut self, tag: u8) -> Option<()> {
-        if self.0.first() == Some(&tag) {
-            self.next()?;
+    /// As `expect`, with the tag and the length.
+    fn whole(&mut self, tag: u8) -> Option<&'a [u8]> {
+        let before = self.0;
+        self.expect(tag)?;
+        before.get(..before.len() - self.0.len())
+    }
+
+    /// The bytes of a BIT STRING of whole bytes.
+    fn bits(&mut self) -> Option<&'a [u8]> {
+        match self.expect(BIT_STRING)? {
+            [0, bytes @ ..] => Some(bytes),
+            _ => None,
         }
-        Some(())
+    }
+
+    /// The next value if it has this tag; `None` inside if it has another one.
+    fn next_if(&mut self, tag: u8) -> Option<Option<&'a [u8]>> {
+        if self.0.first() == Some(&tag) { self.next().map(|(_, value)| Some(value)) } else { Some(None) }
     }
 }
 
@@ -262,7 +339,11 @@ mod tests {
             certificate.subject_text().unwrap(),
             r"CN=sensor-1/ä\+b,2.999.70000=\#x,O=Acme\, Inc.\ ,C=DE"
         );
-        assert_eq!(certificate.not_after_s, 1_898_467_200);
+        assert_eq!((certificate.not_before_s, certificate.not_after_s), (157_766_400, 1_898_467_200));
+        assert_eq!((certificate.version, certificate.is_bare), (3, true), "without extensions");
+        assert!(certificate.signed.algorithms_agree && der.ends_with(certificate.signed.signature));
+        let (algorithm, key) = key_parts(sequence(certificate.public_key).unwrap()).unwrap();
+        assert!(algorithm.len() == 19 && key.len() == 65, "a key on the curve P-256");
     }
 
     #[test]
@@ -271,14 +352,16 @@ mod tests {
         assert_eq!(Certificate::parse(&none).unwrap().common_name(), None);
         let twice = Attribute { oid: COMMON_NAME, tag: UTF8_STRING, value: b"a" };
         let subject = vec![vec![twice], vec![Attribute { value: b"b", ..twice }]];
-        assert_eq!(Certificate { not_after_s: 0, subject }.common_name(), None);
+        let der = none;
+        let named = |subject| Certificate { subject, ..Certificate::parse(&der).unwrap() };
+        assert_eq!(named(subject).common_name(), None);
         for bad in [&b""[..], b"a\0b", b"a\nb", b"\xFF"] {
             let subject = vec![vec![Attribute { value: bad, ..twice }]];
-            let certificate = Certificate { not_after_s: 0, subject };
+            let certificate = named(subject);
             assert_eq!((certificate.common_name(), certificate.subject_text()), (None, None), "{bad:?}");
         }
         let bmp = vec![vec![Attribute { tag: 0x1E, ..twice }]];
-        assert_eq!(Certificate { not_after_s: 0, subject: bmp }.common_name(), None);
+        assert_eq!(named(bmp).common_name(), None);
     }
 
     #[test]

@@ -178,3 +178,56 @@ fn what_is_checked_includes_certificates() {
         assert_eq!(refused.exit_code(), 78, "{}", refused.stderr());
     }
 }
+
+#[test]
+fn an_expired_certificate_is_a_warning_of_check_in_the_log_and_in_sys() {
+    let certificates = Certificates::new("expired");
+    let file = certificates.path("ringmq.toml");
+    let plain = "[[listener]]\naddress = \"127.0.0.1:0\"\nallow-anonymous = true\n";
+    let text = "[[listener]]\naddress = \"127.0.0.2:0\"\ncert = \"old.pem\"\nkey = \"old.key\"\n";
+    fs::write(&file, format!("sys-interval = 1\n{plain}{text}")).unwrap();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_ringmq"))
+        .args(["check", &file])
+        .output()
+        .expect("the binary runs");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("warning: ") && said.contains("2 listeners: 1 warning"), "{said}");
+    let warning = "certificate CN=old has expired on 2020-01-01; clients refuse it";
+    assert!(said.contains(&format!("{}: {warning}", certificates.path("old.pem"))), "{said}");
+
+    let mut broker = Broker::start_with(&["--config", &file, "--shards", "1", "--no-pin"], 2);
+    let warnings = |broker: &Broker| {
+        broker
+            .stderr()
+            .lines()
+            .filter(|line| line.contains(" warn certificate ") && line.contains(warning))
+            .count()
+    };
+    let wait = |broker: &Broker, count: usize| {
+        let deadline = Instant::now() + PATIENCE;
+        while warnings(broker) < count {
+            assert!(Instant::now() < deadline, "{}", broker.stderr());
+            thread::sleep(Duration::from_millis(10));
+        }
+    };
+    wait(&broker, 1);
+    reload(&mut broker);
+    wait(&broker, 2);
+
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect(broker.addresses()[0]).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(b"\x10\x0d\0\x04MQTT\x04\x02\0\x3c\0\x01x").unwrap();
+    let topic = b"$SYS/broker/listeners/1/certificate_state";
+    let mut subscribe = vec![0x82, topic.len() as u8 + 5, 0, 1, 0, topic.len() as u8];
+    subscribe.extend_from_slice(topic);
+    subscribe.push(0);
+    stream.write_all(&subscribe).unwrap();
+    let mut heard = Vec::new();
+    while !heard.ends_with(b"certificate_stateexpired") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).expect("the state is published");
+        heard.push(byte[0]);
+    }
+}

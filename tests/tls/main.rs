@@ -9,6 +9,7 @@ mod foreign;
 mod hostile;
 mod listeners;
 mod openssl;
+mod page;
 mod reload;
 mod sessions;
 #[path = "../support/mod.rs"]

@@ -1,28 +1,39 @@
-//! From PEM files to a server configuration.
+//! From files to a server configuration, and how long what is in them is valid.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::sign::{CertifiedKey, SigningKey, SingleCertAndKey};
 use rustls::{RootCertStore, ServerConfig};
 
-use crate::transport::Expiry;
+use super::clients::Verifier;
+use super::files::{self, LoadError};
+use super::validity::{Role, Validity};
 use crate::transport::x509::Certificate;
 
 /// A ticket costs bytes and time; a client that resumes gets the next one then.
 const TICKETS_PER_HANDSHAKE: usize = 1;
 
+/// The header of a record, which rustls counts as a part of it.
+const RECORD_HEADER_BYTES: usize = 5;
+/// Bytes that a record may be told to carry at most: from the smallest that RFC 6066 knows to the largest of TLS.
+pub const RECORD_SIZE: std::ops::RangeInclusive<u16> = 512..=16_384;
+
 /// What a TLS listener is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// The server's certificate, then those that sign it, in PEM.
+    /// The server's certificate, then those that sign it, in PEM; or it alone, in DER.
     pub certificate: PathBuf,
-    /// Its private key, in PEM: PKCS#8, PKCS#1 or SEC1.
+    /// Its private key, in PEM or DER: PKCS#8, PKCS#1 or SEC1.
     pub key: PathBuf,
+    /// A file whose first line is the password of an encrypted key.
+    pub key_password: Option<PathBuf>,
+    /// Bytes of the stream that one record carries at most, within [`RECORD_SIZE`]; `None` for as many as TLS allows.
+    pub record_size_max: Option<u16>,
     pub clients: ClientCertificates,
     pub user: CertificateUser,
 }
@@ -69,114 +80,107 @@ pub enum CertificateUser {
 #[derive(Clone, Debug)]
 pub struct Loaded {
     pub(super) config: Arc<ServerConfig>,
-    pub(super) expiry: Expiry,
-}
-
-/// Why a file cannot be used.
-#[derive(Debug)]
-pub struct LoadError {
-    pub path: PathBuf,
-    pub why: String,
-}
-
-impl fmt::Display for LoadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.path.display(), self.why)
-    }
-}
-
-impl std::error::Error for LoadError {}
-
-impl LoadError {
-    fn new(path: &Path, why: impl fmt::Display) -> LoadError {
-        LoadError { path: path.to_owned(), why: why.to_string() }
-    }
-
-    fn pem(path: &Path, error: &pem::Error, what: &str) -> LoadError {
-        let why = match error {
-            pem::Error::Io(error) => error.to_string(),
-            pem::Error::NoItemsFound => format!("no {what} in this file"),
-            other => format!("not PEM: {other}"),
-        };
-        LoadError::new(path, why)
-    }
+    pub(super) validity: Arc<[Validity]>,
 }
 
 impl Loaded {
     /// Reads and checks all files of a listener.
     ///
     /// # Errors
-    /// The first file that cannot be used: unreadable, not PEM, a key of another certificate, no CA.
+    /// The first file that cannot be used: unreadable, no certificate, an encrypted key, a key of another certificate.
     pub(super) fn load(settings: &Settings) -> Result<Loaded, LoadError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let chain = certificates(&settings.certificate)?;
-        let key = PrivateKeyDer::from_pem_file(&settings.key)
-            .map_err(|error| LoadError::pem(&settings.key, &error, "private key"))?;
-        let certificate_at_s = expiry(&settings.certificate, &chain)?;
+        let chain = files::certificates(&settings.certificate)?;
+        let key = files::private_key(&settings.key, settings.key_password.as_deref())?;
+        let key = signing_key(settings, &provider, key)?;
+        fit(settings, &chain, &*key)?;
+        let mut validity = validities(&settings.certificate, Role::Server, &chain);
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(|error| LoadError::new(&settings.certificate, error))?;
-        let client_ca_at_s = match &settings.clients {
-            ClientCertificates::None => None,
-            ClientCertificates::Optional { ca } | ClientCertificates::Required { ca } => {
-                Some(expiry(ca, &certificates(ca)?)?)
-            }
-        };
         let builder = match &settings.clients {
             ClientCertificates::None => builder.with_no_client_auth(),
-            ClientCertificates::Optional { ca } => {
-                let verifier = verifier(ca, &provider)?.allow_unauthenticated().build();
-                builder.with_client_cert_verifier(verifier.map_err(|error| LoadError::new(ca, error))?)
-            }
-            ClientCertificates::Required { ca } => {
-                let verifier = verifier(ca, &provider)?.build();
-                builder.with_client_cert_verifier(verifier.map_err(|error| LoadError::new(ca, error))?)
+            ClientCertificates::Optional { ca } | ClientCertificates::Required { ca } => {
+                let signers = files::certificates(ca)?;
+                validity.extend(validities(ca, Role::ClientCa, &signers));
+                let verifier = verifier(ca, signers, settings.clients.is_required(), &provider)?;
+                builder.with_client_cert_verifier(verifier)
             }
         };
-        let mut config = builder.with_single_cert(chain, key).map_err(|error| match error {
-            rustls::Error::InconsistentKeys(_) => {
-                LoadError::new(&settings.key, format!("not the key of {}", settings.certificate.display()))
-            }
-            error => LoadError::new(&settings.key, error),
-        })?;
+        // Not by `with_single_cert`, which reads the certificate as a client would and so refuses version 1.
+        let resolver = SingleCertAndKey::from(CertifiedKey::new(chain, key));
+        let mut config = builder.with_cert_resolver(Arc::new(resolver));
         config.ticketer =
             aws_lc_rs::Ticketer::new().map_err(|error| LoadError::new(&settings.certificate, error))?;
         config.send_tls13_tickets = TICKETS_PER_HANDSHAKE;
         // Tickets carry all there is to resume. A store would be a lock that all shards share.
         config.session_storage = Arc::new(NoServerSessionStorage {});
-        let expiry = Expiry { certificate_at_s, client_ca_at_s };
-        Ok(Loaded { config: Arc::new(config), expiry })
+        config.max_fragment_size =
+            settings.record_size_max.map(|content| usize::from(content) + RECORD_HEADER_BYTES);
+        Ok(Loaded { config: Arc::new(config), validity: validity.into() })
     }
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, LoadError> {
-    let failed = |error| LoadError::pem(path, &error, "certificate");
-    let chain: Vec<_> =
-        CertificateDer::pem_file_iter(path).map_err(failed)?.collect::<Result<_, _>>().map_err(failed)?;
-    if chain.is_empty() {
-        Err(LoadError::pem(path, &pem::Error::NoItemsFound, "certificate"))
-    } else {
-        Ok(chain)
+fn signing_key(
+    settings: &Settings,
+    provider: &CryptoProvider,
+    key: PrivateKeyDer<'static>,
+) -> Result<Arc<dyn SigningKey>, LoadError> {
+    provider.key_provider.load_private_key(key).map_err(|error| {
+        let what = format!(
+            "not a key that TLS can use; RSA of 2048 to 8192 bits, ECDSA on P-256, P-384 or P-521, and Ed25519 are ({error})"
+        );
+        LoadError::new(&settings.key, what)
+    })
+}
+
+/// Whether the key is that of the first certificate.
+fn fit(settings: &Settings, chain: &[CertificateDer<'_>], key: &dyn SigningKey) -> Result<(), LoadError> {
+    let Some(public_key) = key.public_key() else { return Ok(()) };
+    let is_its_own = |der: &CertificateDer<'_>| {
+        Certificate::parse(der).is_some_and(|certificate| certificate.public_key == public_key.as_ref())
+    };
+    let (certificate, key) = (settings.certificate.display(), settings.key.display());
+    match chain.iter().position(is_its_own) {
+        Some(0) => Ok(()),
+        Some(at) => {
+            let what = format!(
+                "the key in {key} is that of certificate {} of this file; the server's certificate has to be the first",
+                at + 1
+            );
+            Err(LoadError::new(&settings.certificate, what))
+        }
+        None => {
+            let what = format!(
+                "not the key of {certificate}. Their public keys are the same if they go together: openssl x509 -in \
+                 {certificate} -noout -pubkey; openssl pkey -in {key} -pubout"
+            );
+            Err(LoadError::new(&settings.key, what))
+        }
     }
 }
 
-fn expiry(path: &Path, chain: &[CertificateDer<'_>]) -> Result<u64, LoadError> {
-    let mut first = u64::MAX;
-    for der in chain {
-        let certificate = Certificate::parse(der)
-            .ok_or_else(|| LoadError::new(path, "a certificate that cannot be read"))?;
-        first = first.min(certificate.not_after_s);
-    }
-    Ok(first)
+fn validities(path: &Path, role: Role, chain: &[CertificateDer<'_>]) -> Vec<Validity> {
+    let path: Arc<Path> = path.into();
+    let parsed = chain.iter().filter_map(|der| Certificate::parse(der));
+    parsed.map(|certificate| Validity::of(&certificate, role, Arc::clone(&path))).collect()
 }
 
-fn verifier(
+pub(super) fn verifier(
     ca: &Path,
+    signers: Vec<CertificateDer<'static>>,
+    is_required: bool,
     provider: &Arc<CryptoProvider>,
-) -> Result<rustls::server::ClientCertVerifierBuilder, LoadError> {
+) -> Result<Arc<dyn ClientCertVerifier>, LoadError> {
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(ca)? {
-        roots.add(certificate).map_err(|error| LoadError::new(ca, error))?;
+    for (at, certificate) in signers.into_iter().enumerate() {
+        roots
+            .add(certificate)
+            .map_err(|error| LoadError::new(ca, format!("certificate {} of this file: {error}", at + 1)))?;
     }
-    Ok(WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider)))
+    let roots = Arc::new(roots);
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(provider));
+    let builder = if is_required { builder } else { builder.allow_unauthenticated() };
+    let webpki = builder.build().map_err(|error| LoadError::new(ca, error))?;
+    Ok(Arc::new(Verifier::new(webpki, roots, provider.signature_verification_algorithms)))
 }

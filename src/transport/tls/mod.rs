@@ -1,16 +1,23 @@
 //! TLS 1.2 and 1.3 through rustls.
 //!
-//! `config` makes server configurations out of files; [`TlsAcceptor`] holds the one in force, and is shared by all
+//! `files` reads certificates and keys, `config` makes server configurations out of them, and `clients` decides about
+//! certificates of clients; [`TlsAcceptor`] holds the one in force, and is shared by all
 //! shards, with its tickets, so that a client resumes wherever it lands. Each listener has ticket keys of its own and
 //! gets new ones with each reload: a ticket is proof of what was checked when it was given out, and no other listener,
 //! no later set of CAs, takes it for more.
 
+mod clients;
+#[cfg(test)]
+mod clients_tests;
 mod config;
+mod files;
 mod records;
 #[cfg(test)]
 pub mod testing;
 #[cfg(test)]
 mod tests;
+mod validity;
+mod words;
 
 use std::io::{BufRead, IoSlice, Write};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -19,12 +26,17 @@ use rustls::ServerConnection;
 use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 
 use super::x509::Certificate;
-use super::{Acceptor, Expiry, Fed, PeerIdentity, Transport};
+use super::{Acceptor, Expiry, Fed, PeerIdentity, Standing, Transport};
+use crate::log;
 use crate::memory::OutBatch;
 
 use records::Records;
+use validity::Role;
+use words::Head;
 
-pub use config::{CertificateUser, ClientCertificates, LoadError, Loaded, Settings};
+pub use config::{CertificateUser, ClientCertificates, Loaded, RECORD_SIZE, Settings};
+pub use files::{FILE_BYTES_MAX, LoadError};
+pub use validity::{EXPIRES_SOON_DAYS, Warning};
 
 /// Bytes that a peer may make the transport itself say before it takes them: a chain of certificates, tickets, alerts,
 /// answers to key updates. Beyond it the connection fails.
@@ -52,9 +64,21 @@ impl TlsAcceptor {
         &self.settings
     }
 
+    /// What somebody should know about the certificates in force: those that have expired or do so soon, and those that are
+    /// not valid yet.
+    pub fn warnings(&self) -> Vec<Warning> {
+        let now_s = now_s();
+        self.current().validity.iter().filter_map(|validity| validity.warning(now_s)).collect()
+    }
+
     fn current(&self) -> Loaded {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
+}
+
+/// Seconds since 1970.
+fn now_s() -> u64 {
+    DefaultTimeProvider.current_time().map_or(0, |now| now.as_secs())
 }
 
 impl Acceptor for TlsAcceptor {
@@ -68,12 +92,23 @@ impl Acceptor for TlsAcceptor {
             user_from: self.settings.user,
             identity: Identity::Unknown,
             records: Records::default(),
+            head: Head::default(),
             unanswered: 0,
         }))
     }
 
     fn expiry(&self) -> Expiry {
-        self.current().expiry
+        let now_s = now_s();
+        let validity = self.current().validity;
+        let of = |role: Role| validity.iter().filter(move |validity| validity.role == role);
+        let first = |role| of(role).map(|validity| validity.not_after_s).min();
+        let worst = |role| of(role).map(|validity| validity.standing(now_s)).max();
+        Expiry {
+            certificate_at_s: first(Role::Server).unwrap_or(0),
+            certificate: worst(Role::Server).unwrap_or(Standing::Expired),
+            client_ca_at_s: first(Role::ClientCa),
+            client_ca: worst(Role::ClientCa),
+        }
     }
 }
 
@@ -120,6 +155,8 @@ struct Tls {
     user_from: CertificateUser,
     identity: Identity,
     records: Records,
+    /// How the peer began.
+    head: Head,
     /// Bytes that came in the handshake since it last had something to say: a message of it may span records.
     unanswered: usize,
 }
@@ -128,6 +165,7 @@ impl Tls {
     fn receive(&mut self, received: &[u8], plain: &mut Vec<u8>) -> Result<Fed, String> {
         let mut rest = received;
         while !rest.is_empty() {
+            let was_handshaking = self.connection.is_handshaking();
             let taken = self.connection.read_tls(&mut rest).map_err(|error| error.to_string())?;
             let state = self.connection.process_new_packets();
             // What came before an error was good.
@@ -136,9 +174,12 @@ impl Tls {
                 let len = chunk.len();
                 self.connection.reader().consume(len);
             }
-            let state = state.map_err(|error| error.to_string())?;
+            let state = state.map_err(|error| words::why(&error, &self.head, was_handshaking))?;
             if state.tls_bytes_to_write() > OUTPUT_MAX {
-                return Err("the peer does not take what it makes us say".to_owned());
+                return Err(format!(
+                    "client does not read: {} KiB of the TLS handshake wait for it",
+                    OUTPUT_MAX / 1024
+                ));
             }
             if matches!(self.identity, Identity::Unknown) && !self.connection.is_handshaking() {
                 self.identity = self.identify()?;
@@ -161,9 +202,9 @@ impl Tls {
         let certificate =
             Certificate::parse(certificate).ok_or("a client certificate that cannot be read")?;
         // A ticket does not outlive the certificate that it stands for; a full handshake has checked that already.
-        let now = DefaultTimeProvider.current_time().map_or(0, |now| now.as_secs());
-        if now > certificate.not_after_s {
-            return Err("the client certificate has expired since the ticket was given out".to_owned());
+        if now_s() > certificate.not_after_s {
+            let until = log::day(certificate.not_after_s);
+            return Err(format!("client certificate has expired on {until}, after the ticket was given out"));
         }
         let user = match self.user_from {
             CertificateUser::CommonName => certificate.common_name(),
@@ -176,6 +217,9 @@ impl Tls {
 impl Transport for Tls {
     fn feed(&mut self, received: &[u8], plain: &mut Vec<u8>) -> Fed {
         self.records.pass(received);
+        if self.is_handshaking() {
+            self.head.pass(received);
+        }
         self.unanswered += received.len();
         let fed = self.receive(received, plain).unwrap_or_else(|why| Fed::Failed(why.into_boxed_str()));
         if !self.is_handshaking() || self.wants_send() {

@@ -71,6 +71,8 @@ impl Certificates {
         Settings {
             certificate: self.path("server.pem"),
             key: self.path("server.key"),
+            key_password: None,
+            record_size_max: None,
             clients,
             user: CertificateUser::CommonName,
         }

@@ -339,3 +339,19 @@ fn a_flood_of_key_updates_ends_before_its_answers_pile_up() {
     let wire = pair.from_server(b"");
     assert!(wire.len() <= 2 * OUTPUT_MAX, "{} bytes after {updates} updates", wire.len());
 }
+
+#[test]
+fn records_to_a_client_are_as_small_as_was_asked() {
+    let certificates = Certificates::new("small-records");
+    let settings = Settings { record_size_max: Some(512), ..certificates.settings(ClientCertificates::None) };
+    let acceptor = TlsAcceptor::new(settings).unwrap();
+    for version in BOTH {
+        let mut pair = Pair::new(&acceptor, &certificates.client(version, Shows::Nothing));
+        assert_eq!(pair.run(usize::MAX), Fed::Open);
+        let wire = pair.from_server(&[7; 5000]);
+        let lengths = records(&wire);
+        // A nonce, a tag and the type are added to each.
+        assert!(lengths.len() == 10 && lengths.iter().all(|len| *len <= 512 + 24), "{lengths:?}");
+        assert!(pair.to_client(&wire).unwrap() == [7; 5000]);
+    }
+}
