@@ -9,6 +9,7 @@ use crate::wire::{
 use super::Core;
 use super::connection::{Closing, End, Known, Phase};
 use super::gather::gather;
+use super::login::NOT_IN_TIME;
 use super::publish::Publisher;
 use super::waits::Blocked;
 
@@ -532,9 +533,8 @@ impl Core {
                 self.counters().connect_timeouts_total.add(1); // [U5-3.1.0-1]
                 self.end(key, End::Lost);
             }
-            Phase::Verifying { refusal, .. } => {
-                let late = (Reason::SERVER_BUSY, "the password was not verified in time");
-                let refusal = refusal.as_deref().copied().unwrap_or(late);
+            Phase::Verifying(verifying) => {
+                let refusal = verifying.refusal.unwrap_or(NOT_IN_TIME);
                 self.refuse_login(key, refusal);
             }
             Phase::Waiting(successor) => {

@@ -227,11 +227,9 @@ impl Core {
             // that is taken over by its last read.
             Phase::Live(live) if live.taken_over || live.blocked.is_some() => {}
             // The connection that it waits for has to end first; the session would otherwise come to life for nobody.
-            Phase::Opening
-            | Phase::Verifying { .. }
-            | Phase::HandOff
-            | Phase::Waiting(_)
-            | Phase::Live(_) => self.end(key, End::Lost),
+            Phase::Opening | Phase::Verifying(_) | Phase::HandOff | Phase::Waiting(_) | Phase::Live(_) => {
+                self.end(key, End::Lost)
+            }
             Phase::Closing(_) => {}
         }
     }
@@ -252,7 +250,7 @@ impl Core {
                 self.try_connect(key);
             }
             // Not armed in these phases, but a completion may still be on its way when the phase changes.
-            Phase::Verifying { .. } | Phase::HandOff | Phase::Waiting(_) => {
+            Phase::Verifying(_) | Phase::HandOff | Phase::Waiting(_) => {
                 connection.partial.extend_from_slice(bytes);
                 self.charge_receive(key);
             }
