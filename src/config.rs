@@ -27,6 +27,7 @@ use std::path::PathBuf;
 use clap::Parser;
 
 use crate::access::Settings as AccessSettings;
+use crate::access::hashing::HASHING_THREADS_MAX;
 use crate::clock::Millis;
 use crate::io::kernel::Choice;
 use crate::io::machine::Machine;
@@ -84,6 +85,8 @@ pub struct Config {
     pub cached_topics_max: usize,
     pub shutdown_timeout_ms: Millis,
     pub access: AccessSettings,
+    /// Threads that hash passwords, where there are users.
+    pub hashing_threads: usize,
     /// What would listen to the network, for the start text; empty if something does.
     pub network_hint: String,
     /// What holds and may surprise.
@@ -161,6 +164,7 @@ impl Config {
             cached_topics_max: flags.memory.cached_topics_max as usize,
             shutdown_timeout_ms: operation.shutdown_timeout.ms,
             access,
+            hashing_threads: hashing_threads(machine, affinity.len()),
             network_hint: String::new(),
             warnings: limits::warnings(&flags, machine),
         };
@@ -195,6 +199,16 @@ fn network_hint(config: &Config, sources: &Sources, args: &[String]) -> String {
         true => format!("{command} --listen :{port} --allow-anonymous"),
         false => format!("{command} --listen :{port}"),
     }
+}
+
+/// One for each CPU, since they take only the time that nothing else wants. A quota of CPU time knows no such order: where
+/// there is one, they have half of it.
+fn hashing_threads(machine: &Machine, cpus: usize) -> usize {
+    let threads = match machine.cpu_quota {
+        Some(quota) if quota < cpus as f64 => (quota / 2.0) as usize,
+        Some(_) | None => cpus,
+    };
+    threads.clamp(1, HASHING_THREADS_MAX)
 }
 
 /// The command line without its addresses.

@@ -19,7 +19,7 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::access::hashing::{self, HASHING_THREADS_MAX, Hasher, Hashing};
+use crate::access::hashing::{self, Hasher, Hashing, Means};
 use crate::access::{Access, Current, Settings, Users, Verifier};
 use crate::clock::Millis;
 use crate::config::{self, Config};
@@ -50,6 +50,8 @@ const MESH_BYTES_MIN: usize = 1 << 20;
 const LARGE_PAGES_FROM: u64 = 100_000;
 /// The receive buffers of all shards may take one part in so many of --memory-max, beside it.
 const RECEIVE_BUFFERS_PART: u64 = 16;
+/// Hashing passwords may take one part in so many of --memory-max, beside it.
+const HASHING_MEMORY_PART: u64 = 8;
 /// How often a stop looks whether the shards are done.
 const STOP_POLL: Duration = Duration::from_millis(5);
 /// How long a shard may take to notice that it is given up.
@@ -131,12 +133,13 @@ impl Server {
     /// # Errors
     /// What is missing, forbidden or taken, with what to type. Nothing stays behind.
     pub fn start(config: &Config) -> Result<Server, StartError> {
-        let (policy, users) = config.access.load().map_err(StartError::Access)?;
+        let policy = config.access.load().map_err(StartError::Access)?;
+        let users = Arc::clone(&policy.users);
         let shards = config.shards();
         // The last seats are this thread's and those of the threads that hash.
-        let hashers = hashing_threads(users.len());
+        let hashers = if users.is_empty() { 0 } else { config.hashing_threads as u16 };
         let mut kernel = Kernel::choose(config.io, shards + 1 + hashers)?;
-        let limits = Arc::new(fit_descriptors(config, &mut kernel)?);
+        let limits = Arc::new(fit_descriptors(config, hashers, &mut kernel)?);
         let (acceptors, behind) = listeners::listeners(config)?;
         let listening = sockets::listen(&config.addresses(), shards, sockets::BACKLOG)?;
         let mut bell = kernel.ringer(shards)?;
@@ -152,17 +155,21 @@ impl Server {
             ..Options::default()
         };
         let epoch = Instant::now();
-        let current = Arc::new(Current::new(policy));
         let users_len = users.iter().map(Users::len).collect();
+        let current = Arc::new(Current::new(policy));
         let (hashing, desks) = match hashers {
             1.. => {
                 let mut key = [0; 32];
                 for part in key.chunks_mut(8) {
                     part.copy_from_slice(&bell.random().to_ne_bytes());
                 }
-                let (hashing, desks, threads) = hashing::build(users, key, shards, usize::from(hashers));
+                let means =
+                    Means { threads: hashers.into(), memory: limits.memory_max / HASHING_MEMORY_PART };
+                let (hashing, desks, threads) = hashing::build(users, key, shards, means);
                 for (index, hasher) in threads.into_iter().enumerate() {
-                    start_hashing(hasher, shards + 1 + index as ShardId, kernel.clone())?;
+                    // On a machine without any idle CPU one thread still has a little time.
+                    let haste = if index == 0 { sockets::go_last } else { sockets::go_idle };
+                    start_hashing(hasher, shards + 1 + index as ShardId, kernel.clone(), haste)?;
                 }
                 (Some(hashing), desks.into_iter().map(Some).collect())
             }
@@ -262,14 +269,14 @@ impl Server {
     /// # Errors
     /// The file that is missing or wrong.
     pub fn reload(&mut self) -> Result<(), StartError> {
-        let (policy, users) = self.access.settings.load().map_err(StartError::Access)?;
+        let policy = self.access.settings.load().map_err(StartError::Access)?;
         let certificates = Reload::load(&self.acceptors)?;
         // Nothing below can fail.
         certificates.swap();
         self.certificates.forget();
         if let Some(hashing) = &self.access.hashing {
-            self.access.users = users.iter().map(Users::len).collect();
-            hashing.replace(users);
+            self.access.users = policy.users.iter().map(Users::len).collect();
+            hashing.replace(Arc::clone(&policy.users));
         }
         self.access.current.replace(policy);
         Ok(())
@@ -322,18 +329,11 @@ impl Server {
     }
 }
 
-/// None without files of users; one on a small machine, so that half of it at least is left to messages.
-fn hashing_threads(files: usize) -> u16 {
-    let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get());
-    let threads = HASHING_THREADS_MAX.min(cpus.div_ceil(2).max(1)) as u16;
-    if files == 0 { 0 } else { threads }
-}
-
 /// A thread that hashes, with a ring of its own to wake shards; it ends with them.
-fn start_hashing(hasher: Hasher, here: ShardId, kernel: Kernel) -> Result<(), StartError> {
+fn start_hashing(hasher: Hasher, here: ShardId, kernel: Kernel, make_way: fn()) -> Result<(), StartError> {
     let (ready, is_ready) = mpsc::channel();
     let serve = move || {
-        sockets::go_last();
+        make_way();
         let mut ring = match kernel.ringer(here) {
             Ok(ring) => ring,
             Err(error) => return drop(ready.send(Err(error.into()))),

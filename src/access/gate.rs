@@ -10,11 +10,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::login::{Login, Verdict, Verifier};
 use super::pattern::Who;
 use super::rules::{Grants, Permissions, Rules};
+use super::users::Users;
 use super::{Answer, is_sys};
 
-/// Who is let in and what they may do, beside the passwords.
+/// Who is let in and what they may do.
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
+    /// One set for each file of users. Their passwords are verified elsewhere, see [`Verifier`].
+    pub users: Arc<[Users]>,
     /// One set for each file of rules.
     pub rules: Box<[Rules]>,
     /// By listener; those beyond the end are as [`Door::default`] has it.
@@ -77,6 +80,8 @@ pub enum Denial {
 pub struct Identity {
     /// The user whose password was verified, or whose certificate was shown; `None` for an anonymous client.
     pub user: Option<Arc<str>>,
+    /// It was a certificate.
+    pub by_certificate: bool,
 }
 
 impl ClientIds {
@@ -187,6 +192,21 @@ impl Access {
         Door { users: door.users.filter(|_| self.verifier.is_some()), ..door }
     }
 
+    /// Whether nobody can come in any more as the owner of a session: it is a user that is in no file of users, of
+    /// whatever listener, or it is anonymous and no listener admits that. Somebody who has shown a certificate is in no
+    /// file, and so is never known to be gone.
+    pub fn is_gone(&self, user: Option<&str>, by_certificate: bool) -> bool {
+        let policy = &self.policy;
+        match user {
+            Some(_) if by_certificate => false,
+            Some(user) => !policy.users.iter().any(|users| users.contains(user)),
+            None => {
+                !policy.doors.is_empty()
+                    && policy.doors.iter().all(|door| door.anonymous == Anonymous::Refused)
+            }
+        }
+    }
+
     /// Only where there are users.
     pub fn verify(&mut self, login: Login<'_>) -> Verdict {
         let verdict = self.verifier.as_mut().map_or(Verdict::Busy, |verifier| verifier.verify(login));
@@ -270,6 +290,25 @@ mod tests {
             let may = ["inside", "outside"].map(|topic| access.may_publish(&mut rights, who, topic));
             assert_eq!(may, expected, "{listener}");
         }
+    }
+
+    #[test]
+    fn an_owner_is_gone_if_nobody_can_come_in_as_that() {
+        const HASH: &str = "$6$AAECAwQFBgcICQoL$Y4WPO0ICbkFB25Sxdu2LoRRrxHn+5vSWhC2EUmSYoLLtUV8GIc4CVeWWuvFv5IE5M6bpTbvMD7qDxLQrWa4e8Q==";
+        let users = |name: &str| Users::parse(&format!("{name}:{HASH}\n")).unwrap();
+        let door = |anonymous| Door { anonymous, ..Door::default() };
+        let access = |doors: &[Door]| {
+            let users = [users("ann"), users("bob")].into();
+            let policy = Policy { users, doors: doors.into(), ..Policy::default() };
+            Access::new(Arc::new(Current::new(policy)), None)
+        };
+        let mixed = access(&[door(Anonymous::Admitted), door(Anonymous::Refused)]);
+        for user in [Some("ann"), Some("bob"), None] {
+            assert!(!mixed.is_gone(user, false), "{user:?}");
+        }
+        assert!(mixed.is_gone(Some("eve"), false) && !mixed.is_gone(Some("eve"), true));
+        assert!(access(&[door(Anonymous::Refused)]).is_gone(None, false));
+        assert!(!access(&[]).is_gone(None, false), "doors that are not named admit everybody");
     }
 
     #[test]

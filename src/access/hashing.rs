@@ -6,46 +6,44 @@
 //! hashed. A shard has at most one answer outstanding for each connection that it parked, which is the bound of its
 //! channel.
 
-use std::net::IpAddr;
-use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::failures::Failures;
+use super::failures::{Chance, Failures};
 use super::login::{Answer, Login, Outcome, Verdict, Verifier};
 use super::password::Scratch;
-use super::users::Users;
-use super::verified::{Tag, Tagger, Verified};
-use crate::memory::{Key, ShardId};
+use super::queue::{self, Entrance, Exit, Job};
+use super::room::{Room, Share};
+use super::users::{Users, Whose};
+use super::verified::{Tagger, Verified};
+use crate::memory::ShardId;
 
-/// Logins that wait for a hash at most. Beyond it CONNACK says 0x88 (3 in 3.x).
-pub const LOGIN_QUEUE_MAX: usize = 1024;
-
-/// Threads that hash; fewer on a small machine.
-pub const HASHING_THREADS_MAX: usize = 2;
+/// Threads that hash at most; fewer where there are fewer CPUs.
+pub const HASHING_THREADS_MAX: usize = 32;
 
 /// Wakes a shard. Made by the thread that calls it.
 pub type Wake = Box<dyn FnMut(ShardId)>;
 
-/// One password to be hashed.
-struct Job {
-    shard: ShardId,
-    connection: Key,
-    users: u16,
-    user: Box<str>,
-    password: Box<[u8]>,
-    tag: Tag,
-    peer: IpAddr,
-    deadline: Instant,
-}
-
 /// What shards and threads share.
 struct Shared {
     tagger: Tagger,
-    /// By file.
-    users: Mutex<Arc<[Users]>>,
+    in_force: Mutex<InForce>,
+    /// That of [`Shared::in_force`], for shards, which do not wait for the lock.
+    epoch: AtomicU32,
     verified: Mutex<Verified>,
     failures: Mutex<Failures>,
+    room: Room,
+}
+
+/// The users of the moment.
+#[derive(Clone)]
+struct InForce {
+    /// Another one after each reload.
+    epoch: u32,
+    /// By file.
+    users: Arc<[Users]>,
 }
 
 /// The control thread's end.
@@ -58,52 +56,70 @@ pub struct Hashing {
 pub struct Desk {
     shard: ShardId,
     shared: Arc<Shared>,
-    jobs: SyncSender<Job>,
+    jobs: Entrance,
     answers: Receiver<Answer>,
 }
 
 /// A thread's end.
 pub struct Hasher {
     shared: Arc<Shared>,
-    jobs: Arc<Mutex<Receiver<Job>>>,
+    jobs: Arc<Mutex<Exit>>,
     answers: Vec<Sender<Answer>>,
+    scratch: Scratch,
+    share: Share,
+}
+
+/// What hashing may take.
+#[derive(Copy, Clone, Debug)]
+pub struct Means {
+    pub threads: usize,
+    /// Bytes, all threads together.
+    pub memory: u64,
 }
 
 /// One desk for each shard and as many hashers as asked for; `key` is random.
 pub fn build(
-    users: Box<[Users]>,
+    users: Arc<[Users]>,
     key: [u8; 32],
     shards: u16,
-    hashers: usize,
+    means: Means,
 ) -> (Hashing, Vec<Desk>, Vec<Hasher>) {
     let shared = Arc::new(Shared {
         tagger: Tagger::new(key),
-        users: Mutex::new(users.into()),
+        in_force: Mutex::new(InForce { epoch: 1, users }),
+        epoch: AtomicU32::new(1),
         verified: Mutex::default(),
         failures: Mutex::default(),
+        room: Room::new(means.memory),
     });
-    let (jobs, queue) = mpsc::sync_channel(LOGIN_QUEUE_MAX);
+    let (entrance, exit) = queue::queue();
     let (senders, receivers): (Vec<_>, Vec<_>) = (0..shards).map(|_| mpsc::channel()).unzip();
     let desk = |(shard, answers)| Desk {
         shard: shard as ShardId,
         shared: shared.clone(),
-        jobs: jobs.clone(),
+        jobs: entrance.clone(),
         answers,
     };
     let desks = receivers.into_iter().enumerate().map(desk).collect();
-    let queue = Arc::new(Mutex::new(queue));
-    let hasher = |_| Hasher { shared: shared.clone(), jobs: queue.clone(), answers: senders.clone() };
-    let hashers = (0..hashers).map(hasher).collect();
+    let exit = Arc::new(Mutex::new(exit));
+    let hasher = |_| Hasher {
+        shared: shared.clone(),
+        jobs: exit.clone(),
+        answers: senders.clone(),
+        scratch: Scratch::default(),
+        share: Share::default(),
+    };
+    let hashers = (0..means.threads).map(hasher).collect();
     (Hashing { shared }, desks, hashers)
 }
 
 impl Hashing {
-    /// From now on these are the users; what was verified by others is forgotten.
-    pub fn replace(&self, users: Box<[Users]>) {
-        // Both locks, so that no hasher puts an old verdict into the new cache.
-        let mut verified = lock(&self.shared.verified);
-        *lock(&self.shared.users) = users.into();
-        verified.clear();
+    /// From now on these are the users; what was verified by others is not believed any more.
+    pub fn replace(&self, users: Arc<[Users]>) {
+        let mut in_force = lock(&self.shared.in_force);
+        let epoch = in_force.epoch.wrapping_add(1);
+        *in_force = InForce { epoch, users };
+        self.shared.epoch.store(epoch, Ordering::Release);
     }
 }
 
@@ -111,9 +127,10 @@ impl Verifier for Desk {
     fn verify(&mut self, login: Login<'_>) -> Verdict {
         let now = Instant::now();
         let tag = self.shared.tagger.tag(login.users, login.user, login.password);
+        let epoch = self.shared.epoch.load(Ordering::Acquire);
         // A lock that is held counts as a miss: a shard never waits.
-        if let Ok(verified) = self.shared.verified.try_lock()
-            && let Some(user) = verified.get(&tag, now)
+        if let Ok(mut verified) = self.shared.verified.try_lock()
+            && let Some(user) = verified.get(&tag, epoch, now)
         {
             return Verdict::Verified(user);
         }
@@ -127,10 +144,7 @@ impl Verifier for Desk {
             peer: login.peer,
             deadline: now + Duration::from_millis(login.patience_ms),
         };
-        match self.jobs.try_send(job) {
-            Ok(()) => Verdict::Later,
-            Err(_) => Verdict::Busy,
-        }
+        if self.jobs.push(job) { Verdict::Later } else { Verdict::Busy }
     }
 
     fn answer(&mut self) -> Option<Answer> {
@@ -140,13 +154,13 @@ impl Verifier for Desk {
 
 impl Hasher {
     /// Hashes until all desks are gone.
-    pub fn run(self, mut wake: Wake) {
-        let mut scratch = Scratch::default();
-        loop {
-            let job = lock(&self.jobs).recv();
-            let Ok(job) = job else { return };
+    pub fn run(mut self, mut wake: Wake) {
+        while let Some(job) = self.next_job() {
             let (shard, connection) = (job.shard, job.connection);
-            let outcome = self.decide(job, &mut scratch);
+            let outcome = self.decide(job);
+            if self.shared.room.is_wanted() {
+                self.give_memory_back();
+            }
             // A shard that is gone needs no answer.
             if self.answers[usize::from(shard)].send(Answer { connection, outcome }).is_ok() {
                 wake(shard);
@@ -154,31 +168,78 @@ impl Hasher {
         }
     }
 
-    fn decide(&self, job: Job, scratch: &mut Scratch) -> Outcome {
+    fn next_job(&mut self) -> Option<Job> {
+        let shared = self.shared.clone();
+        let goes_first = |job: &Job| {
+            let failures = lock(&shared.failures);
+            failures.was_let_in(failures.pair(job.users, &job.user, job.peer))
+                || lock(&shared.verified).knows(&job.tag)
+        };
+        if let Ok(mut jobs) = self.jobs.try_lock()
+            && let Some(job) = jobs.next(goes_first)
+        {
+            return Some(job);
+        }
+        // Memory is kept from one hash to the next, but not while this thread waits: another may wait for the memory.
+        self.give_memory_back();
+        lock(&self.jobs).wait(goes_first)
+    }
+
+    fn give_memory_back(&mut self) {
+        self.scratch = Scratch::default();
+        self.shared.room.release(&mut self.share);
+    }
+
+    fn decide(&mut self, job: Job) -> Outcome {
         let now = Instant::now();
-        if let Some(user) = lock(&self.shared.verified).get(&job.tag, now) {
+        let shared = self.shared.clone();
+        let InForce { epoch, users } = lock(&shared.in_force).clone();
+        let was_right = {
+            let mut verified = lock(&shared.verified);
+            if let Some(user) = verified.get(&job.tag, epoch, now) {
+                return Outcome::Verified(user);
+            }
+            verified.knows(&job.tag)
+        };
+        if now >= job.deadline {
+            return Outcome::Late;
+        }
+        let pair = lock(&shared.failures).pair(job.users, &job.user, job.peer);
+        // What was right once is no guess.
+        if !was_right {
+            match lock(&shared.failures).chance(pair, job.peer, &job.tag, epoch, now) {
+                Chance::Try => {}
+                Chance::Wrong(hold) => return Outcome::Wrong { hold_ms: hold.as_millis() as u64 },
+                Chance::TooSoon => return Outcome::TooSoon,
+            }
+        }
+        let Some((secret, whose)) =
+            users.get(usize::from(job.users)).and_then(|users| users.secret(&job.user))
+        else {
+            return Outcome::Wrong { hold_ms: 0 }; // there are no users at all
+        };
+        if secret.memory() > self.share.bytes() {
+            self.give_memory_back();
+            shared.room.grow(&mut self.share, secret.memory());
+        }
+        let Ok(fits) = secret.is_of(&job.password, &mut self.scratch) else { return Outcome::Late };
+        let now = Instant::now();
+        if fits && whose == Whose::Theirs {
+            let user: Arc<str> = job.user.into();
+            lock(&shared.verified).insert(job.tag, user.clone(), epoch, now);
+            lock(&shared.failures).let_in(pair);
             return Outcome::Verified(user);
         }
-        if now >= job.deadline || !lock(&self.shared.failures).may_try(job.peer, now) {
-            return Outcome::TooSoon;
+        if was_right {
+            lock(&shared.verified).forget(&job.tag);
         }
-        let users = lock(&self.shared.users).clone();
-        let known = users.get(usize::from(job.users));
-        if !known.is_some_and(|users| users.verify(&job.user, &job.password, scratch)) {
-            let hold = lock(&self.shared.failures).failed(job.peer, Instant::now());
-            return Outcome::Wrong { hold_ms: hold.as_millis() as u64 };
-        }
-        let user: Arc<str> = job.user.into();
-        let mut verified = lock(&self.shared.verified);
-        if Arc::ptr_eq(&users, &lock(&self.shared.users)) {
-            verified.insert(job.tag, user.clone(), Instant::now());
-        }
-        Outcome::Verified(user)
+        let hold = lock(&shared.failures).failed((pair, job.peer), &job.tag, epoch, secret.micros(), now);
+        Outcome::Wrong { hold_ms: hold.as_millis() as u64 }
     }
 }
 
 /// A panic in a thread ends the process, so no lock is ever poisoned.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -189,13 +250,17 @@ mod tests {
     /// The password is `swordfish`.
     const BOB: &str = "bob:$6$AAECAwQFBgcICQoL$Y4WPO0ICbkFB25Sxdu2LoRRrxHn+5vSWhC2EUmSYoLLtUV8GIc4CVeWWuvFv5IE5M6bpTbvMD7qDxLQrWa4e8Q==";
 
+    fn means(threads: usize) -> Means {
+        Means { threads, memory: 1 << 20 }
+    }
+
     fn login<'a>(password: &'a str, peer: u8, index: u32) -> Login<'a> {
         Login {
             users: 0,
             user: "bob",
             password: password.as_bytes(),
             peer: [127, 0, 0, peer].into(),
-            connection: Key { index, generation: 1 },
+            connection: crate::memory::Key { index, generation: 1 },
             patience_ms: 10_000,
         }
     }
@@ -206,7 +271,7 @@ mod tests {
 
     #[test]
     fn what_was_verified_is_known_at_once_until_the_users_change() {
-        let (hashing, mut desks, hashers) = build([Users::parse(BOB).unwrap()].into(), [1; 32], 2, 2);
+        let (hashing, mut desks, hashers) = build([Users::parse(BOB).unwrap()].into(), [1; 32], 2, means(2));
         let threads: Vec<_> = hashers
             .into_iter()
             .map(|hasher| std::thread::spawn(move || hasher.run(Box::new(|_| {}))))
@@ -224,40 +289,60 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_keeps_failing_is_held_back_and_then_not_heard() {
-        let (_hashing, mut desks, mut hashers) = build([Users::parse(BOB).unwrap()].into(), [1; 32], 1, 1);
+    fn guesses_at_a_user_are_held_back_and_what_was_right_is_heard() {
+        let (hashing, mut desks, mut hashers) =
+            build([Users::parse(BOB).unwrap()].into(), [1; 32], 1, means(1));
         let thread = std::thread::spawn(move || hashers.remove(0).run(Box::new(|_| {})));
         let desk = &mut desks[0];
-        let outcomes: Vec<Outcome> = (0..12)
-            .map(|index| {
-                assert_eq!(desk.verify(login("wrong", 2, index)), Verdict::Later);
-                wait(desk).outcome
-            })
-            .collect();
+        let ask = |desk: &mut Desk, password: &str, peer| {
+            assert_eq!(desk.verify(login(password, peer, 9)), Verdict::Later, "{password}");
+            wait(desk).outcome
+        };
+        let outcomes: Vec<Outcome> = (0..12).map(|at| ask(desk, &format!("guess {at}"), 2)).collect();
         let free = Outcome::Wrong { hold_ms: 0 };
         assert_eq!(outcomes[..4], [free.clone(), free.clone(), free.clone(), free]);
         assert_eq!(outcomes[4], Outcome::Wrong { hold_ms: 100 });
         assert!(outcomes[5..].contains(&Outcome::TooSoon), "{outcomes:?}");
-        assert_eq!(desk.verify(login("swordfish", 3, 9)), Verdict::Later, "another address is heard");
-        assert_eq!(wait(desk).outcome, Outcome::Verified("bob".into()));
+        assert_eq!(ask(desk, "swordfish", 3), Outcome::Verified("bob".into()), "at another address");
         assert_eq!(desk.verify(login("swordfish", 2, 9)), Verdict::Verified("bob".into()));
+        // After a reload it is hashed again, and that it was right once is enough to be heard amid guesses.
+        hashing.replace([Users::parse(BOB).unwrap()].into());
+        let guesses = std::iter::from_fn(|| Some(ask(desk, "another guess", 2)));
+        assert!(guesses.take(20).any(|outcome| outcome == Outcome::TooSoon), "nothing was held back");
+        assert_eq!(ask(desk, "swordfish", 2), Outcome::Verified("bob".into()));
         drop(desks);
         thread.join().unwrap();
     }
 
     #[test]
-    fn a_full_queue_says_so_and_what_nobody_waits_for_is_not_hashed() {
-        let (_hashing, mut desks, mut hashers) = build([Users::parse(BOB).unwrap()].into(), [1; 32], 1, 1);
+    fn a_password_that_is_no_longer_right_has_one_try_before_it_is_a_guess_as_any_other() {
+        let (hashing, mut desks, mut hashers) =
+            build([Users::parse(BOB).unwrap()].into(), [1; 32], 1, means(1));
+        let thread = std::thread::spawn(move || hashers.remove(0).run(Box::new(|_| {})));
+        assert_eq!(desks[0].verify(login("swordfish", 1, 1)), Verdict::Later);
+        assert_eq!(wait(&desks[0]).outcome, Outcome::Verified("bob".into()));
+        hashing.replace([Users::parse(&BOB.replace("Y4WPO0", "Z4WPO0")).unwrap()].into());
+        let outcomes: Vec<Outcome> = (0..6)
+            .map(|_| {
+                assert_eq!(desks[0].verify(login("swordfish", 1, 1)), Verdict::Later);
+                wait(&desks[0]).outcome
+            })
+            .collect();
+        assert_eq!(outcomes[0], Outcome::Wrong { hold_ms: 0 });
+        assert_eq!(outcomes[5], Outcome::Wrong { hold_ms: 200 });
+        drop(desks);
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn what_nobody_waits_for_is_not_hashed() {
+        let (_hashing, mut desks, mut hashers) =
+            build([Users::parse(BOB).unwrap()].into(), [1; 32], 1, means(1));
         let mut late = login("swordfish", 1, 0);
         late.patience_ms = 0;
-        for _ in 0..LOGIN_QUEUE_MAX {
-            assert_eq!(desks[0].verify(late), Verdict::Later);
-        }
-        assert_eq!(desks[0].verify(late), Verdict::Busy);
+        assert_eq!(desks[0].verify(late), Verdict::Later);
         let thread = std::thread::spawn(move || hashers.remove(0).run(Box::new(|_| {})));
-        for _ in 0..LOGIN_QUEUE_MAX {
-            assert_eq!(wait(&desks[0]).outcome, Outcome::TooSoon);
-        }
+        assert_eq!(wait(&desks[0]).outcome, Outcome::Late);
         drop(desks);
         thread.join().unwrap();
     }

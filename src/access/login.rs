@@ -6,6 +6,9 @@ use std::sync::Arc;
 use crate::clock::Millis;
 use crate::memory::Key;
 
+/// How long a login may wait for its hash. Beyond it CONNACK says 0x89 (3 in 3.x).
+pub const LOGIN_WAIT_MAX_MS: Millis = 120_000;
+
 /// A user name and a password that came with a CONNECT.
 #[derive(Copy, Clone)]
 pub struct Login<'a> {
@@ -45,8 +48,10 @@ pub enum Outcome {
     Wrong {
         hold_ms: Millis,
     },
-    /// The address has failed too often to be heard now.
+    /// The user at this address, or the address, has failed too often to be heard now.
     TooSoon,
+    /// Its time was over before its turn came, or there was no memory for it.
+    Late,
 }
 
 /// Verifies passwords for one shard. Never blocks; a simulator brings its own.

@@ -10,6 +10,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use super::cost::Cost;
 use super::password::{SALT_BYTES, Scratch, Secret};
 use super::users::{Users, name_in};
 
@@ -30,7 +31,7 @@ pub enum Source {
 /// What to do with the user.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    Set(Source),
+    Set(Source, Cost),
     Delete,
 }
 
@@ -71,12 +72,12 @@ pub fn run(file: &Path, user: &str, change: Change) -> Result<String, Error> {
     };
     Users::parse(&old).map_err(|error| unusable(&error))?;
     let line = match change {
-        Change::Set(source) => {
+        Change::Set(source, cost) => {
             let password = match source {
                 Source::Terminal => typed_twice(user)?,
                 Source::Stdin => first_line(&mut io::stdin().lock())?,
             };
-            let secret = Secret::derive(&password, salt()?, &mut Scratch::default())
+            let secret = Secret::derive(&password, salt()?, cost, &mut Scratch::default())
                 .ok_or_else(|| Error::Asked("there is not enough memory to hash a password".to_owned()))?;
             Some(format!("{user}:{}", secret.text()))
         }
@@ -87,12 +88,18 @@ pub fn run(file: &Path, user: &str, change: Change) -> Result<String, Error> {
         return Err(Error::Asked(format!("{}: there is no user {user:?}", file.display())));
     }
     write(file, &text).map_err(|error| unusable(&error))?;
+    let cost = match change {
+        Change::Set(Source::Terminal, Cost::DEVICE) => {
+            ", at the cost of a device's long random password (one that a person made up wants --cost person)"
+        }
+        Change::Set(..) | Change::Delete => "",
+    };
     let what = match (line, existed) {
         (Some(_), true) => "has a new password",
         (Some(_), false) => "is new",
         (None, _) => "is gone",
     };
-    Ok(format!("user {user:?} {what} in {}; a running broker reads it at SIGHUP", file.display()))
+    Ok(format!("user {user:?} {what} in {}{cost}; a running broker reads it at SIGHUP", file.display()))
 }
 
 /// The file's text with the user's line replaced, added or taken out, and whether there was one.
@@ -245,7 +252,7 @@ mod tests {
     #[test]
     fn names_that_would_break_the_file_are_refused() {
         for user in ["", "a:b", "a\nb", "#a", "a\0", "a ", "\u{1b}[31ma"] {
-            let refused = run(Path::new("/nonexistent/file"), user, Change::Set(Source::Stdin));
+            let refused = run(Path::new("/nonexistent/file"), user, Change::Set(Source::Stdin, Cost::DEVICE));
             assert!(matches!(refused, Err(Error::Asked(what)) if what.contains("user name")), "{user:?}");
         }
     }

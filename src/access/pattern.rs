@@ -1,8 +1,10 @@
-//! The topic of a rule: a Topic Filter in which whole levels may stand for the client's own names.
+//! The topic of a rule: a Topic Filter in which levels, or parts of them, may stand for the client's own names.
 //!
 //! A name is compared as text and never read as a pattern: `+` and `#` in it match nothing but themselves, which no
 //! Topic Name holds. What a name could still do is span levels (`/`) or open a tree that is not meant for clients (`$`
 //! at the front); an allowing rule therefore holds only for names that can do neither, see [`Name::is_plain`].
+
+use std::borrow::Cow;
 
 use memchr::{memchr, memchr3};
 
@@ -21,7 +23,7 @@ pub struct Who<'a> {
 pub enum Names {
     /// They are text like any other.
     Literal,
-    /// A level `%u` is the user name, a level `%c` the Client Identifier.
+    /// `%u` is the user name, `%c` the Client Identifier; as a level, or as a part of one.
     Replaced,
 }
 
@@ -33,18 +35,26 @@ pub(super) struct Pattern(Box<[Part]>);
 enum Part {
     /// One or more levels.
     Text(Box<str>),
-    User,
-    ClientId,
+    /// One level that is a name or holds names.
+    Names(Box<[Piece]>),
     /// `+`
     Any,
     /// `#`, always last.
     Rest,
 }
 
+/// A piece of a level; the level is all of them, one behind the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Piece {
+    Text(Box<str>),
+    User,
+    ClientId,
+}
+
 /// One level of a pattern, or of a Topic Filter, with names put in.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Level<'a> {
-    Is(&'a str),
+    Is(Cow<'a, str>),
     Any,
     Rest,
 }
@@ -62,7 +72,7 @@ enum Name {
     /// Nowhere: there is none, or it holds `+`, `#` or `/`.
     #[default]
     Unfit,
-    /// Not as the first level: it begins with `$`.
+    /// Not at the front of a topic: it begins with `$`.
     Inner,
     Anywhere,
 }
@@ -78,10 +88,10 @@ impl Name {
         }
     }
 
-    fn is_plain(self, level: usize) -> bool {
+    fn is_plain(self, at_the_front: bool) -> bool {
         match self {
             Name::Unfit => false,
-            Name::Inner => level > 0,
+            Name::Inner => !at_the_front,
             Name::Anywhere => true,
         }
     }
@@ -108,10 +118,8 @@ impl Pattern {
             let part = match (level, names) {
                 ("+", _) => Part::Any,
                 ("#", _) => Part::Rest,
-                ("%u", Names::Replaced) => Part::User,
-                ("%c", Names::Replaced) => Part::ClientId,
                 (level, Names::Replaced) if level.contains("%u") || level.contains("%c") => {
-                    return Err("%u and %c stand for a whole level, not for a part of one");
+                    Part::Names(pieces(level))
                 }
                 (level, _) => match parts.last_mut() {
                     Some(Part::Text(before)) => {
@@ -129,8 +137,11 @@ impl Pattern {
     /// Whether an allowing rule with this pattern holds for a client with such names.
     pub(super) fn is_open_to(&self, plain: Plain) -> bool {
         self.0.iter().enumerate().all(|(level, part)| match part {
-            Part::User => plain.user.is_plain(level),
-            Part::ClientId => plain.client_id.is_plain(level),
+            Part::Names(pieces) => pieces.iter().enumerate().all(|(at, piece)| match piece {
+                Piece::Text(_) => true,
+                Piece::User => plain.user.is_plain(level == 0 && at == 0),
+                Piece::ClientId => plain.client_id.is_plain(level == 0 && at == 0),
+            }),
             Part::Text(_) | Part::Any | Part::Rest => true,
         })
     }
@@ -150,8 +161,11 @@ impl Pattern {
             let len = match part {
                 Part::Any | Part::Rest => Some(memchr(b'/', text.as_bytes()).unwrap_or(text.len())),
                 Part::Text(literal) => whole_levels(text, literal),
-                Part::User => who.user.and_then(|name| whole_levels(text, name)),
-                Part::ClientId => whole_levels(text, who.client_id),
+                Part::Names(pieces) => pieces
+                    .iter()
+                    .try_fold(text, |rest, piece| rest.strip_prefix(piece.of(who)?))
+                    .filter(|rest| rest.is_empty() || rest.starts_with('/'))
+                    .map(|rest| text.len() - rest.len()),
             };
             let Some(len) = len else { return false };
             rest = text.get(len + 1..);
@@ -166,13 +180,55 @@ impl Pattern {
             match part {
                 Part::Any => levels.push(Level::Any),
                 Part::Rest => levels.push(Level::Rest),
-                Part::Text(text) => levels.extend(text.split('/').map(Level::Is)),
-                Part::User => levels.extend(who.user?.split('/').map(Level::Is)),
-                Part::ClientId => levels.extend(who.client_id.split('/').map(Level::Is)),
+                Part::Text(text) => levels.extend(text.split('/').map(level_of)),
+                Part::Names(pieces) => match &**pieces {
+                    [piece] => levels.extend(piece.of(who)?.split('/').map(level_of)),
+                    pieces => {
+                        let text = pieces.iter().map(|piece| piece.of(who)).collect::<Option<String>>()?;
+                        levels.extend(text.split('/').map(|level| Level::Is(Cow::Owned(level.to_owned()))));
+                    }
+                },
             }
         }
         Some(levels)
     }
+}
+
+impl Piece {
+    /// `None` if it stands for a user name and there is none.
+    fn of<'a>(&'a self, who: Who<'a>) -> Option<&'a str> {
+        match self {
+            Piece::Text(text) => Some(text),
+            Piece::User => who.user,
+            Piece::ClientId => Some(who.client_id),
+        }
+    }
+}
+
+/// The pieces of a level.
+fn pieces(level: &str) -> Box<[Piece]> {
+    let mut pieces = Vec::new();
+    let mut rest = level;
+    while let Some(at) = rest.match_indices('%').map(|(at, _)| at).find(|at| is_name(&rest[*at..])) {
+        let (text, name) = rest.split_at(at);
+        if !text.is_empty() {
+            pieces.push(Piece::Text(text.into()));
+        }
+        pieces.push(if name.starts_with("%u") { Piece::User } else { Piece::ClientId });
+        rest = &name[2..];
+    }
+    if !rest.is_empty() {
+        pieces.push(Piece::Text(rest.into()));
+    }
+    pieces.into()
+}
+
+fn is_name(text: &str) -> bool {
+    text.starts_with("%u") || text.starts_with("%c")
+}
+
+fn level_of(text: &str) -> Level<'_> {
+    Level::Is(Cow::Borrowed(text))
 }
 
 /// The length of `name` if `text` begins with it and it ends where a level does.
@@ -186,14 +242,14 @@ pub(super) fn filter_levels(filter: &str) -> Vec<Level<'_>> {
     let level = |text| match text {
         "+" => Level::Any,
         "#" => Level::Rest,
-        text => Level::Is(text),
+        text => level_of(text),
     };
     filter.split('/').map(level).collect()
 }
 
 /// A wildcard in the first level does not match a name that begins with `$`. // [MQTT-4.7.2-1]
-fn is_closed(wildcard: Level<'_>, other: Option<Level<'_>>) -> bool {
-    wildcard != Level::Any && wildcard != Level::Rest
+fn is_closed(wildcard: &Level<'_>, other: Option<&Level<'_>>) -> bool {
+    *wildcard != Level::Any && *wildcard != Level::Rest
         || matches!(other, Some(Level::Is(text)) if text.starts_with('$'))
 }
 
@@ -201,16 +257,16 @@ fn is_closed(wildcard: Level<'_>, other: Option<Level<'_>>) -> bool {
 pub(super) fn intersection<'a>(a: &[Level<'a>], b: &[Level<'a>]) -> Option<Vec<Level<'a>>> {
     let mut both = Vec::new();
     for at in 0.. {
-        let (one, other) = (a.get(at).copied(), b.get(at).copied());
+        let (one, other) = (a.get(at), b.get(at));
         let (wildcard, against, rest) = match (one, other) {
             (None, None) => return Some(both),
-            (Some(Level::Rest), other) => (Level::Rest, other, &b[at..]),
-            (one, Some(Level::Rest)) => (Level::Rest, one, &a[at..]),
+            (Some(rest @ Level::Rest), other) => (rest, other, &b[at..]),
+            (one, Some(rest @ Level::Rest)) => (rest, one, &a[at..]),
             (None, Some(_)) | (Some(_), None) => return None,
-            (Some(Level::Any), against) => (Level::Any, against, &b[at..]),
-            (against, Some(Level::Any)) => (Level::Any, against, &a[at..]),
+            (Some(any @ Level::Any), against) => (any, against, &b[at..]),
+            (against, Some(any @ Level::Any)) => (any, against, &a[at..]),
             (Some(Level::Is(one)), Some(Level::Is(other))) if one == other => {
-                both.push(Level::Is(one));
+                both.push(Level::Is(one.clone()));
                 continue;
             }
             (Some(Level::Is(_)), Some(Level::Is(_))) => return None,
@@ -218,11 +274,11 @@ pub(super) fn intersection<'a>(a: &[Level<'a>], b: &[Level<'a>]) -> Option<Vec<L
         if at == 0 && is_closed(wildcard, against) {
             return None;
         }
-        if wildcard == Level::Rest {
+        if *wildcard == Level::Rest {
             both.extend_from_slice(rest);
             return Some(both);
         }
-        both.extend(rest.first());
+        both.extend(rest.first().cloned());
     }
     None
 }
@@ -230,7 +286,7 @@ pub(super) fn intersection<'a>(a: &[Level<'a>], b: &[Level<'a>]) -> Option<Vec<L
 /// Whether `pattern` matches every Topic Name that `filter` matches.
 pub(super) fn covers(pattern: &[Level<'_>], filter: &[Level<'_>]) -> bool {
     for at in 0.. {
-        let (ours, theirs) = (pattern.get(at).copied(), filter.get(at).copied());
+        let (ours, theirs) = (pattern.get(at), filter.get(at));
         if let Some(wildcard @ (Level::Any | Level::Rest)) = ours
             && at == 0
             && is_closed(wildcard, theirs)

@@ -32,23 +32,24 @@ fn naive(rules: &[Rule], who: Who<'_>, action: Action, topic: &str) -> bool {
         let mut text = String::new();
         let mut harmless = true;
         let mut whole = true;
-        for (at, level) in rule.topic.split('/').enumerate() {
-            let name = match level {
-                "%u" => who.user,
-                "%c" => Some(who.client_id),
-                level => Some(level),
+        let mut rest = &*rule.topic;
+        while let Some(next) = rest.chars().next() {
+            let name = match rest.get(..2) {
+                Some("%u") => who.user,
+                Some("%c") => Some(who.client_id),
+                _ => {
+                    text.push(next);
+                    rest = &rest[next.len_utf8()..];
+                    continue;
+                }
             };
+            rest = &rest[2..];
             whole &= name.is_some();
             let name = name.unwrap_or_default();
-            if level.starts_with('%') {
-                harmless &= !name.is_empty() && !name.contains(['+', '#', '/']);
-                harmless &= at > 0 || !name.starts_with('$');
-                // No topic holds these, so nothing matches a name that does.
-                whole &= !name.contains(['+', '#']);
-            }
-            if at > 0 {
-                text.push('/');
-            }
+            harmless &= !name.is_empty() && !name.contains(['+', '#', '/']);
+            harmless &= !text.is_empty() || !name.starts_with('$');
+            // No topic holds these, so nothing matches a name that does.
+            whole &= !name.contains(['+', '#']);
             text.push_str(name);
         }
         let acts = rule.action == Action::Both || rule.action == action;
@@ -71,7 +72,7 @@ fn level() -> impl Strategy<Value = &'static str> {
 
 /// Topics of up to three levels over the alphabet of the rules, all of them.
 fn all_topics() -> Vec<String> {
-    let levels = ["a", "b", "x", "", "fresh"];
+    let levels = ["a", "b", "x", "", "xa", "fresh"];
     let mut topics: Vec<String> = levels.iter().map(|level| (*level).to_owned()).collect();
     topics.push("$SYS".to_owned());
     let mut last = topics.clone();
@@ -85,7 +86,9 @@ fn all_topics() -> Vec<String> {
 
 fn filter(first: &'static [&'static str]) -> impl Strategy<Value = String> {
     let first = prop_oneof![6 => level().boxed(), 3 => proptest::sample::select(first).boxed()];
-    let later = prop_oneof![5 => level(), 2 => Just("+"), 2 => Just("%u"), 1 => Just("%c")];
+    let later = prop_oneof![
+        5 => level(), 2 => Just("+"), 2 => Just("%u"), 1 => Just("%c"), 2 => Just("x%u"), 1 => Just("%c%u"),
+    ];
     (first, proptest::collection::vec(later, 0..3), any::<bool>()).prop_map(|(first, later, rest)| {
         let mut text = first.to_owned();
         for level in later {
@@ -108,7 +111,7 @@ fn rule() -> impl Strategy<Value = Rule> {
     ];
     let action = prop_oneof![Just(Action::Publish), Just(Action::Subscribe), Just(Action::Both)];
     let effect = prop_oneof![3 => Just(Effect::Allow), 1 => Just(Effect::Deny)];
-    (subject, action, effect, filter(&["+", "#", "%u", "%c", "$SYS"])).prop_filter_map(
+    (subject, action, effect, filter(&["+", "#", "%u", "%c", "x%c", "%u%c", "$SYS"])).prop_filter_map(
         "a whole filter",
         |(subject, action, effect, topic)| {
             topic::parse_filter(&topic, 128).ok()?;
@@ -233,7 +236,6 @@ fn a_file_with_a_line_that_is_not_understood_is_refused() {
         ("topic raed a\n", 1, "expected"),
         ("topic deny\n", 1, "missing"),
         ("user\n", 1, "missing"),
-        ("\n\npattern read a/%u-x\n", 3, "whole level"),
         ("topic read a/#/b\n", 1, "Topic Filter"),
         ("topic read $share/g/a\n", 1, "$share"),
     ];
@@ -242,5 +244,31 @@ fn a_file_with_a_line_that_is_not_understood_is_refused() {
         assert_eq!(error.line, line, "{text}");
         assert!(error.what.contains(what), "{error}");
     }
-    assert!(acl_file::parse("topic read a/%u-x").is_ok(), "only patterns have names");
+}
+
+#[test]
+fn names_may_be_a_part_of_a_level() {
+    let rules =
+        parsed("pattern readwrite dev-%c/+\npattern read %u@%c\npattern deny dev-%c/x%u\ntopic read %c\n");
+    let bob = who("bob", "7");
+    with(&rules, bob, |may| {
+        assert!(may.may_publish("dev-7/x") && may.may_receive("bob@7") && may.may_receive("dev-7/up"));
+        for topic in ["dev-77/x", "dev-7", "dev-/x", "dev-%c/x", "dev-7/a/b", "xdev-7/x", "dev-7/xbob"] {
+            assert!(!may.may_publish(topic), "{topic}");
+        }
+        assert_eq!(may.may_subscribe("dev-7/up"), Subscribable::Allowed);
+        assert_eq!(may.may_subscribe("dev-7/+"), Subscribable::Filtered);
+        assert_eq!(may.may_subscribe("dev-8/+"), Subscribable::Denied);
+        assert!(!may.may_receive("bob@8") && !may.may_receive("eve@7"));
+    });
+    // A name that could be more than a part of a level gives nothing, and what it denies stays denied.
+    for name in ["+", "#", "7/x", "a+", "", "/"] {
+        with(&rules, who("bob", name), |may| {
+            for topic in ["dev-7/x", "dev-+/x", "dev-/x", &format!("dev-{name}/x"), "dev-7/x/y"] {
+                assert!(!may.may_publish(topic), "{name}: {topic}");
+            }
+            assert_eq!(may.may_subscribe("#"), Subscribable::Denied, "{name}");
+        });
+    }
+    with(&rules, who("$SYS", "7"), |may| assert!(!may.may_receive("$SYS@7"), "not at the front"));
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::acl_file;
 use super::gate::{Denial, Door, Overlap, Policy};
@@ -37,17 +38,16 @@ impl fmt::Display for FileError {
 impl std::error::Error for FileError {}
 
 impl Settings {
-    /// Reads all files: the policy, and the users of each file.
+    /// Reads all files.
     ///
     /// # Errors
     /// The first file that cannot be read or that is wrong. A rule that is not read would be one that is not enforced.
-    pub fn load(&self) -> Result<(Policy, Box<[Users]>), FileError> {
-        let users =
+    pub fn load(&self) -> Result<Policy, FileError> {
+        let users: Arc<[Users]> =
             self.password_files.iter().map(|path| read(path, Users::parse)).collect::<Result<_, _>>()?;
         let rules =
             self.acl_files.iter().map(|path| read(path, acl_file::parse)).collect::<Result<_, _>>()?;
-        let policy = Policy { rules, doors: self.doors.clone(), overlap: self.overlap, denial: self.denial };
-        Ok((policy, users))
+        Ok(Policy { rules, users, doors: self.doors.clone(), overlap: self.overlap, denial: self.denial })
     }
 }
 

@@ -2,10 +2,15 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::time::{Duration, Instant};
 
 use ahash::RandomState;
 
 use super::password::{Scratch, Secret};
+
+/// Different costs of which hashes are measured, and for how long each.
+const MEASURED_COSTS_MAX: usize = 4;
+const MEASURED_FOR: Duration = Duration::from_millis(50);
 
 /// The users that may log in.
 #[derive(Clone, Debug, Default)]
@@ -13,6 +18,14 @@ pub struct Users {
     by_name: HashMap<Box<str>, usize, RandomState>,
     /// In the order of the file.
     secrets: Vec<Secret>,
+}
+
+/// Whose hash a password is compared with.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(super) enum Whose {
+    Theirs,
+    /// Some user's, so that the time of the answer does not say that there is no such user. It never fits.
+    Decoy,
 }
 
 /// What is wrong with a file of users, and where. Holds nothing of any hash.
@@ -67,15 +80,43 @@ impl Users {
         self.secrets.is_empty()
     }
 
-    /// Whether the user exists and has this password. Takes milliseconds, on purpose.
-    pub(super) fn verify(&self, name: &str, password: &[u8], scratch: &mut Scratch) -> bool {
-        if let Some(at) = self.by_name.get(name) {
-            return self.secrets[*at].is_of(password, scratch);
+    /// How long a hash of this file takes here, on average; `None` if there are none. Some of each cost are measured, a few
+    /// hundred milliseconds of them at most.
+    pub fn measure(&self) -> Option<Duration> {
+        let mut costs: HashMap<u64, (u32, &Secret), RandomState> = HashMap::default();
+        for secret in &self.secrets {
+            costs.entry(secret.micros()).or_insert((0, secret)).0 += 1;
         }
-        if let Some(decoy) = self.decoy(name) {
-            let _ = decoy.is_of(password, scratch);
+        let mut by_count: Vec<_> = costs.into_values().collect();
+        by_count.sort_by_key(|(count, _)| std::cmp::Reverse(*count));
+        by_count.truncate(MEASURED_COSTS_MAX);
+        let (mut sum, mut measured) = (Duration::ZERO, 0);
+        for (count, secret) in by_count {
+            let mut scratch = Scratch::default();
+            secret.is_of(b"measured", &mut scratch).ok()?; // whose memory is new
+            let start = Instant::now();
+            let mut hashes = 0;
+            while hashes == 0 || start.elapsed() < MEASURED_FOR {
+                secret.is_of(b"measured", &mut scratch).ok()?;
+                hashes += 1;
+            }
+            sum += start.elapsed() / hashes * count;
+            measured += count;
         }
-        false
+        (measured > 0).then(|| sum / measured)
+    }
+
+    /// Whether there is a user of this name.
+    pub fn contains(&self, name: &str) -> bool {
+        self.by_name.contains_key(name)
+    }
+
+    /// The hash to compare a password with, and whether it is this user's. `None` if there are no users at all.
+    pub(super) fn secret(&self, name: &str) -> Option<(&Secret, Whose)> {
+        match self.by_name.get(name) {
+            Some(at) => Some((&self.secrets[*at], Whose::Theirs)),
+            None => Some((self.decoy(name)?, Whose::Decoy)),
+        }
     }
 
     /// Hashed in place of a name that nobody has, so that it cannot be told by the time that it takes. Each such name
@@ -107,9 +148,13 @@ mod tests {
     fn reads_a_file_of_users() {
         let users = Users::parse(&format!("# staff\n\nbob:{HASH}\nanna maria:{HASH}\n")).unwrap();
         let mut scratch = Scratch::default();
-        let mut verify = |name, password: &str| users.verify(name, password.as_bytes(), &mut scratch);
+        let mut verify = |name, password: &str| {
+            let (secret, whose) = users.secret(name).unwrap();
+            whose == Whose::Theirs && secret.is_of(password.as_bytes(), &mut scratch).unwrap()
+        };
         assert_eq!(users.len(), 2);
         assert!(verify("bob", "swordfish") && verify("anna maria", "swordfish"));
+        assert!(users.contains("bob") && !users.contains("carol"));
         assert!(!verify("bob", "Swordfish") && !verify("carol", "swordfish") && !verify("", "swordfish"));
     }
 

@@ -1,20 +1,22 @@
-//! Credentials that were verified a moment ago, so that a client which comes back costs no second hash.
+//! Credentials that were verified, so that a client which comes back costs no second hash.
 //!
-//! No password is kept: an entry is a keyed MAC over name and password, and the key lives and dies with the process.
+//! No password is kept: an entry is a keyed MAC over name and password, and the key lives and dies with the process. An
+//! entry is believed for a while and as long as the users are the same. After that it says only that its client was
+//! probably let in before, who is then heard before others.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ahash::RandomState;
 use pbkdf2::hmac::{Hmac, Mac};
 use sha2::Sha256;
 
-/// How long an entry holds: a password that was changed is refused after this time, or at once after a reload.
-pub(super) const VERIFIED_TTL: Duration = Duration::from_secs(60);
+use super::recent::Recent;
 
-/// Entries at most. Beyond it nothing more is remembered until entries run out.
-pub(super) const VERIFIED_MAX: usize = 65_536;
+/// How long an entry is believed. A reload of the users ends it at once.
+pub(super) const VERIFIED_TTL: Duration = Duration::from_secs(3600);
+
+/// Entries at most; those that were used last are remembered.
+pub(super) const VERIFIED_MAX: usize = 262_144;
 
 /// Stands for a name and a password.
 pub(super) type Tag = [u8; 32];
@@ -41,35 +43,44 @@ impl Tagger {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Verified {
-    entries: HashMap<Tag, Entry, RandomState>,
+    entries: Recent<Tag, Entry>,
 }
 
 #[derive(Debug)]
 struct Entry {
     user: Arc<str>,
     until: Instant,
+    /// Of the users that know it.
+    epoch: u32,
+}
+
+impl Default for Verified {
+    fn default() -> Verified {
+        Verified { entries: Recent::new(VERIFIED_MAX) }
+    }
 }
 
 impl Verified {
-    pub(super) fn get(&self, tag: &Tag, now: Instant) -> Option<Arc<str>> {
-        let entry = self.entries.get(tag)?;
-        (now < entry.until).then(|| entry.user.clone())
+    /// The user, if that was verified a while ago with the users of this epoch.
+    pub(super) fn get(&mut self, tag: &Tag, epoch: u32, now: Instant) -> Option<Arc<str>> {
+        let entry = self.entries.get_mut(tag)?;
+        (entry.epoch == epoch && now < entry.until).then(|| entry.user.clone())
     }
 
-    pub(super) fn insert(&mut self, tag: Tag, user: Arc<str>, now: Instant) {
-        if self.entries.len() >= VERIFIED_MAX {
-            self.entries.retain(|_, entry| now < entry.until);
-        }
-        if self.entries.len() < VERIFIED_MAX {
-            self.entries.insert(tag, Entry { user, until: now + VERIFIED_TTL });
-        }
+    /// Whether it was ever verified, as far as that is remembered.
+    pub(super) fn knows(&self, tag: &Tag) -> bool {
+        self.entries.peek(tag).is_some()
     }
 
-    /// Forgets everything, since the users have changed.
-    pub(super) fn clear(&mut self) {
-        self.entries.clear();
+    pub(super) fn insert(&mut self, tag: Tag, user: Arc<str>, epoch: u32, now: Instant) {
+        self.entries.insert(tag, Entry { user, until: now + VERIFIED_TTL, epoch });
+    }
+
+    /// It has turned out to be wrong.
+    pub(super) fn forget(&mut self, tag: &Tag) {
+        self.entries.remove(tag);
     }
 }
 
@@ -78,36 +89,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_entry_is_for_one_pair_and_for_a_while() {
+    fn an_entry_is_for_one_pair_and_for_a_while_and_for_these_users() {
         let tagger = Tagger::new([1; 32]);
         let start = Instant::now();
         let mut verified = Verified::default();
-        verified.insert(tagger.tag(0, "ann", b"bc"), "ann".into(), start);
-        let get = |user, password: &str, at| verified.get(&tagger.tag(0, user, password.as_bytes()), at);
-        assert_eq!(get("ann", "bc", start).as_deref(), Some("ann"));
-        assert_eq!(get("annb", "c", start), None, "name and password are kept apart");
-        assert_eq!(get("ann", "bd", start), None);
-        assert_eq!(get("ann", "bc", start + VERIFIED_TTL), None);
-        assert_eq!(verified.get(&tagger.tag(1, "ann", b"bc"), start), None, "another file's user");
-        assert_ne!(Tagger::new([2; 32]).tag(0, "ann", b"bc"), tagger.tag(0, "ann", b"bc"));
-    }
-
-    #[test]
-    fn it_is_bounded_and_expired_entries_give_way() {
-        let start = Instant::now();
-        let mut verified = Verified::default();
-        let tag = |number: usize| {
-            let mut tag = [0; 32];
-            tag[..8].copy_from_slice(&number.to_be_bytes());
-            tag
+        let tag = tagger.tag(0, "ann", b"bc");
+        verified.insert(tag, "ann".into(), 1, start);
+        let mut get = |user, password: &str, epoch, at| {
+            verified.get(&tagger.tag(0, user, password.as_bytes()), epoch, at)
         };
-        for number in 0..VERIFIED_MAX + 10 {
-            verified.insert(tag(number), "u".into(), start);
-        }
-        assert_eq!(verified.entries.len(), VERIFIED_MAX);
-        let later = start + VERIFIED_TTL;
-        verified.insert(tag(VERIFIED_MAX + 10), "u".into(), later);
-        assert_eq!(verified.entries.len(), 1);
-        assert!(verified.get(&tag(VERIFIED_MAX + 10), later).is_some());
+        assert_eq!(get("ann", "bc", 1, start).as_deref(), Some("ann"));
+        assert_eq!(get("annb", "c", 1, start), None, "name and password are kept apart");
+        assert_eq!(get("ann", "bd", 1, start), None);
+        assert_eq!(get("ann", "bc", 1, start + VERIFIED_TTL), None);
+        assert_eq!(get("ann", "bc", 2, start), None, "the users have changed");
+        assert_eq!(verified.get(&tagger.tag(1, "ann", b"bc"), 1, start), None, "another file's user");
+        assert_ne!(Tagger::new([2; 32]).tag(0, "ann", b"bc"), tag);
+        assert!(verified.knows(&tag));
+        verified.forget(&tag);
+        assert!(!verified.knows(&tag));
     }
 }

@@ -11,7 +11,8 @@ use crate::access::{ClientIds, Denial, Overlap, Settings};
 pub(super) struct AccessFlags {
     /// Users and the hashes of their passwords, a line `name:hash` for each
     ///
-    /// Made by: ringmq passwd FILE USER (argon2id). Files of mosquitto are read too ($6$, $7$). A client that names a
+    /// Made by: ringmq passwd FILE USER (argon2id; see its --cost). Files of mosquitto are read too ($6$, $7$, and the
+    /// argon2id of 2.1). A client that names a
     /// user has to give that user's password (else 0x86; 4 in 3.x), also where anonymous clients are let in. Read again
     /// at SIGHUP, together with the rules: all of it or, if anything is wrong, none.
     #[arg(long, value_name = "FILE")]
@@ -20,8 +21,8 @@ pub(super) struct AccessFlags {
     /// Rules about who may publish and subscribe to what, in the format of mosquitto's ACL files
     ///
     /// What no rule allows is denied, and a deny wins. `topic` lines are for the anonymous, or for the last `user NAME`
-    /// or `client ID` above them; `pattern` lines are for everybody, with %u and %c for the client's own names. Read
-    /// again at SIGHUP; clients stay, and what they may have is checked anew.
+    /// or `client ID` above them; `pattern` lines are for everybody, with %u and %c for the client's own names,
+    /// also inside a level (dev-%c). Read again at SIGHUP; clients stay, and what they may have is checked anew.
     #[arg(long, value_name = "FILE")]
     pub acl_file: Option<PathBuf>,
 
@@ -31,7 +32,9 @@ pub(super) struct AccessFlags {
 
     /// Refuse a SUBSCRIBE that matches anything which the client may not have
     ///
-    /// Without this flag it is granted, and each message is checked before it is delivered.
+    /// Without this flag a SUBSCRIBE is refused only if the client may have nothing that its filter matches. Otherwise it
+    /// is granted, SUBACK says so, and of what matches the client gets just the messages that it may have: `#` is granted to
+    /// a client that may read `home/#`, and brings it `home/#`. With this flag `#` is refused to that client.
     #[arg(long)]
     strict_subscribe: bool,
 

@@ -1,6 +1,6 @@
 //! Where settings come from, and the commands that serve nobody: `ringmq passwd`, `check` and `config`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser};
@@ -9,6 +9,7 @@ use super::file::{Listener, Place};
 use super::listener::{self, REPLACING};
 use super::{Config, ConfigError, FileError, Flags, access_text, exit, file, help, limits, listener_text};
 use crate::access::passwd::{self, Change, Source};
+use crate::access::{Cost, Users};
 use crate::io::machine::Machine;
 use crate::log;
 use crate::transport::Acceptor;
@@ -149,10 +150,11 @@ pub fn check(args: &[String], machine: &Machine, affinity: &[u16]) -> Result<Che
     let CheckFlags { file } = CheckFlags::try_parse_from(without_word(args)).map_err(ConfigError::Clap)?;
     let path = file.to_string_lossy().into_owned();
     let config = Config::parse(&["ringmq".to_owned(), format!("--config={path}")], machine, affinity)?;
-    let (_, users) = config
+    let users = config
         .access
         .load()
-        .map_err(|error| ConfigError::File(FileError { path: error.path, at: None, what: error.what }))?;
+        .map_err(|error| ConfigError::File(FileError { path: error.path, at: None, what: error.what }))?
+        .users;
     let unusable =
         |error: LoadError| ConfigError::File(FileError { path: error.path, at: None, what: error.why });
     let contents = file::read(&file, &Flags::command()).map_err(ConfigError::File)?;
@@ -173,6 +175,9 @@ pub fn check(args: &[String], machine: &Machine, affinity: &[u16]) -> Result<Che
     }
     lines.extend(config.warnings.iter().map(|warning| format!("warning: {warning}")));
     lines.extend(access_text(&config, &users.iter().map(|users| users.len()).collect::<Vec<_>>()));
+    for (path, users) in config.access.password_files.iter().zip(&*users) {
+        lines.extend(logins_text(path, users, config.hashing_threads));
+    }
     let settings = contents.settings.len();
     let listeners = config.listeners.len();
     // Several listeners may share a file.
@@ -186,6 +191,18 @@ pub fn check(args: &[String], machine: &Machine, affinity: &[u16]) -> Result<Che
     };
     lines.push(format!("{path}: {settings} settings, {listeners} listeners: {found}"));
     Ok(Checked { text: lines.join("\n"), warnings: warnings.len() })
+}
+
+/// What the hashes of a file let in on this machine, as measured with some of them.
+fn logins_text(path: &Path, users: &Users, threads: usize) -> Option<String> {
+    let hash_ns = users.measure()?.as_nanos().max(1);
+    let rate = (1_000_000_000 * threads as u128 / hash_ns).max(1);
+    let all_s = (users.len() as u128).div_ceil(rate);
+    Some(format!(
+        "{}: about {rate} new logins a second while {threads} CPUs are idle, all {} users within {all_s} s",
+        path.display(),
+        users.len(),
+    ))
 }
 
 /// The command line without the word behind the program's name.
@@ -208,6 +225,16 @@ struct PasswdFlags {
     /// Take the user out
     #[arg(long)]
     delete: bool,
+    /// What a login costs the broker, and a guess a thief of the file: device, mixed, person, or m=KIB,t=PASSES[,p=LANES]
+    ///
+    /// device (m=1024,t=1) is for long random passwords, such as 16 characters from `openssl rand`: nobody guesses those,
+    /// whatever a guess costs, and after a restart a core lets 1,000 and more back in every second. person (m=19456,t=2)
+    /// is for passwords that people make up: whoever steals the file tries some fifty times fewer guesses in the same
+    /// time, and so many fewer clients come back in a second. mixed (m=8192,t=1) lies between. The cost stands in the
+    /// hash: one file may have several, and old ones stay valid. `ringmq check` says how many logins a second a file
+    /// allows on this machine.
+    #[arg(long, value_name = "COST", default_value_t = Cost::DEVICE, conflicts_with = "delete")]
+    cost: Cost,
 }
 
 /// Sets a password in a file of users, as `ringmq passwd` is told by `args`, the program's name first. Returns what to
@@ -219,8 +246,8 @@ pub fn passwd(args: &[String]) -> Result<String, ConfigError> {
     let flags = PasswdFlags::try_parse_from(without_word(args)).map_err(ConfigError::Clap)?;
     let change = match (flags.delete, flags.password_stdin) {
         (true, _) => Change::Delete,
-        (false, true) => Change::Set(Source::Stdin),
-        (false, false) => Change::Set(Source::Terminal),
+        (false, true) => Change::Set(Source::Stdin, flags.cost),
+        (false, false) => Change::Set(Source::Terminal, flags.cost),
     };
     passwd::run(&flags.file, &flags.user, change).map_err(|error| match error {
         passwd::Error::Asked(what) => ConfigError::Wrong(what),

@@ -281,6 +281,14 @@ pub fn go_last() {
     let _ = process::setpriority_process(None, 19);
 }
 
+/// Lets this thread run only where a CPU has nothing else to do.
+pub fn go_idle() {
+    go_last();
+    let none = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the argument lives until the call is over; 0 is this thread. That it fails means only that `go_last` holds.
+    let _ = unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &none) };
+}
+
 /// A signal that a server waits for.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Signal {

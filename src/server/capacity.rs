@@ -16,10 +16,15 @@ const TABLE_MAX: u64 = 1 << 20;
 
 /// The configured limits, with as many connections as there can be descriptors. More of them than that, if they were asked
 /// for, live in the rings' own tables, of which each may be as large as the limit of descriptors.
-pub(super) fn fit_descriptors(config: &Config, kernel: &mut Kernel) -> Result<Limits, StartError> {
+pub(super) fn fit_descriptors(
+    config: &Config,
+    hashers: u16,
+    kernel: &mut Kernel,
+) -> Result<Limits, StartError> {
     let limit = sockets::raise_descriptor_limit();
     let shards = config.shards();
-    let own = DESCRIPTORS_RESERVED + u64::from(shards) * (config.addresses().len() as u64 + 1);
+    let own =
+        DESCRIPTORS_RESERVED + u64::from(hashers) + u64::from(shards) * (config.addresses().len() as u64 + 1);
     let available = limit.saturating_sub(own);
     let asked = u64::from(config.limits.connections_max);
     let least = if config.connections_asked { asked } else { CONNECTIONS_MIN };
@@ -64,7 +69,7 @@ mod tests {
         let machine = Machine::look(Path::new("/"));
         let config = Config::parse(&args, &machine, &sockets::affinity().unwrap()).unwrap();
         let mut kernel = Kernel::choose(choice, config.shards()).unwrap();
-        fit_descriptors(&config, &mut kernel).map(|limits| (limits, kernel))
+        fit_descriptors(&config, 0, &mut kernel).map(|limits| (limits, kernel))
     }
 
     #[test]

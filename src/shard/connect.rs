@@ -5,10 +5,11 @@
 //! a connection waits until that one has ended: its receive is cancelled, what the kernel has of it is read and acted
 //! upon, its will is decided. So a DISCONNECT that was sent before the new CONNECT never turns into a will. Several
 //! CONNECTs for one session are served one after the other. A session belongs to the user that began it: nobody else
-//! takes it over, resumes or ends it.
+//! takes it over, resumes or ends it, unless that user exists no more and the other wants a Clean Start.
 
 use std::sync::Arc;
 
+use crate::access::Identity;
 use crate::clock::Millis;
 use crate::log::Kind;
 use crate::memory::Key;
@@ -18,16 +19,18 @@ use crate::wire::{
     self, ConnAck, ConnAckEncoded, Connect, ConnectError, LengthForm, NextFrame, Opening, Reason, Version,
 };
 
-use super::connection::{Closing, Connection, End, Live, Mode, Phase, Successor};
+use super::connection::{Closing, Connection, End, Live, Mode, Phase, Refusal, Successor};
 use super::journal::Who;
 use super::login::Identified;
 use super::parcel::{HandOff, Parcel};
 use super::{Core, strangers};
 use crate::memory::ShardSet;
 
+/// A session belongs to the user that began it.
+pub(super) const ANOTHERS: Refusal = (Reason::NOT_AUTHORIZED, "the session is another user's");
+
 /// Connections that waited for their session and are accepted in one turn.
 const SERVED_BUDGET: usize = 256;
-
 
 impl Core {
     /// Looks whether the bytes of a new connection hold its CONNECT, and acts on it.
@@ -45,16 +48,16 @@ impl Core {
         connection.partial = bytes;
         match home {
             None => self.mark_dirty(key), // not whole yet: receive more
-            Some(home) => self.go_home(key, home),
+            Some(home) => self.go_home(key, home, self.now),
         }
     }
 
-    /// The client is known; its connection goes where its session is.
-    pub(super) fn go_home(&mut self, key: Key, home: crate::memory::ShardId) {
+    /// The client is known; its connection goes where its session is. Its CONNECT was read at `connected_at`.
+    pub(super) fn go_home(&mut self, key: Key, home: crate::memory::ShardId, connected_at: Millis) {
         if home == self.id {
-            self.arrive(key, self.now);
+            self.arrive(key, connected_at);
         } else {
-            self.send_home(key, home);
+            self.send_home(key, home, connected_at);
         }
     }
 
@@ -166,7 +169,7 @@ impl Core {
 
     /// Hands a connection to the shard where its client is at home; it waits here while that shard's ring is full or the
     /// kernel has something of it.
-    pub(super) fn send_home(&mut self, key: Key, home: crate::memory::ShardId) {
+    fn send_home(&mut self, key: Key, home: crate::memory::ShardId, connected_at: Millis) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         // The last words of a handshake may still be on their way.
         if self.links.full().contains(home) || !connection.is_at_rest() {
@@ -186,7 +189,7 @@ impl Core {
             identity: connection.identity,
             secure: connection.secure,
             bytes: connection.partial,
-            connected_at: self.now,
+            connected_at,
             from: self.id,
         };
         self.push(home, Parcel::HandOff(Box::new(hand_off)));
@@ -237,13 +240,12 @@ impl Core {
             self.accept(key, connected_at);
             return;
         };
-        let Some(slot) = self.sessions.get_mut(session) else { return };
-        let user = connection.identity.as_ref().and_then(|identity| identity.user.as_ref());
-        let ended = slot.connection.is_none() && slot.ends_at <= self.now;
-        if slot.user.as_ref() != user && !ended {
+        if !self.owns(key, session) {
             // Before anything of that session is touched.
-            return self.refuse_login(key, (Reason::NOT_AUTHORIZED, "the session is another user's"));
+            return self.refuse_login(key, ANOTHERS);
         }
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(slot) = self.sessions.get_mut(session) else { return };
         if connected_at < slot.connected_at {
             // It came by another way.
             return self.turn_away(key, "its client has opened a newer connection meanwhile");
@@ -257,6 +259,31 @@ impl Core {
         connection.phase = Phase::Waiting(Box::new(Successor { session, connected_at }));
         self.set_deadline(key, self.now + self.options.takeover_ms);
         self.begin_takeover(session);
+    }
+
+    /// Whether the session may be had by the client of a connection that has its CONNECT in front: it is its user's, or it has
+    /// ended, or nobody can come in any more as its owner and the client wants a new one in its place.
+    fn owns(&mut self, key: Key, session: Key) -> bool {
+        let (Some(connection), Some(slot)) = (self.connections.get(key), self.sessions.get(session)) else {
+            return false;
+        };
+        let user = connection.identity.as_ref().and_then(|identity| identity.user.as_ref());
+        let ended = slot.connection.is_none() && slot.ends_at <= self.now;
+        if slot.user.as_ref() == user || ended {
+            return true;
+        }
+        self.access.is_gone(slot.user.as_deref(), slot.by_certificate) && self.starts_clean(key)
+    }
+
+    #[cold]
+    fn starts_clean(&mut self, key: Key) -> bool {
+        let Some(connection) = self.connections.get_mut(key) else { return false };
+        let bytes = std::mem::take(&mut connection.partial);
+        let clean = self.with_connect(key, &bytes, |_, connect| Some(connect.clean_start));
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.partial = bytes;
+        }
+        clean == Some(true)
     }
 
     /// Bytes of a CONNECT that this connection may send.
@@ -337,6 +364,14 @@ impl Core {
                 break (key, successor.connected_at);
             }
         };
+        // It was its own when it came; whoever was served before it may have begun another one in its place.
+        if !self.owns(key, session) {
+            if let Some(connection) = self.connections.get_mut(key) {
+                connection.phase = Phase::Opening;
+            }
+            self.refuse_login(key, ANOTHERS);
+            return self.vacate(session);
+        }
         let fits = self.accept(key, connected_at);
         // Those who still wait are with the session that it has now, which may be another, or with this one if it has none.
         let live = self.connections.get(key).and_then(|connection| connection.live());
@@ -405,7 +440,8 @@ impl Core {
         let client_id = assigned.as_deref().unwrap_or(connect.client_id);
         let client_hash = topic::fingerprint(&self.keys, client_id);
         let Some(connection) = self.connections.get_mut(key) else { return };
-        let user = connection.identity.take().and_then(|identity| identity.user);
+        let identity = connection.identity.take().map(|identity| *identity).unwrap_or_default();
+        let Identity { user, by_certificate } = identity;
         let listener = connection.listener;
         let own = self.limits_at(listener);
         let (session, present) = self.find_or_begin(client_id, client_hash, connect.clean_start, user);
@@ -414,6 +450,7 @@ impl Core {
         let expiry_s = connect.session_expiry_s.min(own.session_expiry_max_s);
         let Some(slot) = self.sessions.get_mut(session) else { return };
         slot.rights.enter(listener.0);
+        slot.by_certificate |= by_certificate;
         slot.connection = Some(key);
         slot.connected_at = slot.connected_at.max(connected_at);
         slot.asked_expiry_s = connect.session_expiry_s;

@@ -77,7 +77,7 @@ pub(super) enum Phase {
     /// Accepted; no whole CONNECT yet.
     Opening,
     /// Its CONNECT is at the front of `partial`; the password is being verified, or is wrong and the answer held back.
-    Verifying { home: ShardId, refusal: Option<Box<Refusal>> },
+    Verifying(Box<Verifying>),
     /// Its CONNECT, at the front of `partial`, belongs to another shard whose ring is full.
     HandOff,
     /// At home; its session's former connection has to end first. The CONNECT is at the front of `partial`.
@@ -86,6 +86,15 @@ pub(super) enum Phase {
     Live(Box<Live>),
     /// Logically over.
     Closing(Closing),
+}
+
+/// What a connection waits for whose password is hashed.
+#[derive(Debug)]
+pub(super) struct Verifying {
+    pub home: ShardId,
+    /// When its CONNECT was read.
+    pub connected_at: Millis,
+    pub refusal: Option<Refusal>,
 }
 
 /// What a connection waits for that takes a session over.
@@ -311,22 +320,18 @@ impl Connection {
     pub fn live(&self) -> Option<&Live> {
         match &self.phase {
             Phase::Live(live) => Some(live),
-            Phase::Opening
-            | Phase::Verifying { .. }
-            | Phase::HandOff
-            | Phase::Waiting(_)
-            | Phase::Closing(_) => None,
+            Phase::Opening | Phase::Verifying(_) | Phase::HandOff | Phase::Waiting(_) | Phase::Closing(_) => {
+                None
+            }
         }
     }
 
     pub fn live_mut(&mut self) -> Option<&mut Live> {
         match &mut self.phase {
             Phase::Live(live) => Some(live),
-            Phase::Opening
-            | Phase::Verifying { .. }
-            | Phase::HandOff
-            | Phase::Waiting(_)
-            | Phase::Closing(_) => None,
+            Phase::Opening | Phase::Verifying(_) | Phase::HandOff | Phase::Waiting(_) | Phase::Closing(_) => {
+                None
+            }
         }
     }
 
@@ -334,7 +339,7 @@ impl Connection {
         match &self.phase {
             Phase::Live(live) => Some(live.session),
             Phase::Waiting(successor) => Some(successor.session),
-            Phase::Opening | Phase::Verifying { .. } | Phase::HandOff | Phase::Closing(_) => None,
+            Phase::Opening | Phase::Verifying(_) | Phase::HandOff | Phase::Closing(_) => None,
         }
     }
 

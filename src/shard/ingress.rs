@@ -7,6 +7,7 @@ use crate::wire::{self, AckKind, DecodeError, Disconnect, Frame, NextFrame, Pack
 use super::Core;
 use super::connection::{Closing, End, Known, Phase};
 use super::gather::gather;
+use super::login::NOT_IN_TIME;
 use super::publish::Publisher;
 use super::waits::Blocked;
 
@@ -533,9 +534,8 @@ impl Core {
                 self.counters().connect_timeouts_total.add(1); // [U5-3.1.0-1]
                 self.turn_away(key, why);
             }
-            Phase::Verifying { refusal, .. } => {
-                let late = (Reason::SERVER_BUSY, "the password was not verified in time");
-                let refusal = refusal.as_deref().copied().unwrap_or(late);
+            Phase::Verifying(verifying) => {
+                let refusal = verifying.refusal.unwrap_or(NOT_IN_TIME);
                 self.refuse_login(key, refusal);
             }
             Phase::Waiting(successor) => {

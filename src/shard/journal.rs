@@ -7,6 +7,7 @@ use crate::memory::Key;
 use crate::wire::{self, Connect, LengthForm, NextFrame, Reason, Version};
 
 use super::Core;
+use super::connect::ANOTHERS;
 use super::connection::{Connection, End, Phase};
 use super::slots::Slot;
 
@@ -140,13 +141,18 @@ impl Core {
     pub(super) fn log_refused(&self, key: Key, who: Who<'_>, reason: Reason, why: &'static str) {
         let Some(connection) = self.connections.get(key) else { return };
         let certified = connection.secure.as_ref().and_then(|secure| secure.peer().user);
-        let values = [
+        let mut values = vec![
             ("client", who.client_id.into()),
             ("user", certified.unwrap_or(who.user_name).into()),
             ("address", connection.peer().into()),
             ("why", why.into()),
             ("code", Value::Code(reason.0)),
         ];
+        // Why this is so, an operator sees by whose the session is. The client is told nothing of it.
+        let owner = (why == ANOTHERS.1).then(|| self.session_of(who.client_id)).flatten();
+        if let Some(slot) = owner.and_then(|session| self.sessions.get(session)) {
+            values.push(("owner", slot.user.as_deref().unwrap_or_default().into()));
+        }
         log::event(Level::Warn, Kind::Refused, &values);
     }
 

@@ -1,22 +1,25 @@
 //! Who a client is: decided by the shard that read its CONNECT, before it goes home.
 //!
-//! A password that was verified a moment ago is known at once. Any other is hashed elsewhere: the connection is parked
-//! with its CONNECT, under the deadline that it has anyway, until the answer comes.
+//! A password that was verified before is known at once. Any other is hashed elsewhere: the connection is parked with its
+//! CONNECT, under a deadline of its own, until the answer comes.
 
 use std::sync::Arc;
 
-use crate::access::{Anonymous, Answer, Identity, Login, Outcome, Verdict};
+use crate::access::{Anonymous, Answer, Identity, LOGIN_WAIT_MAX_MS, Login, Outcome, Verdict};
 use crate::clock::Millis;
 use crate::memory::{Key, ShardId};
 use crate::wire::{Connect, Reason};
 
 use super::Core;
-use super::connection::{Phase, Refusal};
+use super::connection::{Phase, Refusal, Verifying};
 use super::journal::Who;
 
 /// How much later than its hold is over a client is told that its login failed: a turn may know a moment that is a little
 /// older than the one at which the hold began, and whoever is told may try again at once.
 const TOLD_LATER_MS: Millis = 20;
+
+/// A login waited for its hash until [`LOGIN_WAIT_MAX_MS`] was over.
+pub(super) const NOT_IN_TIME: Refusal = (Reason::SERVER_BUSY, "the password was not verified in time");
 
 /// Whether it is known who sent a CONNECT.
 #[must_use]
@@ -46,7 +49,7 @@ impl Core {
             (Some(_), _) => (Reason::BAD_AUTHENTICATION_METHOD, "no Authentication Method is configured"),
             // Whoever shows a certificate is its user, whatever CONNECT says.
             (None, _) if certified.is_some() => {
-                return self.known(key, Identity { user: certified }, connect);
+                return self.known(key, Identity { user: certified, by_certificate: true }, connect);
             }
             (None, user) => match (user, door.users) {
                 (Some(user), Some(users)) => {
@@ -56,14 +59,18 @@ impl Core {
                         password: connect.password.unwrap_or_default(),
                         peer: connection.peer().ip(),
                         connection: key,
-                        patience_ms: connection.deadline.saturating_sub(now),
+                        patience_ms: LOGIN_WAIT_MAX_MS,
                     };
                     match self.access.verify(login) {
                         Verdict::Verified(user) => {
-                            return self.known(key, Identity { user: Some(user) }, connect);
+                            let identity = Identity { user: Some(user), by_certificate: false };
+                            return self.known(key, identity, connect);
                         }
                         Verdict::Later => {
-                            connection.phase = Phase::Verifying { home, refusal: None };
+                            let verifying = Verifying { home, connected_at: now, refusal: None };
+                            connection.phase = Phase::Verifying(Box::new(verifying));
+                            // What it waits for now is ours, and none of its time to send CONNECT.
+                            self.set_deadline(key, now + LOGIN_WAIT_MAX_MS);
                             return Identified::Later;
                         }
                         Verdict::Busy => {
@@ -126,29 +133,36 @@ impl Core {
         let now = self.now;
         // Its peer may have lost patience, or its deadline may have passed.
         let Some(connection) = self.connections.get_mut(key) else { return };
-        let Phase::Verifying { home, refusal: None } = connection.phase else { return };
+        let Phase::Verifying(verifying) = &mut connection.phase else { return };
+        if verifying.refusal.is_some() {
+            return;
+        }
+        let (home, connected_at) = (verifying.home, verifying.connected_at);
         let wrong = (Reason::BAD_USER_NAME_OR_PASSWORD, "the user name or the password is wrong");
         match outcome {
             Outcome::Verified(user) => {
                 connection.phase = Phase::Opening;
                 let bytes = std::mem::take(&mut connection.partial);
-                let identity = Identity { user: Some(user) };
+                let identity = Identity { user: Some(user), by_certificate: false };
                 let known =
                     self.with_connect(key, &bytes, |core, connect| Some(core.known(key, identity, connect)));
                 if let (Some(connection), Some(Identified::Yes)) = (self.connections.get_mut(key), known) {
                     connection.partial = bytes;
-                    self.go_home(key, home);
+                    let listener = connection.listener;
+                    self.set_deadline(key, now + self.limits_at(listener).connect_timeout_ms);
+                    self.go_home(key, home, connected_at);
                 }
             }
             Outcome::Wrong { hold_ms: 0 } => self.refuse_login(key, wrong),
             Outcome::Wrong { hold_ms } => {
-                connection.phase = Phase::Verifying { home, refusal: Some(Box::new(wrong)) };
+                verifying.refusal = Some(wrong);
                 self.set_deadline(key, now + hold_ms + TOLD_LATER_MS);
             }
             Outcome::TooSoon => {
-                let why = "too many logins from this address have failed";
+                let why = "too many logins of this user from this address, or of all from there, have failed";
                 self.refuse_login(key, (Reason::CONNECTION_RATE_EXCEEDED, why));
             }
+            Outcome::Late => self.refuse_login(key, NOT_IN_TIME),
         }
     }
 }

@@ -237,11 +237,9 @@ impl Core {
             // one that holds replies with the last of them, and one that is taken over by its last read.
             Phase::Live(live) if !live.has_said_all() => {}
             // The connection that it waits for has to end first; the session would otherwise come to life for nobody.
-            Phase::Opening
-            | Phase::Verifying { .. }
-            | Phase::HandOff
-            | Phase::Waiting(_)
-            | Phase::Live(_) => self.end(key, End::Lost),
+            Phase::Opening | Phase::Verifying(_) | Phase::HandOff | Phase::Waiting(_) | Phase::Live(_) => {
+                self.end(key, End::Lost)
+            }
             Phase::Closing(_) => {}
         }
     }
@@ -262,7 +260,7 @@ impl Core {
                 self.try_connect(key);
             }
             // Not armed in these phases, but a completion may still be on its way when the phase changes.
-            Phase::Verifying { .. } | Phase::HandOff | Phase::Waiting(_) => {
+            Phase::Verifying(_) | Phase::HandOff | Phase::Waiting(_) => {
                 connection.partial.extend_from_slice(bytes);
                 self.charge_receive(key);
             }

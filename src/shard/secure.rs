@@ -83,7 +83,7 @@ fn ends_stream(phase: &Phase) -> bool {
         Phase::Closing(Closing::Flush) => true,
         Phase::Closing(Closing::Drain | Closing::Abort)
         | Phase::Opening
-        | Phase::Verifying { .. }
+        | Phase::Verifying(_)
         | Phase::HandOff
         | Phase::Waiting(_)
         | Phase::Live(_) => false,

@@ -21,6 +21,8 @@ pub(super) struct Slot {
     pub client_id: Box<str>,
     /// Whose it is; `None` if an anonymous client began it.
     pub user: Option<Arc<str>>,
+    /// The user has shown a certificate for it, and so is in no file of users.
+    pub by_certificate: bool,
     /// What the rules of the moment say about its client.
     pub rights: Rights,
     /// Keyed hash of the Client Identifier.
@@ -158,6 +160,7 @@ impl Core {
         let key = self.sessions.insert(Slot {
             client_id: client_id.into(),
             user,
+            by_certificate: false,
             rights: Rights::default(),
             client_hash,
             session: Session::default(),

@@ -97,11 +97,9 @@ impl<I: Io> Shard<I> {
         let Some(connection) = self.core.connections.get(key) else { return };
         match connection.phase {
             Phase::Closing(step) => self.tend_closing(key, step),
-            Phase::Opening
-            | Phase::Verifying { .. }
-            | Phase::HandOff
-            | Phase::Waiting(_)
-            | Phase::Live(_) => self.tend_receive(key),
+            Phase::Opening | Phase::Verifying(_) | Phase::HandOff | Phase::Waiting(_) | Phase::Live(_) => {
+                self.tend_receive(key)
+            }
         }
     }
 
@@ -312,7 +310,7 @@ impl Core {
             }
             Phase::Live(_) if idle && !connection.eof => Need::Receive(ReceiveMode::Many),
             Phase::Opening
-            | Phase::Verifying { .. }
+            | Phase::Verifying(_)
             | Phase::HandOff
             | Phase::Waiting(_)
             | Phase::Live(_)

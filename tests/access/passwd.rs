@@ -44,7 +44,7 @@ fn sets_changes_and_deletes_users_and_a_broker_follows() {
     let mode = fs::metadata(&file).expect("it is there").permissions().mode() & 0o777;
     assert_eq!(mode, 0o600);
     let text = fs::read_to_string(&file).expect("it is text");
-    assert!(text.starts_with("alice:$argon2id$v=19$m=19456,t=2,p=1$"), "{text}");
+    assert!(text.starts_with("alice:$argon2id$v=19$m=1024,t=1,p=1$"), "{text}");
 
     let mut broker = place.broker(4, None, &[]);
     let code = |broker: &Broker, user: &str, password: &str| {
@@ -59,6 +59,38 @@ fn sets_changes_and_deletes_users_and_a_broker_follows() {
     assert_eq!(code(&broker, "alice", "three"), 0);
     assert_eq!(code(&broker, "alice", "one"), 0x86);
     assert_eq!(code(&broker, "bob smith", "two words"), 0x86);
+}
+
+/// The cost stands in the hash, and a file may mix them; `check` says what it makes of logins.
+#[test]
+fn the_cost_of_a_hash_is_chosen_and_check_says_what_it_allows() {
+    let place = Place::new(&[]);
+    let file = place.users();
+    for (user, cost, written) in [
+        ("a", "device", "m=1024,t=1,p=1"),
+        ("b", "mixed", "m=8192,t=1,p=1"),
+        ("c", "person", "m=19456,t=2,p=1"),
+        ("d", "m=64,t=3,p=2", "m=64,t=3,p=2"),
+    ] {
+        let output = passwd(&[&file, user, "--password-stdin", "--cost", cost], "secret\n");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = fs::read_to_string(&file).expect("it is text");
+        assert!(text.contains(&format!("{user}:$argon2id$v=19${written}$")), "{text}");
+    }
+    for wrong in ["cheap", "m=64", "m=2000000,t=1"] {
+        let output = passwd(&[&file, "e", "--password-stdin", "--cost", wrong], "secret\n");
+        assert_eq!(output.status.code(), Some(64), "{wrong}");
+    }
+    let broker = place.broker(2, None, &[]);
+    for user in ["a", "b", "c", "d"] {
+        let code = |password| Client::connect(&broker, &connect(V5, user).password(password)).1.code;
+        assert_eq!((code("secret"), code("Secret")), (0, 0x86), "{user}");
+    }
+    let config = place.write("ringmq.toml", "password-file = \"users\"\n");
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_ringmq")).args(["check", &config]).output().expect("it runs");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("new logins a second") && said.contains("all 4 users within"), "{said}");
 }
 
 #[test]
