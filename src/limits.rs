@@ -9,7 +9,7 @@ use crate::clock::Millis;
 pub const CACHED_TOPICS_MAX: u32 = 65_536;
 
 /// The settings that bound what clients may do. One value for the whole process, the same on every shard.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Connections in all, handshakes included. Beyond it a connection is closed when it is accepted.
     pub connections_max: u32,

@@ -79,7 +79,7 @@ pub struct Server {
     bell: Box<dyn Driver>,
     addresses: Vec<SocketAddr>,
     counters: Arc<[Counters]>,
-    limits: Arc<Limits>,
+    limits: Limits,
     kernel: Kernel,
     /// Of all TLS listeners.
     acceptors: Vec<Arc<TlsAcceptor>>,
@@ -119,7 +119,7 @@ impl Server {
         // The last seats are this thread's and those of the threads that hash.
         let hashers = hashing_threads(users.len());
         let mut kernel = Kernel::choose(config.io, shards + 1 + hashers)?;
-        let limits = Arc::new(fit_descriptors(config, &mut kernel)?);
+        let limits = fit_descriptors(config, &mut kernel)?;
         let (acceptors, behind) = listeners::listeners(config)?;
         let listening = sockets::listen(&config.addresses(), shards, sockets::BACKLOG)?;
         let mut bell = kernel.ringer(shards)?;
@@ -164,7 +164,7 @@ impl Server {
             let setup = Setup {
                 id: ends.here(),
                 shards,
-                limits: Arc::clone(&limits),
+                limits,
                 keys,
                 ends,
                 pool: Arc::clone(&pool),

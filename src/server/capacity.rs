@@ -32,10 +32,10 @@ pub(super) fn fit_descriptors(config: &Config, kernel: &mut Kernel) -> Result<Li
             let shards = (needed <= ShardSet::MAX as u64 && kernel.has_rings()).then_some(needed);
             return Err(StartError::Descriptors { limit, needed: least + own, connections: least, shards });
         }
-        return Ok(config.limits.clone());
+        return Ok(config.limits);
     }
     let connections_max = asked.min(available) as u32;
-    Ok(Limits { connections_max, ..config.limits.clone() })
+    Ok(Limits { connections_max, ..config.limits })
 }
 
 /// Clients of one shard: an even share, and an eighth more for a hash that is not quite even.

@@ -13,13 +13,16 @@ use crate::clock::Millis;
 use crate::memory::Key;
 use crate::session::Link;
 use crate::topic::{self, Presence};
-use crate::wire::{self, ConnAck, ConnAckEncoded, Connect, LengthForm, NextFrame, Reason, Version};
+use crate::wire::{
+    self, ConnAck, ConnAckEncoded, Connect, DecodeLimits, LengthForm, NextFrame, Reason, Version,
+};
 
 use super::Core;
 use super::connection::{Closing, Connection, End, Live, Mode, Phase, Successor};
 use super::journal::Who;
 use super::login::Identified;
 use super::parcel::{HandOff, Parcel};
+use super::terms::Terms;
 use crate::memory::ShardSet;
 
 /// Connections that waited for their session and are accepted in one turn.
@@ -185,7 +188,7 @@ impl Core {
     fn arrive(&mut self, key: Key, connected_at: Millis) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let bytes = std::mem::take(&mut connection.partial);
-        let session = self.with_connect(key, &bytes, |core, connect| core.session_of(connect.client_id));
+        let session = self.with_connect(&bytes, |core, connect| core.session_of(connect.client_id));
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.partial = bytes;
         let Some(session) = session else {
@@ -220,19 +223,17 @@ impl Core {
         listener.map_or(0, |listener| self.limits_at(listener).connect_packet_size_max)
     }
 
-    /// Calls `f` with the CONNECT at the front of `bytes`, which was found whole and well formed before.
+    /// Calls `f` with the CONNECT at the front of `bytes`, which was found whole and well formed before. No limit is asked
+    /// again: it may be another one by now.
     pub(super) fn with_connect<R>(
         &mut self,
-        key: Key,
         bytes: &[u8],
         f: impl FnOnce(&mut Core, &Connect<'_>) -> Option<R>,
     ) -> Option<R> {
-        let limits = self.decode_limits;
-        let size_max = self.connect_packet_size_max(key);
-        let Ok(NextFrame::Frame(frame)) = wire::next_frame(bytes, size_max, LengthForm::Any) else {
+        let Ok(NextFrame::Frame(frame)) = wire::next_frame(bytes, u32::MAX, LengthForm::Any) else {
             return None;
         };
-        let connect = wire::decode_connect(&frame, &limits).ok()?;
+        let connect = wire::decode_connect(&frame, &DecodeLimits::NONE).ok()?;
         f(self, &connect)
     }
 
@@ -326,15 +327,14 @@ impl Core {
         let bytes = std::mem::take(&mut connection.partial);
         let charged = std::mem::take(&mut connection.charged_receive);
         self.budget.release(crate::memory::Class::Receive, charged);
-        let size_max = self.connect_packet_size_max(key);
-        let used = match wire::next_frame(&bytes, size_max, LengthForm::Any) {
+        let used = match wire::next_frame(&bytes, u32::MAX, LengthForm::Any) {
             Ok(NextFrame::Frame(frame)) => frame.len,
             Ok(NextFrame::Incomplete { .. }) | Err(_) => {
                 self.end(key, End::Lost);
                 return true;
             }
         };
-        let opened = self.with_connect(key, &bytes, |core, connect| {
+        let opened = self.with_connect(&bytes, |core, connect| {
             if !core.session_fits(connect) {
                 core.refuse_session(key, connect);
                 return None;
@@ -380,20 +380,22 @@ impl Core {
         }
         self.set_will(session, connect.will.as_ref()); // [MQTT-3.1.2-7]
 
-        let limits = self.limits.clone();
+        let (number, terms) = self.told.tell(Terms::of(&self.limits, &own));
+        let limits = &self.limits;
         // [MQTT-3.1.2-21] [MQTT-3.2.2-21] [MQTT-3.2.2-22]
         let keep_alive_s = match (connect.version, own.keep_alive_max_s) {
             (Version::V5, max) if max > 0 && (connect.keep_alive_s == 0 || connect.keep_alive_s > max) => max,
             (Version::V31 | Version::V311 | Version::V5, _) => connect.keep_alive_s,
         };
-        let link = Link::new(
+        let mut link = Link::new(
             connect.version,
             connect.receive_maximum,
             connect.packet_size_max,
             connect.topic_alias_max,
             connect.request_problem_information,
-            &limits,
+            limits,
         );
+        link.terms = number;
         let live = Live {
             session,
             link,
@@ -414,9 +416,9 @@ impl Core {
             session_expiry_s: (expiry_s != connect.session_expiry_s).then_some(expiry_s), // [U5-3.2.2-1]
             // Whatever is lower than its default is announced. // [U5-3.2.2-2] [MQTT-3.1.2-29]
             receive_maximum: Some(limits.receive_maximum),
-            packet_size_max: Some(own.packet_size_max),
+            packet_size_max: Some(terms.packet_size_max),
             assigned_client_id: assigned.as_deref(), // [MQTT-3.2.2-16]
-            topic_alias_max: Some(limits.topic_alias_max),
+            topic_alias_max: Some(terms.topic_alias_max),
             server_keep_alive_s: (keep_alive_s != connect.keep_alive_s).then_some(keep_alive_s),
             ..ConnAck::default()
         };

@@ -87,10 +87,10 @@ pub(super) fn limits(listeners: &[Listening], all: &Limits) -> Box<[ListenerLimi
 }
 
 impl Core {
-    /// Bytes of a packet from this client, as its listener has it.
+    /// Bytes of a packet from this client, as it was told.
     pub(super) fn packet_size_max(&self, key: Key) -> u32 {
-        let listener = self.connections.get(key).map(|connection| connection.listener);
-        listener.map_or(0, |listener| self.limits_at(listener).packet_size_max)
+        let live = self.connections.get(key).and_then(|connection| connection.live());
+        live.map_or(0, |live| self.told.terms(live.link.terms).packet_size_max)
     }
 
     /// What holds for connections that came in here.

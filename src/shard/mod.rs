@@ -13,6 +13,7 @@
 //! | `tend` | brings a connection's operations in line with its phase; close and drain |
 //! | `reap` | completions |
 //! | `listeners` | what a listening socket's connections speak, and the limits that hold there |
+//! | `terms` | what connected clients were told that they may send |
 //! | `secure` | transports between socket and stream, and how many handshakes a turn may cost |
 //! | `connect` | CONNECT, hand-off to the home shard, takeover, CONNACK |
 //! | `login` | who a client is |
@@ -82,6 +83,7 @@ mod slots;
 mod stop;
 mod sys;
 mod tend;
+mod terms;
 mod waits;
 
 use std::collections::VecDeque;
@@ -110,7 +112,7 @@ pub use stop::Stopping;
 pub struct Setup {
     pub id: ShardId,
     pub shards: u16,
-    pub limits: Arc<Limits>,
+    pub limits: Limits,
     /// The same on all shards; decides home shards and owners.
     pub keys: HashKeys,
     pub ends: Ends,
@@ -284,8 +286,9 @@ struct Core {
     id: ShardId,
     shards: u16,
     now: Millis,
-    limits: Arc<Limits>,
+    limits: Limits,
     decode_limits: DecodeLimits,
+    told: terms::Told,
     options: Options,
     keys: HashKeys,
     links: Links<Parcel>,
@@ -468,6 +471,7 @@ impl Core {
             },
             listener_limits: listeners::limits(&listeners, &limits),
             limits,
+            told: terms::Told::default(),
             interest: interest::Interest::new(),
             waits: waits::Waits::new(shards),
             router: Router::new(keys, id, options.route_cache_entries).with_room(options.clients_expected),

@@ -351,6 +351,9 @@ impl Core {
     pub(super) fn start_closing(&mut self, key: Key, step: Closing) {
         let linger = self.now + self.options.linger_ms;
         let Some(connection) = self.connections.get_mut(key) else { return };
+        if let Some(live) = connection.live() {
+            self.told.forget(live.link.terms);
+        }
         connection.phase = Phase::Closing(step);
         connection.partial = Vec::new();
         let charged = std::mem::take(&mut connection.charged_receive);

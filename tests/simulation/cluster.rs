@@ -48,7 +48,7 @@ impl Cluster {
             let setup = Setup {
                 id: id as u16,
                 shards: plan.shards,
-                limits: Arc::new(plan.limits.clone()),
+                limits: plan.limits,
                 keys,
                 ends,
                 pool: pool.clone(),
