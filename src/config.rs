@@ -11,6 +11,7 @@ mod flags;
 mod limits;
 mod listener;
 mod placement;
+mod reload;
 mod size;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,7 @@ mod tls;
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use clap::Parser;
 
@@ -37,6 +39,7 @@ use flags::Flags;
 pub use limits::pools;
 use placement::placement;
 pub use placement::ranges;
+pub use reload::{Change, Settings as SettingsInForce};
 pub use size::bytes;
 
 /// Exit codes, as sysexits.h has them.
@@ -75,6 +78,12 @@ pub struct Config {
     pub access: AccessSettings,
     /// What would listen to the network, for the start text; empty if something does.
     pub network_hint: String,
+    /// The file that `--config` names.
+    pub file: Option<PathBuf>,
+    /// Where each listener stands in it.
+    pub listener_places: Vec<Option<(usize, usize)>>,
+    /// By name, to see what a later file changes.
+    pub settings: SettingsInForce,
 }
 
 /// One address that is served. Who is let in there is in [`AccessSettings::doors`].
@@ -108,6 +117,16 @@ impl ConfigError {
     }
 }
 
+impl ConfigError {
+    /// What is wrong, in one line, for the log.
+    pub fn short(&self) -> String {
+        match self {
+            ConfigError::Clap(error) => file::first_line(&error.to_string()),
+            ConfigError::Wrong(_) | ConfigError::File(_) => self.to_string(),
+        }
+    }
+}
+
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -130,7 +149,8 @@ impl Config {
         let flags = Flags::try_parse_from(&sources.arguments).map_err(|error| sources.incomplete(error))?;
         let placement = placement(&flags.core, machine, affinity).map_err(|unfit| sources.unfit(unfit))?;
         let limits = limits::limits(&flags, machine).map_err(|unfit| sources.unfit(unfit))?;
-        let listener::Listeners { listeners, access } = listener::listeners(&sources, &flags, &limits, args)?;
+        let listener::Listeners { listeners, access, places } =
+            listener::listeners(&sources, &flags, &limits, args)?;
         let operation = &flags.operation;
         let mut config = Config {
             listeners,
@@ -145,6 +165,9 @@ impl Config {
             shutdown_timeout_ms: operation.shutdown_timeout * 1000,
             access,
             network_hint: String::new(),
+            file: sources.path.clone(),
+            listener_places: places,
+            settings: SettingsInForce::read(&sources)?,
         };
         if config.is_local() {
             config.network_hint = network_hint(&config, &sources, args);

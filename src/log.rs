@@ -113,6 +113,8 @@ kinds! {
 pub enum Value<'a> {
     /// May come from a client.
     Text(&'a str),
+    /// Comes from whoever runs the broker, and is not shortened.
+    Ours(&'a str),
     Number(u64),
     Address(SocketAddr),
 }
@@ -177,6 +179,13 @@ pub fn start(level: Level, format: Format) -> std::io::Result<Open> {
         LEVEL.store(level as u8, Ordering::Relaxed);
     }
     Ok(open)
+}
+
+/// Another level from now on, if the log was started.
+pub fn set_level(level: Level) {
+    if LOGGER.get().is_some() {
+        LEVEL.store(level as u8, Ordering::Relaxed);
+    }
 }
 
 /// The text of a line that is not an event, in the form that the log has.
@@ -355,30 +364,30 @@ impl Line {
             (Value::Address(address), Format::Text) => write!(self.text, "{address}"),
             (Value::Address(address), Format::Json) => write!(self.text, "\"{address}\""),
             (Value::Text(text), format) => {
-                self.quoted(text, format);
+                self.quoted(text, format, VALUE_CHARS_MAX);
+                Ok(())
+            }
+            (Value::Ours(text), format) => {
+                self.quoted(text, format, usize::MAX);
                 Ok(())
             }
         };
     }
 
-    fn quoted(&mut self, text: &str, format: Format) {
+    fn quoted(&mut self, text: &str, format: Format, chars_max: usize) {
         let bare = |c: char| c.is_ascii_alphanumeric() || "_-./:@+".contains(c);
-        if format == Format::Text
-            && !text.is_empty()
-            && text.len() <= VALUE_CHARS_MAX
-            && text.chars().all(bare)
-        {
+        if format == Format::Text && !text.is_empty() && text.len() <= chars_max && text.chars().all(bare) {
             self.text.push_str(text);
             return;
         }
         self.text.push('"');
-        for c in text.chars().take(VALUE_CHARS_MAX) {
+        for c in text.chars().take(chars_max) {
             match format {
                 Format::Text => self.text.extend(c.escape_debug()),
                 Format::Json => push_json(&mut self.text, c),
             }
         }
-        if text.chars().nth(VALUE_CHARS_MAX).is_some() {
+        if text.chars().nth(chars_max).is_some() {
             let _ = write!(self.text, "... ({} bytes)", text.len());
         }
         self.text.push('"');

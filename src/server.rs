@@ -8,10 +8,12 @@
 mod capacity;
 mod error;
 mod listeners;
+mod reload;
 mod text;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc;
@@ -24,17 +26,21 @@ use crate::clock::Millis;
 use crate::config::{self, Config};
 use crate::io::Driver;
 use crate::io::kernel::{Kernel, KernelError, Visitor};
-use crate::io::sockets::{self, Locks};
+use crate::io::sockets::{self, BACKLOG};
 use crate::limits::Limits;
 use crate::memory::{Class, Pool, ShardId};
 use crate::mesh::Bounds;
 use crate::metrics::{Counters, sum};
-use crate::shard::{Ends, Live, Options, Parcel, Setup, Shard, Stopping, Turn};
+use crate::shard::{
+    Control as DeskControl, Desk, Ends, Listening, Live, Options, Parcel, Setup, Shard, Stopping, Turn,
+};
 use crate::transport::Acceptor;
-use crate::transport::tls::{Reload, TlsAcceptor};
+use crate::transport::tls::TlsAcceptor;
 
 use capacity::{clients_expected, fit_descriptors};
-pub use error::StartError;
+pub use error::{ReloadError, StartError};
+use listeners::{DoorFiles, Served};
+pub use reload::Reloaded;
 
 /// Bytes of all rings between shards together.
 const MESH_RING_BYTES: usize = 32 << 20;
@@ -84,15 +90,27 @@ pub struct Server {
     /// Of all TLS listeners.
     acceptors: Vec<Arc<TlsAcceptor>>,
     access: Gatekeeping,
-    _locks: Locks,
+    /// What is in force.
+    config: Config,
+    /// Connections for which there was room at the start.
+    connections_room: u32,
+    pool: Arc<Pool>,
+    /// By shard.
+    desks: Vec<DeskControl<TcpListener>>,
+    /// By [`ListenerId`]; those that are closed too.
+    served: Vec<Served>,
 }
 
 /// What is behind users and rules, for reading them again.
 struct Gatekeeping {
     settings: Settings,
     current: Arc<Current>,
-    hashing: Option<Hashing>,
-    /// By file.
+    hashing: Hashing,
+    /// Threads that nobody needed yet, with their seats.
+    hashers: Vec<(Hasher, ShardId)>,
+    /// Files of users by their numbers, which they keep.
+    files: Vec<PathBuf>,
+    /// By file of the settings.
     users: Vec<usize>,
 }
 
@@ -103,6 +121,7 @@ struct Seat {
     kernel: Kernel,
     listeners: Vec<TcpListener>,
     control: Arc<Control>,
+    desk: Desk<TcpListener>,
     epoch: Instant,
     ready: mpsc::Sender<Result<(), StartError>>,
     go: mpsc::Receiver<()>,
@@ -117,11 +136,16 @@ impl Server {
         let (policy, users) = config.access.load().map_err(StartError::Access)?;
         let shards = config.shards();
         // The last seats are this thread's and those of the threads that hash.
-        let hashers = hashing_threads(users.len());
+        let hashers = hashing_threads();
         let mut kernel = Kernel::choose(config.io, shards + 1 + hashers)?;
-        let limits = fit_descriptors(config, &mut kernel)?;
-        let (acceptors, behind) = listeners::listeners(config)?;
-        let listening = sockets::listen(&config.addresses(), shards, sockets::BACKLOG)?;
+        let (limits, room) = fit_descriptors(config, &mut kernel)?;
+        let acceptors = listeners::acceptors(config, &[])?;
+        let behind: Vec<Listening> = acceptors
+            .iter()
+            .zip(&config.listeners)
+            .map(|(acceptor, listener)| Listening::new(listeners::kind(acceptor.as_ref()), listener.limits))
+            .collect();
+        let listening = sockets::listen(&config.addresses(), shards, BACKLOG)?;
         let mut bell = kernel.ringer(shards)?;
         let keys = [bell.random(), bell.random(), bell.random(), bell.random()];
         let counters: Arc<[Counters]> = (0..shards).map(|_| Counters::default()).collect();
@@ -137,28 +161,33 @@ impl Server {
         let epoch = Instant::now();
         let current = Arc::new(Current::new(policy));
         let users_len = users.iter().map(Users::len).collect();
-        let (hashing, desks) = match hashers {
-            1.. => {
-                let mut key = [0; 32];
-                for part in key.chunks_mut(8) {
-                    part.copy_from_slice(&bell.random().to_ne_bytes());
-                }
-                let (hashing, desks, threads) = hashing::build(users, key, shards, usize::from(hashers));
-                for (index, hasher) in threads.into_iter().enumerate() {
-                    start_hashing(hasher, shards + 1 + index as ShardId, kernel.clone())?;
-                }
-                (Some(hashing), desks.into_iter().map(Some).collect())
-            }
-            0 => (None, (0..shards).map(|_| None).collect::<Vec<_>>()),
+        let has_users = !users.is_empty();
+        let mut key = [0; 32];
+        for part in key.chunks_mut(8) {
+            part.copy_from_slice(&bell.random().to_ne_bytes());
+        }
+        let (hashing, desks, threads) = hashing::build(users, key, shards, usize::from(hashers));
+        let seat = |(index, hasher)| (hasher, shards + 1 + index as ShardId);
+        let mut gatekeeping = Gatekeeping {
+            settings: config.access.clone(),
+            current: Arc::clone(&current),
+            hashing,
+            hashers: threads.into_iter().enumerate().map(seat).collect(),
+            files: config.access.password_files.clone(),
+            users: users_len,
         };
+        if has_users {
+            gatekeeping.start_hashing(&kernel)?;
+        }
         let mut access = desks.into_iter().map(|desk| {
-            let verifier = desk.map(|desk| Box::new(desk) as Box<dyn Verifier>);
-            Access::new(Arc::clone(&current), verifier)
+            let verifier = Box::new(desk) as Box<dyn Verifier>;
+            Access::new(Arc::clone(&current), Some(verifier))
         });
         let (ready, is_ready) = mpsc::channel();
         let ends = Ends::build(shards, mesh_bounds(shards, config::pools(&limits)[Class::Mesh as usize]));
         let mut threads = Vec::new();
         let mut gates = Vec::new();
+        let mut controls = Vec::new();
         for ((ends, listeners), &cpu) in ends.into_iter().zip(listening.by_shard).zip(&config.placement) {
             let (open, go) = mpsc::channel();
             let setup = Setup {
@@ -176,7 +205,9 @@ impl Server {
             };
             let (kernel, control, ready) = (kernel.clone(), Arc::clone(&control), ready.clone());
             let name = format!("shard-{}", setup.id);
-            let seat = Seat { setup, cpu, kernel, listeners, control, epoch, ready, go };
+            let (orders, desk) = crate::shard::desk();
+            controls.push(orders);
+            let seat = Seat { setup, cpu, kernel, listeners, control, desk, epoch, ready, go };
             let thread = std::thread::Builder::new()
                 .name(name)
                 .spawn(move || serve(seat))
@@ -205,6 +236,16 @@ impl Server {
         for gate in gates {
             let _ = gate.send(());
         }
+        let served = behind.into_iter().zip(listening.addresses.iter().zip(listening.locks)).enumerate();
+        let served = served.map(|(index, (listening, (&address, lock)))| Served {
+            address,
+            config: config.listeners[index].clone(),
+            door: config.access.doors[index],
+            files: DoorFiles::of(&config.access, &config.access.doors[index]),
+            listening,
+            lock: Some(lock),
+        });
+        let served = served.collect();
         Ok(Server {
             shards: threads,
             control,
@@ -213,9 +254,13 @@ impl Server {
             counters,
             limits,
             kernel,
-            acceptors,
-            access: Gatekeeping { settings: config.access.clone(), current, hashing, users: users_len },
-            _locks: listening.locks,
+            acceptors: listeners::distinct(&acceptors),
+            access: gatekeeping,
+            config: config.clone(),
+            connections_room: limits.connections_max.max(room),
+            pool,
+            desks: controls,
+            served,
         })
     }
 
@@ -239,21 +284,9 @@ impl Server {
         &self.counters
     }
 
-    /// Reads certificates, keys, CAs, users and rules again. All of it takes effect, or nothing; clients stay connected.
-    ///
-    /// # Errors
-    /// The file that is missing or wrong.
-    pub fn reload(&mut self) -> Result<(), StartError> {
-        let (policy, users) = self.access.settings.load().map_err(StartError::Access)?;
-        let certificates = Reload::load(&self.acceptors)?;
-        // Nothing below can fail.
-        certificates.swap();
-        if let Some(hashing) = &self.access.hashing {
-            self.access.users = users.iter().map(Users::len).collect();
-            hashing.replace(users);
-        }
-        self.access.current.replace(policy);
-        Ok(())
+    /// The configuration that is in force.
+    pub fn config(&self) -> &Config {
+        &self.config
     }
 
     /// Begins to drain: no new connections, wills, DISCONNECT 0x8B.
@@ -291,6 +324,11 @@ impl Server {
 
     fn tell(&mut self, what: u8) {
         self.control.0.store(what, Ordering::Release);
+        self.wake();
+    }
+
+    /// Wakes all shards.
+    fn wake(&mut self) {
         for shard in 0..self.shards.len() {
             self.bell.doorbell(shard as ShardId);
         }
@@ -303,11 +341,10 @@ impl Server {
     }
 }
 
-/// None without files of users; one on a small machine, so that half of it at least is left to messages.
-fn hashing_threads(files: usize) -> u16 {
+/// One on a small machine, so that half of it at least is left to messages.
+fn hashing_threads() -> u16 {
     let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get());
-    let threads = HASHING_THREADS_MAX.min(cpus.div_ceil(2).max(1)) as u16;
-    if files == 0 { 0 } else { threads }
+    HASHING_THREADS_MAX.min(cpus.div_ceil(2).max(1)) as u16
 }
 
 /// A thread that hashes, with a ring of its own to wake shards; it ends with them.
@@ -350,12 +387,12 @@ fn mesh_bounds(shards: u16, bytes: u64) -> Bounds {
 
 /// A shard's thread, from its seat to its end.
 fn serve(seat: Seat) -> Live {
-    let Seat { setup, cpu, kernel, listeners, control, epoch, ready, go } = seat;
+    let Seat { setup, cpu, kernel, listeners, control, desk, epoch, ready, go } = seat;
     // Bound first, so that the memory that the driver takes is near this CPU.
     let bound = cpu.map_or(Ok(()), |cpu| sockets::pin(cpu).map_err(|error| StartError::Pin { cpu, error }));
     let id = setup.id;
     let buffer_bytes = setup.limits.memory_max / RECEIVE_BUFFERS_PART / u64::from(setup.shards);
-    let seated = Seated { setup, control, epoch, ready, go };
+    let seated = Seated { setup, control, desk, epoch, ready, go };
     match bound {
         Ok(()) => kernel.drive(id, listeners, buffer_bytes, seated),
         Err(error) => seated.give_up(error),
@@ -366,6 +403,7 @@ fn serve(seat: Seat) -> Live {
 struct Seated {
     setup: Setup,
     control: Arc<Control>,
+    desk: Desk<TcpListener>,
     epoch: Instant,
     ready: mpsc::Sender<Result<(), StartError>>,
     go: mpsc::Receiver<()>,
@@ -382,8 +420,8 @@ impl Visitor for Seated {
     type Output = Live;
 
     fn visit<D: Driver>(self, driver: D) -> Live {
-        let Seated { setup, control, epoch, ready, go } = self;
-        let shard = Shard::new(setup, driver, now(epoch));
+        let Seated { setup, control, desk, epoch, ready, go } = self;
+        let shard = Shard::new(setup, driver, now(epoch)).with_desk(desk);
         let _ = ready.send(Ok(()));
         drop(ready);
         match go.recv() {

@@ -142,6 +142,8 @@ impl Asked {
 pub(super) struct Listeners {
     pub listeners: Vec<ListenerConfig>,
     pub access: AccessSettings,
+    /// Where each stands in the file.
+    pub places: Vec<Option<Place>>,
 }
 
 /// Builds all listeners, from the file or from flags.
@@ -183,11 +185,12 @@ pub(super) fn listeners(
         });
     }
     access.doors = doors.into();
+    let places = asked.iter().map(|one| one.at).collect();
     let listeners = asked
         .into_iter()
         .map(|Asked { address, tls, limits, .. }| ListenerConfig { address, tls, limits })
         .collect();
-    Ok(Listeners { listeners, access })
+    Ok(Listeners { listeners, access, places })
 }
 
 /// A rule about the Client Identifiers of users is of use where there are users; one that stands for all listeners, at any.

@@ -53,6 +53,15 @@ impl Pool {
         Arc::new(Pool { free: limits.map(|limit| AtomicI64::new(limit.min(i64::MAX as u64) as i64)) })
     }
 
+    /// The bounds become `now` where they were `before`. What was charged stays: a class that holds more than its new bound
+    /// gets nothing more until it holds less.
+    pub fn resize(&self, before: [u64; CLASSES], now: [u64; CLASSES]) {
+        let signed = |limit: u64| limit.min(i64::MAX as u64) as i64;
+        for ((free, before), now) in self.free.iter().zip(before).zip(now) {
+            free.fetch_add(signed(now) - signed(before), Ordering::Relaxed);
+        }
+    }
+
     /// Bytes that no shard has leased.
     pub fn free(&self, class: Class) -> i64 {
         self.free[class as usize].load(Ordering::Relaxed)
@@ -196,6 +205,9 @@ mod tests {
         );
         one.recharge(Class::Queue, 500_000, 100);
         assert_eq!(one.used(Class::Queue), 100);
+        pool.resize([1_000_000; CLASSES], [500_000; CLASSES]);
+        assert!(!one.charge(Class::Queue, 400_000), "the class holds more than it may now");
+        pool.resize([500_000; CLASSES], [1_000_000; CLASSES]);
         drop((one, two));
         assert_eq!(pool.free(Class::Queue), 1_000_000);
         assert_eq!(pool.free(Class::Retained), 1_000_000);

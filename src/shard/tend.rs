@@ -246,6 +246,7 @@ impl<I: Io> Shard<I> {
     }
 
     fn tend_listeners(&mut self) {
+        self.close_silent();
         let core = &mut self.core;
         if core.stop.is_stopping() {
             return;
@@ -266,7 +267,13 @@ impl<I: Io> Shard<I> {
                     *listener = Listener::Accepting;
                     self.io.accept(id);
                 }
-                Listener::Accepting | Listener::Cancelling | Listener::Ended | Listener::Resting(_) => {}
+                Listener::Accepting
+                | Listener::Cancelling
+                | Listener::Ended
+                | Listener::Resting(_)
+                | Listener::Closing
+                | Listener::Silent
+                | Listener::Closed => {}
             }
         }
     }
