@@ -13,9 +13,12 @@ const NEEDS_RESTART: [&str; 6] = ["cores", "shards", "no-pin", "io", "cached-top
 /// Settings that name listeners, which are compared one by one.
 const LISTENERS: [&str; 2] = ["listen", "tls-listen"];
 
+/// A name and what is set.
+type Setting = (String, Option<String>);
+
 /// By name, what is set, in the order of the help.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Settings(Vec<(String, Option<String>)>);
+pub struct Settings(Vec<Setting>);
 
 /// A setting that has another value than before.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,7 +60,7 @@ impl Settings {
     fn changes(&self, before: &Settings) -> Vec<Change> {
         let pairs = before.0.iter().zip(&self.0);
         let changed = pairs.filter(|((name, was), (_, is))| was != is && !LISTENERS.contains(&name.as_str()));
-        let change = |(was, is): (&(String, Option<String>), &(String, Option<String>))| Change {
+        let change = |(was, is): (&Setting, &Setting)| Change {
             setting: was.0.clone(),
             before: was.1.clone(),
             now: is.1.clone(),
@@ -66,7 +69,7 @@ impl Settings {
     }
 
     fn set(&mut self, name: &str, from: &Settings) {
-        let find = |(other, _): &&(String, Option<String>)| other == name;
+        let find = |(other, _): &&Setting| other == name;
         let kept = from.0.iter().find(find).and_then(|(_, value)| value.clone());
         if let Some((_, value)) = self.0.iter_mut().find(|(other, _)| other == name) {
             *value = kept;

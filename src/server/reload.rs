@@ -152,7 +152,7 @@ impl Server {
                     new.at_listener(at.map_or(usize::MAX, |(index, ..)| *index), error.to_string()),
                 )
             })?;
-        if users.iter().any(|users| users.len() > 0) {
+        if !new.access.password_files.is_empty() {
             self.access.start_hashing(&self.kernel)?;
         }
         let ids: Vec<ListenerId> = fresh.iter().map(|(_, number, _)| *number).collect();
