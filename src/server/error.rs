@@ -111,7 +111,7 @@ pub enum ReloadError {
     Start(StartError),
     /// The command line or the file.
     Config(ConfigError),
-    /// More listeners than one process serves in its life.
+    /// More listeners, or files of users, than one process knows in its life.
     Listeners,
     /// A shard did not say that it did what it was told. Settings hold, but no listener was opened.
     NoAnswer,
@@ -123,7 +123,10 @@ impl fmt::Display for ReloadError {
             ReloadError::Start(error) => error.fmt(f),
             ReloadError::Config(error) => error.fmt(f),
             ReloadError::Listeners => {
-                write!(f, "this process has served {LISTENERS_MAX} addresses; one more needs a restart")
+                write!(
+                    f,
+                    "this process has known {LISTENERS_MAX} addresses, or files of users; one more needs a restart"
+                )
             }
             ReloadError::NoAnswer => {
                 write!(f, "a shard does not answer: the new settings hold, but no address was opened")

@@ -15,7 +15,7 @@ use crate::shard::{ListenerKind, Listening};
 use crate::transport::Acceptor;
 use crate::transport::tls::{LoadError, TlsAcceptor};
 
-/// Addresses that a process serves in its life at most.
+/// Addresses that a process serves in its life at most, and files of users that it knows.
 pub(super) const LISTENERS_MAX: usize = 4096;
 
 /// One listener, open or closed.

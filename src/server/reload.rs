@@ -124,6 +124,9 @@ impl Server {
             return Err(ReloadError::Listeners);
         }
         let users = self.access.number_users(&new.access.password_files, users, &mut loaded);
+        if self.access.files.len() > LISTENERS_MAX {
+            return Err(ReloadError::Listeners);
+        }
         let policy = listeners::policy(new, loaded, &numbers, &self.served, &self.access.current.policy());
         let mut listening: Vec<Listening> =
             self.served.iter().map(|served| served.listening.closed()).collect();

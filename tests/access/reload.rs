@@ -136,6 +136,13 @@ fn limits_hold_for_new_clients_and_those_before_keep_what_they_were_told() {
         for _ in 0..10 {
             old[0].say("q", "before", 1);
         }
+        // All of them are where they wait, on whatever shard that is.
+        let mut watcher = Client::fresh(&broker, V5);
+        watcher.subscribe("$SYS/broker/store/messages/count", 0);
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while watcher.expect_texts(1) != ["10"] {
+            assert!(Instant::now() < deadline, "ten messages wait");
+        }
         let limits = "packet-size-max = \"1k\"\nconnect-packet-size-max = 900\ntopic-alias-max = 3\n\
                       receive-maximum = 2\nqueue-messages-max = 5\nsubscriptions-max = 1\n";
         let said = running.reload(&(limits.to_owned() + &one));
@@ -235,10 +242,13 @@ fn what_needs_a_restart_is_named_and_the_rest_holds() {
     let mut running = Running::start(&[], (1, "uring"), &one, &["--receive-maximum", "7"], 1);
     running.head = "shards = 2\nno-pin = true\nio = \"epoll\"\nsys-interval = 1\n".to_owned();
     for _ in 0..2 {
-        let said = running.reload(&format!("packet-size-max = \"1k\"\nreceive-maximum = 9\n{one}"));
+        let said = running.reload(&format!(
+            "packet-size-max = \"1k\"\nreceive-maximum = 9\nconnections-max = 4000000000\n{one}"
+        ));
         assert!(said.contains(" warn reload "), "{said}");
         assert!(said.contains("shards 1 -> 2 needs a restart"), "{said}");
         assert!(said.contains("io uring -> epoll needs a restart"), "{said}");
+        assert!(said.contains("connections-max not set -> 4000000000 needs a restart"), "{said}");
         let properties = told(&running.at(0));
         assert!(properties.contains(&Property::MaximumPacketSize(1024)), "{properties:?}");
         // The command line holds, whatever the file says.
