@@ -14,6 +14,7 @@ mod help;
 mod limits;
 mod listener;
 mod placement;
+mod reload;
 mod size;
 mod span;
 #[cfg(test)]
@@ -44,6 +45,7 @@ pub use help::spelled_out;
 pub use limits::pools;
 use placement::placement;
 pub use placement::ranges;
+pub use reload::{Change, Settings as SettingsInForce};
 pub use size::bytes;
 
 /// Exit codes, as sysexits.h has them; [`exit::WARNINGS`] is our own.
@@ -91,6 +93,12 @@ pub struct Config {
     pub network_hint: String,
     /// What holds and may surprise.
     pub warnings: Vec<String>,
+    /// The file that `--config` names.
+    pub file: Option<PathBuf>,
+    /// Where each listener stands in it.
+    pub listener_places: Vec<Option<(usize, usize)>>,
+    /// By name, to see what a later file changes.
+    pub settings: SettingsInForce,
 }
 
 /// One address that is served. Who is let in there is in [`AccessSettings::doors`].
@@ -126,6 +134,16 @@ impl ConfigError {
     }
 }
 
+impl ConfigError {
+    /// What is wrong, in one line, for the log.
+    pub fn short(&self) -> String {
+        match self {
+            ConfigError::Clap(error) => file::first_line(&error.to_string()),
+            ConfigError::Wrong(_) | ConfigError::File(_) => self.to_string(),
+        }
+    }
+}
+
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -148,7 +166,7 @@ impl Config {
         let flags = Flags::try_parse_from(&sources.arguments).map_err(|error| sources.incomplete(error))?;
         let placement = placement(&flags.core, machine, affinity).map_err(|unfit| sources.unfit(unfit))?;
         let limits = limits::limits(&flags, machine).map_err(|unfit| sources.unfit(unfit))?;
-        let listener::Listeners { listeners, access } =
+        let listener::Listeners { listeners, access, places } =
             listener::listeners(&sources, &flags, (&limits, machine), args)?;
         let operation = &flags.operation;
         let mut config = Config {
@@ -167,6 +185,9 @@ impl Config {
             hashing_threads: hashing_threads(machine, affinity.len()),
             network_hint: String::new(),
             warnings: limits::warnings(&flags, machine),
+            file: sources.path.clone(),
+            listener_places: places,
+            settings: SettingsInForce::read(&sources)?,
         };
         if config.is_local() {
             config.network_hint = network_hint(&config, &sources, args);

@@ -19,7 +19,7 @@ pub const SEND_BUFFER_BYTES_MAX: u32 = 1 << 20;
 pub const SEND_BURST_PACKETS: u32 = 4;
 
 /// The settings that bound what clients may do. One value for the whole process, the same on every shard.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Connections in all, handshakes included. Beyond it a connection is closed when it is accepted.
     pub connections_max: u32,

@@ -143,6 +143,8 @@ kinds! {
 pub enum Value<'a> {
     /// May come from a client.
     Text(&'a str),
+    /// Comes from whoever runs the broker, and is not shortened.
+    Ours(&'a str),
     Number(u64),
     Flag(bool),
     /// A reason code; printed in hexadecimal, as the standard does.
@@ -214,6 +216,13 @@ pub fn start(level: Level, format: Format, file: Option<&Path>) -> std::io::Resu
         LEVEL.store(level as u8, Ordering::Relaxed);
     }
     Ok(open)
+}
+
+/// Another level from now on, if the log was started.
+pub fn set_level(level: Level) {
+    if LOGGER.get().is_some() {
+        LEVEL.store(level as u8, Ordering::Relaxed);
+    }
 }
 
 /// Says a sentence about the broker itself, whatever the level, unless nothing is logged at all. In a JSON log the fields say

@@ -47,8 +47,9 @@ fn main() -> ExitCode {
         }
         _ => {}
     }
-    match Config::parse(&args, &machine, &affinity) {
-        Ok(config) => run(&config),
+    let source = Source { args, machine, affinity };
+    match source.config() {
+        Ok(config) => run(&config, &source),
         Err(error) => refuse(&error),
     }
 }
@@ -73,29 +74,49 @@ fn tell(outcome: Result<String, ConfigError>) -> ExitCode {
     }
 }
 
-/// Certificates, users and rules are read again; the old ones stay if anything is wrong.
-fn reload(server: &mut Server) {
-    match server.reload() {
-        Ok(()) => {
+/// What a configuration is made of, at the start and again at SIGHUP.
+struct Source {
+    args: Vec<String>,
+    machine: Machine,
+    affinity: Vec<u16>,
+}
+
+impl Source {
+    fn config(&self) -> Result<Config, ConfigError> {
+        Config::parse(&self.args, &self.machine, &self.affinity)
+    }
+}
+
+/// The file and all that it names is read again; what was in force before stays if anything is wrong.
+fn reload(server: &mut Server, source: &Source) {
+    let before = server.config().log_level;
+    let outcome = source.config().map_err(|error| error.short()).and_then(|config| {
+        let level = config.log_level;
+        server.reload(config).map(|done| (done, level)).map_err(|error| error.to_string())
+    });
+    match outcome {
+        Ok((done, level)) => {
+            let file = server.config().file.as_ref().map(|path| path.to_string_lossy().into_owned());
             let until = server.certificate_expiry_s().map(log::day);
-            let signal = ("signal", "SIGHUP".into());
-            match &until {
-                Some(until) => {
-                    let values = [signal, ("certificates-until", until.as_str().into())];
-                    log::event(Level::Info, Kind::Reload, &values);
-                }
-                None => log::event(Level::Info, Kind::Reload, &[signal]),
-            }
+            let text = done.text();
+            let mut values = vec![("signal", "SIGHUP".into())];
+            values.extend(file.as_ref().map(|file| ("file", file.into())));
+            values.extend(until.as_ref().map(|until| ("certificates-until", until.into())));
+            values.extend(text.iter().map(|(name, value)| (*name, log::Value::Ours(value))));
+            // By the level that says more of both, so that a change of it is seen.
+            log::set_level(level.max(before));
+            let importance = if done.needs_restart.is_empty() { Level::Info } else { Level::Warn };
+            log::event(importance, Kind::Reload, &values);
+            log::set_level(level);
         }
-        Err(error) => {
-            let why = error.to_string();
-            let values = [("why", why.as_str().into()), ("kept", "what was in force before".into())];
+        Err(why) => {
+            let values = [("why", log::Value::Ours(&why)), ("kept", "what was in force before".into())];
             log::event(Level::Error, Kind::Reload, &values);
         }
     }
 }
 
-fn run(config: &Config) -> ExitCode {
+fn run(config: &Config, source: &Source) -> ExitCode {
     let fail = |code: u8, what: &dyn std::fmt::Display| {
         say(&log::refusal(config.log_format, &format!("ringmq: {what}")));
         ExitCode::from(code)
@@ -131,7 +152,7 @@ fn run(config: &Config) -> ExitCode {
         server.tend_certificates();
         match signals.wait(WATCH) {
             Some(signal) if signal.stops() => break signal,
-            Some(signal) => handle(signal, &mut server),
+            Some(signal) => handle(signal, &mut server, source),
             None => {}
         }
     };
@@ -145,7 +166,7 @@ fn run(config: &Config) -> ExitCode {
     let shards = usize::from(config.shards());
     server.begin_stop();
     let mut second = None;
-    let patience = Duration::from_millis(config.shutdown_timeout_ms);
+    let patience = Duration::from_millis(server.config().shutdown_timeout_ms);
     let (stopped, left) = server.finish(patience, |poll| {
         match signals.wait(poll) {
             Some(signal) if signal.stops() => second = Some(signal),
@@ -189,9 +210,9 @@ fn say_lost(left: &[Rest], shards: usize) {
 }
 
 /// A signal that does not stop the broker.
-fn handle(signal: Signal, server: &mut Server) {
+fn handle(signal: Signal, server: &mut Server, source: &Source) {
     match signal {
-        Signal::HangUp => reload(server),
+        Signal::HangUp => reload(server, source),
         other => ignore(other, NO_MEANING),
     }
 }

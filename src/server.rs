@@ -9,10 +9,12 @@ mod capacity;
 mod certificates;
 mod error;
 mod listeners;
+mod reload;
 mod text;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc;
@@ -25,17 +27,21 @@ use crate::clock::Millis;
 use crate::config::{self, Config};
 use crate::io::Driver;
 use crate::io::kernel::{Kernel, KernelError, Visitor};
-use crate::io::sockets::{self, Locks};
+use crate::io::sockets::{self, BACKLOG};
 use crate::limits::Limits;
 use crate::memory::{Class, Pool, ShardId};
 use crate::mesh::Bounds;
 use crate::metrics::{Counters, sum};
-use crate::shard::{Ends, Live, Lost, Options, Parcel, Setup, Shard, Stopping, Turn};
+use crate::shard::{
+    Control as DeskControl, Desk, Ends, Listening, Live, Lost, Options, Parcel, Setup, Shard, Stopping, Turn,
+};
 use crate::transport::Acceptor;
-use crate::transport::tls::{Reload, TlsAcceptor};
+use crate::transport::tls::TlsAcceptor;
 
 use capacity::{clients_expected, fit_descriptors};
-pub use error::StartError;
+pub use error::{ReloadError, StartError};
+use listeners::{DoorFiles, Served};
+pub use reload::Reloaded;
 pub use text::{Field, Sentence, lost_in_a_crash};
 
 /// Bytes of all rings between shards together.
@@ -96,22 +102,34 @@ pub struct Server {
     bell: Box<dyn Driver>,
     addresses: Vec<SocketAddr>,
     counters: Arc<[Counters]>,
-    limits: Arc<Limits>,
+    limits: Limits,
     kernel: Kernel,
     /// Of all TLS listeners.
     acceptors: Vec<Arc<TlsAcceptor>>,
     /// What was said about their certificates.
     certificates: certificates::Watch,
     access: Gatekeeping,
-    _locks: Locks,
+    /// What is in force.
+    config: Config,
+    /// Connections for which there was room at the start.
+    connections_room: u32,
+    pool: Arc<Pool>,
+    /// By shard.
+    desks: Vec<DeskControl<TcpListener>>,
+    /// By [`ListenerId`]; those that are closed too.
+    served: Vec<Served>,
 }
 
 /// What is behind users and rules, for reading them again.
 struct Gatekeeping {
     settings: Settings,
     current: Arc<Current>,
-    hashing: Option<Hashing>,
-    /// By file.
+    hashing: Hashing,
+    /// Threads that nobody needed yet, with their seats.
+    hashers: Vec<(Hasher, ShardId)>,
+    /// Files of users by their numbers, which they keep.
+    files: Vec<PathBuf>,
+    /// By file of the settings.
     users: Vec<usize>,
 }
 
@@ -122,6 +140,7 @@ struct Seat {
     kernel: Kernel,
     listeners: Vec<TcpListener>,
     control: Arc<Control>,
+    desk: Desk<TcpListener>,
     epoch: Instant,
     ready: mpsc::Sender<Result<(), StartError>>,
     go: mpsc::Receiver<()>,
@@ -137,11 +156,18 @@ impl Server {
         let users = Arc::clone(&policy.users);
         let shards = config.shards();
         // The last seats are this thread's and those of the threads that hash.
-        let hashers = if users.is_empty() { 0 } else { config.hashing_threads as u16 };
+        let hashers = config.hashing_threads as u16;
         let mut kernel = Kernel::choose(config.io, shards + 1 + hashers)?;
-        let limits = Arc::new(fit_descriptors(config, hashers, &mut kernel)?);
-        let (acceptors, behind) = listeners::listeners(config)?;
-        let listening = sockets::listen(&config.addresses(), shards, sockets::BACKLOG)?;
+        let (limits, room) = fit_descriptors(config, hashers, &mut kernel)?;
+        let acceptors = listeners::acceptors(config, &[])?;
+        let mut behind: Vec<Listening> = Vec::new();
+        for (acceptor, listener) in acceptors.iter().zip(&config.listeners) {
+            behind.push(match behind.last() {
+                Some(first) if listener.shares_room => Listening::clone(first),
+                Some(_) | None => Listening::new(listeners::kind(acceptor.as_ref()), listener.limits),
+            });
+        }
+        let listening = sockets::listen(&config.addresses(), shards, BACKLOG)?;
         let mut bell = kernel.ringer(shards)?;
         let keys = [bell.random(), bell.random(), bell.random(), bell.random()];
         let counters: Arc<[Counters]> = (0..shards).map(|_| Counters::default()).collect();
@@ -157,38 +183,40 @@ impl Server {
         let epoch = Instant::now();
         let users_len = users.iter().map(Users::len).collect();
         let current = Arc::new(Current::new(policy));
-        let (hashing, desks) = match hashers {
-            1.. => {
-                let mut key = [0; 32];
-                for part in key.chunks_mut(8) {
-                    part.copy_from_slice(&bell.random().to_ne_bytes());
-                }
-                let means =
-                    Means { threads: hashers.into(), memory: limits.memory_max / HASHING_MEMORY_PART };
-                let (hashing, desks, threads) = hashing::build(users, key, shards, means);
-                for (index, hasher) in threads.into_iter().enumerate() {
-                    // On a machine without any idle CPU one thread still has a little time.
-                    let haste = if index == 0 { sockets::go_last } else { sockets::go_idle };
-                    start_hashing(hasher, shards + 1 + index as ShardId, kernel.clone(), haste)?;
-                }
-                (Some(hashing), desks.into_iter().map(Some).collect())
-            }
-            0 => (None, (0..shards).map(|_| None).collect::<Vec<_>>()),
+        let has_users = !users.is_empty();
+        let mut key = [0; 32];
+        for part in key.chunks_mut(8) {
+            part.copy_from_slice(&bell.random().to_ne_bytes());
+        }
+        let means = Means { threads: hashers.into(), memory: limits.memory_max / HASHING_MEMORY_PART };
+        let (hashing, desks, threads) = hashing::build(users, key, shards, means);
+        let seat = |(index, hasher)| (hasher, shards + 1 + index as ShardId);
+        let mut gatekeeping = Gatekeeping {
+            settings: config.access.clone(),
+            current: Arc::clone(&current),
+            hashing,
+            hashers: threads.into_iter().enumerate().map(seat).collect(),
+            files: config.access.password_files.clone(),
+            users: users_len,
         };
+        if has_users {
+            gatekeeping.start_hashing(&kernel)?;
+        }
         let mut access = desks.into_iter().map(|desk| {
-            let verifier = desk.map(|desk| Box::new(desk) as Box<dyn Verifier>);
-            Access::new(Arc::clone(&current), verifier)
+            let verifier = Box::new(desk) as Box<dyn Verifier>;
+            Access::new(Arc::clone(&current), Some(verifier))
         });
         let (ready, is_ready) = mpsc::channel();
         let ends = Ends::build(shards, mesh_bounds(shards, config::pools(&limits)[Class::Mesh as usize]));
         let mut threads = Vec::new();
         let mut gates = Vec::new();
+        let mut controls = Vec::new();
         for ((ends, listeners), &cpu) in ends.into_iter().zip(listening.by_shard).zip(&config.placement) {
             let (open, go) = mpsc::channel();
             let setup = Setup {
                 id: ends.here(),
                 shards,
-                limits: Arc::clone(&limits),
+                limits,
                 keys,
                 ends,
                 pool: Arc::clone(&pool),
@@ -200,7 +228,9 @@ impl Server {
             };
             let (kernel, control, ready) = (kernel.clone(), Arc::clone(&control), ready.clone());
             let name = format!("shard-{}", setup.id);
-            let seat = Seat { setup, cpu, kernel, listeners, control, epoch, ready, go };
+            let (orders, desk) = crate::shard::desk();
+            controls.push(orders);
+            let seat = Seat { setup, cpu, kernel, listeners, control, desk, epoch, ready, go };
             let thread = std::thread::Builder::new()
                 .name(name)
                 .spawn(move || serve(seat))
@@ -229,6 +259,16 @@ impl Server {
         for gate in gates {
             let _ = gate.send(());
         }
+        let served = behind.into_iter().zip(listening.addresses.iter().zip(listening.locks)).enumerate();
+        let served = served.map(|(index, (listening, (&address, lock)))| Served {
+            address,
+            config: config.listeners[index].clone(),
+            door: config.access.doors[index],
+            files: DoorFiles::of(&config.access, &config.access.doors[index]),
+            listening,
+            lock: Some(lock),
+        });
+        let served = served.collect();
         Ok(Server {
             shards: threads,
             control,
@@ -237,10 +277,14 @@ impl Server {
             counters,
             limits,
             kernel,
-            acceptors,
+            acceptors: listeners::distinct(&acceptors),
             certificates: certificates::Watch::default(),
-            access: Gatekeeping { settings: config.access.clone(), current, hashing, users: users_len },
-            _locks: listening.locks,
+            access: gatekeeping,
+            config: config.clone(),
+            connections_room: limits.connections_max.max(room),
+            pool,
+            desks: controls,
+            served,
         })
     }
 
@@ -264,22 +308,9 @@ impl Server {
         &self.counters
     }
 
-    /// Reads certificates, keys, CAs, users and rules again. All of it takes effect, or nothing; clients stay connected.
-    ///
-    /// # Errors
-    /// The file that is missing or wrong.
-    pub fn reload(&mut self) -> Result<(), StartError> {
-        let policy = self.access.settings.load().map_err(StartError::Access)?;
-        let certificates = Reload::load(&self.acceptors)?;
-        // Nothing below can fail.
-        certificates.swap();
-        self.certificates.forget();
-        if let Some(hashing) = &self.access.hashing {
-            self.access.users = policy.users.iter().map(Users::len).collect();
-            hashing.replace(Arc::clone(&policy.users));
-        }
-        self.access.current.replace(policy);
-        Ok(())
+    /// The configuration that is in force.
+    pub fn config(&self) -> &Config {
+        &self.config
     }
 
     /// Begins to drain: no new connections, wills, DISCONNECT 0x8B.
@@ -317,6 +348,11 @@ impl Server {
 
     fn tell(&mut self, what: u8) {
         self.control.0.store(what, Ordering::Release);
+        self.wake();
+    }
+
+    /// Wakes all shards.
+    fn wake(&mut self) {
         for shard in 0..self.shards.len() {
             self.bell.doorbell(shard as ShardId);
         }
@@ -369,12 +405,12 @@ fn mesh_bounds(shards: u16, bytes: u64) -> Bounds {
 
 /// A shard's thread, from its seat to its end.
 fn serve(seat: Seat) -> Rest {
-    let Seat { setup, cpu, kernel, listeners, control, epoch, ready, go } = seat;
+    let Seat { setup, cpu, kernel, listeners, control, desk, epoch, ready, go } = seat;
     // Bound first, so that the memory that the driver takes is near this CPU.
     let bound = cpu.map_or(Ok(()), |cpu| sockets::pin(cpu).map_err(|error| StartError::Pin { cpu, error }));
     let id = setup.id;
     let buffer_bytes = setup.limits.memory_max / RECEIVE_BUFFERS_PART / u64::from(setup.shards);
-    let seated = Seated { setup, control, epoch, ready, go };
+    let seated = Seated { setup, control, desk, epoch, ready, go };
     match bound {
         Ok(()) => kernel.drive(id, listeners, buffer_bytes, seated),
         Err(error) => seated.give_up(error),
@@ -385,6 +421,7 @@ fn serve(seat: Seat) -> Rest {
 struct Seated {
     setup: Setup,
     control: Arc<Control>,
+    desk: Desk<TcpListener>,
     epoch: Instant,
     ready: mpsc::Sender<Result<(), StartError>>,
     go: mpsc::Receiver<()>,
@@ -401,8 +438,8 @@ impl Visitor for Seated {
     type Output = Rest;
 
     fn visit<D: Driver>(self, driver: D) -> Rest {
-        let Seated { setup, control, epoch, ready, go } = self;
-        let shard = Shard::new(setup, driver, now(epoch));
+        let Seated { setup, control, desk, epoch, ready, go } = self;
+        let shard = Shard::new(setup, driver, now(epoch)).with_desk(desk);
         let _ = ready.send(Ok(()));
         drop(ready);
         match go.recv() {

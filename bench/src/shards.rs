@@ -144,7 +144,7 @@ impl Stage {
             let setup = Setup {
                 id: ends.here(),
                 shards,
-                limits: Arc::new(Limits::default()),
+                limits: Limits::default(),
                 keys: KEYS,
                 ends,
                 pool: Arc::clone(&pool),

@@ -69,6 +69,12 @@ impl Still {
 }
 
 impl Io for Still {
+    type Listener = ();
+
+    fn listen(&mut self, _: ListenerId, (): ()) {}
+
+    fn unlisten(&mut self, _: ListenerId) {}
+
     fn accept(&mut self, _: ListenerId) {}
 
     fn accept_cancel(&mut self, _: ListenerId) {}

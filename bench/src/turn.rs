@@ -130,7 +130,7 @@ fn shard() -> Shard<Still> {
     let setup = Setup {
         id: 0,
         shards: 1,
-        limits: Arc::new(Limits::default()),
+        limits: Limits::default(),
         keys: [1, 2, 3, 4],
         ends: Ends::build(1, bounds).remove(0),
         pool: Pool::new([1 << 40; CLASSES]),

@@ -106,6 +106,11 @@ impl Current {
         Current { generation: AtomicU32::new(1), policy: Mutex::new(Arc::new(policy)) }
     }
 
+    /// The newest.
+    pub fn policy(&self) -> Arc<Policy> {
+        self.policy.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Takes effect at each shard's next turn.
     pub fn replace(&self, policy: Policy) {
         let mut held = self.policy.lock().unwrap_or_else(PoisonError::into_inner);

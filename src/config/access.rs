@@ -14,7 +14,7 @@ pub(super) struct AccessFlags {
     /// Made by: ringmq passwd FILE USER (argon2id; see its --cost). Files of mosquitto are read too ($6$, $7$, and the
     /// argon2id of 2.1). A client that names a
     /// user has to give that user's password (else 0x86; 4 in 3.x), also where anonymous clients are let in. Read again
-    /// at SIGHUP, together with the rules: all of it or, if anything is wrong, none.
+    /// at SIGHUP, as the whole file is (see --config).
     #[arg(long, value_name = "FILE")]
     pub password_file: Option<PathBuf>,
 

@@ -215,7 +215,7 @@ impl Reader<'_> {
 }
 
 /// Flags that may stand in a file.
-fn settable(command: &clap::Command) -> impl Iterator<Item = &Arg> {
+pub(super) fn settable(command: &clap::Command) -> impl Iterator<Item = &Arg> {
     command.get_arguments().filter(|arg| arg.get_long().is_some_and(|name| !ONLY_FLAGS.contains(&name)))
 }
 

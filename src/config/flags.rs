@@ -78,7 +78,9 @@ pub(super) struct Flags {
     /// TOML, with a key for each flag: memory-max = "1G", listen = ["127.0.0.1:1883"], allow-anonymous = true; or with a
     /// table [[listener]] for each address, see the end of this text. A flag on the command line replaces what the file
     /// says. `ringmq check FILE` looks for mistakes and explains, `ringmq config` with flags prints what would hold and
-    /// where it comes from.
+    /// where it comes from. SIGHUP reads the file again, and all that it names: all of it takes effect or, if anything is
+    /// wrong, nothing. Clients stay, also those of a listener that is gone. The log says what changed, and what needs a
+    /// restart: cores, shards, no-pin, io, cached-topics-max, log-format.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     #[command(flatten)]

@@ -157,6 +157,8 @@ impl Asked {
 pub(super) struct Listeners {
     pub listeners: Vec<ListenerConfig>,
     pub access: AccessSettings,
+    /// Where each stands in the file.
+    pub places: Vec<Option<Place>>,
 }
 
 /// Builds all listeners, from the file or from flags.
@@ -201,6 +203,7 @@ pub(super) fn listeners(
         });
     }
     access.doors = doors.into();
+    let places = asked.iter().map(|one| one.at).collect();
     let listeners = asked
         .into_iter()
         .map(|Asked { address, is_second, tls, limits, .. }| ListenerConfig {
@@ -210,7 +213,7 @@ pub(super) fn listeners(
             shares_room: is_second,
         })
         .collect();
-    Ok(Listeners { listeners, access })
+    Ok(Listeners { listeners, access, places })
 }
 
 /// A rule about the Client Identifiers of users is of use where there are users; one that stands for all listeners, at any.

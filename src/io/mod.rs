@@ -21,7 +21,7 @@ mod tests;
 mod token;
 pub mod uring;
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 
 use crate::memory::{OutBatch, ShardId};
 
@@ -122,6 +122,13 @@ pub enum Completion {
 
 /// What a shard may ask of the world.
 pub trait Io {
+    /// A listening socket as it is given to a shard that runs.
+    type Listener;
+
+    /// A further listening socket, which does not accept yet. Its number is that of no other that is open.
+    fn listen(&mut self, listener: ListenerId, socket: Self::Listener);
+    /// Closes a listening socket that does not accept; whoever waits there is turned away by the kernel.
+    fn unlisten(&mut self, listener: ListenerId);
     /// Starts accepting; connections come as [`Completion::Accepted`] until [`Completion::AcceptEnded`].
     fn accept(&mut self, listener: ListenerId);
     /// Stops accepting; ends with [`Completion::AcceptEnded`].
@@ -171,7 +178,7 @@ pub trait Io {
 }
 
 /// A backend with a real clock behind it.
-pub trait Driver: Io {
+pub trait Driver: Io<Listener = TcpListener> {
     /// Submits everything that was asked for, and waits for a completion, for so many milliseconds at most; 0 only submits
     /// and looks.
     fn submit_and_wait(&mut self, timeout_ms: u64);

@@ -38,13 +38,14 @@ pub struct Listening {
     pub addresses: Vec<SocketAddr>,
     /// By shard, then by address.
     pub by_shard: Vec<Vec<TcpListener>>,
-    pub locks: Locks,
+    /// By address.
+    pub locks: Vec<Lock>,
 }
 
-/// Held as long as the addresses are served.
+/// Held as long as an address is served.
 #[derive(Debug)]
-pub struct Locks {
-    _sockets: Vec<UnixDatagram>,
+pub struct Lock {
+    _socket: UnixDatagram,
 }
 
 /// Why an address cannot be served.
@@ -118,10 +119,24 @@ fn host(address: &SocketAddr) -> String {
 /// # Errors
 /// The first address that cannot be served, and why. Nothing stays bound.
 pub fn listen(addresses: &[SocketAddr], shards: u16, backlog: i32) -> Result<Listening, ListenError> {
+    listen_beside(addresses, &[], shards, backlog)
+}
+
+/// The same while this process still listens on the addresses in `leaving`. One that covers or is covered by one of those is
+/// not probed: what would be found there is our own.
+///
+/// # Errors
+/// As [`listen`].
+pub fn listen_beside(
+    addresses: &[SocketAddr],
+    leaving: &[SocketAddr],
+    shards: u16,
+    backlog: i32,
+) -> Result<Listening, ListenError> {
     let mut listening = Listening {
         addresses: Vec::new(),
         by_shard: (0..shards).map(|_| Vec::new()).collect(),
-        locks: Locks { _sockets: Vec::new() },
+        locks: Vec::new(),
     };
     for &asked in addresses {
         let failed = |error| ListenError { address: asked, cause: cause(error) };
@@ -129,11 +144,13 @@ pub fn listen(addresses: &[SocketAddr], shards: u16, backlog: i32) -> Result<Lis
             // The kernel chooses a port that nobody has.
             let socket = bind(asked).map_err(failed)?;
             let address = socket.local_addr().ok().and_then(|address| address.as_socket()).unwrap_or(asked);
-            listening.locks._sockets.push(lock(address)?);
+            listening.locks.push(lock(address)?);
             (address, Some(socket))
         } else {
-            listening.locks._sockets.push(lock(asked)?);
-            probe(asked).map_err(failed)?;
+            listening.locks.push(lock(asked)?);
+            if !leaving.iter().any(|other| overlap(&asked, other)) {
+                probe(asked).map_err(failed)?;
+            }
             (asked, None)
         };
         let mut first = first;
@@ -148,12 +165,19 @@ pub fn listen(addresses: &[SocketAddr], shards: u16, backlog: i32) -> Result<Lis
 }
 
 /// Takes the name that stands for the address in this network namespace.
-fn lock(address: SocketAddr) -> Result<UnixDatagram, ListenError> {
+fn lock(address: SocketAddr) -> Result<Lock, ListenError> {
     let name = format!("ringmq/listen/{address}");
-    UnixAddr::from_abstract_name(name).and_then(|name| UnixDatagram::bind_addr(&name)).map_err(|error| {
+    let socket = UnixAddr::from_abstract_name(name).and_then(|name| UnixDatagram::bind_addr(&name));
+    socket.map(|socket| Lock { _socket: socket }).map_err(|error| {
         let cause = if error.kind() == io::ErrorKind::AddrInUse { Cause::Instance } else { cause(error) };
         ListenError { address, cause }
     })
+}
+
+/// Whether one of both serves the other too.
+fn overlap(one: &SocketAddr, other: &SocketAddr) -> bool {
+    let is_same = one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() == other.port() && one.is_ipv4() == other.is_ipv4() && is_same
 }
 
 /// Fails if anyone listens on the address. Without SO_REUSEPORT the kernel says so; SO_REUSEADDR keeps connections that

@@ -6,6 +6,7 @@
 #![allow(unsafe_code)] // Descriptors change hands as numbers.
 
 mod descriptors;
+mod listeners;
 mod sends;
 mod settled;
 
@@ -22,6 +23,7 @@ use super::*;
 use crate::memory::{Key, Message, MessageView, Outbox};
 use crate::wire::Qos;
 use descriptors::no_descriptor_is_left_behind;
+use listeners::a_listening_socket_is_added_and_closed_while_others_go_on;
 use sends::{
     a_send_in_parts_is_over_when_the_socket_took_some,
     a_send_that_nobody_waits_for_completes_and_holds_nothing_up,
@@ -110,6 +112,7 @@ over_both! {
     a_shard_that_never_waits_still_sees_what_comes
     a_queue_that_is_too_small_delays_but_never_loses
     accepting_stops_when_it_is_cancelled_and_starts_again
+    a_listening_socket_is_added_and_closed_while_others_go_on
     a_burst_of_connections_beyond_the_completion_queue_is_accepted_whole
     what_the_kernel_already_has_can_be_read_without_a_receive
     random_numbers_differ

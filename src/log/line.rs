@@ -81,30 +81,30 @@ impl Line {
             (Value::Address(address), Format::Text) => write!(self.text, "{address}"),
             (Value::Address(address), Format::Json) => write!(self.text, "\"{address}\""),
             (Value::Text(text), format) => {
-                self.quoted(text, format);
+                self.quoted(text, format, VALUE_CHARS_MAX);
+                Ok(())
+            }
+            (Value::Ours(text), format) => {
+                self.quoted(text, format, usize::MAX);
                 Ok(())
             }
         };
     }
 
-    fn quoted(&mut self, text: &str, format: Format) {
+    fn quoted(&mut self, text: &str, format: Format, chars_max: usize) {
         let bare = |c: char| c.is_ascii_alphanumeric() || "_-./:@+".contains(c);
-        if format == Format::Text
-            && !text.is_empty()
-            && text.len() <= VALUE_CHARS_MAX
-            && text.chars().all(bare)
-        {
+        if format == Format::Text && !text.is_empty() && text.len() <= chars_max && text.chars().all(bare) {
             self.text.push_str(text);
             return;
         }
         self.text.push('"');
-        for c in text.chars().take(VALUE_CHARS_MAX) {
+        for c in text.chars().take(chars_max) {
             match format {
                 Format::Text => self.text.extend(c.escape_debug()),
                 Format::Json => push_json(&mut self.text, c),
             }
         }
-        if text.chars().nth(VALUE_CHARS_MAX).is_some() {
+        if text.chars().nth(chars_max).is_some() {
             let _ = write!(self.text, "... ({} bytes)", text.len());
         }
         self.text.push('"');

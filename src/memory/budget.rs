@@ -49,14 +49,27 @@ pub const CLASSES: usize = 8;
 pub struct Pool {
     free: [AtomicI64; CLASSES],
     /// Half of what each class has.
-    halves: [i64; CLASSES],
+    halves: [AtomicI64; CLASSES],
 }
 
 impl Pool {
     /// `limits` in bytes, indexed by [`Class`].
     pub fn new(limits: [u64; CLASSES]) -> Arc<Pool> {
         let limits = limits.map(|limit| limit.min(i64::MAX as u64) as i64);
-        Arc::new(Pool { free: limits.map(AtomicI64::new), halves: limits.map(|limit| limit / 2) })
+        Arc::new(Pool {
+            free: limits.map(AtomicI64::new),
+            halves: limits.map(|limit| AtomicI64::new(limit / 2)),
+        })
+    }
+
+    /// The bounds become `now` where they were `before`. What was charged stays: a class that holds more than its new bound
+    /// gets nothing more until it holds less.
+    pub fn resize(&self, before: [u64; CLASSES], now: [u64; CLASSES]) {
+        let signed = |limit: u64| limit.min(i64::MAX as u64) as i64;
+        for (((free, half), before), now) in self.free.iter().zip(&self.halves).zip(before).zip(now) {
+            free.fetch_add(signed(now) - signed(before), Ordering::Relaxed);
+            half.store(signed(now) / 2, Ordering::Relaxed);
+        }
     }
 
     /// Bytes that no shard has leased.
@@ -124,7 +137,8 @@ impl Budget {
     /// Charges `bytes` of which something else could do without: only while half of the class is free afterwards.
     #[must_use]
     pub fn charge_spare(&mut self, class: Class, bytes: usize) -> bool {
-        let spare = self.pool.free(class) - bytes as i64 >= self.pool.halves[class as usize];
+        let spare =
+            self.pool.free(class) - bytes as i64 >= self.pool.halves[class as usize].load(Ordering::Relaxed);
         spare && self.charge(class, bytes)
     }
 
@@ -212,6 +226,9 @@ mod tests {
         assert!(!two.charge_spare(Class::Send, 600_000), "half of it is kept for others");
         assert!(two.charge_spare(Class::Send, 400_000) && !one.charge_spare(Class::Send, 400_000));
         assert!(one.charge(Class::Send, 400_000));
+        pool.resize([1_000_000; CLASSES], [500_000; CLASSES]);
+        assert!(!one.charge(Class::Queue, 400_000), "the class holds more than it may now");
+        pool.resize([500_000; CLASSES], [1_000_000; CLASSES]);
         drop((one, two));
         assert_eq!(pool.free(Class::Queue), 1_000_000);
         assert_eq!(pool.free(Class::Retained), 1_000_000);

@@ -15,12 +15,13 @@ const CONNECTIONS_MIN: u64 = 16;
 const TABLE_MAX: u64 = 1 << 20;
 
 /// The configured limits, with as many connections as there can be descriptors. More of them than that, if they were asked
-/// for, live in the rings' own tables, of which each may be as large as the limit of descriptors.
+/// for, live in the rings' own tables, of which each may be as large as the limit of descriptors. Also how many there would
+/// have been room for.
 pub(super) fn fit_descriptors(
     config: &Config,
     hashers: u16,
     kernel: &mut Kernel,
-) -> Result<Limits, StartError> {
+) -> Result<(Limits, u32), StartError> {
     let limit = sockets::raise_descriptor_limit();
     let shards = config.shards();
     let own =
@@ -37,10 +38,11 @@ pub(super) fn fit_descriptors(
             let shards = (needed <= ShardSet::MAX as u64 && kernel.has_rings()).then_some(needed);
             return Err(StartError::Descriptors { limit, needed: least + own, connections: least, shards });
         }
-        return Ok(config.limits.clone());
+        return Ok((config.limits, config.limits.connections_max));
     }
     let connections_max = asked.min(available) as u32;
-    Ok(Limits { connections_max, ..config.limits.clone() })
+    let room = u32::try_from(available).unwrap_or(u32::MAX);
+    Ok((Limits { connections_max, ..config.limits }, room))
 }
 
 /// Clients of one shard: an even share, and an eighth more for a hash that is not quite even.
@@ -69,7 +71,7 @@ mod tests {
         let machine = Machine::look(Path::new("/"));
         let config = Config::parse(&args, &machine, &sockets::affinity().unwrap()).unwrap();
         let mut kernel = Kernel::choose(choice, config.shards()).unwrap();
-        fit_descriptors(&config, 0, &mut kernel).map(|limits| (limits, kernel))
+        fit_descriptors(&config, 0, &mut kernel).map(|(limits, _)| (limits, kernel))
     }
 
     #[test]

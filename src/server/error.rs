@@ -3,11 +3,13 @@
 use std::{fmt, io};
 
 use crate::access::FileError;
-use crate::config::exit;
+use crate::config::{ConfigError, exit};
 use crate::io::kernel::KernelError;
 use crate::io::sockets::{Cause, ListenError};
 use crate::io::uring::Unavailable;
 use crate::transport::tls::LoadError;
+
+use super::listeners::LISTENERS_MAX;
 
 /// Why a broker did not start.
 #[derive(Debug)]
@@ -100,5 +102,43 @@ impl From<LoadError> for StartError {
 impl From<ListenError> for StartError {
     fn from(error: ListenError) -> StartError {
         StartError::Listen(error)
+    }
+}
+
+/// Why a reload changed nothing.
+#[derive(Debug)]
+pub enum ReloadError {
+    Start(StartError),
+    /// The command line or the file.
+    Config(ConfigError),
+    /// More listeners, or files of users, than one process knows in its life.
+    Listeners,
+    /// A shard did not say that it did what it was told. Settings hold, but no listener was opened.
+    NoAnswer,
+}
+
+impl fmt::Display for ReloadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ReloadError::Start(error) => error.fmt(f),
+            ReloadError::Config(error) => error.fmt(f),
+            ReloadError::Listeners => {
+                write!(
+                    f,
+                    "this process has known {LISTENERS_MAX} addresses, or files of users; one more needs a restart"
+                )
+            }
+            ReloadError::NoAnswer => {
+                write!(f, "a shard does not answer: the new settings hold, but no address was opened")
+            }
+        }
+    }
+}
+
+impl std::error::Error for ReloadError {}
+
+impl From<StartError> for ReloadError {
+    fn from(error: StartError) -> ReloadError {
+        ReloadError::Start(error)
     }
 }

@@ -1,7 +1,9 @@
 //! What is said at the start: sentences for people, and the same as fields where the log is JSON.
 
-use super::Server;
-use crate::config::{self, Config};
+use std::net::SocketAddr;
+
+use super::{Reloaded, Server};
+use crate::config::{self, Change, Config};
 use crate::limits::QueueFull;
 use crate::log::{self, Kind, Level, Value};
 use crate::metrics::{Counter, Counters, sum};
@@ -194,5 +196,40 @@ mod tests {
         counters[1].retained_messages.add(7);
         let said = lost_in_a_crash(&counters);
         assert!(said.contains("4 sessions, 0 messages for them, 7 retained messages"), "{said}");
+    }
+}
+
+impl Reloaded {
+    /// What a reload did, for the line in the log.
+    pub fn text(&self) -> Vec<(&'static str, String)> {
+        let list = |texts: Vec<String>| texts.join(", ");
+        let mut values = Vec::new();
+        if self.users > 0 {
+            values.push(("users", self.users.to_string()));
+        }
+        if self.rule_files > 0 {
+            values.push(("acl-files", self.rule_files.to_string()));
+        }
+        let mut more = |name, texts: Vec<String>| {
+            if !texts.is_empty() {
+                values.push((name, list(texts)));
+            }
+        };
+        let all = |changes: &[Change]| changes.iter().map(Change::to_string).collect();
+        more("changed", all(&self.changed));
+        more("listening-on", self.opened.iter().map(SocketAddr::to_string).collect());
+        let gone = |(address, clients): &(SocketAddr, u32)| format!("{address} ({clients} clients stay)");
+        more("closed", self.closed.iter().map(gone).collect());
+        more("listeners-changed", self.altered.iter().map(SocketAddr::to_string).collect());
+        let restart = |change: &Change| format!("{change} needs a restart");
+        more("not-changed", self.needs_restart.iter().map(restart).collect());
+        let is_same = self.changed.is_empty()
+            && self.opened.is_empty()
+            && self.closed.is_empty()
+            && self.altered.is_empty();
+        if is_same {
+            values.push(("changed", "no setting".to_owned()));
+        }
+        values
     }
 }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use crate::wire::{DecodeError, Reason};
 
 /// Aliases that the broker assigns on a connection, whatever is allowed: the table is searched in a straight line.
-pub(super) const OUTGOING_MAX: u16 = 64;
+pub(super) const OUTGOING_MAX: u8 = 64;
 
 /// Lengths of topics that get an alias: a shorter one gains nothing, a longer one is not worth its memory.
 const OUTGOING_LEN: std::ops::RangeInclusive<usize> = 4..=512;
@@ -79,7 +79,7 @@ impl Aliases {
         Ok(ResolvedTopic::Given(topic))
     }
 
-    pub(super) fn alias_of(&self, topic: &str, alias_max: u16) -> Alias {
+    pub(super) fn alias_of(&self, topic: &str, alias_max: u8) -> Alias {
         if !OUTGOING_LEN.contains(&topic.len()) {
             return Alias::None;
         }
@@ -90,7 +90,7 @@ impl Aliases {
             }
         }
         let next = self.outgoing.len() as u16 + 1;
-        if next <= alias_max { Alias::New(next) } else { Alias::None }
+        if next <= u16::from(alias_max) { Alias::New(next) } else { Alias::None }
     }
 
     /// Gives `topic` the alias that [`Aliases::alias_of`] called new.

@@ -419,8 +419,13 @@ impl Egress {
     fn make_room(&mut self, cost: usize, cx: &mut Cx<'_>) -> Delivered {
         let mut admitted = Delivered::Queued;
         let mut expired_deleted = false;
+        // A queue from before its limit was lowered keeps what it has: a new message takes the place of as much as it needs.
+        let mut place: Option<(usize, u64)> = None;
         loop {
-            let fits = self.queue.fits(cost, cx.limits);
+            let fits = self.queue.fits(cost, cx.limits)
+                || place.is_some_and(|(len, bytes)| {
+                    self.queue.len() < len && self.queue.bytes() + cost as u64 <= bytes
+                });
             if fits && cx.budget.charge(Class::Queue, cost) {
                 return admitted;
             }
@@ -438,6 +443,7 @@ impl Egress {
             if !helps || cx.limits.queue_full != QueueFull::DropOldest {
                 return refuse(reason, cx);
             }
+            place = place.or(Some((self.queue.len(), self.queue.bytes())));
             self.queue.drop_oldest(cx);
             cx.drops.oldest += 1;
             admitted = Delivered::QueuedDroppingOldest;

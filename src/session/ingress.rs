@@ -1,7 +1,6 @@
 //! What a client publishes: Packet Identifiers of QoS 2 until PUBREL, and the receive quota of the connection.
 
 use super::{Ingress, Link, Session};
-use crate::limits::Limits;
 use crate::wire::{Qos, Reason};
 
 impl Session {
@@ -12,13 +11,13 @@ impl Session {
     /// // [MQTT-4.3.2-5]
     /// The client's Packet Identifiers have nothing to do with ours. // [U5-2.2.1-1] [U5-2.2.1-3]
     #[inline]
-    pub fn handle_publish(&mut self, link: &mut Link, qos: Qos, packet_id: u16, limits: &Limits) -> Ingress {
+    pub fn handle_publish(&mut self, link: &mut Link, qos: Qos, packet_id: u16) -> Ingress {
         let state = match qos {
             Qos::AtMostOnce => return Ingress::Route,
             Qos::AtLeastOnce => Received::No,
             Qos::ExactlyOnce => self.received.state(packet_id),
         };
-        if state != Received::Counted && !link.take_receive_quota(limits) {
+        if state != Received::Counted && !link.take_receive_quota() {
             return Ingress::ReceiveMaximumExceeded;
         }
         if qos == Qos::ExactlyOnce {

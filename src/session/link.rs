@@ -18,7 +18,12 @@ pub struct Link {
     send_quota_max: u16,
     /// PUBLISH packets of QoS 1 and 2 from the client that are not acknowledged yet.
     receive_used: u16,
-    topic_alias_max: u16,
+    /// Their number at most, as the client was told.
+    receive_maximum: u16,
+    /// Of what else it was told: the number by which the shard finds it.
+    pub terms: u8,
+    /// That we assign.
+    topic_alias_max: u8,
     /// There once an alias was used.
     aliases: Option<Box<Aliases>>,
 }
@@ -36,7 +41,10 @@ impl Link {
         // [MQTT-4.9.0-1]
         let send_quota_max = receive_maximum_of_client.min(limits.send_maximum).max(1);
         let topic_alias_max = match version {
-            Version::V5 => topic_alias_max_of_client.min(limits.topic_alias_max).min(OUTGOING_MAX), // [MQTT-3.3.2-11]
+            // [MQTT-3.3.2-11]
+            Version::V5 => {
+                topic_alias_max_of_client.min(limits.topic_alias_max).min(OUTGOING_MAX.into()) as u8
+            }
             Version::V31 | Version::V311 => 0,
         };
         Link {
@@ -46,12 +54,15 @@ impl Link {
             send_quota: send_quota_max,
             send_quota_max,
             receive_used: 0,
+            receive_maximum: limits.receive_maximum,
+            terms: 0,
             topic_alias_max,
             aliases: None,
         }
     }
 
-    /// The Topic Name that a PUBLISH of the client means; sets the alias if it comes with a topic.
+    /// The Topic Name that a PUBLISH of the client means; sets the alias if it comes with a topic. `alias_max` is what the
+    /// client was told.
     ///
     /// # Errors
     /// 0x94 for an alias above the announced maximum; 0x82 for one without a topic, or neither topic nor alias.
@@ -60,7 +71,7 @@ impl Link {
         &mut self,
         topic: &'t str,
         alias: u16,
-        limits: &Limits,
+        alias_max: u16,
     ) -> Result<ResolvedTopic<'t>, DecodeError> {
         if alias == 0 {
             return if topic.is_empty() {
@@ -69,7 +80,7 @@ impl Link {
                 Ok(ResolvedTopic::Given(topic))
             };
         }
-        self.aliases.get_or_insert_default().resolve(topic, alias, limits.topic_alias_max)
+        self.aliases.get_or_insert_default().resolve(topic, alias, alias_max)
     }
 
     /// PUBLISH packets of QoS 1 and 2 that may be sent before an acknowledgement is needed.
@@ -98,8 +109,8 @@ impl Link {
     /// and so not held to it: what it may have open is bounded by its Packet Identifiers.
     /// // [MQTT-3.3.4-7] [U5-3.3.4-3]
     #[must_use]
-    pub(super) fn take_receive_quota(&mut self, limits: &Limits) -> bool {
-        let allowed = self.version != Version::V5 || self.receive_used < limits.receive_maximum;
+    pub(super) fn take_receive_quota(&mut self) -> bool {
+        let allowed = self.version != Version::V5 || self.receive_used < self.receive_maximum;
         self.receive_used = self.receive_used.saturating_add(u16::from(allowed));
         allowed
     }

@@ -309,7 +309,7 @@ impl Bench {
 
     #[track_caller]
     pub(super) fn incoming(&mut self, qos: Qos, packet_id: u16) -> Ingress {
-        self.act(|session, link, cx| session.handle_publish(link.unwrap(), qos, packet_id, cx.limits))
+        self.act(|session, link, _| session.handle_publish(link.unwrap(), qos, packet_id))
     }
 
     #[track_caller]

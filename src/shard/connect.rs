@@ -16,13 +16,15 @@ use crate::memory::Key;
 use crate::session::Link;
 use crate::topic::{self, Presence};
 use crate::wire::{
-    self, ConnAck, ConnAckEncoded, Connect, ConnectError, LengthForm, NextFrame, Opening, Reason, Version,
+    self, ConnAck, ConnAckEncoded, Connect, ConnectError, DecodeLimits, LengthForm, NextFrame, Opening,
+    Reason, Version,
 };
 
 use super::connection::{Closing, Connection, End, Live, Mode, Phase, Refusal, Successor};
 use super::journal::Who;
 use super::login::Identified;
 use super::parcel::{HandOff, Parcel};
+use super::terms::Terms;
 use super::{Core, strangers};
 use crate::memory::ShardSet;
 
@@ -82,6 +84,10 @@ impl Core {
                     Ok(Opening::Of(version)) => {
                         self.refuse_first_packet(key, bytes, ConnectError::of(version, error));
                     }
+                    // Another protocol, or a length that cannot be.
+                    Err(_) if bytes.first().is_some_and(|first| first >> 4 == 1) => {
+                        self.refuse_unread(key, strangers::not_framed(error));
+                    }
                     Err(error) => self.refuse_first_packet(key, bytes, error),
                 }
                 return None;
@@ -123,6 +129,13 @@ impl Core {
                 self.turn_away(key, why);
             }
         }
+    }
+
+    /// A first packet whose length is wrong, of a version that is not known.
+    fn refuse_unread(&mut self, key: Key, why: &'static str) {
+        self.counters().protocol_errors_total.add(1);
+        self.counters().connects_refused_total.add(1);
+        self.turn_away(key, why);
     }
 
     /// There is no memory for more of a CONNECT that is not whole.
@@ -233,7 +246,7 @@ impl Core {
     fn arrive(&mut self, key: Key, connected_at: Millis) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let bytes = std::mem::take(&mut connection.partial);
-        let session = self.with_connect(key, &bytes, |core, connect| core.session_of(connect.client_id));
+        let session = self.with_connect(&bytes, |core, connect| core.session_of(connect.client_id));
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.partial = bytes;
         let Some(session) = session else {
@@ -279,7 +292,7 @@ impl Core {
     fn starts_clean(&mut self, key: Key) -> bool {
         let Some(connection) = self.connections.get_mut(key) else { return false };
         let bytes = std::mem::take(&mut connection.partial);
-        let clean = self.with_connect(key, &bytes, |_, connect| Some(connect.clean_start));
+        let clean = self.with_connect(&bytes, |_, connect| Some(connect.clean_start));
         if let Some(connection) = self.connections.get_mut(key) {
             connection.partial = bytes;
         }
@@ -292,19 +305,17 @@ impl Core {
         listener.map_or(0, |listener| self.limits_at(listener).connect_packet_size_max)
     }
 
-    /// Calls `f` with the CONNECT at the front of `bytes`, which was found whole and well formed before.
+    /// Calls `f` with the CONNECT at the front of `bytes`, which was found whole and well formed before. No limit is asked
+    /// again: it may be another one by now.
     pub(super) fn with_connect<R>(
         &mut self,
-        key: Key,
         bytes: &[u8],
         f: impl FnOnce(&mut Core, &Connect<'_>) -> Option<R>,
     ) -> Option<R> {
-        let limits = self.decode_limits;
-        let size_max = self.connect_packet_size_max(key);
-        let Ok(NextFrame::Frame(frame)) = wire::next_frame(bytes, size_max, LengthForm::Any) else {
+        let Ok(NextFrame::Frame(frame)) = wire::next_frame(bytes, u32::MAX, LengthForm::Any) else {
             return None;
         };
-        let connect = wire::decode_connect(&frame, &limits).ok()?;
+        let connect = wire::decode_connect(&frame, &DecodeLimits::NONE).ok()?;
         f(self, &connect)
     }
 
@@ -405,15 +416,14 @@ impl Core {
         let Some(connection) = self.connections.get_mut(key) else { return true };
         let bytes = std::mem::take(&mut connection.partial);
         connection.release_receive(&mut self.budget);
-        let size_max = self.connect_packet_size_max(key);
-        let used = match wire::next_frame(&bytes, size_max, LengthForm::Any) {
+        let used = match wire::next_frame(&bytes, u32::MAX, LengthForm::Any) {
             Ok(NextFrame::Frame(frame)) => frame.len,
             Ok(NextFrame::Incomplete { .. }) | Err(_) => {
                 self.end(key, End::Lost);
                 return true;
             }
         };
-        let opened = self.with_connect(key, &bytes, |core, connect| {
+        let opened = self.with_connect(&bytes, |core, connect| {
             if !core.session_fits(connect) {
                 core.refuse_session(key, connect);
                 return None;
@@ -461,20 +471,22 @@ impl Core {
         }
         self.set_will(session, connect.will.as_ref()); // [MQTT-3.1.2-7]
 
-        let limits = self.limits.clone();
+        let (number, terms) = self.told.tell(Terms::of(&self.limits, &own));
+        let limits = &self.limits;
         // [MQTT-3.1.2-21] [MQTT-3.2.2-21] [MQTT-3.2.2-22]
         let keep_alive_s = match (connect.version, own.keep_alive_max_s) {
             (Version::V5, max) if max > 0 && (connect.keep_alive_s == 0 || connect.keep_alive_s > max) => max,
             (Version::V31 | Version::V311 | Version::V5, _) => connect.keep_alive_s,
         };
-        let link = Link::new(
+        let mut link = Link::new(
             connect.version,
             connect.receive_maximum,
             connect.packet_size_max,
             connect.topic_alias_max,
             connect.request_problem_information,
-            &limits,
+            limits,
         );
+        link.terms = number;
         let live = Live {
             session,
             link,
@@ -495,9 +507,9 @@ impl Core {
             session_expiry_s: (expiry_s != connect.session_expiry_s).then_some(expiry_s), // [U5-3.2.2-1]
             // Whatever is lower than its default is announced. // [U5-3.2.2-2] [MQTT-3.1.2-29]
             receive_maximum: Some(limits.receive_maximum),
-            packet_size_max: Some(own.packet_size_max),
+            packet_size_max: Some(terms.packet_size_max),
             assigned_client_id: assigned.as_deref(), // [MQTT-3.2.2-16]
-            topic_alias_max: Some(limits.topic_alias_max),
+            topic_alias_max: Some(terms.topic_alias_max),
             server_keep_alive_s: (keep_alive_s != connect.keep_alive_s).then_some(keep_alive_s),
             ..ConnAck::default()
         };

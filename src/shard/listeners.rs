@@ -1,7 +1,8 @@
 //! What is behind the listening sockets: what their connections speak, the limits that hold there, and how many came in.
 //!
 //! A connection keeps the number of its listener wherever it moves, and its place among those who came in there until it
-//! is closed: [`Listening::enter`] when it is accepted, [`Listening::leave`] when its socket is closed. Places are counted for all shards together, and only where a listener has a limit of its own.
+//! is closed: [`Listening::enter`] when it is accepted, [`Listening::leave`] when its socket is closed. Places are counted
+//! for all shards together, also where a listener has no limit of its own: it may get one while it runs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -28,19 +29,39 @@ pub struct Listening {
     pub kind: ListenerKind,
     /// `None` where those of the whole broker hold.
     limits: Option<ListenerLimits>,
-    room: Option<Room>,
+    /// Connections that came in here, on all shards.
+    taken: Arc<AtomicU32>,
+    /// Whether it is listened to.
+    is_open: bool,
 }
 
 impl Listening {
     pub fn new(kind: ListenerKind, limits: ListenerLimits) -> Listening {
-        Listening { kind, room: limits.connections_max.map(Room::new), limits: Some(limits) }
+        Listening { limits: Some(limits), ..Listening::from(kind) }
+    }
+
+    /// The same listener with other settings, or open again: its clients stay counted.
+    #[must_use]
+    pub fn renewed(&self, kind: ListenerKind, limits: ListenerLimits) -> Listening {
+        Listening { taken: Arc::clone(&self.taken), ..Listening::new(kind, limits) }
+    }
+
+    /// The same listener once nobody listens there any more: its clients stay.
+    #[must_use]
+    pub fn closed(&self) -> Listening {
+        Listening { is_open: false, ..self.clone() }
+    }
+
+    /// Connections that came in here and are not closed.
+    pub fn connections(&self) -> u32 {
+        self.taken.load(Ordering::Relaxed)
     }
 
     /// Takes a place for a new connection.
     pub(super) fn enter(&self) -> Entry {
-        let Some(room) = &self.room else { return Entry::Open };
-        let more = |taken: u32| (taken < room.max).then(|| taken + 1);
-        match room.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more) {
+        let max = self.limits.and_then(|limits| limits.connections_max).unwrap_or(u32::MAX);
+        let more = |taken: u32| (taken < max).then(|| taken + 1);
+        match self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more) {
             Ok(_) => Entry::Open,
             Err(_) => Entry::Full,
         }
@@ -48,15 +69,13 @@ impl Listening {
 
     /// A connection that came in here is closed, whatever shard it was on.
     pub(super) fn leave(&self) {
-        if let Some(room) = &self.room {
-            room.taken.fetch_sub(1, Ordering::Relaxed);
-        }
+        self.taken.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl From<ListenerKind> for Listening {
     fn from(kind: ListenerKind) -> Listening {
-        Listening { kind, limits: None, room: None }
+        Listening { kind, limits: None, taken: Arc::default(), is_open: true }
     }
 }
 
@@ -68,29 +87,16 @@ pub(super) enum Entry {
     Full,
 }
 
-/// How many connections came in at one listener, on all shards.
-#[derive(Clone, Debug)]
-struct Room {
-    max: u32,
-    taken: Arc<AtomicU32>,
-}
-
-impl Room {
-    fn new(max: u32) -> Room {
-        Room { max, taken: Arc::default() }
-    }
-}
-
 /// The limits of each listener, out of what it was told and what holds for the whole broker.
 pub(super) fn limits(listeners: &[Listening], all: &Limits) -> Box<[ListenerLimits]> {
     listeners.iter().map(|listener| listener.limits.unwrap_or(ListenerLimits::of(all))).collect()
 }
 
 impl Core {
-    /// Bytes of a packet from this client, as its listener has it.
+    /// Bytes of a packet from this client, as it was told.
     pub(super) fn packet_size_max(&self, key: Key) -> u32 {
-        let listener = self.connections.get(key).map(|connection| connection.listener);
-        listener.map_or(0, |listener| self.limits_at(listener).packet_size_max)
+        let live = self.connections.get(key).and_then(|connection| connection.live());
+        live.map_or(0, |live| self.told.terms(live.link.terms).packet_size_max)
     }
 
     /// What holds for connections that came in here.
@@ -102,8 +108,8 @@ impl Core {
     /// When certificates expire, by listener; a reload may have changed it.
     pub(super) fn expiries(&self) -> impl Iterator<Item = Option<Expiry>> {
         self.listening.iter().map(|listening| match &listening.kind {
-            ListenerKind::Plain => None,
-            ListenerKind::Secure(acceptor) => Some(acceptor.expiry()),
+            ListenerKind::Secure(acceptor) if listening.is_open => Some(acceptor.expiry()),
+            ListenerKind::Plain | ListenerKind::Secure(_) => None,
         })
     }
 
@@ -127,8 +133,8 @@ mod tests {
         assert_eq!([here.enter(), elsewhere.enter()], [Entry::Full; 2]);
         elsewhere.leave();
         assert_eq!([here.enter(), here.enter()], [Entry::Open, Entry::Full]);
-        let unlimited = Listening::from(ListenerKind::Plain);
-        unlimited.leave();
-        assert_eq!(unlimited.enter(), Entry::Open);
+        let unlimited = here.renewed(ListenerKind::Plain, ListenerLimits::of(&Limits::default()));
+        assert_eq!((unlimited.enter(), here.enter()), (Entry::Open, Entry::Full));
+        assert_eq!(unlimited.connections(), 3, "who came in before the limit was taken back counts");
     }
 }

@@ -116,7 +116,7 @@ impl Core {
     pub(super) fn refuse_login(&mut self, key: Key, refusal: Refusal) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let bytes = std::mem::take(&mut connection.partial);
-        self.with_connect(key, &bytes, |core, connect| Some(core.refuse_client(key, connect, refusal)));
+        self.with_connect(&bytes, |core, connect| Some(core.refuse_client(key, connect, refusal)));
     }
 
     /// Once per turn: logins that were decided elsewhere.
@@ -145,7 +145,7 @@ impl Core {
                 let bytes = std::mem::take(&mut connection.partial);
                 let identity = Identity { user: Some(user), by_certificate: false };
                 let known =
-                    self.with_connect(key, &bytes, |core, connect| Some(core.known(key, identity, connect)));
+                    self.with_connect(&bytes, |core, connect| Some(core.known(key, identity, connect)));
                 if let (Some(connection), Some(Identified::Yes)) = (self.connections.get_mut(key), known) {
                     connection.partial = bytes;
                     let listener = connection.listener;

@@ -12,7 +12,9 @@
 //! | `connection` | a network connection: phase, what is in flight, bytes both ways |
 //! | `tend` | brings a connection's operations in line with its phase; close and drain |
 //! | `reap` | completions |
+//! | `desk` | orders of the control thread: other limits, listeners opened and closed |
 //! | `listeners` | what a listening socket's connections speak, and the limits that hold there |
+//! | `terms` | what connected clients were told that they may send |
 //! | `secure` | transports between socket and stream, and how many handshakes a turn may cost |
 //! | `connect` | CONNECT, hand-off to the home shard, takeover, CONNACK |
 //! | `login` | who a client is |
@@ -67,6 +69,7 @@ mod connect;
 mod connection;
 mod cursors;
 mod deliver;
+mod desk;
 mod ends;
 mod filters;
 mod gather;
@@ -96,6 +99,7 @@ mod strangers;
 mod survey;
 mod sys;
 mod tend;
+mod terms;
 mod waits;
 
 use std::collections::VecDeque;
@@ -114,6 +118,7 @@ use crate::topic::{FilterKey, HashKeys, Retained, RetainedHints, Router};
 use crate::wire::DecodeLimits;
 
 use connection::Connection;
+pub use desk::{Control, Desk, NewSettings, NoAnswer, Order, desk};
 pub use ends::Ends;
 pub use listeners::{ListenerKind, Listening};
 pub use parcel::Parcel;
@@ -124,7 +129,7 @@ pub use stop::{Lost, Stopping};
 pub struct Setup {
     pub id: ShardId,
     pub shards: u16,
-    pub limits: Arc<Limits>,
+    pub limits: Limits,
     /// The same on all shards; decides home shards and owners.
     pub keys: HashKeys,
     pub ends: Ends,
@@ -298,6 +303,8 @@ pub struct Shard<I: Io> {
     /// Taken from the rings in this turn, batch by batch.
     parcels: VecDeque<Parcel>,
     batches: Vec<inbox::Batch>,
+    /// Where the control thread puts its orders; there in a broker, not where a shard runs alone.
+    desk: Option<Desk<I::Listener>>,
 }
 
 /// The state of a shard, apart from its kernel boundary.
@@ -305,8 +312,9 @@ struct Core {
     id: ShardId,
     shards: u16,
     now: Millis,
-    limits: Arc<Limits>,
+    limits: Limits,
     decode_limits: DecodeLimits,
+    told: terms::Told,
     options: Options,
     keys: HashKeys,
     links: Links<Parcel>,
@@ -371,6 +379,12 @@ enum Listener {
     Resting(Millis),
     /// Its cancel is in flight, because too many connections wait or the shard stops.
     Cancelling,
+    /// The same, and then it is closed.
+    Closing,
+    /// It accepts no more and is to be closed in this turn.
+    Silent,
+    /// There is no socket, not any more or not yet.
+    Closed,
 }
 
 impl<I: Io> Shard<I> {
@@ -385,13 +399,18 @@ impl<I: Io> Shard<I> {
             completions: Vec::new(),
             parcels: VecDeque::new(),
             batches: Vec::new(),
+            desk: None,
         }
     }
 
     /// One pass: completions, parcels, deadlines, what waits for others, output. Never blocks.
     pub fn turn(&mut self, now: Millis) -> Turn {
+        self.core.now = now;
+        // First, so that what was published before an order is seen below.
+        if self.desk.as_ref().is_some_and(Desk::has_orders) {
+            self.take_orders();
+        }
         let core = &mut self.core;
-        core.now = now;
         core.counters().turns_total.add(1);
         core.access.refresh();
         core.take_answers();
@@ -469,12 +488,22 @@ impl<I: Io> Shard<I> {
     }
 }
 
+/// What a packet may hold. Of aliases as many as any client may have been told; its link knows how many it was.
+fn decode_limits(limits: &Limits, topic_alias_max_before: u16) -> DecodeLimits {
+    DecodeLimits {
+        properties_max: limits.properties_max,
+        topic_levels_max: limits.topic_levels_max,
+        topic_alias_max: limits.topic_alias_max.max(topic_alias_max_before),
+    }
+}
+
 impl Core {
     fn new(setup: Setup, random: u64, now: Millis) -> Core {
         let Setup { id, shards, limits, keys, ends, pool, counters, listeners, stopping, access, options } =
             setup;
         let Ends { links, announcements, retained_hints } = ends;
         let mut timers = Timers::with_capacity(options.clients_expected);
+        let sys = sys::Sys::new(now, options.sys_interval_ms > 0);
         if options.sys_interval_ms > 0 {
             timers.set(now, Timer::Sys.pack());
         }
@@ -483,17 +512,14 @@ impl Core {
             id,
             shards,
             now,
-            decode_limits: DecodeLimits {
-                properties_max: limits.properties_max,
-                topic_levels_max: limits.topic_levels_max,
-                topic_alias_max: limits.topic_alias_max,
-            },
+            decode_limits: decode_limits(&limits, 0),
             listener_limits: listeners::limits(&listeners, &limits),
             limits,
+            told: terms::Told::default(),
             interest: interest::Interest::new(),
             waits: waits::Waits::new(shards),
             router: Router::new(keys, id, options.route_cache_entries).with_room(options.clients_expected),
-            sys: sys::Sys::new(now),
+            sys,
             survey: survey::Survey::default(),
             keys,
             links,
@@ -563,7 +589,8 @@ impl Core {
                 Some(Timer::Interest(filter)) => self.interest_due(filter),
                 Some(Timer::Share(key)) => self.share_due(key),
                 Some(Timer::Survey) => self.survey_on(),
-                Some(Timer::Sys) => self.sys_due(),
+                Some(Timer::Sys) if self.sys.is_due(self.now) => self.sys_due(),
+                Some(Timer::Sys) => {} // of an interval that does not hold any more
                 Some(Timer::Sweep) => {
                     self.sweep_due();
                     self.begin_survey();
@@ -577,7 +604,13 @@ impl Core {
     fn next_deadline(&self) -> Millis {
         let resting = self.listeners.iter().filter_map(|listener| match listener {
             Listener::Resting(until) if self.stop.is_running() => Some(*until),
-            Listener::Accepting | Listener::Ended | Listener::Cancelling | Listener::Resting(_) => None,
+            Listener::Accepting
+            | Listener::Ended
+            | Listener::Cancelling
+            | Listener::Resting(_)
+            | Listener::Closing
+            | Listener::Silent
+            | Listener::Closed => None,
         });
         resting.chain(self.timers.next()).chain(self.stop.poll_at(self.now)).min().unwrap_or(NEVER)
     }
@@ -617,7 +650,7 @@ impl Core {
 
     /// Deadlines beside those that a shard always has.
     fn live_timers(&self) -> u64 {
-        let own = 1 + u64::from(self.options.sys_interval_ms > 0);
+        let own = 1 + u64::from(self.sys.is_timed());
         (self.timers.len() as u64).saturating_sub(own)
     }
 
@@ -633,7 +666,8 @@ impl Core {
                 slot.connection.is_none() && (slot.ends_at == at || slot.will_at() == at)
             }),
             Timer::Share(key) => sessions.get(key).is_some_and(|slot| slot.lag_due_at() == at),
-            Timer::Interest(_) | Timer::Sys | Timer::Sweep | Timer::Survey => true,
+            Timer::Sys => self.sys.is_due_at(at),
+            Timer::Interest(_) | Timer::Sweep | Timer::Survey => true,
         });
     }
 

@@ -128,7 +128,8 @@ impl Core {
             else {
                 return Ok(Handled::Done);
             };
-            resolved = live.link.resolve_topic(publish.topic, publish.topic_alias, &self.limits)?;
+            let alias_max = self.told.terms(live.link.terms).topic_alias_max;
+            resolved = live.link.resolve_topic(publish.topic, publish.topic_alias, alias_max)?;
             resolved.as_str()
         };
 
@@ -213,8 +214,8 @@ impl Core {
         if publish.qos == Qos::AtMostOnce {
             return Ingress::Route;
         }
-        let taken = self.with_session(from.connection, |session, link, cx| {
-            session.handle_publish(link, publish.qos, publish.packet_id, cx.limits)
+        let taken = self.with_session(from.connection, |session, link, _| {
+            session.handle_publish(link, publish.qos, publish.packet_id)
         });
         taken.unwrap_or(Ingress::Repeat)
     }

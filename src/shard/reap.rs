@@ -199,7 +199,11 @@ impl Core {
     fn accept_ended(&mut self, listener: ListenerId, errno: i32) {
         let rest = self.now + REST_MS;
         if let Some(state) = self.listeners.get_mut(usize::from(listener.0)) {
-            *state = if errno == 0 { Listener::Ended } else { Listener::Resting(rest) };
+            *state = match *state {
+                Listener::Closing => Listener::Silent,
+                _ if errno == 0 => Listener::Ended,
+                _ => Listener::Resting(rest),
+            };
         }
         if errno != 0 {
             self.log_accept_failed(errno);

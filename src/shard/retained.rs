@@ -102,16 +102,15 @@ impl Core {
         entry: &SubscribeEntry<'_>,
         identifier: u32,
     ) -> Result<Result<(Reason, u64), Reason>, DecodeError> {
-        let limits = self.limits.clone();
         // [MQTT-4.7.1-1] [MQTT-4.7.1-2] [MQTT-4.7.3-1] [MQTT-4.8.2-1] [MQTT-4.8.2-2]
-        let Ok(filter) = topic::parse_filter(entry.filter, limits.topic_levels_max) else {
+        let Ok(filter) = topic::parse_filter(entry.filter, self.limits.topic_levels_max) else {
             return Ok(Err(Reason::TOPIC_FILTER_INVALID));
         };
         if filter.share.is_some() && entry.no_local {
             return Err(DecodeError::ProtocolError("No Local on a shared subscription")); // [MQTT-3.8.3-4]
         }
         let Some(slot) = self.sessions.get_mut(session) else { return Ok(Err(Reason::UNSPECIFIED_ERROR)) };
-        let full = slot.subscriptions.len() >= limits.subscriptions_max as usize;
+        let full = slot.subscriptions.len() >= self.limits.subscriptions_max as usize;
         let fits = self.budget.has_room(Class::Subscription, Router::cost_at_most(entry.filter));
         if (full || !fits) && !self.router.is_subscribed(&slot.subscriptions, entry.filter) {
             self.counters().subscriptions_refused_total.add(1);

@@ -81,12 +81,12 @@ impl Core {
         let mut used = 0;
         let mut payload_bytes = 0;
         let packet_size_max = self.packet_size_max(from.connection);
-        self.with_session(from.connection, |session, link, cx| {
+        self.with_session(from.connection, |session, link, _| {
             while let Some(next) = repeat.next(&input[used..], packet_size_max) {
                 if next.payload_len >= Outbox::SPLICE_MIN {
                     break;
                 }
-                let is_new = match session.handle_publish(link, repeat.qos(), next.packet_id, cx.limits) {
+                let is_new = match session.handle_publish(link, repeat.qos(), next.packet_id) {
                     Ingress::Route => true,
                     Ingress::Repeat => false,
                     Ingress::ReceiveMaximumExceeded => break,

@@ -163,8 +163,10 @@ impl Core {
                 }
             }
             Stage::Closing => {
-                let listening =
-                    self.listeners.iter().any(|l| matches!(l, Listener::Accepting | Listener::Cancelling));
+                let listening = self
+                    .listeners
+                    .iter()
+                    .any(|l| matches!(l, Listener::Accepting | Listener::Cancelling | Listener::Closing));
                 let idle = self.connections.is_empty() && self.links.is_quiet() && self.links.waiting() == 0;
                 if idle && !listening {
                     self.stop.shared.quiet.fetch_add(1, Ordering::SeqCst);

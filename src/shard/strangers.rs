@@ -32,7 +32,7 @@ pub(super) fn not_a_connect(bytes: &[u8]) -> &'static str {
     }
     let first = bytes.first().copied().unwrap_or_default();
     match wire::packet_name(first) {
-        Some("CONNECT") => "the CONNECT names another protocol than MQTT, or is cut",
+        Some("CONNECT") => "the first packet is not a CONNECT of MQTT",
         Some("PUBLISH") => "the first packet is PUBLISH and not CONNECT",
         Some("SUBSCRIBE") => "the first packet is SUBSCRIBE and not CONNECT",
         Some("UNSUBSCRIBE") => "the first packet is UNSUBSCRIBE and not CONNECT",

@@ -17,6 +17,8 @@ use super::{Core, Timer};
 pub(super) struct Sys {
     started_at: Millis,
     last_at: Millis,
+    /// When the next state is due; [`NEVER`] if none is published.
+    due_at: Millis,
     /// By [`RATES`]: the total of last time, and its rates per minute over 1, 5 and 15 minutes.
     rates: Vec<Rate>,
     clients_maximum: u64,
@@ -115,20 +117,56 @@ const RATES: &[(&str, Pick)] = &[
 const SPANS_MIN: [(&str, f64); 3] = [("1min", 1.0), ("5min", 5.0), ("15min", 15.0)];
 
 impl Sys {
-    pub fn new(now: Millis) -> Sys {
+    pub fn new(now: Millis, publishes: bool) -> Sys {
         Sys {
             started_at: now,
             last_at: now,
+            due_at: if publishes { now } else { NEVER },
             rates: vec![Rate::default(); RATES.len()],
             clients_maximum: 0,
             deepest: String::new(),
         }
     }
+
+    pub fn is_due(&self, now: Millis) -> bool {
+        now >= self.due_at
+    }
+
+    /// Whether this is the moment of its timer.
+    pub fn is_due_at(&self, at: Millis) -> bool {
+        at == self.due_at
+    }
+
+    /// Whether it has a timer.
+    pub fn is_timed(&self) -> bool {
+        self.due_at != NEVER
+    }
 }
 
 impl Core {
+    /// The next state is due after the interval.
+    fn time_sys(&mut self) {
+        self.sys.due_at = match self.options.sys_interval_ms {
+            0 => NEVER,
+            interval_ms => {
+                let due_at = self.now + interval_ms;
+                self.timers.set(due_at, Timer::Sys.pack());
+                due_at
+            }
+        };
+    }
+
+    /// The interval between two states is another one from now on.
+    pub(super) fn set_sys_interval(&mut self, interval_ms: Millis) {
+        if self.options.sys_interval_ms != interval_ms {
+            self.options.sys_interval_ms = interval_ms;
+            self.time_sys();
+            self.prune_timers();
+        }
+    }
+
     pub(super) fn sys_due(&mut self) {
-        self.timers.set(self.now + self.options.sys_interval_ms, Timer::Sys.pack());
+        self.time_sys();
         if self.timers.len() <= PRUNED_AT_ONCE {
             self.prune_timers();
         }
@@ -166,18 +204,28 @@ impl Core {
         }
         let expiries: Vec<_> = self.expiries().collect();
         for (listener, expiry) in expiries.iter().enumerate() {
-            let Some(expiry) = expiry else { continue };
-            let name = format!("listeners/{listener}/certificate_expiry");
-            self.publish_sum(&name, &mut text, expiry.certificate_at_s);
-            if let Some(at_s) = expiry.client_ca_at_s {
-                self.publish_sum(&format!("listeners/{listener}/client_ca_expiry"), &mut text, at_s);
+            let shown = [
+                ("certificate_expiry", expiry.map(|expiry| expiry.certificate_at_s)),
+                ("client_ca_expiry", expiry.and_then(|expiry| expiry.client_ca_at_s)),
+            ];
+            for (name, at_s) in shown {
+                let name = format!("listeners/{listener}/{name}");
+                match at_s {
+                    Some(at_s) => self.publish_sum(&name, &mut text, at_s),
+                    None => self.withdraw(&name),
+                }
             }
-            let standings = [("certificate", Some(expiry.certificate)), ("client_ca", expiry.client_ca)];
+            let standings = [
+                ("certificate", expiry.as_ref().map(|expiry| expiry.certificate)),
+                ("client_ca", expiry.as_ref().and_then(|expiry| expiry.client_ca)),
+            ];
             for (of, standing) in standings {
-                let Some(standing) = standing else { continue };
-                self.publish_number(&format!("listeners/{listener}/{of}_state"), &mut text, |text, _| {
-                    text.push_str(standing.name());
-                });
+                let name = format!("listeners/{listener}/{of}_state");
+                let Some(standing) = standing else {
+                    self.withdraw(&name);
+                    continue;
+                };
+                self.publish_number(&name, &mut text, |text, _| text.push_str(standing.name()));
             }
         }
         for (shard, counters) in all.iter().enumerate() {
@@ -216,6 +264,14 @@ impl Core {
             return;
         }
         self.publish_text(&topic, text.as_bytes());
+    }
+
+    /// Takes a value back that does not hold any more.
+    fn withdraw(&mut self, name: &str) {
+        let topic = format!("$SYS/broker/{name}");
+        if self.retained.get(&topic).is_some() {
+            self.publish_text(&topic, b"");
+        }
     }
 
     fn publish_text(&mut self, topic: &str, payload: &[u8]) {

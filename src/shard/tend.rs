@@ -243,6 +243,7 @@ impl<I: Io> Shard<I> {
     }
 
     fn tend_listeners(&mut self) {
+        self.close_silent();
         let core = &mut self.core;
         if core.stop.is_stopping() {
             return;
@@ -263,7 +264,13 @@ impl<I: Io> Shard<I> {
                     *listener = Listener::Accepting;
                     self.io.accept(id);
                 }
-                Listener::Accepting | Listener::Cancelling | Listener::Ended | Listener::Resting(_) => {}
+                Listener::Accepting
+                | Listener::Cancelling
+                | Listener::Ended
+                | Listener::Resting(_)
+                | Listener::Closing
+                | Listener::Silent
+                | Listener::Closed => {}
             }
         }
     }
@@ -358,6 +365,9 @@ impl Core {
     pub(super) fn start_closing(&mut self, key: Key, step: Closing) {
         let linger = self.now + self.options.linger_ms;
         let Some(connection) = self.connections.get_mut(key) else { return };
+        if let Some(live) = connection.live() {
+            self.told.forget(live.link.terms);
+        }
         connection.phase = Phase::Closing(step);
         connection.partial = Vec::new();
         connection.release_receive(&mut self.budget);

@@ -105,3 +105,9 @@ pub struct DecodeLimits {
     /// The Topic Alias Maximum that this server announced; 0 if none. More: 0x94 Topic Alias invalid.
     pub topic_alias_max: u16,
 }
+
+impl DecodeLimits {
+    /// For a packet that was judged before.
+    pub const NONE: DecodeLimits =
+        DecodeLimits { properties_max: u16::MAX, topic_levels_max: u16::MAX, topic_alias_max: u16::MAX };
+}

@@ -158,7 +158,7 @@ fn each_listener_has_its_own_limits() {
         assert_eq!(code(&two.inside, &long), 0);
         let mut client = Client::open(&two.outside, V5);
         client.send_connect(&long);
-        client.expect_closed();
+        client.expect_refused(&[0x95]);
         let (mut silent, mut patient) = (Client::open(&two.outside, V5), Client::open(&two.inside, V5));
         silent.expect_closed();
         assert!(is_accepted(&mut patient), "the other listener gives ten seconds");

@@ -9,6 +9,7 @@ mod login;
 mod matrix;
 mod passwd;
 mod place;
+mod reload;
 mod rules;
 mod sessions;
 mod storm;

@@ -83,7 +83,7 @@ impl Drop for Place {
 /// Sends SIGHUP and waits until the broker says what it did. Returns that line.
 pub fn reload(broker: &mut Broker) -> String {
     let lines = |text: &str| -> Vec<String> {
-        text.lines().filter(|line| line.contains("reload")).map(String::from).collect()
+        text.lines().filter(|line| line.contains(" reload ")).map(String::from).collect()
     };
     let before = lines(&broker.stderr()).len();
     broker.process().signal("HUP");

@@ -52,6 +52,10 @@ pub fn judge(version: Version, mut state: State, alias_max: u16, mut bytes: &[u8
 /// The length of the first packet, if it is legal.
 fn one(version: Version, state: State, alias_max: u16, bytes: &[u8]) -> Checked<usize> {
     let v5 = version == Version::V5;
+    // What no further byte makes good need not be waited for.
+    if state == State::Accepted {
+        first_byte(version, bytes[0])?;
+    }
     let mut remaining = 0usize;
     let mut used = 0;
     loop {
@@ -77,7 +81,8 @@ fn one(version: Version, state: State, alias_max: u16, bytes: &[u8]) -> Checked<
     Ok(1 + used + remaining)
 }
 
-fn packet(version: Version, alias_max: u16, first: u8, fields: &mut Fields) -> Checked<()> {
+/// What can be said of a packet by its first byte.
+fn first_byte(version: Version, first: u8) -> Checked<()> {
     let v5 = version == Version::V5;
     let (kind, flags) = (first >> 4, first & 0x0F);
     match kind {
@@ -91,6 +96,16 @@ fn packet(version: Version, alias_max: u16, first: u8, fields: &mut Fields) -> C
     if kind != 3 && kind != 1 && flags != tabled && version != Version::V31 {
         return Err(Malformed);
     }
+    let qos = flags >> 1 & 3;
+    if kind == 3 && (qos == 3 || (qos == 0 && flags & 0x08 != 0)) {
+        return Err(Malformed);
+    }
+    Ok(())
+}
+
+fn packet(version: Version, alias_max: u16, first: u8, fields: &mut Fields) -> Checked<()> {
+    let v5 = version == Version::V5;
+    let (kind, flags) = (first >> 4, first & 0x0F);
     match kind {
         1 => return Err(Refused(0x82)),
         3 => return publish(flags, alias_max, fields),

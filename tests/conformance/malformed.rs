@@ -383,6 +383,10 @@ fn run(
         Verdict::Legal => end == Event::Packet(Packet::Pingresp),
         // A length above the broker's maximum is refused at once.
         Verdict::Ended => silent,
+        // So is a CONNECT that its first bytes spoil.
+        Verdict::Incomplete if state == State::First => {
+            silent || matches!(code, Some(0x95 | 0x81 | 0x84 | 0x01))
+        }
         Verdict::Incomplete => silent || code == Some(0x95),
         Verdict::NotMqtt => silent || code == Some(if version == V5 { 0x84 } else { 0x01 }),
         Verdict::NoName => code == Some(0x02),

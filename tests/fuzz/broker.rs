@@ -38,7 +38,7 @@ impl Broker {
         // Connections do not fail by themselves: what the two honest clients are owed must stay known.
         let faults = Faults { reset: Faults::none().reset, ..Faults::draw(rng) };
         let world = Rc::new(RefCell::new(World::new(count, faults, rng.bits())));
-        let limits = Arc::new(Limits {
+        let limits = Limits {
             packet_size_max: 20_000,
             connect_packet_size_max: 4_000,
             session_expiry_max_s: EXPIRY_MAX_S,
@@ -49,7 +49,7 @@ impl Broker {
             properties_max: 12,
             topic_alias_max: 5,
             ..Limits::default()
-        });
+        };
         let pool = Pool::new(MEMORY);
         let counters: Arc<[Counters]> = (0..count).map(|_| Counters::default()).collect();
         let stopping = Arc::new(Stopping::default());
@@ -67,7 +67,7 @@ impl Broker {
             let setup = Setup {
                 id: id as u16,
                 shards: count,
-                limits: limits.clone(),
+                limits,
                 keys,
                 ends,
                 pool: pool.clone(),

@@ -74,7 +74,7 @@ fn packets_before_connect_have_a_limit_of_their_own() {
         let mut client = Client::open(b, V311);
         client.send(&Connect { version: V311, ..sized(1001) }.bytes()[..10]);
         client.send(vec![b'x'; 1]);
-        b.expect_said("packet exceeds the maximum size");
+        b.expect_said("the CONNECT is larger than --connect-packet-size-max allows");
         // It is the limit of the first packet alone.
         let mut client = Client::fresh(b, V5);
         client.say("t", vec![b'x'; 5000], 1);

@@ -6,9 +6,12 @@ use std::sync::Arc;
 
 use ringmq::access::Access;
 use ringmq::io::sim::{Rng, SimIo, World};
+use ringmq::limits::Limits;
 use ringmq::memory::{CLASSES, Class, Pool};
 use ringmq::metrics::{self, Counter, Counters};
-use ringmq::shard::{Ends, ListenerKind, Live, Setup, Shard, Stopping, Turn};
+use ringmq::shard::{
+    Control, Ends, ListenerKind, Listening, Live, NewSettings, Order, Setup, Shard, Stopping, Turn, desk,
+};
 use ringmq::topic::HashKeys;
 
 use crate::oracle::{Drops, Millis};
@@ -25,11 +28,14 @@ enum Thread {
 struct Node {
     shard: Shard<SimIo>,
     thread: Thread,
+    control: Control<()>,
 }
 
 pub struct Cluster {
     nodes: Vec<Node>,
     pub world: Rc<RefCell<World>>,
+    /// As the shards know them.
+    pub listeners: Vec<Listening>,
     pub keys: HashKeys,
     pool: Arc<Pool>,
     memory: [u64; CLASSES],
@@ -43,27 +49,38 @@ impl Cluster {
         let counters: Arc<[Counters]> = (0..plan.shards).map(|_| Counters::default()).collect();
         let stopping = Arc::new(Stopping::default());
         let keys = [rng.bits(), rng.bits(), rng.bits(), rng.bits()];
+        let listeners: Vec<Listening> = vec![ListenerKind::Plain.into()];
         let ends = Ends::build(plan.shards, plan.mesh);
         let nodes = ends.into_iter().enumerate().map(|(id, ends)| {
             let setup = Setup {
                 id: id as u16,
                 shards: plan.shards,
-                limits: Arc::new(plan.limits.clone()),
+                limits: plan.limits,
                 keys,
                 ends,
                 pool: pool.clone(),
                 counters: counters.clone(),
-                listeners: vec![ListenerKind::Plain.into()],
+                listeners: listeners.clone(),
                 stopping: stopping.clone(),
                 access: Access::default(),
                 options: plan.options.clone(),
             };
+            let (control, desk) = desk();
             Node {
-                shard: Shard::new(setup, SimIo::new(id as u16, world.clone()), now),
+                shard: Shard::new(setup, SimIo::new(id as u16, world.clone()), now).with_desk(desk),
                 thread: Thread::Running,
+                control,
             }
         });
-        Cluster { nodes: nodes.collect(), world: world.clone(), keys, pool, memory: plan.memory, counters }
+        Cluster {
+            nodes: nodes.collect(),
+            world: world.clone(),
+            listeners,
+            keys,
+            pool,
+            memory: plan.memory,
+            counters,
+        }
     }
 
     pub fn len(&self) -> usize {
@@ -129,6 +146,26 @@ impl Cluster {
         let threads: Vec<String> =
             self.nodes.iter_mut().map(|node| format!("{:?} {:?}", node.thread, node.shard.live())).collect();
         threads.join("; ")
+    }
+
+    /// Puts an order on every desk, and wakes the shards as their bells would.
+    pub fn order(&mut self, order: impl Fn() -> Order<()>) {
+        for node in &mut self.nodes {
+            node.control.put(order()).expect("a desk has room");
+            node.shard.bell().awake();
+            node.thread = Thread::Running;
+        }
+    }
+
+    /// Other limits for everybody, and the listeners as they are here.
+    pub fn settle(&mut self, limits: Limits, sys_interval_ms: Millis) {
+        let settings = NewSettings { limits, listeners: self.listeners.clone(), sys_interval_ms };
+        self.order(|| Order::Settings(Box::new(settings.clone())));
+    }
+
+    /// Whether every shard has done what it was told.
+    pub fn is_obeyed(&mut self) -> bool {
+        self.nodes.iter_mut().all(|node| node.control.is_answered())
     }
 
     pub fn stop(&mut self, at: usize, now: Millis) {

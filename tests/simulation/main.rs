@@ -26,6 +26,7 @@ mod fairness;
 mod faults;
 mod found;
 mod oracle;
+mod orders;
 mod packet;
 mod plan;
 mod retained;

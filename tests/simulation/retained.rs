@@ -181,8 +181,12 @@ fn who_takes_nothing_for_a_while_gets_what_is_retained_by_then() {
 fn what_waits_behind_retained_messages_has_a_limit() {
     const WAITING: u32 = 32;
     for shards in [1, 2] {
-        let limits =
-            Limits { send_buffer_bytes_max: 1000, queue_messages_max: WAITING / 16, ..Limits::default() };
+        let limits = Limits {
+            send_buffer_bytes_max: 1000,
+            send_burst_bytes_max: 0,
+            queue_messages_max: WAITING / 16,
+            ..Limits::default()
+        };
         let mut cluster = cluster(shards, limits);
         let mut names = 0;
         let mut publisher = home(&mut cluster, &mut names, 0);

@@ -10,6 +10,7 @@ use crate::client::{Client, Env, Sums};
 use crate::cluster::Cluster;
 use crate::counters::Witness;
 use crate::oracle::{Checker, Checks, ConnIx, Drops, Millis, MsgId, Oracle, SessionIx, matches};
+use crate::orders::Orders;
 use crate::packet::Version;
 use crate::plan::{ClientPlan, ConnectPlan, Farewell, Leave, Plan, PublishPlan, TOPICS, What};
 use crate::trace::Trace;
@@ -105,6 +106,7 @@ struct Run<'a> {
     plan: &'a Plan,
     rng: Rng,
     cluster: Cluster,
+    orders: Orders,
     clients: Vec<Client>,
     /// Looks at the retained store.
     watcher: usize,
@@ -159,7 +161,20 @@ impl<'a> Run<'a> {
         oracle.queue_holds = plan.queue_holds();
         oracle.now = 1_000;
         let cluster = Cluster::new(plan, &mut rng, oracle.now);
-        Run { plan, rng, cluster, clients, watcher, oracle, trace, figures, resting: false, stopping: false }
+        let orders = Orders::new(plan);
+        Run {
+            plan,
+            rng,
+            cluster,
+            orders,
+            clients,
+            watcher,
+            oracle,
+            trace,
+            figures,
+            resting: false,
+            stopping: false,
+        }
     }
 
     fn carry_out(mut self) -> Verdict {
@@ -240,6 +255,9 @@ impl<'a> Run<'a> {
     /// So many things happen, in an order that the seed says.
     fn work(&mut self, count: usize) -> Result<()> {
         for _ in 0..count {
+            if let Some(ordered) = self.orders.step(&mut self.cluster, self.plan) {
+                self.note(|| format!("-- all shards are told: {ordered}"));
+            }
             match self.rng.below(100) {
                 0..50 => {
                     let at = self.rng.below(self.cluster.len());
@@ -331,6 +349,9 @@ impl<'a> Run<'a> {
                 }
             }
             let waiting: Vec<String> = run.clients.iter().filter_map(Client::unsettled).collect();
+            if !run.cluster.is_obeyed() {
+                return Err(Failure::Stuck("an order has no answer".to_owned()));
+            }
             if !waiting.is_empty() {
                 return Err(Failure::Stuck(format!("{}; {}", waiting.join(", "), run.cluster.threads())));
             }

@@ -73,7 +73,12 @@ pub fn home(cluster: &mut Cluster, names: &mut usize, shard: u16) -> Client {
         let handed_off = cluster.sum(|c| &c.hand_offs_total);
         let mut client = connect(cluster, shard, *names);
         rounds(cluster, 20);
-        assert!(matches!(read(cluster, &mut client)[..], [Incoming::ConnAck { code: 0, .. }]));
+        let came = read(cluster, &mut client);
+        assert!(
+            matches!(came[..], [Incoming::ConnAck { code: 0, .. }]),
+            "{came:?} {:?}",
+            cluster.world.borrow().is_failed(client.endpoint)
+        );
         if cluster.sum(|c| &c.hand_offs_total) == handed_off {
             return client;
         }

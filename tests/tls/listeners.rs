@@ -141,6 +141,60 @@ fn a_reload_reaches_every_listener_or_none_and_traffic_goes_on() {
     }
 }
 
+/// `$SYS` goes by the numbers of listeners, which they keep.
+#[test]
+fn a_listener_that_goes_takes_its_topics_with_it_and_the_others_keep_theirs() {
+    for (shards, io) in WAYS {
+        let certificates = Certificates::new("goes");
+        certificates.sign("first", 2041);
+        certificates.sign("second", 2040);
+        let file = certificates.path("ringmq.toml");
+        let tls = |address: &str, name: &str| {
+            format!("[[listener]]\naddress = \"{address}\"\ncert = \"{name}.pem\"\nkey = \"{name}.key\"\n")
+        };
+        let (first, second) = (tls("127.0.0.1:0", "first"), tls("127.0.0.2:0", "second"));
+        let write = |listeners: &[&str]| {
+            let head = format!("io = \"{io}\"\nshards = {shards}\nno-pin = true\nsys-interval = 1\n");
+            fs::write(&file, head + &listeners.concat()).unwrap();
+        };
+        write(&[&first, &second]);
+        let mut broker = Broker::start_with(&["--config", &file], 2);
+        let address = broker.addresses()[1];
+        let plain = config(&certificates, &TLS13, None);
+        sys_shows(address, &plain, "$SYS/broker/listeners/1/certificate_expiry", SECONDS_2040);
+        let mut watcher = Client::connect(address, &plain, "stays").unwrap();
+        let topic = "$SYS/broker/listeners/0/certificate_expiry";
+        watcher.subscribe(topic).unwrap();
+
+        // The first one goes; the second, now alone in the file, is number 1 still.
+        write(&[&second]);
+        let said = reload(&mut broker);
+        assert!(said.contains("closed="), "{said}");
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let packet = watcher.packet().unwrap();
+            let is_empty = packet.len() < topic.len() + 9;
+            if packet[0] >> 4 == 3 && String::from_utf8_lossy(&packet).contains(topic) && is_empty {
+                break;
+            }
+            assert!(Instant::now() < deadline, "{topic} is there still");
+        }
+        sys_shows(address, &plain, "$SYS/broker/listeners/1/certificate_expiry", SECONDS_2040);
+        sys_shows(address, &plain, "$SYS/broker/shard/0/certificate_expiry_s", SECONDS_2040);
+
+        // It comes back with another certificate, and the other one becomes plain.
+        write(&[&tls("127.0.0.1:0", "second"), "[[listener]]\naddress = \"127.0.0.2:0\"\n"]);
+        let said = reload(&mut broker);
+        assert!(said.contains(&format!("listeners-changed={address}")), "{said}");
+        let again = said.split("listening-on=").nth(1).and_then(|rest| rest.split(' ').next());
+        let again: SocketAddr = again.and_then(|text| text.parse().ok()).expect("an address");
+        sys_shows(again, &plain, "$SYS/broker/listeners/0/certificate_expiry", SECONDS_2040);
+        assert!(Client::connect(address, &plain, "tls").is_err(), "it is plain now");
+        // Who was connected stays so, through TLS.
+        while !String::from_utf8_lossy(&watcher.packet().unwrap()).contains(&SECONDS_2040.to_string()) {}
+    }
+}
+
 #[test]
 fn what_is_checked_includes_certificates() {
     let certificates = Certificates::new("check");

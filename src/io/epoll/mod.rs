@@ -66,7 +66,8 @@ impl Bells {
 }
 
 struct Listener {
-    socket: TcpListener,
+    /// `None` for one that is closed.
+    socket: Option<TcpListener>,
     armed: bool,
 }
 
@@ -134,7 +135,10 @@ impl Epoll {
         Ok(Epoll {
             poll,
             events: Vec::new(),
-            listeners: listeners.into_iter().map(|socket| Listener { socket, armed: false }).collect(),
+            listeners: listeners
+                .into_iter()
+                .map(|socket| Listener { socket: Some(socket), armed: false })
+                .collect(),
             shard,
             bells,
             pending: HashMap::with_hasher(ahash::RandomState::with_seeds(a, b, c, d)),
@@ -175,7 +179,8 @@ impl Epoll {
         let id = ListenerId(index as u16);
         for _ in 0..ACCEPTS {
             self.calls += 1;
-            match self.listeners[index].socket.accept() {
+            let Some(socket) = &self.listeners[index].socket else { return };
+            match socket.accept() {
                 Ok((stream, peer)) => {
                     self.calls += 1;
                     // A socket that cannot be switched is closed again.
@@ -199,7 +204,9 @@ impl Epoll {
         let listener = &mut self.listeners[index];
         listener.armed = false;
         // Removing what is registered cannot fail.
-        let _ = self.poll.change(Change::Remove, &listener.socket, 0, 0);
+        if let Some(socket) = &listener.socket {
+            let _ = self.poll.change(Change::Remove, socket, 0, 0);
+        }
         self.done.push(Completion::AcceptEnded { listener: ListenerId(index as u16), errno });
     }
 
@@ -351,6 +358,28 @@ impl Flight {
 }
 
 impl Io for Epoll {
+    type Listener = TcpListener;
+
+    fn listen(&mut self, listener: ListenerId, socket: TcpListener) {
+        let index = usize::from(listener.0);
+        if index >= self.listeners.len() {
+            self.listeners.resize_with(index + 1, || Listener { socket: None, armed: false });
+        }
+        assert!(self.listeners[index].socket.is_none(), "{listener:?} is open");
+        self.calls += 2;
+        // As in `new`. That it fails costs time, not truth.
+        let _ = socket2::SockRef::from(&socket).set_tcp_nodelay(true);
+        // A socket that would block has no place here: then accepting ends with an error.
+        let switched = socket.set_nonblocking(true).is_ok();
+        self.listeners[index].socket = Some(socket).filter(|_| switched);
+    }
+
+    fn unlisten(&mut self, listener: ListenerId) {
+        let state = &mut self.listeners[usize::from(listener.0)];
+        assert!(!state.armed, "{listener:?} is accepting");
+        state.socket = None;
+    }
+
     fn accept(&mut self, listener: ListenerId) {
         let index = usize::from(listener.0);
         let state = &mut self.listeners[index];
@@ -358,7 +387,11 @@ impl Io for Epoll {
         state.armed = true;
         self.calls += 1;
         let value = LISTENERS + index as u64;
-        if let Err(error) = self.poll.change(Change::Add, &state.socket, sys::READ, value) {
+        let added = match &state.socket {
+            Some(socket) => self.poll.change(Change::Add, socket, sys::READ, value),
+            None => Err(io::Error::from_raw_os_error(libc::EBADF)),
+        };
+        if let Err(error) = added {
             self.accept_over(index, error.raw_os_error().unwrap_or(libc::EIO));
         }
     }

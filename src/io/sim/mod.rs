@@ -68,6 +68,16 @@ impl SimIo {
 }
 
 impl Io for SimIo {
+    type Listener = ();
+
+    fn listen(&mut self, listener: ListenerId, (): ()) {
+        self.world.borrow_mut().listen(self.shard, listener);
+    }
+
+    fn unlisten(&mut self, listener: ListenerId) {
+        self.world.borrow_mut().unlisten(self.shard, listener);
+    }
+
     fn accept(&mut self, listener: ListenerId) {
         self.world.borrow_mut().accept(self.shard, listener);
     }

@@ -102,6 +102,8 @@ struct Listener {
     id: ListenerId,
     armed: bool,
     cancelled: bool,
+    /// The shard has closed it.
+    closed: bool,
     backlog: VecDeque<usize>,
 }
 
@@ -186,7 +188,11 @@ impl World {
             untaken: 0,
         });
         let listener = self.listener(shard, listener);
-        self.listeners[listener].backlog.push_back(number);
+        if self.listeners[listener].closed {
+            self.turn_away(number);
+        } else {
+            self.listeners[listener].backlog.push_back(number);
+        }
         Endpoint(number)
     }
 
@@ -268,6 +274,12 @@ impl World {
                 self.sockets[socket].link.fail(false);
             }
         }
+    }
+
+    /// Nobody listens where this connection was opened.
+    fn turn_away(&mut self, socket: usize) {
+        self.sockets[socket].link.shard_close();
+        self.sockets[socket].link.fail(false);
     }
 
     // What the kernel does.
@@ -379,15 +391,35 @@ impl World {
                 id,
                 armed: false,
                 cancelled: false,
+                closed: false,
                 backlog: VecDeque::new(),
             });
             self.listeners.len() - 1
         })
     }
 
+    pub(super) fn listen(&mut self, shard: ShardId, id: ListenerId) {
+        let known = self.listeners.iter().any(|l| l.shard == shard && l.id == id);
+        let at = self.listener(shard, id);
+        let listener = &mut self.listeners[at];
+        assert!(listener.closed || !known, "io-rule: {id:?} of shard {shard} is open");
+        listener.closed = false;
+    }
+
+    pub(super) fn unlisten(&mut self, shard: ShardId, id: ListenerId) {
+        let at = self.listener(shard, id);
+        let listener = &mut self.listeners[at];
+        assert!(!listener.armed && !listener.closed, "io-rule: {id:?} of shard {shard} accepts or is closed");
+        listener.closed = true;
+        for socket in std::mem::take(&mut listener.backlog) {
+            self.turn_away(socket);
+        }
+    }
+
     pub(super) fn accept(&mut self, shard: ShardId, id: ListenerId) {
         let at = self.listener(shard, id);
         let listener = &mut self.listeners[at];
+        assert!(!listener.closed, "io-rule: shard {shard} accepts on {id:?}, which is closed");
         assert!(!listener.armed, "io-rule: shard {shard} accepts twice on {id:?}");
         listener.armed = true;
     }

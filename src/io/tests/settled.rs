@@ -25,6 +25,16 @@ impl Backend for Settled {
 }
 
 impl Io for Settled {
+    type Listener = std::net::TcpListener;
+
+    fn listen(&mut self, listener: ListenerId, socket: std::net::TcpListener) {
+        self.0.listen(listener, socket);
+    }
+
+    fn unlisten(&mut self, listener: ListenerId) {
+        self.0.unlisten(listener);
+    }
+
     fn accept(&mut self, listener: ListenerId) {
         self.0.accept(listener);
     }

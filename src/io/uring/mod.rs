@@ -77,9 +77,18 @@ impl Default for Sizes {
 }
 
 struct Listener {
-    socket: TcpListener,
+    /// `None` for one that is closed.
+    socket: Option<TcpListener>,
     armed: bool,
     cancelling: bool,
+}
+
+impl Listener {
+    const CLOSED: Listener = Listener { socket: None, armed: false, cancelling: false };
+
+    fn new(socket: TcpListener) -> Listener {
+        Listener { socket: Some(socket), ..Listener::CLOSED }
+    }
 }
 
 /// The kernel as a shard sees it. Belongs to the thread that made it.
@@ -125,7 +134,7 @@ impl Uring {
             socket2::SockRef::from(&socket)
                 .set_tcp_nodelay(true)
                 .map_err(|error| Unavailable::step("a listening socket", &error))?;
-            accepting.push(Listener { socket, armed: false, cancelling: false });
+            accepting.push(Listener::new(socket));
         }
         peers.set(shard, Some(ring.fd()));
         Ok(Uring {
@@ -164,9 +173,10 @@ impl Uring {
 
     fn arm_accept(&mut self, index: usize) {
         let listener = &mut self.listeners[index];
+        let socket = listener.socket.as_ref().expect("a closed socket accepts nothing");
         listener.armed = true;
         // No SOCK_NONBLOCK: the kernel would answer EAGAIN instead of waiting for data.
-        let entry = opcode::AcceptMulti::new(types::Fd(listener.socket.as_raw_fd()))
+        let entry = opcode::AcceptMulti::new(types::Fd(socket.as_raw_fd()))
             .flags(libc::SOCK_CLOEXEC)
             .build()
             .user_data(token(index as u32).user_data(Operation::Accept));
@@ -337,6 +347,25 @@ impl Uring {
 }
 
 impl Io for Uring {
+    type Listener = TcpListener;
+
+    fn listen(&mut self, listener: ListenerId, socket: TcpListener) {
+        let index = usize::from(listener.0);
+        if index >= self.listeners.len() {
+            self.listeners.resize_with(index + 1, || Listener::CLOSED);
+        }
+        assert!(self.listeners[index].socket.is_none(), "{listener:?} is open");
+        // As in `new`. That it fails costs time, not truth.
+        let _ = socket2::SockRef::from(&socket).set_tcp_nodelay(true);
+        self.listeners[index] = Listener::new(socket);
+    }
+
+    fn unlisten(&mut self, listener: ListenerId) {
+        let state = &mut self.listeners[usize::from(listener.0)];
+        assert!(!state.armed, "{listener:?} is accepting");
+        *state = Listener::CLOSED;
+    }
+
     fn accept(&mut self, listener: ListenerId) {
         let index = usize::from(listener.0);
         assert!(!self.listeners[index].armed, "{listener:?} is accepting");

@@ -206,7 +206,7 @@ struct Pair {
 
 impl Pair {
     fn new(limits: Limits, memory: u64) -> Pair {
-        let bench = Bench::with(limits.clone(), memory);
+        let bench = Bench::with(limits, memory);
         let env = Env { now: bench.now, limits, memory, room: 0 };
         Pair { bench, model: Model::default(), env }
     }

@@ -177,9 +177,28 @@ fn a_full_queue_drops_the_oldest_but_nothing_in_flight() {
 }
 
 #[test]
+fn a_lowered_limit_of_a_queue_takes_nothing_back() {
+    let mut bench = Bench::queue_full(QueueFull::DropOldest, 100);
+    for _ in 0..10 {
+        assert_eq!(bench.deliver(message("t", b"x"), at(AtLeastOnce)), QUEUED);
+    }
+    bench.limits.queue_messages_max = 3;
+    let one_for_one = Delivered::QueuedDroppingOldest;
+    assert_eq!(bench.deliver(message("t", b"x"), at(AtLeastOnce)), one_for_one);
+    assert_eq!((bench.session.queue_len(), bench.drops.oldest), (10, 1));
+    bench.limits.queue_bytes_max = 1000;
+    assert_eq!(bench.deliver(message("t", &[0; 500]), at(AtLeastOnce)), one_for_one);
+    assert!((5..10).contains(&bench.session.queue_len()), "{}", bench.session.queue_len());
+    bench.limits.queue_full = QueueFull::DropNewest;
+    let before = bench.session.queue_len();
+    assert_eq!(bench.deliver(message("t", b"x"), at(AtLeastOnce)), dropped(DropReason::QueueFull));
+    assert_eq!(bench.session.queue_len(), before);
+}
+
+#[test]
 fn a_message_that_cannot_fit_drives_nothing_out() {
     let limits = Limits { queue_full: QueueFull::DropOldest, queue_bytes_max: 2000, ..Limits::default() };
-    let mut bench = Bench::with(limits.clone(), 1 << 40);
+    let mut bench = Bench::with(limits, 1 << 40);
     assert_eq!(bench.deliver(message("t", b""), at(AtLeastOnce)), QUEUED);
     assert_eq!(bench.deliver(message("t", &[0; 2000]), at(AtLeastOnce)), dropped(DropReason::QueueFull));
     assert_eq!(bench.session.queue_len(), 1);
