@@ -33,7 +33,7 @@ pub struct Series {
 
 /// Colours that a page has for lines and bars.
 pub const COLORS: usize = 6;
-const TOP: f64 = 14.0;
+const TOP: f64 = 20.0;
 const BOTTOM: f64 = 44.0;
 /// What a character of a label takes at most, and how far labels stand apart.
 const CHARACTER: f64 = 7.0;
@@ -251,13 +251,15 @@ fn draw(
     let shown = apart(&spots.collect::<Vec<_>>());
     for ((value, label), shown) in x.ticks.iter().zip(shown) {
         let (right, _) = place(*value, y.min);
+        // The first one must not reach under the labels of the other axis.
+        let anchor = if *value <= x.min { "start" } else { "middle" };
         let label = if shown { label } else { "" };
         let _ = write!(
             out,
             "<line class=\"grid\" x1=\"{right:.1}\" x2=\"{right:.1}\" y1=\"{TOP}\" y2=\"{:.1}\"/>\
-             <text class=\"tick\" x=\"{right:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
+             <text class=\"tick\" x=\"{right:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{}</text>",
             height - BOTTOM,
-            height - BOTTOM + 16.0,
+            height - BOTTOM + 17.0,
             escape(label)
         );
     }

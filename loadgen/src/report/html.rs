@@ -53,7 +53,7 @@ pre{overflow-x:auto;font:12.5px/1.45 ui-monospace,monospace;margin:0}\
 .tiles{grid-template-columns:repeat(auto-fit,minmax(104px,1fr));gap:8px}.tiles div{padding:8px 10px}.tiles b{font-size:17px}\
 table{font-size:12.5px}th,td{padding:4px 5px}td:first-child{white-space:normal}\
 .bar{grid-template-columns:1fr;gap:1px;margin:8px 0}.bar .who{text-align:left}\
-pre{font-size:min(12.5px,2.02vw)}}";
+pre{font-size:11px;white-space:pre-wrap;overflow-wrap:anywhere}th{white-space:normal}}";
 
 /// A whole page around `body`.
 pub fn page(title: &str, body: &str) -> String {
@@ -277,17 +277,18 @@ pub fn render(
     lines.retain(|(_, histogram)| !histogram.is_empty());
     if !lines.is_empty() {
         let void = if verdict.latency_holds() { "" } else { " (void: see the verdict)" };
-        let heads: String = QUANTILES.iter().map(|(name, _)| format!("<th>{name}</th>")).collect();
+        let heads: String = lines.iter().map(|(name, _)| format!("<th>{name}</th>")).collect();
         let _ = write!(
             body,
             "<h2>Latency by percentile{void}</h2><div class=\"card\">{}",
             percentile_chart(&lines)
         );
+        // Percentiles down, so that a narrow screen has room for all columns.
         let _ = write!(body, "<div class=\"scroll\"><table><tr><th></th>{heads}</tr>");
-        for (name, histogram) in &lines {
-            let cells: String = QUANTILES
+        for (name, q) in QUANTILES {
+            let cells: String = lines
                 .iter()
-                .map(|(_, q)| format!("<td>{}</td>", time(histogram.value_at_quantile(*q))))
+                .map(|(_, histogram)| format!("<td>{}</td>", time(histogram.value_at_quantile(q))))
                 .collect();
             let _ = write!(body, "<tr><td>{name}</td>{cells}</tr>");
         }
