@@ -10,7 +10,7 @@ use ringmq::limits::Limits;
 use ringmq::memory::{CLASSES, OutBatch, Pool, ShardId};
 use ringmq::mesh::Bounds;
 use ringmq::metrics::Counters;
-use ringmq::shard::{Ends, ListenerKind, Options, Setup, Shard, Stopping};
+use ringmq::shard::{Ends, ListenerKind, Listening, Options, Setup, Shard, Stopping};
 use ringmq::topic::{HashKeys, shard_of};
 use ringmq::wire::Qos;
 
@@ -140,6 +140,7 @@ impl Stage {
         let bounds = Bounds { ring_slots: 256, spill_max: 4096, bytes_max: 1 << 20 };
         let counters: Arc<[Counters]> = (0..shards).map(|_| Counters::default()).collect();
         let (pool, stopping) = (Pool::new([1 << 40; CLASSES]), Arc::new(Stopping::default()));
+        let listeners: Vec<Listening> = vec![ListenerKind::Plain.into()];
         let shards = Ends::build(shards, bounds).into_iter().map(|ends| {
             let setup = Setup {
                 id: ends.here(),
@@ -149,7 +150,7 @@ impl Stage {
                 ends,
                 pool: Arc::clone(&pool),
                 counters: Arc::clone(&counters),
-                listeners: vec![ListenerKind::Plain.into()],
+                listeners: listeners.clone(),
                 stopping: Arc::clone(&stopping),
                 access: ringmq::access::Access::default(),
                 options: Options { sys_interval_ms: 0, ..Options::default() },

@@ -127,7 +127,7 @@ fn run(
     let spec = args.spec()?;
     let outcome = engine::run(&spec, interrupted, &mut |_| {});
     match outcome.failures.first() {
-        Some(failure) => Err(Refusal::Connection(failure.clone())),
+        Some((failure, _)) => Err(Refusal::Connection(failure.clone())),
         None => Ok((spec, outcome)),
     }
 }

@@ -82,7 +82,7 @@ pub fn machine() -> (String, String) {
 }
 
 /// An argument that may hold a secret is not shown.
-fn command() -> String {
+pub fn command() -> String {
     let mut out = vec!["loadgen".to_string()];
     let mut hide = false;
     for argument in std::env::args().skip(1) {

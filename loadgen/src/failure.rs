@@ -107,6 +107,22 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// Whether a reader would take both for the same trouble, of two clients.
+    pub fn is_like(&self, other: &Failure) -> bool {
+        match (self, other) {
+            (Failure::Closed { code, .. }, Failure::Closed { code: theirs, .. }) => code == theirs,
+            (Failure::Broken { why, .. }, Failure::Broken { why: theirs, .. })
+            | (Failure::Layer { why, .. }, Failure::Layer { why: theirs, .. }) => why == theirs,
+            (Failure::MessageRefused { code, .. }, Failure::MessageRefused { code: theirs, .. }) => {
+                code == theirs
+            }
+            (Failure::Malformed { what, .. }, Failure::Malformed { what: theirs, .. }) => what == theirs,
+            _ => self == other,
+        }
+    }
+}
+
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

@@ -1,7 +1,7 @@
 //! The program: command line in, report out.
 
 use std::io::{ErrorKind, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -15,7 +15,7 @@ use loadgen::findmax;
 use loadgen::live::Live;
 use loadgen::report::{self, Figures, count, time};
 use loadgen::spec::Spec;
-use loadgen::verdict::{self, Verdict, exit};
+use loadgen::verdict::{self, Verdict, Worth, exit};
 
 /// An exit code that is not 0, with what to tell the user.
 struct Stop(u8, String);
@@ -51,6 +51,7 @@ fn main() -> ExitCode {
         Some(Action::Compare { brokers, rounds, plan, html, json, work }) => {
             let works = plan::works(plan.as_deref(), &work, rounds).map_err(|what| Stop(exit::USAGE, what));
             works
+                .and_then(|works| writable([&html, &json]).map(|()| works))
                 .and_then(|works| comparison(&brokers, works, html.as_deref(), json.as_deref(), &interrupted))
         }
     };
@@ -86,8 +87,22 @@ fn write(path: &Path, text: &str) -> Result<(), Stop> {
     }
 }
 
+/// Finds out before a run whether its reports can be written, so that no run is for nothing.
+fn writable<'a>(paths: impl IntoIterator<Item = &'a Option<PathBuf>>) -> Result<(), Stop> {
+    for path in paths.into_iter().flatten().filter(|path| path.as_os_str() != "-") {
+        let new = !path.exists();
+        // What stands there already stays until the report takes its place.
+        let opened = std::fs::OpenOptions::new().append(true).create(true).open(path);
+        let cleared = opened.and_then(|_| if new { std::fs::remove_file(path) } else { Ok(()) });
+        cleared.map_err(|e| Stop(exit::USAGE, format!("cannot write {}: {e}", path.display())))?;
+    }
+    Ok(())
+}
+
 fn run(args: &RunArgs, interrupted: &AtomicBool) -> Result<u8, Stop> {
+    writable([&args.json, &args.hgrm, &args.html])?;
     let spec = args.spec()?;
+    advise(&spec);
     let mut live = Live::new(&spec);
     let outcome = engine::run(&spec, interrupted, &mut |progress| {
         if !args.quiet {
@@ -102,17 +117,36 @@ fn run(args: &RunArgs, interrupted: &AtomicBool) -> Result<u8, Stop> {
     Ok(verdict.exit)
 }
 
-/// Writes every report that was asked for.
+fn advise(spec: &Spec) {
+    if let Some(advice) = &spec.advice {
+        tell(&format!("loadgen: {advice}"));
+    }
+}
+
+/// Writes every report that was asked for. Of a run that came to nothing there is a line instead, and JSON for programs.
 fn reports(args: &RunArgs, spec: &Spec, outcome: &Outcome, verdict: &Verdict) -> Result<(), Stop> {
+    let nothing = verdict.worth == Worth::Nothing && outcome.failures_total > 0;
+    if nothing {
+        for line in report::text::failures(outcome) {
+            tell(&format!("loadgen: {line}"));
+        }
+        if args.json.is_none() {
+            return Ok(());
+        }
+    }
     let place = Environment::here();
-    let written = args.json.is_some() || args.html.is_some();
+    let looked = !nothing && (args.json.is_some() || args.html.is_some());
     // Only what is kept has to say later which broker it was.
-    let subject = if written { Subject::look("broker", &spec.pids, Some(spec)) } else { Subject::default() };
-    if args.json.as_deref() != Some(Path::new("-")) {
+    let subject =
+        if looked { Subject::look("broker", &spec.known(), Some(spec)) } else { Subject::default() };
+    if args.json.as_deref() != Some(Path::new("-")) && !nothing {
         print(&report::text::render(spec, outcome, verdict, &place))?;
     }
     if let Some(path) = &args.json {
         write(path, &format!("{:#}\n", report::json::render(spec, outcome, verdict, &place, &subject)))?;
+    }
+    if nothing {
+        return Ok(());
     }
     if let Some(path) = &args.hgrm {
         write(path, &report::hgrm::render(Figures::of(spec, outcome).latency))?;
@@ -124,23 +158,32 @@ fn reports(args: &RunArgs, spec: &Spec, outcome: &Outcome, verdict: &Verdict) ->
 }
 
 fn find_max(args: &RunArgs, interrupted: &AtomicBool) -> Result<u8, Stop> {
-    let search = findmax::search(args, interrupted, &mut |trial| tell(&trial.text()))?;
+    writable([&args.json, &args.hgrm, &args.html])?;
+    advise(&args.spec()?);
+    let search = findmax::search(args, interrupted, &mut |trial| {
+        // A trial that came to nothing has its own line below.
+        if trial.verdict.worth != Worth::Nothing {
+            tell(&trial.text());
+        }
+    })?;
     let shown = search.best.or(search.trials.len().checked_sub(1)).map(|i| &search.trials[i]);
     if let Some(trial) = shown {
         let plain = RunArgs { json: None, ..args.clone() };
-        if args.json.as_deref() != Some(Path::new("-")) {
+        if args.json.as_deref() != Some(Path::new("-")) || trial.verdict.worth == Worth::Nothing {
             reports(&plain, &trial.spec, &trial.outcome, &trial.verdict)?;
         }
         if let Some(path) = &args.json {
             let place = Environment::here();
-            let subject = Subject::look("broker", &trial.spec.pids, Some(&trial.spec));
+            let subject = Subject::look("broker", &trial.spec.known(), Some(&trial.spec));
             let mut json =
                 report::json::render(&trial.spec, &trial.outcome, &trial.verdict, &place, &subject);
             json["search"] = search.json();
             write(path, &format!("{json:#}\n"))?;
         }
     }
-    tell(&search.text());
+    if search.exit != exit::CONNECTION {
+        tell(&search.text());
+    }
     Ok(search.exit)
 }
 
@@ -185,8 +228,8 @@ fn comparison(
 ) -> Result<u8, Stop> {
     let result = compare(brokers, works, interrupted, &mut |news| match news {
         News::Work(name) => tell(&format!("== {name}")),
-        News::Turn(name, Ok(round)) => tell(&format!("{name:<20} {}", round.text())),
-        News::Turn(name, Err(failure)) => tell(&format!("{name:<20} failed: {failure}")),
+        News::Turn(name, Ok(round)) => tell(&format!("{name:<10} {}", round.text())),
+        News::Turn(name, Err(failure)) => tell(&format!("{name:<10} failed: {failure}")),
     })?;
     let place = Environment::here();
     if json != Some(Path::new("-")) {

@@ -9,13 +9,35 @@ pub struct ThreadUsage {
     pub ran_ns: u64,
     /// Ready to run, but waiting for the CPU.
     pub waited_ns: u64,
+    /// Turns that it had on a CPU.
+    pub turns: u64,
+}
+
+/// What every wake-up waits, also where nobody else wants the CPU: the kernel's own way from ready to running.
+const WAKE_UP_NS: u64 = 3_000;
+
+impl ThreadUsage {
+    /// The waiting beyond that of any wake-up: somebody else had the CPU.
+    pub fn undue_wait_ns(&self) -> u64 {
+        self.waited_ns.saturating_sub(self.turns * WAKE_UP_NS)
+    }
+
+    /// What came to it since an earlier look.
+    pub fn since(&self, before: &ThreadUsage) -> ThreadUsage {
+        ThreadUsage {
+            ran_ns: self.ran_ns.saturating_sub(before.ran_ns),
+            waited_ns: self.waited_ns.saturating_sub(before.waited_ns),
+            turns: self.turns.saturating_sub(before.turns),
+        }
+    }
 }
 
 fn schedstat(text: &str) -> Option<ThreadUsage> {
     let mut fields = text.split_ascii_whitespace();
     let ran_ns = fields.next()?.parse().ok()?;
     let waited_ns = fields.next()?.parse().ok()?;
-    Some(ThreadUsage { ran_ns, waited_ns })
+    let turns = fields.next().and_then(|n| n.parse().ok()).unwrap_or(0);
+    Some(ThreadUsage { ran_ns, waited_ns, turns })
 }
 
 impl ThreadUsage {
@@ -23,9 +45,16 @@ impl ThreadUsage {
     pub fn now() -> ThreadUsage {
         let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
         let ran_ns = crate::sys::thread_cpu_ns();
-        let waited_ns = schedstat(&text).map_or(0, |usage| usage.waited_ns);
-        ThreadUsage { ran_ns, waited_ns }
+        ThreadUsage { ran_ns, ..schedstat(&text).unwrap_or_default() }
     }
+}
+
+/// Nanoseconds since the start in which somebody on this machine was ready to run and had no CPU, where the kernel
+/// keeps count (pressure stall information).
+pub fn pressure() -> Option<u64> {
+    let text = fs::read_to_string("/proc/pressure/cpu").ok()?;
+    let total = text.lines().find(|line| line.starts_with("some"))?.split_once("total=")?.1;
+    Some(total.trim().parse::<u64>().ok()? * 1000)
 }
 
 /// Memory in bytes at one moment.
@@ -91,6 +120,7 @@ impl Broker {
         self.threads.values().fold(ThreadUsage::default(), |sum, thread| ThreadUsage {
             ran_ns: sum.ran_ns + thread.ran_ns,
             waited_ns: sum.waited_ns + thread.waited_ns,
+            turns: sum.turns + thread.turns,
         })
     }
 

@@ -149,6 +149,12 @@ pub struct Spec {
     pub sources: Vec<IpAddr>,
     /// Processes whose CPU time and memory are the broker's.
     pub pids: Vec<u32>,
+    /// The target is this machine.
+    pub is_local: bool,
+    /// Then, without `pids`: the processes that listen there. Only whether they had to wait for a CPU is of interest.
+    pub listeners: Vec<u32>,
+    /// What to type instead, where broker and generator would be in each other's way.
+    pub advice: Option<String>,
 }
 
 impl Spec {
@@ -158,6 +164,11 @@ impl Spec {
 
     pub fn clients(&self) -> u32 {
         self.publishers + self.subscribers + self.idlers
+    }
+
+    /// The broker's processes: those that the user named, or those that were found.
+    pub fn known(&self) -> Vec<u32> {
+        if self.pids.is_empty() { self.listeners.clone() } else { self.pids.clone() }
     }
 
     /// Copies of each message that subscribers must receive.

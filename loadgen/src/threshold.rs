@@ -97,23 +97,26 @@ impl Threshold {
         Ok(Threshold { bound, metric, name: name.to_string(), limit: number * factor })
     }
 
-    /// Why the condition does not hold, if it does not.
-    pub fn broken(&self, spec: &Spec, outcome: &Outcome, verdict: &Verdict) -> Option<String> {
+    /// How the condition holds.
+    ///
+    /// # Errors
+    /// Why it does not, or why nobody can tell.
+    pub fn judge(&self, spec: &Spec, outcome: &Outcome, verdict: &Verdict) -> Result<String, String> {
         let figures = Figures::of(spec, outcome);
         let faults = &outcome.totals.faults;
         let value = match self.metric {
             Metric::Latency(_) | Metric::Connect(_) if !verdict.latency_holds() => {
-                return Some(format!("{} cannot be told: the run's latency is void", self.name));
+                return Err(format!("{} cannot be told: the run's latency is void", self.name));
             }
             Metric::Latency(q) => figures.latency.value_at_quantile(q) as f64,
             Metric::Connect(q) => outcome.totals.connects.value_at_quantile(q) as f64,
             // A lower bound that is high enough is good enough.
             Metric::Rate if verdict.worth == Worth::Invalid => {
-                return Some("rate cannot be told: the run is INVALID".into());
+                return Err("rate cannot be told: the run is INVALID".into());
             }
             Metric::Rate => figures.rate,
             Metric::Lost | Metric::Duplicated | Metric::Disordered | Metric::Corrupted if !spec.checked => {
-                return Some(format!("{} cannot be told: the run is UNCHECKED", self.name));
+                return Err(format!("{} cannot be told: the run is UNCHECKED", self.name));
             }
             Metric::Lost => faults.lost as f64,
             Metric::Duplicated => faults.duplicated as f64,
@@ -121,22 +124,23 @@ impl Threshold {
             Metric::Corrupted => faults.corrupted as f64,
             Metric::Unsent => outcome.totals.unsent as f64,
             Metric::Cpu | Metric::Memory if verdict.pid_void.is_some() => {
-                return Some(format!("{} cannot be told: --pid is wrong", self.name));
+                return Err(format!("{} cannot be told: --pid is wrong", self.name));
             }
             Metric::Cpu => match figures.cpu_ns_each {
                 Some(ns) => ns,
-                None => return Some("cpu cannot be told: give the broker's --pid".into()),
+                None => return Err("cpu cannot be told: give the broker's --pid".into()),
             },
             Metric::Memory => match outcome.cost {
                 Some(cost) => cost.memory_peak as f64,
-                None => return Some("memory cannot be told: give the broker's --pid".into()),
+                None => return Err("memory cannot be told: give the broker's --pid".into()),
             },
         };
-        let (fine, word) = match self.bound {
-            Bound::Max => (value <= self.limit, "above"),
-            Bound::Min => (value >= self.limit, "below"),
+        let (fine, how, why) = match self.bound {
+            Bound::Max => (value <= self.limit, "at most", "above"),
+            Bound::Min => (value >= self.limit, "at least", "below"),
         };
-        (!fine).then(|| format!("{} is {}, {word} {}", self.name, self.show(value), self.show(self.limit)))
+        let said = |word| format!("{} is {}, {word} {}", self.name, self.show(value), self.show(self.limit));
+        if fine { Ok(said(how)) } else { Err(said(why)) }
     }
 
     fn show(&self, value: f64) -> String {

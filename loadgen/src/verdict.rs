@@ -1,14 +1,28 @@
 //! What a run is worth: the generator's judgement of itself and of the broker, and the exit code.
 
+use hdrhistogram::Histogram;
+
 use crate::engine::Outcome;
-use crate::report::Figures;
+use crate::report::{Figures, time};
 use crate::spec::{Focus, Pattern, Spec};
 use crate::threshold::Threshold;
 
 /// A worker that is busier than this can no longer tell its own delay from the broker's.
 pub const BUSY_MAX: f64 = 0.90;
-/// The largest share of the measured p99 that the generator's own p99 lateness may have.
+/// The largest share of a measured quantile that the generator's own lateness at the same quantile may have.
 pub const LATENESS_SHARE_MAX: f64 = 0.20;
+/// The quantiles that have to be the broker's own.
+const JUDGED: [(&str, f64); 3] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99)];
+/// A thread that wakes up so soon after its time is on time: a virtual CPU that sleeps takes as long to come back.
+const WAKE_UP_FINE_NS: u64 = 100_000;
+/// Wake-ups that must have been seen beyond a quantile before it says anything.
+const WAKE_UPS_BEYOND: f64 = 5.0;
+/// Whoever was ready to run for a larger share of the time, while others had the CPU, was not alone on it.
+pub const DISTURBED_MIN: f64 = 0.05;
+/// The same of a whole machine, on which many short waits come together.
+const MACHINE_DISTURBED_MIN: f64 = 0.10;
+/// A wait for a CPU lasts some milliseconds: at a given rate it cannot move a median above this by a fifth.
+const WAIT_SEEN_BELOW_NS: u64 = 50_000_000;
 
 /// Exit codes.
 pub mod exit {
@@ -18,6 +32,8 @@ pub mod exit {
     pub const FAULTY: u8 = 3;
     pub const INVALID: u8 = 4;
     pub const CONNECTION: u8 = 5;
+    /// Ctrl-C or SIGTERM, after the report of what there was.
+    pub const INTERRUPTED: u8 = 130;
 }
 
 /// Whether the figures are the broker's or the generator's.
@@ -26,6 +42,8 @@ pub enum Worth {
     Valid,
     /// Closed loop: the generator was the bottleneck. The rate is a lower bound, latency is void.
     GeneratorBound,
+    /// Somebody else had the CPU that generator or broker needed: latency is void, the rate is a lower bound.
+    Disturbed,
     /// Open loop: the generator did not keep its own schedule. Rate and latency are void.
     Invalid,
     /// The run ended before anything was measured.
@@ -45,8 +63,11 @@ pub struct Verdict {
     pub pid_void: Option<&'static str>,
     /// The broker's shortcomings, in words.
     pub faults: Vec<String>,
-    /// Thresholds that did not hold.
+    /// Thresholds that did not hold, and those that did.
     pub broken: Vec<String>,
+    pub held: Vec<String>,
+    /// Whether the broker's processes were seen, so that their waiting for a CPU would have shown.
+    pub broker_seen: bool,
     pub checked: bool,
     pub exit: u8,
 }
@@ -56,9 +77,15 @@ impl Verdict {
         match self.worth {
             Worth::Valid => "VALID",
             Worth::GeneratorBound => "GENERATOR-BOUND",
+            Worth::Disturbed => "DISTURBED",
             Worth::Invalid => "INVALID",
             Worth::Nothing => "NOTHING MEASURED",
         }
+    }
+
+    /// The broker may well do more than it did in this run.
+    pub fn is_lower_bound(&self) -> bool {
+        matches!(self.worth, Worth::GeneratorBound | Worth::Disturbed)
     }
 
     pub fn latency_holds(&self) -> bool {
@@ -75,21 +102,27 @@ pub fn judge(spec: &Spec, outcome: &Outcome, thresholds: &[Threshold]) -> Verdic
         pid_void: Figures::of(spec, outcome).pid_void.then_some(PID_VOID),
         faults: faults(outcome),
         broken: Vec::new(),
+        held: Vec::new(),
+        broker_seen: outcome.cost.or(outcome.bystanders).is_some(),
         checked: spec.checked,
         exit: exit::FINE,
     };
     for threshold in thresholds {
-        if let Some(why) = threshold.broken(spec, outcome, &verdict) {
-            verdict.broken.push(why);
+        match threshold.judge(spec, outcome, &verdict) {
+            Ok(how) => verdict.held.push(how),
+            Err(why) => verdict.broken.push(why),
         }
     }
-    // The most fundamental trouble decides: without connections nothing counts; a lost message stays lost even in a
-    // run whose latencies are void.
-    verdict.exit = if outcome.failures_total > 0 {
+    // Who ends a run knows why. Else the most fundamental trouble decides: without connections nothing counts; a lost
+    // message stays lost even in a run whose latencies are void.
+    let spoiled = worth == Worth::Invalid || (worth == Worth::Disturbed && spec.is_open());
+    verdict.exit = if outcome.interrupted {
+        exit::INTERRUPTED
+    } else if outcome.failures_total > 0 {
         exit::CONNECTION
     } else if outcome.totals.faults.any() {
         exit::FAULTY
-    } else if worth == Worth::Invalid || (worth == Worth::Nothing && !outcome.interrupted) {
+    } else if spoiled || worth == Worth::Nothing {
         exit::INVALID
     } else if !verdict.broken.is_empty() {
         exit::THRESHOLD
@@ -120,22 +153,77 @@ fn worth(spec: &Spec, outcome: &Outcome) -> (Worth, Vec<String>) {
             100.0 * BUSY_MAX
         ));
     }
-    if !spec.is_open() {
-        let worth = if reasons.is_empty() { Worth::Valid } else { Worth::GeneratorBound };
-        return (worth, reasons);
-    }
+    let busy = !reasons.is_empty();
     let latency = Figures::of(spec, outcome).latency;
-    let (late, p99) = (totals.lateness.value_at_quantile(0.99), latency.value_at_quantile(0.99));
-    if late as f64 > LATENESS_SHARE_MAX * p99 as f64 {
+    let late = late(spec, outcome, latency);
+    let waited = if spec.focus == Focus::Idle { Vec::new() } else { waited(spec, outcome, latency) };
+    let worth = match (spec.is_open(), busy, late.is_some(), !waited.is_empty()) {
+        (true, true, ..) | (true, _, true, _) => Worth::Invalid,
+        (false, true, ..) => Worth::GeneratorBound,
+        (_, _, true, _) | (_, _, _, true) => Worth::Disturbed,
+        _ => Worth::Valid,
+    };
+    reasons.extend(late.into_iter().chain(waited));
+    (worth, reasons)
+}
+
+/// Whether the generator's own delay is a part of the measured latency, at the quantile where it is the largest part.
+fn late(spec: &Spec, outcome: &Outcome, latency: &Histogram<u64>) -> Option<String> {
+    let totals = &outcome.totals;
+    if latency.is_empty() {
+        return None;
+    }
+    let sends = if spec.is_open() { Some((&totals.lateness, 0, 0.0, "its")) } else { None };
+    let wakes = (&totals.wakeups, WAKE_UP_FINE_NS, WAKE_UPS_BEYOND, "for waking up, its");
+    let kinds = sends.into_iter().chain([wakes]);
+    let parts = kinds.flat_map(|(histogram, fine, beyond, what)| {
+        JUDGED.into_iter().filter_map(move |(name, q)| {
+            let (own, measured) = (histogram.value_at_quantile(q), latency.value_at_quantile(q));
+            let share = own as f64 / measured.max(1) as f64;
+            let seen = histogram.len() as f64 * (1.0 - q) >= beyond && !histogram.is_empty();
+            let counts = seen && own > fine && share > LATENESS_SHARE_MAX;
+            counts.then_some((share, what, name, own, measured))
+        })
+    });
+    let (_, what, name, own, measured) = parts.max_by(|a, b| a.0.total_cmp(&b.0))?;
+    Some(format!(
+        "the generator itself was late: {what} {name} lateness of {} is more than {:.0} % of the measured {name} of {}",
+        time(own),
+        100.0 * LATENESS_SHARE_MAX,
+        time(measured)
+    ))
+}
+
+/// Who was ready to run while others had the CPU.
+fn waited(spec: &Spec, outcome: &Outcome, latency: &Histogram<u64>) -> Vec<String> {
+    let slow = spec.is_open() && latency.value_at_quantile(0.5) >= WAIT_SEEN_BELOW_NS;
+    if slow {
+        return Vec::new();
+    }
+    let mut reasons = Vec::new();
+    for core in outcome.cores.iter().filter(|core| core.undue > DISTURBED_MIN) {
         reasons.push(format!(
-            "the generator itself was late: its p99 lateness of {} is more than {:.0} % of the measured p99 of {}",
-            crate::report::time(late),
-            100.0 * LATENESS_SHARE_MAX,
-            crate::report::time(p99)
+            "the generator was ready to run, but others had its CPU {} for {:.0} % of the time",
+            core.cpu,
+            100.0 * core.undue
         ));
     }
-    let worth = if reasons.is_empty() { Worth::Valid } else { Worth::Invalid };
-    (worth, reasons)
+    let broker = outcome.cost.or(outcome.bystanders).map_or(0.0, |cost| cost.undue_share());
+    if broker > DISTURBED_MIN {
+        reasons.push(format!(
+            "the broker was ready to run, but without a CPU for {:.0} % of the time: give it and loadgen CPUs of \
+             their own (--cores)",
+            100.0 * broker
+        ));
+    }
+    if let Some(share) = outcome.machine_waited.filter(|&share| share > MACHINE_DISTURBED_MIN) {
+        reasons.push(format!(
+            "somebody on this machine had to wait for a CPU {:.0} % of the time, perhaps the broker: name it with \
+             --pid to know",
+            100.0 * share
+        ));
+    }
+    reasons
 }
 
 fn faults(outcome: &Outcome) -> Vec<String> {
@@ -174,7 +262,7 @@ mod tests {
         outcome.totals.delivered = 1000;
         outcome.totals.latency.record_n(10_000_000, 1000).unwrap();
         outcome.totals.lateness.record_n(10_000, 1000).unwrap();
-        outcome.cores.push(CoreUse { cpu: 0, workers: 1, connections: 2, ran: 0.5, wanted: 0.5 });
+        outcome.cores.push(CoreUse { cpu: 0, workers: 1, connections: 2, ran: 0.5, wanted: 0.5, undue: 0.0 });
         outcome
     }
 
@@ -214,6 +302,67 @@ mod tests {
     }
 
     #[test]
+    fn each_quantile_has_to_be_the_brokers_own() {
+        // p50 80 µs, p90 2.3 ms, p99 10 ms; the generator was late by so much in 150 of 1,000 cases, and else by that.
+        for (often, sometimes, worth) in [
+            (1_000, 1_000, Worth::Valid),
+            (1_000, 600_000, Worth::Invalid),
+            (20_000, 20_000, Worth::Invalid),
+            (1_000, 2_500_000, Worth::Invalid),
+        ] {
+            let mut mixed = outcome();
+            mixed.totals.latency.reset();
+            mixed.totals.lateness.reset();
+            for (latency, n) in [(80_000, 850), (2_300_000, 130), (10_000_000, 20)] {
+                mixed.totals.latency.record_n(latency, n).unwrap();
+            }
+            mixed.totals.lateness.record_n(often, 850).unwrap();
+            mixed.totals.lateness.record_n(sometimes, 150).unwrap();
+            assert_eq!(judged("p2p --rate 1000", &mixed).0, worth, "{often} {sometimes}");
+        }
+    }
+
+    #[test]
+    fn a_thread_that_wakes_up_late_spoils_any_run_whether_or_not_the_broker_is_known() {
+        let mut sleepy = outcome();
+        sleepy.totals.wakeups.record_n(50_000, 800).unwrap();
+        sleepy.totals.wakeups.record_n(2_500_000, 200).unwrap();
+        assert_eq!(judged("p2p", &sleepy), (Worth::Disturbed, 0));
+        assert_eq!(judged("p2p --rate 1000", &sleepy), (Worth::Invalid, 4));
+        let verdict = judge(&spec("p2p"), &sleepy, &[Threshold::parse(Bound::Max, "p99=1s").unwrap()]);
+        assert!(!verdict.latency_holds() && verdict.exit == exit::THRESHOLD);
+        // Too few to say anything of p90 or p99.
+        sleepy.totals.wakeups.reset();
+        sleepy.totals.wakeups.record_n(2_500_000, 9).unwrap();
+        assert_eq!(judged("p2p", &sleepy), (Worth::Valid, 0));
+    }
+
+    #[test]
+    fn who_waits_for_a_cpu_while_others_have_it_makes_no_valid_run() {
+        let waiting = Cost { cpu_ns: 9, wall_ns: 1_000_000_000, undue_ns: 380_000_000, ..Cost::default() };
+        let mut known = outcome();
+        known.cost = Some(waiting);
+        let mut found = outcome();
+        found.bystanders = Some(waiting);
+        let mut own = outcome();
+        own.cores[0].undue = 0.2;
+        let mut machine = outcome();
+        machine.machine_waited = Some(0.3);
+        for disturbed in [known, found, own, machine] {
+            assert_eq!(judged("p2p --rate 50k", &disturbed), (Worth::Disturbed, 4));
+            assert_eq!(judged("p2p", &disturbed), (Worth::Disturbed, 0));
+            assert_eq!(judged("idle", &Outcome { connections: 1, ..disturbed }).0, Worth::Valid);
+        }
+    }
+
+    #[test]
+    fn a_threshold_that_holds_is_said_to_hold() {
+        let limits = ["p99=20ms", "lost=0"].map(|text| Threshold::parse(Bound::Max, text).unwrap());
+        let verdict = judge(&spec("p2p"), &outcome(), &limits);
+        assert_eq!(verdict.held, ["p99 is 10.0 ms, at most 20.0 ms", "lost is 0, at most 0"]);
+    }
+
+    #[test]
     fn a_process_that_did_nothing_is_not_the_broker() {
         let held = |outcome: &Outcome, condition| {
             let verdict = judge(&spec("p2p"), outcome, &[Threshold::parse(Bound::Max, condition).unwrap()]);
@@ -248,7 +397,7 @@ mod tests {
         assert_eq!(code(&outcome), 4);
         outcome.totals.faults.lost = 1;
         assert_eq!(code(&outcome), 3);
-        outcome.failures.push(Failure::Ports);
+        outcome.failures.push((Failure::Ports, 1));
         outcome.failures_total = 1;
         assert_eq!(code(&outcome), 5);
     }
@@ -257,6 +406,6 @@ mod tests {
     fn a_run_in_which_nothing_happened_is_worth_nothing() {
         assert_eq!(judged("p2p", &Outcome::default()), (Worth::Nothing, 4));
         let interrupted = Outcome { interrupted: true, ..Outcome::default() };
-        assert_eq!(judged("p2p", &interrupted), (Worth::Nothing, 0));
+        assert_eq!(judged("p2p", &interrupted), (Worth::Nothing, 130));
     }
 }

@@ -41,8 +41,13 @@ fn the_page_stands_alone_and_the_percentiles_have_their_format() {
         assert!(page.contains(word), "{word}");
     }
     assert!(
-        page.contains("corrected") && page.contains("p99.99") && page.matches("role=\"img\"").count() == 3
+        page.contains("corrected") && page.contains("p99.99") && page.matches("role=\"img\"").count() == 6
     );
+    // The head says which broker, when, and what the run is worth; the peer says no version.
+    let head = &page[..page.find("<h2>").unwrap()];
+    for word in ["version unknown", "127.0.0.1:", " UTC", &run.text("verdict.worth")] {
+        assert!(head.contains(word), "{word}: {head}");
+    }
     for outside in ["http://", "https://", "<script", "@import", "url("] {
         assert!(!page.contains(outside), "the page asks for something: {outside}");
     }
@@ -60,12 +65,21 @@ fn the_page_stands_alone_and_the_percentiles_have_their_format() {
 fn the_text_report_has_the_figures_and_the_verdict() {
     let peer = Peer::honest();
     let run = plain(&format!(
-        "fan-out --subscribers 3 --rate 200 --duration 500ms --warmup 0 --no-spin --port {}",
+        "fan-out --subscribers 3 --rate 200 --duration 500ms --warmup 0 --no-spin --max lost=0 --port {}",
         peer.port
     ));
-    for word in
-        ["received by subscribers", "offered", "corrected", "0 lost, 0 duplicated", "generator", "VALID"]
-    {
+    assert!(run.stdout.lines().all(|line| line.chars().count() <= 80), "{}", run.stdout);
+    let verdicts = ["VALID", "DISTURBED"];
+    assert!(verdicts.iter().any(|verdict| run.stdout.contains(verdict)), "{}", run.stdout);
+    for word in [
+        "received by subscribers",
+        "offered",
+        "corrected",
+        "0 lost, 0 duplicated",
+        "generator",
+        "wake-ups",
+        "holds: lost is 0",
+    ] {
         assert!(run.stdout.contains(word), "{word}: {}", run.stdout);
     }
     assert!(run.stderr.contains("4 connections are up"), "{}", run.stderr);
@@ -92,7 +106,7 @@ fn brokers_are_compared_in_turns() {
         assert_eq!(round["faults"], 0);
     }
     let page = take(&html);
-    assert!(page.contains("fast") && page.contains("slow") && page.contains("<rect"));
+    assert!(page.contains("fast") && page.contains("slow") && page.contains("class=\"track\""));
     assert!(plain("compare --broker nonsense -- p2p").exit == 2);
 }
 
@@ -146,7 +160,7 @@ fn an_interrupted_comparison_reports_the_rounds_that_were_over() {
     signal(&child, "-INT");
     let run = finish(child);
     let json = run.json();
-    assert_eq!(json["interrupted"], true);
+    assert_eq!((run.exit, &json["interrupted"]), (130, &serde_json::Value::Bool(true)));
     let rounds = |i: usize| json["works"][0]["brokers"][i]["rounds"].as_array().unwrap().len();
     assert_eq!((rounds(0), rounds(1)), (1, 1), "{}", run.stderr);
     assert_eq!((peer.retained(), peer.sessions()), (0, 0), "what the broken-off run left behind");
@@ -216,4 +230,35 @@ fn calibration_measures_and_is_kept_for_reports() {
     let report: serde_json::Value = serde_json::from_slice(&report.stdout).unwrap();
     assert_eq!(report["environment"]["calibration"]["swallow_rate"], found["swallow_rate"]);
     std::fs::remove_dir_all(cache).unwrap();
+}
+
+/// Adds the paths of all fields below `value`.
+fn fields(value: &serde_json::Value, found: &mut std::collections::BTreeSet<String>) {
+    match value {
+        serde_json::Value::Object(map) => {
+            for (name, value) in map {
+                found.insert(name.clone());
+                fields(value, found);
+            }
+        }
+        serde_json::Value::Array(list) => list.iter().for_each(|value| fields(value, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn every_field_of_the_json_reports_is_documented() {
+    let peer = Peer::honest();
+    let work = "p2p --pairs 1 --rate 200 --duration 300ms --warmup 0 --no-spin --qos 1";
+    let single = run(peer.port, &format!("{work} --pid {}", std::process::id())).json();
+    let search = run(peer.port, &format!("{work} --find-max --max lost=0 --max rate=1")).json();
+    let compared =
+        plain(&format!("compare --broker a=127.0.0.1:{} --rounds 1 --json - -- {work}", peer.port));
+    let mut found = std::collections::BTreeSet::new();
+    for report in [&single, &search, &compared.json()] {
+        fields(report, &mut found);
+    }
+    let guide = include_str!("../JSON.md");
+    let missing: Vec<&String> = found.iter().filter(|name| !guide.contains(&format!("`{name}`"))).collect();
+    assert!(missing.is_empty() && found.len() > 80, "{missing:?}, {} fields", found.len());
 }

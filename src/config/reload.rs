@@ -8,7 +8,8 @@ use super::commands::Sources;
 use super::{Config, ConfigError, FileError, Flags, file};
 
 /// Settings that hold from the start to the end of the process.
-const NEEDS_RESTART: [&str; 6] = ["cores", "shards", "no-pin", "io", "cached-topics-max", "log-format"];
+const NEEDS_RESTART: [&str; 7] =
+    ["cores", "shards", "no-pin", "io", "cached-topics-max", "log-format", "log-file"];
 
 /// Settings that name listeners, which are compared one by one.
 const LISTENERS: [&str; 2] = ["listen", "tls-listen"];
@@ -91,6 +92,7 @@ impl Config {
         self.io = running.io;
         self.cached_topics_max = running.cached_topics_max;
         self.log_format = running.log_format;
+        self.log_file.clone_from(&running.log_file);
         (taken, kept)
     }
 
@@ -144,10 +146,13 @@ mod tests {
             "tls-listen",
             "tls-cert",
             "tls-key",
+            "tls-key-password-file",
+            "tls-record-size-max",
             "tls-client-ca",
             "tls-client-cert",
             "tls-client-user",
             "connections-max",
+            "share-wait",
             "connect-timeout",
             "keep-alive-max",
             "session-expiry-max",
@@ -158,7 +163,6 @@ mod tests {
             "send-maximum",
             "topic-alias-max",
             "topic-levels-max",
-            "filters-max",
             "properties-max",
             "queue-messages-max",
             "queue-bytes-max",

@@ -185,20 +185,6 @@ pub fn lost_in_a_crash(counters: &[Counters]) -> String {
     )
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_crash_says_what_is_lost() {
-        let counters = [Counters::default(), Counters::default()];
-        counters.iter().for_each(|shard| shard.sessions.add(2));
-        counters[1].retained_messages.add(7);
-        let said = lost_in_a_crash(&counters);
-        assert!(said.contains("4 sessions, 0 messages for them, 7 retained messages"), "{said}");
-    }
-}
-
 impl Reloaded {
     /// What a reload did, for the line in the log.
     pub fn text(&self) -> Vec<(&'static str, String)> {
@@ -231,5 +217,19 @@ impl Reloaded {
             values.push(("changed", "no setting".to_owned()));
         }
         values
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crash_says_what_is_lost() {
+        let counters = [Counters::default(), Counters::default()];
+        counters.iter().for_each(|shard| shard.sessions.add(2));
+        counters[1].retained_messages.add(7);
+        let said = lost_in_a_crash(&counters);
+        assert!(said.contains("4 sessions, 0 messages for them, 7 retained messages"), "{said}");
     }
 }

@@ -11,7 +11,7 @@ use ringmq::limits::{Limits, QueueFull};
 use ringmq::memory::{CLASSES, Class, Pool};
 use ringmq::mesh::Bounds;
 use ringmq::metrics::{Counters, sum};
-use ringmq::shard::{Ends, ListenerKind, Options, Setup, Shard, Stopping, Turn};
+use ringmq::shard::{Ends, ListenerKind, Listening, Options, Setup, Shard, Stopping, Turn};
 
 /// Milliseconds.
 pub type Millis = u64;
@@ -63,6 +63,8 @@ impl Broker {
             look_ahead_from: 0,
             ..Options::default()
         };
+        // One for all shards, which count its connections together.
+        let listeners: Vec<Listening> = vec![ListenerKind::Plain.into()];
         let shards = Ends::build(count, bounds).into_iter().enumerate().map(|(id, ends)| {
             let setup = Setup {
                 id: id as u16,
@@ -72,7 +74,7 @@ impl Broker {
                 ends,
                 pool: pool.clone(),
                 counters: counters.clone(),
-                listeners: vec![ListenerKind::Plain.into()],
+                listeners: listeners.clone(),
                 stopping: stopping.clone(),
                 access: Access::default(),
                 options: options.clone(),

@@ -8,7 +8,10 @@ use rustls::pki_types::ServerName;
 
 use super::RunArgs;
 use crate::failure::Failure;
+use crate::holds;
+use crate::locate::{self, Room};
 use crate::payload::mix;
+use crate::procfs::Broker;
 use crate::schedule::{Arrivals, Schedule, Segment};
 use crate::spec::{Focus, Load, Pattern, Spec, Target, Transport, Waiting};
 use crate::sys;
@@ -54,7 +57,39 @@ impl RunArgs {
 
     /// Fills every gap and checks the whole.
     pub fn spec(&self) -> Result<Spec, Refusal> {
-        self.build().map_err(Refusal::Usage).and_then(|spec| self.resolve(spec).map_err(Refusal::Connection))
+        let spec = self.build().map_err(Refusal::Usage)?;
+        let mut spec = self.resolve(spec).map_err(Refusal::Connection)?;
+        self.look_around(&mut spec);
+        holds::check(&spec).map_err(Refusal::Usage)?;
+        Ok(spec)
+    }
+
+    /// Looks for the broker on this machine, and for a CPU that it leaves free.
+    fn look_around(&self, spec: &mut Spec) {
+        let Some(&target) = spec.target.addresses.first() else { return };
+        spec.is_local = locate::is_local(target.ip());
+        if !spec.is_local {
+            return;
+        }
+        if spec.pids.is_empty() {
+            spec.listeners = locate::listeners(target);
+        }
+        let pids = if spec.pids.is_empty() { &spec.listeners } else { &spec.pids };
+        let allowed = sys::cpus_allowed().unwrap_or_default();
+        let room = if self.cores.is_none() { locate::room(&allowed, pids) } else { None };
+        match room {
+            None => {}
+            Some(Room::Free(cpu)) => spec.cores = vec![cpu],
+            Some(Room::Shared(cpu)) => {
+                // A thread that never sleeps would take half of this CPU from the broker.
+                (spec.cores, spec.waiting) = (vec![cpu], Waiting::Sleep);
+                let commands = Broker::new(pids).unwrap_or_default().commands();
+                // With the path that the user typed, so that the line can be typed again.
+                let program = std::env::args().next().unwrap_or_else(|| "loadgen".into());
+                let own = crate::environment::command().replacen("loadgen", &program, 1);
+                spec.advice = Some(locate::advice(&allowed, pids, &commands, &own));
+            }
+        }
     }
 
     fn build(&self) -> Result<Spec, String> {
@@ -130,6 +165,9 @@ impl RunArgs {
             storm_every_s: self.storm_every,
             sources: self.source.clone().unwrap_or_default(),
             pids: self.pid.clone(),
+            is_local: false,
+            listeners: Vec::new(),
+            advice: None,
         };
         for text in [&self.user, &self.password].into_iter().flatten() {
             if text.len() > usize::from(u16::MAX) || text.contains('\0') {
@@ -145,7 +183,7 @@ impl RunArgs {
                 _ => format!("--source: {source} cannot be used: {e}"),
             })?;
         }
-        crate::procfs::Broker::new(&self.pid)?;
+        Broker::new(&self.pid)?;
         Ok(spec)
     }
 

@@ -91,10 +91,7 @@ impl Round {
             memory: outcome.cost.filter(|_| !figures.pid_void).map(|cost| cost.memory_peak),
             memory_each: figures.memory_per_connection.filter(|_| about_connections),
             kernel_each: figures.kernel_per_connection.filter(|_| about_connections),
-            waited: outcome
-                .cost
-                .filter(|_| !figures.pid_void)
-                .map(|cost| cost.waited_ns as f64 / cost.wall_ns.max(1) as f64),
+            waited: outcome.cost.filter(|_| !figures.pid_void).map(|cost| cost.undue_share()),
             busy: outcome.cores.iter().map(|core| core.busy()).fold(0.0, f64::max),
             verdict: verdict.name(),
             worth: verdict.worth,
@@ -113,9 +110,10 @@ impl Round {
             let memory = self.memory_each.map_or("unknown: give its pid".into(), crate::report::bytes);
             return format!("{:>12}    memory per connection {memory}  {}", "idle", self.verdict);
         };
-        let p99 = self.valid(self.p99_ns).map_or("void".into(), |ns| time(ns as u64));
-        let cpu = self.cpu_ns.map_or(String::new(), |ns| format!("  CPU {:>9} each", time(ns as u64)));
-        format!("{rate:>12}/s  p99 {p99:>9}{cpu}  {}", self.verdict)
+        let latency = |ns| self.valid(ns).map_or("void".into(), |ns| time(ns as u64));
+        let (p50, p99) = (latency(self.p50_ns), latency(self.p99_ns));
+        let cpu = self.cpu_ns.map_or(String::new(), |ns| format!("  CPU {:>7}", time(ns as u64)));
+        format!("{rate:>10}/s  p50 {p50:>7} p99 {p99:>7}{cpu} {}", self.verdict)
     }
 }
 
@@ -191,7 +189,8 @@ pub fn compare(
     // Asked at the end, so that brokers are measured as they were started.
     for contender in contenders {
         let spec = comparison.contests.first().and_then(|first| against(contender, &first.work).spec().ok());
-        comparison.subjects.push(Subject::look(&contender.name, &contender.pids, spec.as_ref()));
+        let pids = spec.as_ref().map_or(contender.pids.clone(), Spec::known);
+        comparison.subjects.push(Subject::look(&contender.name, &pids, spec.as_ref()));
     }
     Ok(comparison)
 }
@@ -248,7 +247,7 @@ fn contest(
 
 impl Series {
     fn take(&mut self, spec: &Spec, outcome: &Outcome, verdict: &Verdict) -> Turn {
-        if let Some(failure) = outcome.failures.first() {
+        if let Some((failure, _)) = outcome.failures.first() {
             return Err(failure.to_string());
         }
         if verdict.worth == Worth::Nothing {
@@ -288,16 +287,17 @@ impl Spread {
     }
 }
 
-/// A ratio with three digits.
-fn ratio_text(ratio: f64) -> String {
+/// How a figure stands to that of the first broker, in words: `26 times a's`, `1/26 of a's`.
+fn in_words(ratio: f64, first: &str) -> String {
     match ratio {
-        r if r < 0.1 => format!("{r:.3}"),
-        r if r < 10.0 => format!("{r:.2}"),
-        r => format!("{r:.1}"),
+        r if (0.995..1.005).contains(&r) => format!("as {first}"),
+        r if r >= 0.5 => format!("{} times {first}'s", text::short(r)),
+        r => format!("{} of {first}'s", text::short(r)),
     }
 }
 
 /// A figure by which brokers are compared.
+#[derive(Clone, Copy)]
 pub struct Measure {
     pub name: &'static str,
     pub value: fn(&Round) -> Option<f64>,
@@ -327,6 +327,9 @@ pub const MEASURES: [Measure; 7] = [
     },
 ];
 
+/// Those of latency, which a reader wants to see together.
+pub const LATENCIES: &[Measure; 2] = &[MEASURES[1], MEASURES[2]];
+
 impl Contest {
     /// A measure of one broker: its spread, its ratio to the first broker within rounds, and a mark in front.
     fn cell(&self, measure: &Measure, broker: usize) -> (Option<Spread>, Option<Spread>, &'static str) {
@@ -338,7 +341,7 @@ impl Contest {
         let any = |worth| series.rounds().any(|r| r.worth == worth);
         let mark = match measure.name {
             "rate" if any(Worth::Invalid) => "void: ",
-            "rate" if any(Worth::GeneratorBound) => "≥ ",
+            "rate" if any(Worth::GeneratorBound) || any(Worth::Disturbed) => "≥ ",
             _ => "",
         };
         (Spread::of(series.turns.iter().filter_map(value)), Spread::of(ratios), mark)
@@ -361,6 +364,9 @@ impl Contest {
 impl Comparison {
     /// The gravest exit code of all runs.
     pub fn exit(&self) -> u8 {
+        if self.interrupted {
+            return exit::INTERRUPTED;
+        }
         let series = || self.contests.iter().flat_map(|contest| &contest.series);
         let codes = || {
             series().flat_map(|s| s.rounds().map(|r| r.exit)).chain(
@@ -428,8 +434,42 @@ mod tests {
         let names: Vec<&str> = contest.measures().map(|m| m.name).collect();
         assert_eq!(names, ["rate"], "void latencies and measures without values are left out");
         assert_eq!(contest.cell(&MEASURES[0], 1).1, Some(Spread { median: 0.5, low: 0.5, high: 0.5 }));
-        assert!(comparison.text().contains("0.50 (0.50 – 0.50)") && comparison.text().contains("≥ 100"));
+        let text = comparison.text();
+        assert!(text.contains("0.50 times a's") && text.contains("≥ 100"), "{text}");
         assert_eq!(comparison.exit(), 0);
+    }
+
+    #[test]
+    fn a_ratio_is_said_in_words_and_p50_and_p99_stand_side_by_side() {
+        for (ratio, words) in [
+            (26.04, "26 times a's"),
+            (0.0384, "1/26 of a's"),
+            (1.3, "1.30 times a's"),
+            (0.25, "1/4.00 of a's"),
+            (1.0, "as a"),
+        ] {
+            assert_eq!(in_words(ratio, "a"), words);
+        }
+        let valid = |rate: f64, p50, p99| {
+            Ok(Round {
+                p50_ns: Some(p50),
+                p99_ns: Some(p99),
+                latency_holds: true,
+                verdict: "VALID",
+                worth: Worth::Valid,
+                cpu_ns: Some(1e9 / rate),
+                ..round(rate)
+            })
+        };
+        let two = comparison(vec![
+            ("ringmq", vec![valid(5_900_000.0, 81_000, 2_300_000), valid(6_100_000.0, 91_000, 2_500_000)]),
+            ("mosquitto", vec![valid(217_000.0, 162_000, 4_600_000), valid(227_000.0, 182_000, 5_000_000)]),
+        ]);
+        let text = two.text();
+        assert!(text.contains("27 times ringmq's"), "{text}");
+        let line = text.lines().find(|line| line.contains("2.00 times")).unwrap();
+        assert_eq!(line.matches("2.00 times ringmq's").count(), 2, "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
     }
 
     #[test]

@@ -5,7 +5,8 @@ use std::fmt::Write;
 
 use hdrhistogram::Histogram;
 
-use super::{Comparison, Contest, MEASURES, Measure, Spread, ratio_text};
+use super::text::short;
+use super::{Comparison, Contest, MEASURES, Measure, Spread, in_words};
 use crate::environment::Environment;
 use crate::report::chart::{COLORS, escape};
 use crate::report::html;
@@ -15,6 +16,8 @@ impl Comparison {
         let names: Vec<String> =
             self.contests.first().map_or(Vec::new(), |c| c.series.iter().map(|s| escape(&s.name)).collect());
         let mut body = format!("<h1>Comparison: {}</h1>", names.join(", "));
+        body.push_str(&html::head(place, &self.subjects));
+        let _ = write!(body, "<div class=\"{}\"><b>{}</b></div>", self.class(), escape(&self.summary()));
         body.push_str(
             "<p>Rounds are interleaved; figures are medians, with the lowest and the highest behind them. A ratio is \
              taken within each round, to the first broker. ≥: the generator was the bottleneck, so the rate is a \
@@ -42,6 +45,34 @@ impl Comparison {
         html::page("loadgen: comparison", &body)
     }
 
+    fn class(&self) -> &'static str {
+        match (self.exit(), self.verdicts()) {
+            (0, verdicts) if verdicts.iter().all(|(name, _)| *name == "VALID") => "verdict",
+            (0, _) => "verdict warn",
+            _ => "verdict bad",
+        }
+    }
+
+    /// How many runs had which verdict, in the order in which they first occurred.
+    fn verdicts(&self) -> Vec<(&'static str, usize)> {
+        let mut verdicts: Vec<(&str, usize)> = Vec::new();
+        for turn in self.contests.iter().flat_map(|c| &c.series).flat_map(|s| &s.turns) {
+            let name = turn.as_ref().map_or("failed", |round| round.verdict);
+            match verdicts.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, n)) => *n += 1,
+                None => verdicts.push((name, 1)),
+            }
+        }
+        verdicts
+    }
+
+    fn summary(&self) -> String {
+        let verdicts = self.verdicts();
+        let runs: usize = verdicts.iter().map(|(_, n)| n).sum();
+        let parts: Vec<String> = verdicts.iter().map(|(name, n)| format!("{n} {name}")).collect();
+        format!("{runs} runs: {}", parts.join(", "))
+    }
+
     /// A table for each measure: works down, brokers across.
     fn overview_html(&self, body: &mut String) {
         let names: String = self.contests[0].series.iter().map(|s| heading(&s.name)).collect();
@@ -58,7 +89,7 @@ impl Comparison {
                     let (value, ratio, mark) = contest.cell(measure, broker);
                     let value = value.map_or("–".into(), |v| format!("{mark}{}", (measure.show)(v.median)));
                     let ratio = match ratio.filter(|_| broker > 0) {
-                        Some(r) => format!("<small>×{}</small>", ratio_text(r.median)),
+                        Some(r) => format!("<small>×{}</small>", short(r.median)),
                         None if broker > 0 => "<small></small>".into(),
                         None => String::new(),
                     };
@@ -102,7 +133,7 @@ impl Contest {
             let top = spreads.iter().filter_map(|cell| cell.0).map(|s| s.high).fold(0.0, f64::max);
             let _ = write!(body, "<h3>{}</h3>", escape(&title(measure, self.unit)));
             for (i, (spread, ratio, mark)) in spreads.iter().enumerate() {
-                let ratio = ratio.filter(|_| i > 0).map(|r| r.median);
+                let ratio = ratio.filter(|_| i > 0).map(|r| in_words(r.median, &self.series[0].name));
                 body.push_str(&bar(
                     &self.series[i].name,
                     i % COLORS,
@@ -140,32 +171,24 @@ fn bar(
     name: &str,
     color: usize,
     spread: Option<Spread>,
-    ratio: Option<f64>,
+    ratio: Option<String>,
     mark: &str,
     top: f64,
     show: fn(f64) -> String,
 ) -> String {
-    const WIDTH: f64 = 760.0;
-    const LEFT: f64 = 120.0;
-    const RIGHT: f64 = 200.0;
-    let scale = |v: f64| LEFT + v / top * (WIDTH - LEFT - RIGHT);
-    let head = format!(
-        "<svg class=\"bar\" viewBox=\"0 0 {WIDTH} 26\"><text class=\"title\" x=\"{:.1}\" y=\"18\" text-anchor=\"end\">{}</text>",
-        LEFT - 10.0,
-        escape(name)
-    );
+    let head = format!("<div class=\"bar\"><span class=\"who\">{}</span>", escape(name));
     let Some(s) = spread else {
-        return format!("{head}<text class=\"tick\" x=\"{LEFT}\" y=\"18\">no valid figure</text></svg>");
+        return format!("{head}<span class=\"soft\">no valid figure</span></div>");
     };
-    let ratio = ratio.map_or(String::new(), |r| format!("  ×{}", ratio_text(r)));
-    let (low, high) = (scale(s.low), scale(s.high));
+    let percent = |v: f64| 100.0 * v / top.max(f64::MIN_POSITIVE);
+    let ratio = ratio.map_or(String::new(), |words| format!(" <small>{}</small>", escape(&words)));
     format!(
-        "{head}<rect class=\"m{color}\" x=\"{LEFT}\" y=\"4\" width=\"{:.1}\" height=\"18\" rx=\"2\"><title>{}</title></rect>\
-         <path class=\"whisker\" d=\"M{low:.1} 8v10M{low:.1} 13H{high:.1}M{high:.1} 8v10\"/>\
-         <text class=\"value\" x=\"{:.1}\" y=\"18\">{}{}<tspan class=\"soft\">{ratio}</tspan></text></svg>",
-        (scale(s.median) - LEFT).max(1.0),
+        "{head}<span class=\"track\" title=\"{}\"><i class=\"m{color}\" style=\"width:{:.1}%\"></i>\
+         <u style=\"left:{:.1}%;width:{:.1}%\"></u></span><span class=\"figure\">{}{}{ratio}</span></div>",
         escape(&s.text(show)),
-        high.max(scale(s.median)) + 8.0,
+        percent(s.median),
+        percent(s.low),
+        percent(s.high - s.low),
         escape(mark),
         escape(&show(s.median))
     )

@@ -38,6 +38,8 @@ pub struct Totals {
     pub uncorrected: Histogram<u64>,
     /// How late this generator was by its own fault.
     pub lateness: Histogram<u64>,
+    /// How late its threads were when they had set themselves a time to wake up, in any run.
+    pub wakeups: Histogram<u64>,
     /// PUBLISH to PUBACK or PUBCOMP.
     pub acks: Histogram<u64>,
     /// From when a connect was due (or a client cut off) until the client was ready; the first connects of a run in
@@ -80,6 +82,7 @@ impl Totals {
             latency: histogram(),
             uncorrected: histogram(),
             lateness: histogram(),
+            wakeups: histogram(),
             acks: histogram(),
             connects: histogram(),
             connects_uncorrected: histogram(),
@@ -109,6 +112,7 @@ impl Totals {
             (&mut self.latency, &other.latency),
             (&mut self.uncorrected, &other.uncorrected),
             (&mut self.lateness, &other.lateness),
+            (&mut self.wakeups, &other.wakeups),
             (&mut self.acks, &other.acks),
             (&mut self.connects, &other.connects),
             (&mut self.connects_uncorrected, &other.connects_uncorrected),
@@ -222,6 +226,13 @@ impl Meter {
     pub fn late(&mut self, due_ns: u64, lateness_ns: u64) {
         if self.measured(due_ns) {
             self.totals.lateness.saturating_record(lateness_ns.max(1));
+        }
+    }
+
+    /// The thread wanted to look at its work `overshoot_ns` ago.
+    pub fn woke(&mut self, now_ns: u64, overshoot_ns: u64) {
+        if self.measured(now_ns) {
+            self.totals.wakeups.saturating_record(overshoot_ns.max(1));
         }
     }
 

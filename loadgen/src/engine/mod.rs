@@ -26,7 +26,7 @@ use crate::failure::Failure;
 use crate::procfs::{Broker, Memory, ThreadUsage};
 use crate::spec::{Focus, Spec};
 
-/// Failures that are kept word by word; all are counted.
+/// Kinds of failures that are kept word by word; all are counted.
 const FAILURES_KEPT: usize = 20;
 /// Between the last worker's readiness and the first message.
 const START_DELAY_NS: u64 = 20_000_000;
@@ -51,12 +51,21 @@ pub struct Cost {
     pub cpu_ns: u64,
     /// Time in which a thread was ready to run and had no CPU.
     pub waited_ns: u64,
+    /// The part of that which is beyond the kernel's own way from ready to running.
+    pub undue_ns: u64,
     pub wall_ns: u64,
     /// Memory before the first connection, when all stood, and the most resident memory that was seen.
     pub memory_before: Memory,
     pub memory_connected: Memory,
     pub memory_peak: u64,
     pub threads: usize,
+}
+
+impl Cost {
+    /// Share of the time in which a thread was ready to run and somebody else had the CPU.
+    pub fn undue_share(&self) -> f64 {
+        self.undue_ns as f64 / self.wall_ns.max(1) as f64
+    }
 }
 
 /// What became of one of the generator's CPUs in the measured time.
@@ -69,6 +78,8 @@ pub struct CoreUse {
     pub ran: f64,
     /// The largest share in which one of them ran, or was ready to and had to wait.
     pub wanted: f64,
+    /// The largest share in which one of them was ready to and somebody else had the CPU.
+    pub undue: f64,
 }
 
 impl CoreUse {
@@ -85,8 +96,13 @@ pub struct Outcome {
     pub seconds: Vec<Second>,
     pub cores: Vec<CoreUse>,
     pub cost: Option<Cost>,
-    pub failures: Vec<Failure>,
+    /// One of each kind, with how many there were.
+    pub failures: Vec<(Failure, u64)>,
     pub failures_total: u64,
+    /// What the processes that listen at the target did, if it is this machine and `--pid` names none.
+    pub bystanders: Option<Cost>,
+    /// The same, without any process: share of the time in which somebody on this machine had to wait for a CPU.
+    pub machine_waited: Option<f64>,
     /// From the first connect until all were ready.
     pub connect_s: f64,
     pub connections: u32,
@@ -158,6 +174,8 @@ struct Coordinator<'a> {
     cost: Cost,
     cpu_before: Option<(ThreadUsage, u64)>,
     cpu_after: Option<(ThreadUsage, u64)>,
+    /// What `procfs::pressure` said at both ends of the measured time, where no process of the broker is known.
+    pressure: [Option<(u64, u64)>; 2],
     seconds: BTreeMap<u32, Second>,
     shown: u32,
     up: usize,
@@ -168,7 +186,8 @@ struct Coordinator<'a> {
 
 impl<'a> Coordinator<'a> {
     fn new(spec: &'a Spec, control: &'a Control) -> Coordinator<'a> {
-        let broker = Broker::new(&spec.pids).unwrap_or_default();
+        let known = if spec.pids.is_empty() { &spec.listeners } else { &spec.pids };
+        let broker = Broker::new(known).unwrap_or_default();
         let cost = Cost { memory_before: broker.memory(), ..Cost::default() };
         Coordinator {
             spec,
@@ -177,6 +196,7 @@ impl<'a> Coordinator<'a> {
             cost,
             cpu_before: None,
             cpu_after: None,
+            pressure: [None; 2],
             seconds: BTreeMap::new(),
             shown: 0,
             up: 0,
@@ -261,6 +281,9 @@ impl<'a> Coordinator<'a> {
     fn sample(&mut self, now: u64, next_sample: &mut u64) {
         let begins = now >= self.from_ns && self.cpu_before.is_none();
         let ends = now >= self.to_ns && self.cpu_after.is_none();
+        if !self.broker.is_known() && self.spec.is_local {
+            self.sample_machine(now);
+        }
         if !(begins || ends || now >= *next_sample) || !self.broker.is_known() {
             return;
         }
@@ -274,6 +297,15 @@ impl<'a> Coordinator<'a> {
         }
         self.cost.memory_peak = self.cost.memory_peak.max(self.broker.memory().resident);
         self.cost.threads = self.broker.threads();
+    }
+
+    fn sample_machine(&mut self, now: u64) {
+        let look = || Some((crate::procfs::pressure()?, self.control.clock.now()));
+        if now >= self.from_ns && self.pressure[0].is_none() {
+            self.pressure[0] = look();
+        } else if now >= self.to_ns && self.pressure[1].is_none() {
+            self.pressure[1] = look();
+        }
     }
 
     fn take(&mut self, event: Event, watch: &mut dyn FnMut(Progress<'_>)) {
@@ -317,8 +349,11 @@ impl<'a> Coordinator<'a> {
 
     fn note(&mut self, failure: Failure) {
         self.outcome.failures_total += 1;
-        if self.outcome.failures.len() < FAILURES_KEPT && !self.outcome.failures.contains(&failure) {
-            self.outcome.failures.push(failure);
+        let failures = &mut self.outcome.failures;
+        if let Some((_, times)) = failures.iter_mut().find(|(known, _)| known.is_like(&failure)) {
+            *times += 1;
+        } else if failures.len() < FAILURES_KEPT {
+            failures.push((failure, 1));
         }
     }
 
@@ -335,6 +370,7 @@ impl<'a> Coordinator<'a> {
                         connections: 0,
                         ran: 0.0,
                         wanted: 0.0,
+                        undue: 0.0,
                     });
                 }
                 for core in cores.iter_mut().filter(|core| core.cpu == report.cpu) {
@@ -342,6 +378,7 @@ impl<'a> Coordinator<'a> {
                     core.connections += report.connections;
                     core.ran += report.load.ran;
                     core.wanted = core.wanted.max(report.load.ran + report.load.waited);
+                    core.undue = core.undue.max(report.load.undue);
                 }
             }
             Err(failure) => self.note(failure),
@@ -350,11 +387,21 @@ impl<'a> Coordinator<'a> {
 
     fn outcome(mut self) -> Outcome {
         if let (Some((cpu, at)), Some((cpu_end, at_end))) = (self.cpu_before, self.cpu_after) {
-            self.cost.cpu_ns = cpu_end.ran_ns - cpu.ran_ns;
-            self.cost.waited_ns = cpu_end.waited_ns - cpu.waited_ns;
+            let used = cpu_end.since(&cpu);
+            self.cost.cpu_ns = used.ran_ns;
+            self.cost.waited_ns = used.waited_ns;
+            self.cost.undue_ns = used.undue_wait_ns();
             self.cost.wall_ns = at_end - at;
         }
-        self.outcome.cost = Some(self.cost).filter(|_| self.broker.is_known());
+        if let [Some((before, at)), Some((after, at_end))] = self.pressure {
+            self.outcome.machine_waited =
+                Some(after.saturating_sub(before) as f64 / at_end.saturating_sub(at).max(1) as f64);
+        }
+        let cost = Some(self.cost).filter(|_| self.broker.is_known());
+        match self.spec.pids.is_empty() {
+            true => self.outcome.bystanders = cost,
+            false => self.outcome.cost = cost,
+        }
         let last_ns = self.outcome.totals.last_ns;
         let end = match self.spec.focus {
             // These last as long as they take.

@@ -51,8 +51,7 @@ impl Storm {
 
     /// How busy the thread was while storms went on, `storm_ns` in all.
     pub fn load(&self, storm_ns: u64) -> WorkerLoad {
-        let wall = storm_ns.max(1) as f64;
-        WorkerLoad { ran: self.spent.ran_ns as f64 / wall, waited: self.spent.waited_ns as f64 / wall }
+        WorkerLoad::of(&self.spent, storm_ns)
     }
 
     /// A client is ready again, or failed for good.
@@ -73,9 +72,10 @@ impl Worker<'_> {
             self.traffic.meter.totals.storms += 1;
             self.traffic.meter.totals.storm_ns += now - storm.began_ns;
             storm.began_ns = 0;
-            let usage = ThreadUsage::now();
-            storm.spent.ran_ns += usage.ran_ns - storm.usage.ran_ns;
-            storm.spent.waited_ns += usage.waited_ns - storm.usage.waited_ns;
+            let usage = ThreadUsage::now().since(&storm.usage);
+            storm.spent.ran_ns += usage.ran_ns;
+            storm.spent.waited_ns += usage.waited_ns;
+            storm.spent.turns += usage.turns;
             // A broker that took long gets a pause all the same.
             storm.next_ns = (storm.next_ns + storm.every_ns).max(now + storm.every_ns / 4);
         }

@@ -24,6 +24,9 @@ use crate::wire::encode;
 /// Receive buffer of a slow subscriber's socket: the broker soon sees that it does not read.
 const SLOW_SOCKET_BYTES: usize = 4096;
 
+/// Between two looks of a thread at how late it is by itself; no divisor of the usual periods.
+const PROBE_NS: u64 = 2_003_000;
+
 pub(super) fn machine(error: io::Error) -> Failure {
     Failure::Machine { what: format!("io_uring: {error}") }
 }
@@ -103,8 +106,19 @@ impl Worker<'_> {
         if !self.spinning {
             // A lone message must not wait for company: only a busy turn makes the next one gather.
             let gather = self.spec.gather.filter(|_| self.busy_turn);
+            if self.probe_ns <= now {
+                self.probe_ns = now + PROBE_NS;
+            }
+            let until = until.min(self.probe_ns);
             let result = self.ring.wait(Duration::from_nanos(until - now), gather);
             self.control.awake(self.index);
+            if !self.ring.has_completions() {
+                // Nobody woke this thread but its own time-out: whatever came meanwhile would have waited as long.
+                let woke = self.now();
+                if let Some(late) = woke.checked_sub(until) {
+                    self.traffic.meter.woke(woke, late);
+                }
+            }
             return result;
         }
         self.control.awake(self.index);
@@ -112,6 +126,12 @@ impl Worker<'_> {
         let idle_since = self.now();
         while !self.ring.has_completions() {
             let later = self.now();
+            if later >= self.probe_ns {
+                if self.probe_ns > idle_since {
+                    self.traffic.meter.woke(later, later - self.probe_ns);
+                }
+                self.probe_ns = later + PROBE_NS;
+            }
             if later >= until {
                 break;
             }

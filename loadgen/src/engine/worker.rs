@@ -60,6 +60,20 @@ pub struct WorkerLoad {
     pub ran: f64,
     /// It was ready to, and had to wait for its CPU.
     pub waited: f64,
+    /// The part of that which was somebody else's doing.
+    pub undue: f64,
+}
+
+impl WorkerLoad {
+    /// Of what a thread used in `wall_ns`.
+    pub fn of(usage: &ThreadUsage, wall_ns: u64) -> WorkerLoad {
+        let share = |ns: u64| ns as f64 / wall_ns.max(1) as f64;
+        WorkerLoad {
+            ran: share(usage.ran_ns),
+            waited: share(usage.waited_ns),
+            undue: share(usage.undue_wait_ns()),
+        }
+    }
 }
 
 /// See the top of the file.
@@ -79,6 +93,8 @@ pub struct Worker<'a> {
     /// Time spent looking for work without finding any.
     pub(super) spun_ns: u64,
     pub(super) spinning: bool,
+    /// When this thread next looks how late it is by itself.
+    pub(super) probe_ns: u64,
     /// The last turn had more than one completion.
     pub(super) busy_turn: bool,
     pub(super) swept: usize,
@@ -141,6 +157,7 @@ impl<'a> Worker<'a> {
             plain: Vec::new(),
             spun_ns: 0,
             spinning: false,
+            probe_ns: 0,
             busy_turn: false,
             swept: 0,
             next_sweep_ns: 0,
@@ -231,6 +248,7 @@ impl<'a> Worker<'a> {
         while self.links.up + self.links.failed < self.conns.len() {
             let now = self.now();
             if self.control.stage() > Stage::Connect {
+                self.traffic.meter.last(now);
                 return Ok(());
             }
             let mut next_due = u64::MAX;
@@ -482,8 +500,8 @@ impl Busy {
 
     fn finish(&mut self, now: u64, spun_ns: u64) -> WorkerLoad {
         let Some((began, before, spun_before)) = self.began.take() else { return WorkerLoad::default() };
-        let (after, wall) = (ThreadUsage::now(), (now - began).max(1) as f64);
-        let ran = (after.ran_ns - before.ran_ns).saturating_sub(spun_ns - spun_before);
-        WorkerLoad { ran: ran as f64 / wall, waited: (after.waited_ns - before.waited_ns) as f64 / wall }
+        let usage = ThreadUsage::now().since(&before);
+        let usage = ThreadUsage { ran_ns: usage.ran_ns.saturating_sub(spun_ns - spun_before), ..usage };
+        WorkerLoad::of(&usage, now - began)
     }
 }

@@ -33,13 +33,44 @@ pub struct Series {
 
 /// Colours that a page has for lines and bars.
 pub const COLORS: usize = 6;
-const WIDTH: f64 = 760.0;
-const HEIGHT: f64 = 300.0;
-const LEFT: f64 = 92.0;
-/// Room for half of the last label.
-const RIGHT: f64 = 30.0;
-const TOP: f64 = 14.0;
+const TOP: f64 = 20.0;
 const BOTTOM: f64 = 44.0;
+/// What a character of a label takes at most, and how far labels stand apart.
+const CHARACTER: f64 = 7.0;
+const APART: f64 = 6.0;
+
+/// A chart is drawn twice, and the page shows the one that fits its width: letters must not shrink with the lines.
+struct Size {
+    class: &'static str,
+    width: f64,
+    height: f64,
+    left: f64,
+    /// Room for half of the last label.
+    right: f64,
+}
+
+const SIZES: [Size; 2] = [
+    Size { class: "wide", width: 760.0, height: 300.0, left: 92.0, right: 30.0 },
+    Size { class: "narrow", width: 360.0, height: 250.0, left: 70.0, right: 22.0 },
+];
+
+/// Of labels at these places, those that do not run into the one before. The last is dearer than its neighbour.
+fn apart(places: &[(f64, f64)]) -> Vec<bool> {
+    let mut kept = vec![false; places.len()];
+    let mut order: Vec<usize> = (0..places.len()).collect();
+    // The ends first, then the others as they come.
+    order.rotate_right(usize::from(!places.is_empty()));
+    for i in order {
+        let (middle, room) = places[i];
+        let free = |j: usize| {
+            let (other, its_room) = places[j];
+            !kept[j] || (other - middle).abs() >= (room + its_room) / 2.0 + APART
+        };
+        kept[i] = (0..places.len()).all(free);
+    }
+    kept
+}
+
 /// Points of a line that get a mark with a tooltip; beyond, marks would hide the line.
 const MARKS_MAX: usize = 120;
 /// Points of a line whose marks are drawn.
@@ -135,11 +166,6 @@ pub fn escape(text: &str) -> String {
 
 /// A chart with its legend. `show` writes a point for its tooltip.
 pub fn chart(x: &Axis, y: &Axis, series: &[Series], show: impl Fn(f64, f64) -> String) -> String {
-    let place = |px: f64, py: f64| {
-        let right = LEFT + x.place(px) * (WIDTH - LEFT - RIGHT);
-        let down = TOP + (1.0 - y.place(py)) * (HEIGHT - TOP - BOTTOM);
-        (right, down)
-    };
     let mut out = String::from("<div class=\"legend\">");
     for line in series {
         let _ = write!(
@@ -149,9 +175,30 @@ pub fn chart(x: &Axis, y: &Axis, series: &[Series], show: impl Fn(f64, f64) -> S
             escape(&line.name)
         );
     }
+    out.push_str("</div>");
+    for size in &SIZES {
+        draw(&mut out, size, x, y, series, &show);
+    }
+    out
+}
+
+fn draw(
+    out: &mut String,
+    size: &Size,
+    x: &Axis,
+    y: &Axis,
+    series: &[Series],
+    show: &impl Fn(f64, f64) -> String,
+) {
+    let Size { class, width, height, left: begin, right: end } = *size;
+    let place = |px: f64, py: f64| {
+        let right = begin + x.place(px) * (width - begin - end);
+        let down = TOP + (1.0 - y.place(py)) * (height - TOP - BOTTOM);
+        (right, down)
+    };
     let _ = write!(
         out,
-        "</div><svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">",
+        "<svg class=\"{class}\" viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"{}\">",
         escape(&y.title)
     );
     if let Some((from, to, what)) = x.shaded {
@@ -159,53 +206,71 @@ pub fn chart(x: &Axis, y: &Axis, series: &[Series], show: impl Fn(f64, f64) -> S
         let _ = write!(
             out,
             "<rect class=\"shade\" x=\"{left:.1}\" y=\"{TOP}\" width=\"{:.1}\" height=\"{:.1}\"/>\
-             <text class=\"tick\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
+             ",
             right - left,
-            HEIGHT - BOTTOM - TOP,
-            left + 4.0,
-            HEIGHT - BOTTOM - 6.0,
-            escape(what)
+            height - BOTTOM - TOP,
         );
+        // Above the lines, and only where it fits into its stretch.
+        if what.chars().count() as f64 * CHARACTER <= right - left {
+            let _ = write!(
+                out,
+                "<text class=\"tick\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
+                left + 2.0,
+                TOP - 3.0,
+                escape(what)
+            );
+        }
     }
     for value in &y.fine {
         let (_, down) = place(x.min, *value);
         let _ = write!(
             out,
-            "<line class=\"fine\" x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{down:.1}\" y2=\"{down:.1}\"/>",
-            WIDTH - RIGHT
+            "<line class=\"fine\" x1=\"{begin}\" x2=\"{:.1}\" y1=\"{down:.1}\" y2=\"{down:.1}\"/>",
+            width - end
         );
     }
-    for (value, label) in &y.ticks {
+    let spots = y.ticks.iter().map(|(value, _)| (place(x.min, *value).1, 8.0));
+    let shown = apart(&spots.collect::<Vec<_>>());
+    for ((value, label), shown) in y.ticks.iter().zip(shown) {
         let (_, down) = place(x.min, *value);
+        let label = if shown { label } else { "" };
         let _ = write!(
             out,
-            "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{down:.1}\" y2=\"{down:.1}\"/>\
+            "<line class=\"grid\" x1=\"{begin}\" x2=\"{:.1}\" y1=\"{down:.1}\" y2=\"{down:.1}\"/>\
              <text class=\"tick\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
-            WIDTH - RIGHT,
-            LEFT - 8.0,
+            width - end,
+            begin - 8.0,
             down + 4.0,
             escape(label)
         );
     }
-    for (value, label) in &x.ticks {
+    let spots = x
+        .ticks
+        .iter()
+        .map(|(value, label)| (place(*value, y.min).0, label.chars().count() as f64 * CHARACTER));
+    let shown = apart(&spots.collect::<Vec<_>>());
+    for ((value, label), shown) in x.ticks.iter().zip(shown) {
         let (right, _) = place(*value, y.min);
+        // The first one must not reach under the labels of the other axis.
+        let anchor = if *value <= x.min { "start" } else { "middle" };
+        let label = if shown { label } else { "" };
         let _ = write!(
             out,
             "<line class=\"grid\" x1=\"{right:.1}\" x2=\"{right:.1}\" y1=\"{TOP}\" y2=\"{:.1}\"/>\
-             <text class=\"tick\" x=\"{right:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
-            HEIGHT - BOTTOM,
-            HEIGHT - BOTTOM + 16.0,
+             <text class=\"tick\" x=\"{right:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{}</text>",
+            height - BOTTOM,
+            height - BOTTOM + 17.0,
             escape(label)
         );
     }
     let _ = write!(
         out,
         "<text class=\"title\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
-        (LEFT + WIDTH - RIGHT) / 2.0,
-        HEIGHT - 8.0,
+        (begin + width - end) / 2.0,
+        height - 8.0,
         escape(&x.title)
     );
-    let middle = (TOP + HEIGHT - BOTTOM) / 2.0;
+    let middle = (TOP + height - BOTTOM) / 2.0;
     let _ = write!(
         out,
         "<text class=\"title\" transform=\"translate(14 {middle:.1}) rotate(-90)\" text-anchor=\"middle\">{}</text>",
@@ -230,7 +295,6 @@ pub fn chart(x: &Axis, y: &Axis, series: &[Series], show: impl Fn(f64, f64) -> S
         }
     }
     out.push_str("</svg>");
-    out
 }
 
 #[cfg(test)]
@@ -253,13 +317,24 @@ mod tests {
     }
 
     #[test]
+    fn labels_do_not_run_into_one_another() {
+        // The last is kept, and what would touch it is not.
+        assert_eq!(
+            apart(&[(0.0, 30.0), (40.0, 30.0), (60.0, 30.0), (90.0, 30.0)]),
+            [true, true, false, true]
+        );
+        assert_eq!(apart(&[(0.0, 30.0), (20.0, 30.0)]), [false, true]);
+        assert_eq!(apart(&[]), [false; 0]);
+    }
+
+    #[test]
     fn a_chart_is_well_formed_and_escaped() {
         let axis = || Axis::linear("x<y", 10.0, |v| v.to_string());
         let series = [Series { name: "a & b".into(), color: 0, points: vec![(0.0, 1.0), (10.0, 9.0)] }];
         let svg = chart(&axis(), &axis(), &series, |x, y| format!("{x} {y}"));
         assert!(svg.contains("a &amp; b") && svg.contains("x&lt;y") && !svg.contains("x<y"));
-        assert_eq!(svg.matches("<circle").count(), 2);
+        assert_eq!(svg.matches("<circle").count(), 4, "two points in the wide and in the narrow drawing");
         assert_eq!(svg.matches("<svg").count(), svg.matches("</svg>").count());
-        assert_eq!(svg.matches("class=\"s0\"").count(), 2, "the line and its key in the legend");
+        assert_eq!(svg.matches("class=\"s0\"").count(), 3, "the line twice and its key in the legend");
     }
 }

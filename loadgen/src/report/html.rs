@@ -29,21 +29,31 @@ table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}\
 th,td{text-align:right;padding:5px 8px;border-bottom:1px solid var(--line);white-space:nowrap}\
 th:first-child,td:first-child{text-align:left}th{color:var(--soft);font-weight:600}\
 td.text{text-align:left;white-space:normal;overflow-wrap:anywhere}\
-svg{width:100%;min-width:520px;height:auto;display:block}.grid{stroke:var(--line);stroke-width:1}\
+svg{width:100%;height:auto;display:block}svg.narrow{display:none}.head b{color:var(--fg)}.grid{stroke:var(--line);stroke-width:1}\
 .fine{stroke:var(--line);stroke-width:.5;opacity:.6}.shade{fill:var(--line);opacity:.45}\
 .tick,.title{fill:var(--soft);font:12px system-ui,sans-serif}polyline,.key path{fill:none;stroke-width:2;stroke-linejoin:round}.hit{opacity:0}.hit:hover{opacity:1}\
 .key{display:inline-block;width:26px;min-width:0;height:4px;margin-right:6px;vertical-align:middle}\
 .legend{display:flex;gap:16px;flex-wrap:wrap;font-size:13px;color:var(--soft);padding-left:8px}\
 .s0{stroke:var(--c0)}.s1{stroke:var(--c1);stroke-dasharray:7 3}.s2{stroke:var(--c2);stroke-dasharray:2 2}\
 .s3{stroke:var(--c3);stroke-dasharray:9 2 2 2}\
-.s4{stroke:var(--c4);stroke-dasharray:12 3}.s5{stroke:var(--c5);stroke-dasharray:4 4}.m4{fill:var(--c4)}.m5{fill:var(--c5)}\
-.m0{fill:var(--c0)}.m1{fill:var(--c1)}.m2{fill:var(--c2)}.m3{fill:var(--c3)}\
+.s4{stroke:var(--c4);stroke-dasharray:12 3}.s5{stroke:var(--c5);stroke-dasharray:4 4}.m4{fill:var(--c4);--b:var(--c4)}.m5{fill:var(--c5);--b:var(--c5)}\
+.m0{fill:var(--c0);--b:var(--c0)}.m1{fill:var(--c1);--b:var(--c1)}.m2{fill:var(--c2);--b:var(--c2)}.m3{fill:var(--c3);--b:var(--c3)}\
 h3{font-size:13px;margin:12px 0 2px;color:var(--soft);font-weight:600}h3:first-child{margin-top:0}\
-.below{margin-top:10px}svg.bar{margin:1px 0}.value{fill:var(--fg);font:12px system-ui,sans-serif}.soft{fill:var(--soft)}\
-.whisker{stroke:var(--fg);stroke-width:1.2;fill:none;opacity:.75}small{display:inline-block;min-width:52px;color:var(--soft);\
+.below{margin-top:10px}.soft{color:var(--soft)}\
+.bar{display:grid;grid-template-columns:110px 1fr 220px;gap:4px 10px;align-items:center;font-size:13px;margin:2px 0}\
+.bar .who{text-align:right;color:var(--soft);overflow-wrap:anywhere}.bar .figure{font-variant-numeric:tabular-nums}\
+.track{position:relative;height:16px}.track i{display:block;height:16px;border-radius:2px;background:var(--b);min-width:1px}\
+.track u{position:absolute;top:4px;height:8px;border:solid var(--fg);border-width:0 1px;opacity:.75;\
+background:linear-gradient(var(--fg),var(--fg)) center/100% 1px no-repeat}\
+small{display:inline-block;min-width:52px;color:var(--soft);\
 font-size:12px}a{color:inherit}summary{cursor:pointer;color:var(--soft)}.wide td,.wide th{padding:4px 6px;font-size:13.5px}\
 @media print{body{max-width:none}.card{break-inside:avoid}}\
-pre{overflow-x:auto;font:12.5px/1.45 ui-monospace,monospace;margin:0}";
+pre{overflow-x:auto;font:12.5px/1.45 ui-monospace,monospace;margin:0}\
+@media (max-width:640px){body{padding:16px 10px 40px}.card{padding:10px}svg.wide{display:none}svg.narrow{display:block}\
+.tiles{grid-template-columns:repeat(auto-fit,minmax(104px,1fr));gap:8px}.tiles div{padding:8px 10px}.tiles b{font-size:17px}\
+table{font-size:12.5px}th,td{padding:4px 5px}td:first-child{white-space:normal}\
+.bar{grid-template-columns:1fr;gap:1px;margin:8px 0}.bar .who{text-align:left}\
+pre{font-size:11px;white-space:pre-wrap;overflow-wrap:anywhere}th{white-space:normal}}";
 
 /// A whole page around `body`.
 pub fn page(title: &str, body: &str) -> String {
@@ -53,6 +63,23 @@ pub fn page(title: &str, body: &str) -> String {
          <style>{STYLE}</style></head><body>\n{body}\n</body></html>\n",
         escape(title)
     )
+}
+
+/// What a reader wants to know first of any page: which broker, in which version, and when.
+pub fn head(environment: &Environment, subjects: &[Subject]) -> String {
+    let brokers: String = subjects
+        .iter()
+        .map(|subject| {
+            let version = subject.version.as_deref().unwrap_or("version unknown");
+            format!(
+                "<br><b>{}</b>: {} at {}",
+                escape(&subject.name),
+                escape(version),
+                escape(&subject.target)
+            )
+        })
+        .collect();
+    format!("<p class=\"head\">{}{brokers}</p>", escape(&environment.date()))
 }
 
 /// A round time without the zeros behind its point.
@@ -180,7 +207,7 @@ pub fn environment(environment: &Environment, subjects: &[Subject]) -> String {
 
 fn tiles(spec: &Spec, outcome: &Outcome, verdict: &Verdict, figures: &Figures<'_>) -> String {
     let faults = &outcome.totals.faults;
-    let at_least = if verdict.worth == Worth::GeneratorBound { "≥ " } else { "" };
+    let at_least = if verdict.is_lower_bound() { "≥ " } else { "" };
     let mut tiles = Vec::new();
     if spec.focus != Focus::Idle {
         tiles.push((format!("{at_least}{}", count(figures.rate.round() as u64)), figures.unit.to_string()));
@@ -214,7 +241,13 @@ pub fn render(
     subject: &Subject,
 ) -> String {
     let figures = Figures::of(spec, outcome);
-    let mut body = format!("<h1>{}</h1><p>{}</p>", escape(&spec.scenario), escape(&headline(spec)));
+    let mut body = format!(
+        "<h1>{}: {}</h1>{}<p>{}</p>",
+        escape(&spec.scenario),
+        verdict.name(),
+        head(place, std::slice::from_ref(subject)),
+        escape(&headline(spec))
+    );
     let class = match (verdict.exit, verdict.worth) {
         (0, Worth::Valid) if verdict.pid_void.is_none() => "verdict",
         (0, _) => "verdict warn",
@@ -227,6 +260,8 @@ pub fn render(
         .map(String::as_str)
         .chain(verdict.pid_void)
         .map(|r| format!("<br>{}", escape(r)))
+        .chain(verdict.held.iter().map(|r| format!("<br>holds: {}", escape(r))))
+        .chain(text::failures(outcome).iter().map(|r| format!("<br>{}", escape(r))))
         .collect();
     let unchecked = if spec.checked || spec.publishers == 0 { "" } else { " UNCHECKED" };
     let _ = write!(body, "<div class=\"{class}\"><b>{}{unchecked}</b>{reasons}</div>", verdict.name());
@@ -242,17 +277,18 @@ pub fn render(
     lines.retain(|(_, histogram)| !histogram.is_empty());
     if !lines.is_empty() {
         let void = if verdict.latency_holds() { "" } else { " (void: see the verdict)" };
-        let heads: String = QUANTILES.iter().map(|(name, _)| format!("<th>{name}</th>")).collect();
+        let heads: String = lines.iter().map(|(name, _)| format!("<th>{name}</th>")).collect();
         let _ = write!(
             body,
             "<h2>Latency by percentile{void}</h2><div class=\"card\">{}",
             percentile_chart(&lines)
         );
+        // Percentiles down, so that a narrow screen has room for all columns.
         let _ = write!(body, "<div class=\"scroll\"><table><tr><th></th>{heads}</tr>");
-        for (name, histogram) in &lines {
-            let cells: String = QUANTILES
+        for (name, q) in QUANTILES {
+            let cells: String = lines
                 .iter()
-                .map(|(_, q)| format!("<td>{}</td>", time(histogram.value_at_quantile(*q))))
+                .map(|(_, histogram)| format!("<td>{}</td>", time(histogram.value_at_quantile(q))))
                 .collect();
             let _ = write!(body, "<tr><td>{name}</td>{cells}</tr>");
         }
@@ -265,5 +301,8 @@ pub fn render(
         escape(&text::render(spec, outcome, verdict, place))
     );
     body.push_str(&environment(place, std::slice::from_ref(subject)));
-    page(&format!("loadgen: {}", spec.scenario), &body)
+    let version = subject.version.as_deref().unwrap_or("version unknown");
+    let title =
+        format!("{}: {} of {} ({version}), {}", verdict.name(), spec.scenario, subject.target, place.date());
+    page(&title, &body)
 }

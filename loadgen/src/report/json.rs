@@ -48,9 +48,21 @@ pub fn render(
     let cores: Vec<Value> = outcome
         .cores
         .iter()
-        .map(|c| json!({"cpu": c.cpu, "workers": c.workers, "busy": c.busy(), "ran": c.ran, "connections": c.connections}))
+        .map(|c| json!({"cpu": c.cpu, "workers": c.workers, "busy": c.busy(), "ran": c.ran, "waited_for_cpu": c.undue, "connections": c.connections}))
         .collect();
-    let failures: Vec<String> = outcome.failures.iter().map(ToString::to_string).collect();
+    let failures = super::text::failures(outcome);
+    let broker = outcome.cost.filter(|_| !figures.pid_void).map(|cost| {
+        json!({
+            "cpu_ns_each": figures.cpu_ns_each, "cpu_share": figures.cpu_share,
+            "cpu_ns": cost.cpu_ns, "waited_ns": cost.waited_ns,
+            "waited_for_cpu": cost.undue_share(), "wall_ns": cost.wall_ns, "threads": cost.threads,
+            "memory_before": cost.memory_before.resident, "memory_connected": cost.memory_connected.resident,
+            "anonymous_before": cost.memory_before.anonymous,
+            "anonymous_connected": cost.memory_connected.anonymous,
+            "memory_peak": cost.memory_peak, "memory_per_connection": figures.memory_per_connection,
+            "kernel_per_connection": figures.kernel_per_connection,
+        })
+    });
     json!({
         "loadgen": env!("CARGO_PKG_VERSION"),
         "run": spec.run_id,
@@ -74,7 +86,8 @@ pub fn render(
         "connections": outcome.connections,
         "verdict": {
             "worth": verdict.name(), "reasons": verdict.reasons, "faults": verdict.faults,
-            "broken_thresholds": verdict.broken, "pid_void": verdict.pid_void, "checked": verdict.checked, "exit": verdict.exit,
+            "broken_thresholds": verdict.broken, "held_thresholds": verdict.held,
+            "broker_seen": verdict.broker_seen, "pid_void": verdict.pid_void, "checked": verdict.checked, "exit": verdict.exit,
             "failures": failures, "failures_total": outcome.failures_total,
         },
         "connects": {
@@ -102,19 +115,15 @@ pub fn render(
             "corrected": if open { quantiles(figures.latency) } else { Value::Null },
             "uncorrected": if open { quantiles(figures.uncorrected) } else { quantiles(figures.latency) },
             "generator_lateness": quantiles(&totals.lateness),
+            "generator_wakeups": quantiles(&totals.wakeups),
             "acknowledgement": quantiles(&totals.acks),
             "connect": quantiles(&totals.connects),
             "messages": quantiles(&totals.latency),
         },
-        "broker": outcome.cost.filter(|_| !figures.pid_void).map(|cost| json!({
-            "cpu_ns_each": figures.cpu_ns_each, "cpu_share": figures.cpu_share,
-            "cpu_ns": cost.cpu_ns, "waited_ns": cost.waited_ns, "wall_ns": cost.wall_ns, "threads": cost.threads,
-            "memory_before": cost.memory_before.resident, "memory_connected": cost.memory_connected.resident,
-            "anonymous_before": cost.memory_before.anonymous,
-            "anonymous_connected": cost.memory_connected.anonymous,
-            "memory_peak": cost.memory_peak, "memory_per_connection": figures.memory_per_connection,
-            "kernel_per_connection": figures.kernel_per_connection,
-        })),
+        "broker": broker,
+        "waited_for_cpu": {
+            "listeners": outcome.bystanders.map(|cost| cost.undue_share()), "machine": outcome.machine_waited,
+        },
         "environment": place.json(),
         "subject": subject.json(),
         "generator": cores,

@@ -16,9 +16,6 @@ use crate::spec::{Focus, Load, Pattern, Spec};
 pub const QUANTILES: [(&str, f64); 6] =
     [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999), ("max", 1.0)];
 
-/// A broker that waits longer for its CPU than this share of the time was not alone on it.
-pub const DISTURBED_MIN: f64 = 0.05;
-
 /// Figures that are worked out from counts, with what the run is about in front.
 pub struct Figures<'a> {
     /// Messages a second that were due, open loop only.
@@ -74,7 +71,8 @@ impl Figures<'_> {
         Figures {
             offered_rate: totals.offered as f64 / seconds,
             sent_rate: totals.sent as f64 / seconds,
-            rate: count as f64 / seconds_about,
+            // What took no time at all has no rate.
+            rate: if outcome.measured_s > 0.0 { count as f64 / seconds_about } else { 0.0 },
             unit,
             bytes_rate: totals.delivered_bytes as f64 / seconds,
             latency,

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use hdrhistogram::Histogram;
 
-use super::{DISTURBED_MIN, Figures, QUANTILES, bytes, count, headline, time};
+use super::{Figures, QUANTILES, bytes, count, headline, time};
 use crate::engine::Outcome;
 use crate::environment::Environment;
 use crate::spec::{Focus, Load, Pattern, Spec};
@@ -17,9 +17,69 @@ fn row(out: &mut String, name: &str, histogram: &Histogram<u64>) {
     let cells: Vec<String> = QUANTILES
         .iter()
         .map(|(_, q)| if histogram.is_empty() { "-".into() } else { time(histogram.value_at_quantile(*q)) })
-        .map(|cell| format!("{cell:>10}"))
+        .map(|cell| format!("{cell:>9}"))
         .collect();
-    let _ = writeln!(out, "  {name:<22}{}", cells.concat());
+    let _ = writeln!(out, "  {name:<21}{}", cells.concat());
+}
+
+/// Columns of a plain terminal.
+pub const COLUMNS: usize = 80;
+/// Where the second column of the report begins.
+const SECOND: usize = 16;
+
+/// Breaks lines that are too long at a space, and lets what follows stand beneath its beginning.
+pub fn wrapped(text: &str) -> String {
+    let mut out = String::new();
+    for line in text.lines() {
+        let characters: Vec<char> = line.chars().collect();
+        let own = characters.iter().take_while(|&&c| c == ' ').count();
+        let in_second = own < SECOND
+            && characters.get(SECOND - 2..SECOND) == Some(&[' ', ' '])
+            && characters.get(SECOND).is_some_and(|&c| c != ' ');
+        let indent = if in_second {
+            SECOND
+        } else if own < SECOND {
+            own + 2
+        } else {
+            own
+        };
+        let (mut rest, mut at) = (characters.as_slice(), own);
+        while rest.len() + if at == own { 0 } else { indent } > COLUMNS {
+            let room = COLUMNS - if at == own { 0 } else { indent };
+            let begin = if at == own { indent.max(own) } else { 0 };
+            let Some(cut) = (begin + 1..=room).rev().find(|&i| rest[i] == ' ' && rest[i - 1] != ' ') else {
+                break;
+            };
+            push_line(&mut out, if at == own { 0 } else { indent }, &rest[..cut]);
+            let next = rest[cut..].iter().take_while(|&&c| c == ' ').count();
+            (rest, at) = (&rest[cut + next..], usize::MAX);
+        }
+        push_line(&mut out, if at == own { 0 } else { indent }, rest);
+    }
+    out
+}
+
+fn push_line(out: &mut String, indent: usize, rest: &[char]) {
+    out.extend(std::iter::repeat_n(' ', indent));
+    out.extend(rest);
+    out.push('\n');
+}
+
+/// What went wrong with connections, a line for each kind.
+pub fn failures(outcome: &Outcome) -> Vec<String> {
+    let mut lines: Vec<String> = outcome
+        .failures
+        .iter()
+        .map(|(failure, times)| match times {
+            1 => failure.to_string(),
+            times => format!("{failure} ({} times)", count(*times)),
+        })
+        .collect();
+    let told: u64 = outcome.failures.iter().map(|(_, times)| times).sum();
+    if outcome.failures_total > told {
+        lines.push(format!("and {} failures of other kinds", count(outcome.failures_total - told)));
+    }
+    lines
 }
 
 /// The whole report, several lines.
@@ -54,12 +114,12 @@ pub fn render(spec: &Spec, outcome: &Outcome, verdict: &Verdict, place: &Environ
         let _ = writeln!(out, "  its ceiling   {}", calibration.text());
     }
     ending(&mut out, spec, outcome, verdict);
-    out
+    wrapped(&out)
 }
 
 fn rates(out: &mut String, spec: &Spec, outcome: &Outcome, verdict: &Verdict, figures: &Figures<'_>) {
     let totals = &outcome.totals;
-    let at_least = if verdict.worth == Worth::GeneratorBound { "≥ " } else { "" };
+    let at_least = if verdict.is_lower_bound() { "≥ " } else { "" };
     let rate = format!("{at_least}{} {}", count(figures.rate.round() as u64), figures.unit);
     let _ = match spec.focus {
         Focus::Messages if spec.pattern == Pattern::Swallow => {
@@ -107,9 +167,9 @@ fn latency_table(out: &mut String, spec: &Spec, outcome: &Outcome, verdict: &Ver
         return;
     }
     out.push('\n');
-    let heads: Vec<String> = QUANTILES.iter().map(|(name, _)| format!("{name:>10}")).collect();
+    let heads: Vec<String> = QUANTILES.iter().map(|(name, _)| format!("{name:>9}")).collect();
     let void = if verdict.latency_holds() { "" } else { " (VOID)" };
-    let _ = writeln!(out, "  {:<22}{}", format!("latency{void}"), heads.concat());
+    let _ = writeln!(out, "  {:<21}{}", format!("latency{void}"), heads.concat());
     match spec.focus {
         Focus::Reconnects => {
             row(out, "since the cut", figures.latency);
@@ -130,6 +190,9 @@ fn latency_table(out: &mut String, spec: &Spec, outcome: &Outcome, verdict: &Ver
     }
     if spec.focus == Focus::Reconnects && !totals.latency.is_empty() {
         row(out, "messages, corrected", &totals.latency);
+    }
+    if spec.focus != Focus::Idle && !totals.wakeups.is_empty() {
+        row(out, "its wake-ups' delay", &totals.wakeups);
     }
     if spec.focus == Focus::Messages && !spec.is_open() {
         let _ = writeln!(
@@ -173,7 +236,9 @@ fn faults(out: &mut String, spec: &Spec, outcome: &Outcome, verdict: &Verdict) {
     note(totals.redelivered, "redelivered", "came again on a resumed session, marked as such");
     let why = match verdict.worth {
         Worth::Valid | Worth::Nothing => "were due, but the broker took no more",
-        Worth::Invalid | Worth::GeneratorBound => "were due, but this generator did not keep up",
+        Worth::Invalid | Worth::GeneratorBound | Worth::Disturbed => {
+            "were due, but this generator did not keep up"
+        }
     };
     note(totals.unsent, "unsent", why);
     note(totals.forgiven, "written off", "copies, to go on after a standstill of 1 s");
@@ -200,14 +265,8 @@ fn cost(out: &mut String, spec: &Spec, outcome: &Outcome, figures: &Figures<'_>)
     if let Some(share) = figures.cpu_share {
         let share = 100.0 * share;
         let _ = writeln!(out, "  broker        {each}{share:.1} % of one CPU, {} threads", cost.threads);
-        let waited = cost.waited_ns as f64 / cost.wall_ns as f64;
-        if waited > DISTURBED_MIN {
-            let waited = 100.0 * waited;
-            let _ = writeln!(
-                out,
-                "                DISTURBED: ready to run, but without a CPU {waited:.0} % of the time"
-            );
-        }
+        let waited = 100.0 * cost.undue_share();
+        let _ = writeln!(out, "                ready to run, but without a CPU {waited:.1} % of the time");
     }
     let _ = writeln!(
         out,
@@ -232,11 +291,8 @@ fn cost(out: &mut String, spec: &Spec, outcome: &Outcome, figures: &Figures<'_>)
 
 fn ending(out: &mut String, spec: &Spec, outcome: &Outcome, verdict: &Verdict) {
     out.push('\n');
-    for failure in &outcome.failures {
-        let _ = writeln!(out, "  CONNECTION: {failure}");
-    }
-    if outcome.failures_total > outcome.failures.len() as u64 {
-        let _ = writeln!(out, "  CONNECTION: {} failures in all", count(outcome.failures_total));
+    for line in failures(outcome) {
+        let _ = writeln!(out, "  CONNECTION: {line}");
     }
     for fault in &verdict.faults {
         let _ = writeln!(out, "  FAULTY: {fault}");
@@ -250,11 +306,20 @@ fn ending(out: &mut String, spec: &Spec, outcome: &Outcome, verdict: &Verdict) {
     for broken in &verdict.broken {
         let _ = writeln!(out, "  THRESHOLD: {broken}");
     }
+    for held in &verdict.held {
+        let _ = writeln!(out, "  holds: {held}");
+    }
     let meaning = match verdict.worth {
         Worth::Valid if verdict.pid_void.is_some() => {
             "the generator kept up; the figures are the broker's, except those of --pid"
         }
+        Worth::Valid if !verdict.broker_seen && spec.focus != Focus::Idle => {
+            "the generator kept up; whether the broker had to wait for a CPU was not seen from here"
+        }
         Worth::Valid => "the generator kept up; the figures are the broker's",
+        Worth::Disturbed => {
+            "others had the CPU: latency is void and the rate a lower bound; loss and the broker's CPU per message hold"
+        }
         Worth::GeneratorBound if verdict.pid_void.is_some() => {
             "the rate is a lower bound and latency is void; loss holds"
         }
@@ -273,6 +338,38 @@ mod tests {
     use super::*;
 
     #[test]
+    fn long_lines_are_broken_at_spaces_and_lose_no_word() {
+        let words = "word ".repeat(40);
+        let table = format!("  {:<21}{}", "latency", "   1.50 µs".repeat(6));
+        let text = format!(
+            "  its ceiling   {words}\n  INVALID: {words}\nhead {words}\n{table}\n                {words}\nshort\n"
+        );
+        let broken = wrapped(&text);
+        assert!(broken.lines().all(|line| line.chars().count() <= COLUMNS), "{broken}");
+        let all = |text: &str| text.split_whitespace().map(str::to_string).collect::<Vec<_>>();
+        assert_eq!(all(&broken), all(&text));
+        assert!(broken.contains("\n                word") && broken.contains("\n    word"), "{broken}");
+        assert_eq!(wrapped(&"x".repeat(200)).len(), 201, "what has no space stays whole");
+    }
+
+    #[test]
+    fn clients_that_fail_alike_share_a_line_with_their_number() {
+        use crate::failure::Failure;
+        let closed =
+            |n: u32| Failure::Closed { who: format!("subscriber {n}"), code: None, during: "while up" };
+        assert!(closed(1).is_like(&closed(2)) && !closed(1).is_like(&Failure::Ports));
+        let outcome = Outcome {
+            failures: vec![(closed(1), 998), (Failure::Ports, 1)],
+            failures_total: 1001,
+            ..Outcome::default()
+        };
+        let lines = failures(&outcome);
+        assert_eq!(lines.len(), 3, "{lines:?}");
+        assert!(lines[0].contains("subscriber 1") && lines[0].ends_with("(998 times)"), "{lines:?}");
+        assert!(lines[2].contains("2 failures"), "{lines:?}");
+    }
+
+    #[test]
     fn messages_that_were_not_sent_are_the_brokers_fault_only_where_the_generator_kept_up() {
         let words = ["loadgen", "p2p", "--rate", "1000"].map(Into::into);
         let spec = crate::cli::parse(words).unwrap().run.spec().unwrap();
@@ -283,7 +380,8 @@ mod tests {
             render(&spec, outcome, &crate::verdict::judge(&spec, outcome, &[]), &Environment::here())
         };
         assert!(report(&outcome).contains("5 were due, but the broker took no more"));
-        let busy = crate::engine::CoreUse { cpu: 0, workers: 1, connections: 2, ran: 1.0, wanted: 1.0 };
+        let busy =
+            crate::engine::CoreUse { cpu: 0, workers: 1, connections: 2, ran: 1.0, wanted: 1.0, undue: 0.0 };
         outcome.cores.push(busy);
         let text = report(&outcome);
         assert!(text.contains("5 were due, but this generator did not keep up"), "{text}");
