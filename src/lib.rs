@@ -1,5 +1,6 @@
-//! An MQTT 5.0, 3.1.1 and 3.1 broker for Linux: one thread, one io_uring and one share of the clients per core. Cores
-//! share nothing but single-producer single-consumer rings.
+//! An MQTT 5.0, 3.1.1 and 3.1 broker for Linux: one thread, one io_uring and one share of the clients per core.
+//! Messages go from core to core over single-producer single-consumer rings. What cores share besides is read often and
+//! written seldom: rules, certificates, counters, announcements; only logins and handshakes take a lock.
 //!
 //! The decisions, with their reasons and costs, are in `docs/ARCHITECTURE.md`.
 //!

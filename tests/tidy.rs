@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 /// Modules of the broker, low to high. A module may use those in rows above its own, and no other.
 const LAYERS: &[&[&str]] = &[
-    &["allocator", "clock", "error", "log", "metrics"],
+    &["allocator", "clock", "log", "metrics"],
     &["limits"],
     &["wire", "memory"],
     &["topic", "timer", "mesh"],

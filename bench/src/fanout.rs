@@ -34,7 +34,7 @@ fn prepare(qos: Qos) -> Prepared {
     let mut receivers: Vec<Receiver> = (0..SESSIONS)
         .map(|_| Receiver {
             session: Session::new(),
-            link: Link::new(Version::V5, u16::MAX, u32::MAX, 0, true, &limits),
+            link: Link::new(Version::V5, u16::MAX, u32::MAX, 0, &limits),
             outbox: Outbox::default(),
         })
         .collect();

@@ -52,36 +52,14 @@ impl<H> Block<H> {
         let owners = AtomicUsize::new(1);
         // SAFETY: the memory is new, aligned, and has room for the front.
         unsafe { front.write(Front { owners, size: size as u32, len: 0, head }) };
-        let mut block = Block(front);
-        block.write(pieces);
-        block
+        let mut only = Only(Block(front));
+        only.write(pieces);
+        only.0
     }
 
     fn layout(size: usize) -> Layout {
         assert!(size >= Self::FRONT && size <= u32::MAX as usize, "a block of {size} bytes");
         Layout::from_size_align(size, align_of::<Front<H>>()).expect("within what was just checked")
-    }
-
-    /// Writes the bytes of a block that nobody shares.
-    #[inline]
-    fn write(&mut self, pieces: [&[u8]; 3]) {
-        let front = self.0.as_ptr();
-        // SAFETY: the front is initialised, and this is its only owner.
-        let (room, len) = unsafe { ((*front).size as usize - Self::FRONT, &mut (*front).len) };
-        *len = 0;
-        for piece in pieces {
-            if piece.is_empty() {
-                continue;
-            }
-            assert!(piece.len() <= room - *len as usize, "more bytes than the block has room for");
-            // SAFETY: `len` bytes are written and `piece` still fits, so the target is within the allocation; it is not
-            // within `piece`, which cannot be borrowed from a block that nobody else owns while this borrows it mutably.
-            unsafe {
-                let bytes = front.cast::<u8>().add(Self::FRONT + *len as usize);
-                bytes.copy_from_nonoverlapping(piece.as_ptr(), piece.len());
-            }
-            *len += piece.len() as u32;
-        }
     }
 
     #[inline]
@@ -98,7 +76,7 @@ impl<H> Block<H> {
     #[inline]
     pub(super) fn bytes(&self) -> &[u8] {
         let len = self.front().len as usize;
-        // SAFETY: so many bytes behind the front were written. They are written by `write` alone, which borrows the only owner
+        // SAFETY: so many bytes behind the front were written. They are written by `Only::write` alone, which borrows the only owner
         // mutably, so not while this borrow of an owner lasts.
         unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast::<u8>().add(Self::FRONT), len) }
     }
@@ -122,8 +100,30 @@ impl<H> Only<H> {
     #[inline]
     pub(super) fn put(mut self, head: H, pieces: [&[u8]; 3]) -> Block<H> {
         *self.head_mut() = head;
-        self.0.write(pieces);
+        self.write(pieces);
         self.0
+    }
+
+    /// Writes the bytes.
+    #[inline]
+    fn write(&mut self, pieces: [&[u8]; 3]) {
+        let front = self.0.0.as_ptr();
+        // SAFETY: the front is initialised, and an `Only` is its only owner.
+        let (room, len) = unsafe { ((*front).size as usize - Block::<H>::FRONT, &mut (*front).len) };
+        *len = 0;
+        for piece in pieces {
+            if piece.is_empty() {
+                continue;
+            }
+            assert!(piece.len() <= room - *len as usize, "more bytes than the block has room for");
+            // SAFETY: `len` bytes are written and `piece` still fits, so the target is within the allocation; it is not
+            // within `piece`, which cannot be borrowed from a block that nobody else owns while this borrows it mutably.
+            unsafe {
+                let bytes = front.cast::<u8>().add(Block::<H>::FRONT + *len as usize);
+                bytes.copy_from_nonoverlapping(piece.as_ptr(), piece.len());
+            }
+            *len += piece.len() as u32;
+        }
     }
 
     #[inline]

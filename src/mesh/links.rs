@@ -49,7 +49,7 @@ pub struct Links<T> {
     unread: ShardSet,
     /// Peers whose spill is at its bound.
     full: ShardSet,
-    /// Some peer was taken out of `full` since [`Links::has_eased`] was asked.
+    /// Some peer was taken out of `full` since [`Links::forget_eased`].
     eased: bool,
     /// Peers that published progress here and may have to be rung.
     progressed: ShardSet,
@@ -174,10 +174,15 @@ impl<T> Links<T> {
         self.full
     }
 
-    /// Whether some shard has left [`Links::full`] since this was last asked: who waited for it must look again, since
-    /// no bell will ring for that.
-    pub fn has_eased(&mut self) -> bool {
-        std::mem::take(&mut self.eased)
+    /// Whether some shard has left [`Links::full`] since [`Links::forget_eased`]: what waits for it must be looked at again,
+    /// since no bell will ring for that.
+    pub fn has_eased(&self) -> bool {
+        self.eased
+    }
+
+    /// What waits for room is about to be looked at.
+    pub fn forget_eased(&mut self) {
+        self.eased = false;
     }
 
     /// Items that wait behind the ring.

@@ -9,8 +9,6 @@ use crate::wire::{DecodeError, Version};
 #[derive(Debug)]
 pub struct Link {
     pub version: Version,
-    /// Whether the client wants Reason Strings and User Properties on more than CONNACK and DISCONNECT.
-    pub request_problem_information: bool,
     /// Bytes of a packet that the client takes.
     pub packet_size_max: u32,
     /// PUBLISH packets of QoS 1 and 2 that may still be sent.
@@ -35,7 +33,6 @@ impl Link {
         receive_maximum_of_client: u16,
         packet_size_max_of_client: u32,
         topic_alias_max_of_client: u16,
-        request_problem_information: bool,
         limits: &Limits,
     ) -> Link {
         // [MQTT-4.9.0-1]
@@ -49,7 +46,6 @@ impl Link {
         };
         Link {
             version,
-            request_problem_information,
             packet_size_max: packet_size_max_of_client,
             send_quota: send_quota_max,
             send_quota_max,

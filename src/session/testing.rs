@@ -233,7 +233,7 @@ impl Bench {
         self.disconnect();
         self.session.resume();
         let Maxima { receive, packet_size, topic_alias } = maxima;
-        self.link = Some(Link::new(version, receive, packet_size, topic_alias, true, &self.limits));
+        self.link = Some(Link::new(version, receive, packet_size, topic_alias, &self.limits));
     }
 
     pub(super) fn connected(mut self) -> Bench {

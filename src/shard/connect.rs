@@ -9,6 +9,8 @@
 
 use std::sync::Arc;
 
+use sha2::{Digest, Sha256};
+
 use crate::access::Identity;
 use crate::clock::Millis;
 use crate::log::Kind;
@@ -203,7 +205,6 @@ impl Core {
             secure: connection.secure,
             bytes: connection.partial,
             connected_at,
-            from: self.id,
         };
         self.push(home, Parcel::HandOff(Box::new(hand_off)));
     }
@@ -223,7 +224,7 @@ impl Core {
 
     /// A connection came home from another shard.
     pub(super) fn hand_off_arrived(&mut self, hand_off: HandOff) {
-        let HandOff { socket, peer, listener, identity, secure, bytes, connected_at, from: _ } = hand_off;
+        let HandOff { socket, peer, listener, identity, secure, bytes, connected_at } = hand_off;
         let deadline = self.now + self.limits_at(listener).connect_timeout_ms;
         let mut connection = Connection::new(socket, peer, listener, deadline);
         connection.identity = identity;
@@ -483,7 +484,6 @@ impl Core {
             connect.receive_maximum,
             connect.packet_size_max,
             connect.topic_alias_max,
-            connect.request_problem_information,
             limits,
         );
         link.terms = number;
@@ -598,9 +598,19 @@ impl Core {
     }
 
     /// A Client Identifier that no session has and that is at home here. // [MQTT-3.1.3-6] [MQTT-3.2.2-16]
+    ///
+    /// Nobody can tell the next one from those before: they are hashed with the keys of the process, which the kernel's
+    /// random numbers made and nobody is told.
     fn assign_client_id(&mut self) -> String {
         loop {
-            let id = format!("auto-{:016x}", self.random());
+            self.client_ids_assigned += 1;
+            let mut hash = Sha256::new();
+            self.keys.iter().for_each(|key| hash.update(key.to_le_bytes()));
+            hash.update(b"assigned Client Identifier");
+            hash.update(self.id.to_le_bytes());
+            hash.update(self.client_ids_assigned.to_le_bytes());
+            let hash = hash.finalize();
+            let id = hash[..10].iter().fold("auto-".to_owned(), |id, byte| id + &format!("{byte:02x}"));
             let here = topic::shard_of(&self.keys, &id, self.shards) == self.id;
             if here && self.session_of(&id).is_none() {
                 return id;

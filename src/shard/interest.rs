@@ -171,6 +171,13 @@ impl Core {
         appended - read_by_all < max
     }
 
+    /// Whether [`Core::log_has_room`] would say so.
+    fn log_may_have_room(&self) -> bool {
+        let read = self.links.peers().iter().map(|peer| self.links.register(peer, LOG_READ));
+        let appended = self.announcements.appended();
+        appended - read.min().unwrap_or(appended) < self.options.announcements_max
+    }
+
     /// A withdrawn filter has lingered.
     pub(super) fn interest_due(&mut self, filter: FilterKey) {
         let Some(entry) = self.interest.entries.get_mut(&filter) else { return };
@@ -226,8 +233,8 @@ impl Core {
     }
 
     /// Whether something that waits has room by now.
-    pub(super) fn interest_may_go_on(&mut self) -> bool {
-        !self.interest.unsent.is_empty() && self.log_has_room()
+    pub(super) fn interest_may_go_on(&self) -> bool {
+        !self.interest.unsent.is_empty() && self.log_may_have_room()
     }
 
     /// Learns what the others have announced; called when something was taken in, before it is acted upon. So whoever sent it

@@ -324,6 +324,7 @@ struct Core {
     counters: Arc<[Counters]>,
     access: Access,
     random: u64,
+    client_ids_assigned: u64,
 
     connections: Arena<Connection>,
     sessions: Arena<Slot>,
@@ -529,6 +530,7 @@ impl Core {
             counters,
             access,
             random,
+            client_ids_assigned: 0,
             connections: Arena::with_capacity(options.clients_expected),
             sessions: Arena::with_capacity(options.clients_expected),
             by_client_id: Table::default(),
@@ -616,7 +618,7 @@ impl Core {
     }
 
     /// Whether another turn would find something to do without a completion or a bell.
-    fn has_work(&mut self) -> bool {
+    fn has_work(&self) -> bool {
         self.pulls.has_work()
             || !self.overflowed.is_empty()
             || !self.vacant.is_empty()

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use crate::access::Identity;
 use crate::clock::Millis;
 use crate::io::{ListenerId, Socket};
-use crate::memory::{Key, Message, ShardId, ShardSet};
+use crate::memory::{Key, Message, ShardSet};
 use crate::session::DropReason;
 use crate::topic::Round;
 use crate::wire::Version;
@@ -112,8 +112,6 @@ pub struct HandOff {
     pub bytes: Vec<u8>,
     /// When CONNECT was read.
     pub connected_at: Millis,
-    /// The shard that accepted it.
-    pub from: ShardId,
 }
 
 impl HandOff {

@@ -216,6 +216,7 @@ impl Core {
         if !self.hand_offs.is_empty() {
             self.retry_hand_offs();
         }
+        self.links.forget_eased(); // those who wait for it are looked at now
         self.release_replies();
         self.resume_paused();
     }
@@ -324,7 +325,7 @@ impl Core {
     }
 
     /// Whether something that waits could go on now.
-    pub(super) fn has_progress(&mut self) -> bool {
+    pub(super) fn has_progress(&self) -> bool {
         self.shards > 1
             && (self.interest_may_go_on()
                 || self.waits.may_release(&self.links)

@@ -8,7 +8,7 @@ use Qos::{AtLeastOnce, AtMostOnce, ExactlyOnce};
 #[test]
 fn mqtt_3_3_2_9_and_12_incoming_aliases() {
     let limits = Limits { topic_alias_max: 3, ..Limits::default() };
-    let mut link = Link::new(Version::V5, 10, u32::MAX, 0, true, &limits);
+    let mut link = Link::new(Version::V5, 10, u32::MAX, 0, &limits);
     let mut resolve = |topic: &'static str, alias| {
         link.resolve_topic(topic, alias, 3).map(|topic| topic.as_str().to_owned())
     };
