@@ -352,3 +352,24 @@ fn a_broker_that_dies_is_one_line_with_a_count() {
     let flat = run.stdout.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(flat.contains("times)") && flat.contains("closed the connection of"), "{flat}");
 }
+
+#[test]
+fn an_interrupted_storm_of_connects_has_its_rate_and_its_load() {
+    let peer = Peer::honest();
+    let child = start(&format!(
+        "connect-storm --connections 5000 --subscribe --connect-rate 100 --port {} --json - --quiet",
+        peer.port
+    ));
+    while peer.subscribed.load(std::sync::atomic::Ordering::Relaxed) < 50 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    signal(&child, "-INT");
+    let run = finish(child);
+    assert_eq!(run.exit, 130);
+    // 100 a second, and never what comes of a division by no time at all.
+    let rate = run.number("rate.achieved");
+    assert!((1.0..=250.0).contains(&rate), "{rate}");
+    assert!(run.number("measured_s") > 0.1 && run.number("connect_s") > 0.1, "{}", run.stdout);
+    let busy = run.json()["generator"][0]["busy"].as_f64().unwrap();
+    assert!(busy > 0.0, "{}", run.stdout);
+}

@@ -20,8 +20,8 @@ impl Comparison {
         let _ = write!(body, "<div class=\"{}\"><b>{}</b></div>", self.class(), escape(&self.summary()));
         body.push_str(
             "<p>Rounds are interleaved; figures are medians, with the lowest and the highest behind them. A ratio is \
-             taken within each round, to the first broker. ≥: the generator was the bottleneck, so the rate is a \
-             lower bound and latency is void (–).</p>",
+             taken within each round, to the first broker. ≥: the generator was the bottleneck, or others had the \
+             CPU, so the rate is a lower bound and latency is void (–).</p>",
         );
         if self.interrupted {
             body.push_str("<div class=\"verdict bad\"><b>PARTIAL</b>: interrupted before its end</div>");

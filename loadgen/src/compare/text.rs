@@ -87,7 +87,12 @@ impl Contest {
             return;
         }
         let rounds = self.rounds();
-        let _ = writeln!(out, "{}\n{rounds} rounds, interleaved; median (lowest – highest)\n", self.headline);
+        let plural = if rounds == 1 { "" } else { "s" };
+        let _ = writeln!(
+            out,
+            "{}\n{rounds} round{plural}, interleaved; median (lowest – highest)\n",
+            self.headline
+        );
         let first = &self.series[0].name;
         let mut latency_said = false;
         for measure in self.measures() {

@@ -240,6 +240,7 @@ impl<'a> Coordinator<'a> {
     fn interrupt(&mut self) {
         self.control.stop();
         if self.control.stage() == Stage::Connect {
+            self.outcome.connect_s = self.control.clock.now() as f64 / 1e9;
             self.control.enter(Stage::End);
         }
         self.to_ns = self.to_ns.min(self.control.clock.now());

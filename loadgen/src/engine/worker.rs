@@ -248,7 +248,10 @@ impl<'a> Worker<'a> {
         while self.links.up + self.links.failed < self.conns.len() {
             let now = self.now();
             if self.control.stage() > Stage::Connect {
-                self.traffic.meter.last(now);
+                if tolerant {
+                    self.load = usage.finish(now, self.spun_ns);
+                    self.traffic.meter.last(now);
+                }
                 return Ok(());
             }
             let mut next_due = u64::MAX;
