@@ -23,7 +23,7 @@ use crate::topic;
 use crate::wire::Qos;
 
 use super::Core;
-use super::cursors::Cursors;
+use super::cursors::{Cursors, Publisher, Seen};
 
 /// How many full queues of messages may wait. A client that clears what it is sent gets each of its own messages back, so that
 /// as many wait as it has cleared; they are small.
@@ -67,6 +67,9 @@ pub(super) enum Newer<'a> {
     First { number: u64, message: &'a Message },
     /// A value waits behind a message that is none: the copy is not sent, and the value comes in its turn.
     Later,
+    /// A value waits that is older than the subscription, so it is older than the copy as well: up to this number all of the
+    /// topic go first.
+    Older(u64),
 }
 
 impl Behind {
@@ -120,12 +123,20 @@ impl Behind {
         let mut next = self.topics.get(&topic).map(|(first, _)| *first);
         let mut newer = Newer::Nothing;
         let mut is_first = true;
+        let mut older = None;
         while let Some((number, waiting)) = next.and_then(|number| Some((number, self.at(number)?))) {
             next = waiting.next;
-            if waiting.is_delivered || !waiting.matched.contains(&subscription) {
+            if waiting.is_delivered {
                 continue;
             }
             let message = waiting.message.view();
+            if !waiting.matched.contains(&subscription) {
+                older = if message.retain { Some(number) } else { older };
+                continue;
+            }
+            if let Some(older) = older {
+                return Newer::Older(older);
+            }
             if is_first && message.retain && !message.payload.is_empty() && waiting.matched.len() == 1 {
                 return Newer::First { number, message: &waiting.message };
             }
@@ -134,7 +145,7 @@ impl Behind {
                 newer = Newer::Later;
             }
         }
-        newer
+        older.map_or(newer, Newer::Older)
     }
 
     /// The first that waits, which waits no longer.
@@ -255,6 +266,27 @@ impl Core {
         self.deliver_kept(session, message, &grant);
     }
 
+    /// Delivers what waits of a topic up to message `number`, although older cursors are not done.
+    pub(super) fn deliver_early(&mut self, session: Key, cursors: &mut Cursors, topic: u64, number: u64) {
+        let mut next = cursors.behind.topics.get(&topic).map(|(first, _)| *first);
+        while let Some(at) = next.filter(|at| *at <= number) {
+            let Some(waiting) = cursors.behind.at_mut(at) else { return };
+            next = waiting.next;
+            if std::mem::replace(&mut waiting.is_delivered, true) {
+                continue;
+            }
+            let Waiting { message, qos, retain, identifiers, until, .. } = &*waiting;
+            let seen = Seen { newest: *until, publisher: Publisher::Other };
+            let (message, is_value) = (message.clone(), message.view().retain);
+            let grant = Grant { qos: *qos, retain: *retain, identifiers, share: Share::No };
+            self.counters().retained_overtaken_total.add(1);
+            self.deliver_kept(session, &message, &grant);
+            if is_value {
+                cursors.saw_live(topic, seen);
+            }
+        }
+    }
+
     /// The session's client is gone: what waits at QoS 0 is not kept for it.
     pub(super) fn drop_behind(&mut self, session: Key) {
         let Some(cursors) = self.sessions.get_mut(session).and_then(|slot| slot.cursors.as_mut()) else {
@@ -355,8 +387,14 @@ mod tests {
                         assert!(all.iter().any(|number| number % 2 == 0));
                     }
                     Newer::Nothing => assert!(of_topic.all(|(_, number, _)| *number % 2 == 1)),
+                    Newer::Older(_) => panic!("all of them matched it"),
                 }
-                assert!(matches!(behind.newer(topic, key(3)), Newer::Nothing), "it came before");
+                let value =
+                    plain.iter().rposition(|(of, number, had)| *of == topic && !had && number % 2 == 0);
+                match behind.newer(topic, key(3)) {
+                    Newer::Older(number) => assert_eq!(Some((number - behind.front) as usize), value),
+                    other => assert!(value.is_none(), "{other:?}"),
+                }
             } else {
                 let first = if plain.is_empty() { None } else { Some(plain.remove(0)) };
                 let taken = behind.take_first();

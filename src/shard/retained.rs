@@ -328,12 +328,17 @@ impl Core {
         let mut passed = None;
         for message in &messages {
             let subscription = self.router.subscription(key)?;
-            let options = subscription.options;
+            let (options, identifier) = (subscription.options, subscription.identifier);
             // Options that came since say what is sent live by now.
             let topic = topic::fingerprint(&self.keys, message.topic());
             let stale = cursors.is_stale(topic, id, not_from, options.no_local);
-            match cursors.behind.newer(topic, key) {
-                Newer::Nothing => {}
+            let mut newer = cursors.behind.newer(topic, key);
+            if let Newer::Older(number) = newer {
+                self.deliver_early(session, cursors, topic, number);
+                newer = cursors.behind.newer(topic, key);
+            }
+            match newer {
+                Newer::Nothing | Newer::Older(_) => {}
                 Newer::First { number, message: newer } => {
                     if !self.can_take(session, newer.cost()) {
                         source.after = passed.map(Box::from).or(source.after.take());
@@ -356,11 +361,11 @@ impl Core {
                     }
                     return Some(message.cost());
                 }
-                let identifier = [subscription.identifier];
+                let only = [identifier];
                 let grant = Grant {
                     qos: options.qos.min(message.qos()),
                     retain: Retain::Set, // [U5-3.3.1-1]; 3.1.1: [311:MQTT-3.3.1-8]
-                    identifiers: if subscription.identifier == 0 { &[] } else { &identifier },
+                    identifiers: if identifier == 0 { &[] } else { &only },
                     share: Share::No,
                 };
                 self.deliver_kept(session, message, &grant);

@@ -184,6 +184,8 @@ fn limits_hold_for_new_clients_and_those_before_keep_what_they_were_told() {
         assert_eq!(new.subscribe_all(7, &[], &[("two", 0)]), [0x97]);
         // What was acknowledged under the limits before is there, and nothing came on top.
         old[0].say("q", "after", 1);
+        // It has come to the shard of its queue when what is retained behind it is acknowledged.
+        assert!(old[0].publish(&Publish::new(name("fence"), "x").retain().qos(1, 0)) < 0x80);
         let mut queue = Client::accepted(&broker, &away.resume());
         assert_eq!(queue.expect_texts(10), vec!["before"; 10]);
         queue.expect_quiet();
@@ -247,7 +249,10 @@ fn what_needs_a_restart_is_named_and_the_rest_holds() {
         ));
         assert!(said.contains(" warn reload "), "{said}");
         assert!(said.contains("shards 1 -> 2 needs a restart"), "{said}");
-        assert!(said.contains("io uring -> epoll needs a restart"), "{said}");
+        // Not where the command line says which way.
+        if std::env::var("BROKER_FLAGS").is_err() {
+            assert!(said.contains("io uring -> epoll needs a restart"), "{said}");
+        }
         assert!(said.contains("connections-max not set -> 4000000000 needs a restart"), "{said}");
         let properties = told(&running.at(0));
         assert!(properties.contains(&Property::MaximumPacketSize(1024)), "{properties:?}");
