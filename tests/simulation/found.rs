@@ -109,6 +109,18 @@ fn a_session_that_goes_on_may_be_another() {
     passes(4_000_082_347, &["sessions_ended_queue_full_total"]);
 }
 
+/// A PUBLISH at QoS 2 without PUBREC was sent again to a session that a lost CONNACK had begun, and came twice.
+#[test]
+fn what_is_sent_again_to_a_younger_session_may_come_again() {
+    passes(300_051_593, &["sessions_expired_total"]);
+}
+
+/// A value of a subscription that was gone waited behind retained messages, and came after a newer one of the next one.
+#[test]
+fn a_value_that_waits_goes_before_a_newer_copy() {
+    passes(1_795_949_810, &["publish_sent_total"]);
+}
+
 /// The simulated kernel took the name that a connection had on its former shard for that of another one here.
 #[test]
 fn a_cancel_finds_the_connection_that_is_called_so_here() {

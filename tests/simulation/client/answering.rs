@@ -115,6 +115,11 @@ impl Client {
             if doubtful {
                 self.incoming.clear();
                 self.unfinished.clear();
+                // What it sends again is new to that session then, QoS 2 as well.
+                let ix = conn.ix;
+                for out in self.outgoing.iter().filter(|out| out.sent_on != ix && !out.released) {
+                    env.oracle.may_be_new(out.message);
+                }
             }
             self.resend(env);
         } else {

@@ -290,6 +290,16 @@ impl Oracle {
         }
     }
 
+    /// A QoS 2 message leaves again for a session that may be younger than the message: it may come once more.
+    pub fn may_be_new(&mut self, id: MsgId) {
+        let m = &mut self.messages[id];
+        if m.qos == 2 {
+            m.copies += 1;
+            let key = (m.by, m.topic.clone(), 2);
+            self.sent_order.entry(key).or_default().push(id);
+        }
+    }
+
     fn certain(&mut self, id: MsgId) {
         let (tick, now) = (self.next(), self.now);
         let m = &mut self.messages[id];
