@@ -227,7 +227,8 @@ impl Core {
         }
     }
 
-    /// The same for a PUBLISH that repeats one of a former connection.
+    /// A PUBLISH that repeats one of a former connection is answered when everything that left this shard is acted upon, that
+    /// message included: which owner it went to is not known any more.
     pub(super) fn stored_before(&self, retain: bool) -> Release {
         match retain && self.shards > 1 {
             true => Release::Fence(Fence::everything(&self.links, &self.waits)),
