@@ -24,7 +24,7 @@ impl Core {
     /// Whether a turn with so many completions should do it.
     #[inline]
     pub(super) fn looks_ahead(&self, completions: usize) -> bool {
-        completions >= WORTH && self.connections.len() >= self.options.look_ahead_from
+        completions >= WORTH && self.clients.connections.len() >= self.env.options.look_ahead_from
     }
 
     /// Touches what the first [`TOGETHER`] of `completions` will need.
@@ -36,7 +36,7 @@ impl Core {
         let mut touched = 0u64;
         for (live, completion) in lives.iter_mut().zip(completions) {
             if let Completion::Received { token, .. } | Completion::Sent { token, .. } = completion {
-                *live = self.connections.get(token.key()).and_then(|connection| {
+                *live = self.clients.connections.get(token.key()).and_then(|connection| {
                     touched += u64::from(connection.secure.is_some()) + connection.charged_receive as u64;
                     connection.live()
                 });
@@ -53,18 +53,18 @@ impl Core {
         }
         for (key, live) in keys.iter_mut().zip(&lives) {
             // Who publishes nothing acknowledges, or has taken what was sent: its own session is next.
-            let subscription = self.router.subscription(*key);
+            let subscription = self.sessions.router.subscription(*key);
             let own = live.map_or(Key::NONE, |live| live.session);
             *key = subscription.map_or(own, |subscription| subscription.session);
         }
         for key in &mut keys {
-            *key = self.sessions.get(*key).map_or(Key::NONE, |slot| {
+            *key = self.sessions.arena.get(*key).map_or(Key::NONE, |slot| {
                 touched += u64::from(slot.session.is_waiting()) + u64::from(slot.cursors.is_some());
                 slot.connection.unwrap_or(Key::NONE)
             });
         }
         for (live, key) in lives.iter_mut().zip(keys) {
-            *live = self.connections.get(key).and_then(|connection| {
+            *live = self.clients.connections.get(key).and_then(|connection| {
                 touched += connection.in_flight_bytes as u64 + u64::from(connection.secure.is_some());
                 connection.live()
             });

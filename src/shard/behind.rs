@@ -176,11 +176,11 @@ impl Core {
         grant: &Grant<'_>,
         matched: &[Key],
     ) -> bool {
-        let topic = topic::fingerprint(&self.keys, fanout.message.topic);
-        let Some(slot) = self.sessions.get(session) else { return false };
+        let topic = topic::fingerprint(&self.env.keys, fanout.message.topic);
+        let Some(slot) = self.sessions.arena.get(session) else { return false };
         let Some(cursors) = &slot.cursors else { return false };
         let gives = |key: &&Key| {
-            let subscription = self.router.subscription(**key);
+            let subscription = self.sessions.router.subscription(**key);
             subscription.is_some_and(|subscription| self.grant(subscription, &fanout.message).is_some())
         };
         let matched: Box<[Key]> = matched.iter().filter(gives).copied().collect();
@@ -191,12 +191,12 @@ impl Core {
             return false;
         }
         if cursors.gave_up {
-            self.counters().retained_overtaken_total.add(1);
+            self.env.counters().retained_overtaken_total.add(1);
             return false;
         }
         let cost = fanout.shared().cost();
-        if !cursors.behind.fits(cost, &self.limits) || !self.budget.charge(Class::Queue, cost) {
-            self.counters().retained_overtaken_total.add(1);
+        if !cursors.behind.fits(cost, &self.env.limits) || !self.env.budget.charge(Class::Queue, cost) {
+            self.env.counters().retained_overtaken_total.add(1);
             self.overtake(session);
             return false;
         }
@@ -207,11 +207,11 @@ impl Core {
             identifiers: grant.identifiers.into(),
             matched,
             is_delivered: false,
-            until: self.pulls.begun,
+            until: self.retained.pulls.begun,
             topic,
             next: None,
         };
-        if let Some(cursors) = self.sessions.get_mut(session).and_then(|slot| slot.cursors.as_mut()) {
+        if let Some(cursors) = self.sessions.arena.get_mut(session).and_then(|slot| slot.cursors.as_mut()) {
             cursors.behind.push(waiting);
         }
         true
@@ -220,11 +220,11 @@ impl Core {
     /// No more may wait at the session: all that waits goes out, ahead of what is retained.
     fn overtake(&mut self, session: Key) {
         loop {
-            let Some(slot) = self.sessions.get_mut(session) else { return };
+            let Some(slot) = self.sessions.arena.get_mut(session) else { return };
             let Some(cursors) = &mut slot.cursors else { return };
             cursors.gave_up = true;
             let Some(waiting) = cursors.behind.take_first() else { return };
-            self.counters().retained_overtaken_total.add(1);
+            self.env.counters().retained_overtaken_total.add(1);
             self.deliver_waiting(session, &waiting);
         }
     }
@@ -250,7 +250,7 @@ impl Core {
     /// Delivers a message that waits no longer. Its session's cursors must be lent or given up, or it would wait again.
     fn deliver_waiting(&mut self, session: Key, waiting: &Waiting) {
         let Waiting { message, qos, retain, identifiers, .. } = waiting;
-        self.budget.release(Class::Queue, message.cost());
+        self.env.budget.release(Class::Queue, message.cost());
         if !waiting.is_delivered {
             let grant = Grant { qos: *qos, retain: *retain, identifiers, share: Share::No };
             self.deliver_kept(session, message, &grant);
@@ -279,7 +279,7 @@ impl Core {
             let seen = Seen { newest: *until, publisher: Publisher::Other };
             let (message, is_value) = (message.clone(), message.view().retain);
             let grant = Grant { qos: *qos, retain: *retain, identifiers, share: Share::No };
-            self.counters().retained_overtaken_total.add(1);
+            self.env.counters().retained_overtaken_total.add(1);
             self.deliver_kept(session, &message, &grant);
             if is_value {
                 cursors.saw_live(topic, seen);
@@ -289,7 +289,8 @@ impl Core {
 
     /// The session's client is gone: what waits at QoS 0 is not kept for it.
     pub(super) fn drop_behind(&mut self, session: Key) {
-        let Some(cursors) = self.sessions.get_mut(session).and_then(|slot| slot.cursors.as_mut()) else {
+        let Some(cursors) = self.sessions.arena.get_mut(session).and_then(|slot| slot.cursors.as_mut())
+        else {
             return;
         };
         let kept = Behind::new(cursors.hasher());
@@ -298,7 +299,7 @@ impl Core {
         while let Some(waiting) = all.take_first() {
             if waiting.qos == Qos::AtMostOnce || waiting.is_delivered {
                 dropped += u64::from(!waiting.is_delivered);
-                self.budget.release(Class::Queue, waiting.message.cost());
+                self.env.budget.release(Class::Queue, waiting.message.cost());
             } else {
                 cursors.behind.push(Waiting { next: None, ..waiting });
             }
@@ -310,13 +311,14 @@ impl Core {
 
     /// The session ends. Returns how many messages waited.
     pub(super) fn forget_behind(&mut self, session: Key) -> u64 {
-        let Some(cursors) = self.sessions.get_mut(session).and_then(|slot| slot.cursors.as_mut()) else {
+        let Some(cursors) = self.sessions.arena.get_mut(session).and_then(|slot| slot.cursors.as_mut())
+        else {
             return 0;
         };
         let mut count = 0;
         while let Some(waiting) = cursors.behind.take_first() {
             count += u64::from(!waiting.is_delivered);
-            self.budget.release(Class::Queue, waiting.message.cost());
+            self.env.budget.release(Class::Queue, waiting.message.cost());
         }
         count
     }

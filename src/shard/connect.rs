@@ -39,26 +39,26 @@ const SERVED_BUDGET: usize = 256;
 impl Core {
     /// Looks whether the bytes of a new connection hold its CONNECT, and acts on it.
     pub(super) fn try_connect(&mut self, key: Key) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(connection) = self.clients.connections.get_mut(key) else { return };
         if !matches!(connection.phase, Phase::Opening) {
             return;
         }
         let bytes = std::mem::take(&mut connection.partial);
         let home = self.read_connect(key, &bytes);
-        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(connection) = self.clients.connections.get_mut(key) else { return };
         if connection.is_closing() {
             return;
         }
         connection.partial = bytes;
         match home {
             None => self.mark_dirty(key), // not whole yet: receive more
-            Some(home) => self.go_home(key, home, self.now),
+            Some(home) => self.go_home(key, home, self.env.now),
         }
     }
 
     /// The client is known; its connection goes where its session is. Its CONNECT was read at `connected_at`.
     pub(super) fn go_home(&mut self, key: Key, home: crate::memory::ShardId, connected_at: Millis) {
-        if home == self.id {
+        if home == self.env.id {
             self.arrive(key, connected_at);
         } else {
             self.send_home(key, home, connected_at);
@@ -95,11 +95,11 @@ impl Core {
                 return None;
             }
         };
-        match wire::decode_connect(&frame, &self.decode_limits) {
+        match wire::decode_connect(&frame, &self.env.decode_limits) {
             Ok(connect) => {
                 let home = match connect.client_id {
-                    "" => self.id,
-                    client_id => topic::shard_of(&self.keys, client_id, self.shards),
+                    "" => self.env.id,
+                    client_id => topic::shard_of(&self.env.keys, client_id, self.env.shards),
                 };
                 match self.identify(key, &connect, home) {
                     Identified::Yes => Some(home),
@@ -116,7 +116,7 @@ impl Core {
     /// A CONNECT is answered if its version is known and has an answer; who begins with something else is not. `bytes` are
     /// what came. // 3.1.1: [311:MQTT-3.1.4-1]
     fn refuse_first_packet(&mut self, key: Key, bytes: &[u8], error: ConnectError) {
-        self.counters().protocol_errors_total.add(1);
+        self.env.counters().protocol_errors_total.add(1);
         let why = match error {
             ConnectError::NotMqtt => strangers::not_a_connect(bytes),
             ConnectError::V5(error) | ConnectError::V3(error) => strangers::not_framed(error),
@@ -127,7 +127,7 @@ impl Core {
                 self.refuse_connect(key, Who::default(), version, reason, u32::MAX, why);
             }
             None => {
-                self.counters().connects_refused_total.add(1);
+                self.env.counters().connects_refused_total.add(1);
                 self.turn_away(key, why);
             }
         }
@@ -135,16 +135,16 @@ impl Core {
 
     /// A first packet whose length is wrong, of a version that is not known.
     fn refuse_unread(&mut self, key: Key, why: &'static str) {
-        self.counters().protocol_errors_total.add(1);
-        self.counters().connects_refused_total.add(1);
+        self.env.counters().protocol_errors_total.add(1);
+        self.env.counters().connects_refused_total.add(1);
         self.turn_away(key, why);
     }
 
     /// There is no memory for more of a CONNECT that is not whole.
     pub(super) fn refuse_unfinished_connect(&mut self, key: Key) {
-        self.counters().dropped_login_memory_total.add(1);
+        self.env.counters().dropped_login_memory_total.add(1);
         self.forget_waiting(key);
-        let Some(connection) = self.connections.get(key) else { return };
+        let Some(connection) = self.clients.connections.get(key) else { return };
         let (why, reason) = ("the memory for unfinished logins is used up", Reason::QUOTA_EXCEEDED);
         match wire::look_at_connect(&connection.partial) {
             Ok(Opening::Of(Version::V5)) => {
@@ -169,12 +169,12 @@ impl Core {
         packet_size_max: u32,
         why: &'static str,
     ) {
-        self.counters().connects_refused_total.add(1);
+        self.env.counters().connects_refused_total.add(1);
         let connack = ConnAck { reason, ..ConnAck::default() };
-        if let Some(connection) = self.connections.get_mut(key) {
+        if let Some(connection) = self.clients.connections.get_mut(key) {
             let out = connection.outbox.bytes_mut();
             match wire::encode_connack(out, version, &connack, packet_size_max) {
-                ConnAckEncoded::Written => self.counters().packets_sent_total.add(1),
+                ConnAckEncoded::Written => self.env.counters().packets_sent_total.add(1),
                 ConnAckEncoded::CloseSilently => {}
             }
         }
@@ -185,18 +185,18 @@ impl Core {
     /// Hands a connection to the shard where its client is at home; it waits here while that shard's ring is full or the
     /// kernel has something of it.
     fn send_home(&mut self, key: Key, home: crate::memory::ShardId, connected_at: Millis) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(connection) = self.clients.connections.get_mut(key) else { return };
         // The last words of a handshake may still be on their way.
-        if self.links.full().contains(home) || !connection.is_at_rest() {
+        if self.exchange.links.full().contains(home) || !connection.is_at_rest() {
             if !matches!(connection.phase, Phase::HandOff) {
                 connection.phase = Phase::HandOff;
-                self.hand_offs.push_back(key);
+                self.clients.hand_offs.push_back(key);
             }
             return;
         }
-        let Some(mut connection) = self.connections.remove(key) else { return };
-        connection.release_receive(&mut self.budget);
-        self.counters().hand_offs_total.add(1);
+        let Some(mut connection) = self.clients.connections.remove(key) else { return };
+        connection.release_receive(&mut self.env.budget);
+        self.env.counters().hand_offs_total.add(1);
         let hand_off = HandOff {
             peer: connection.peer(),
             socket: connection.socket,
@@ -211,9 +211,9 @@ impl Core {
 
     /// Connections that waited for room go home.
     pub(super) fn retry_hand_offs(&mut self) {
-        for _ in 0..self.hand_offs.len() {
-            let Some(key) = self.hand_offs.pop_front() else { return };
-            let Some(connection) = self.connections.get_mut(key) else { continue };
+        for _ in 0..self.clients.hand_offs.len() {
+            let Some(key) = self.clients.hand_offs.pop_front() else { return };
+            let Some(connection) = self.clients.connections.get_mut(key) else { continue };
             if !matches!(connection.phase, Phase::HandOff) {
                 continue;
             }
@@ -225,15 +225,15 @@ impl Core {
     /// A connection came home from another shard.
     pub(super) fn hand_off_arrived(&mut self, hand_off: HandOff) {
         let HandOff { socket, peer, listener, identity, secure, bytes, connected_at } = hand_off;
-        let deadline = self.now + self.limits_at(listener).connect_timeout_ms;
+        let deadline = self.env.now + self.env.limits_at(listener).connect_timeout_ms;
         let mut connection = Connection::new(socket, peer, listener, deadline);
         connection.identity = identity;
         connection.secure = secure;
         connection.partial = bytes;
-        let key = self.connections.insert(connection);
+        let key = self.clients.connections.insert(connection);
         self.set_deadline(key, deadline);
         self.charge_receive(key);
-        if self.connections.get(key).is_none_or(|connection| connection.is_closing()) {
+        if self.clients.connections.get(key).is_none_or(|connection| connection.is_closing()) {
             return; // there is no memory for it
         }
         if self.stop.is_stopping() {
@@ -245,10 +245,10 @@ impl Core {
 
     /// A connection with a whole CONNECT is at home.
     fn arrive(&mut self, key: Key, connected_at: Millis) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(connection) = self.clients.connections.get_mut(key) else { return };
         let bytes = std::mem::take(&mut connection.partial);
         let session = self.with_connect(&bytes, |core, connect| core.session_of(connect.client_id));
-        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(connection) = self.clients.connections.get_mut(key) else { return };
         connection.partial = bytes;
         let Some(session) = session else {
             self.accept(key, connected_at);
@@ -258,8 +258,8 @@ impl Core {
             // Before anything of that session is touched.
             return self.refuse_login(key, ANOTHERS);
         }
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        let Some(slot) = self.sessions.get_mut(session) else { return };
+        let Some(connection) = self.clients.connections.get_mut(key) else { return };
+        let Some(slot) = self.sessions.arena.get_mut(session) else { return };
         if connected_at < slot.connected_at {
             // It came by another way.
             return self.turn_away(key, "its client has opened a newer connection meanwhile");
@@ -271,30 +271,32 @@ impl Core {
         slot.connected_at = connected_at;
         slot.aside.push_successor(key);
         connection.phase = Phase::Waiting(Box::new(Successor { session, connected_at }));
-        self.set_deadline(key, self.now + self.options.takeover_ms);
+        self.set_deadline(key, self.env.now + self.env.options.takeover_ms);
         self.begin_takeover(session);
     }
 
     /// Whether the session may be had by the client of a connection that has its CONNECT in front: it is its user's, or it has
     /// ended, or nobody can come in any more as its owner and the client wants a new one in its place.
     fn owns(&mut self, key: Key, session: Key) -> bool {
-        let (Some(connection), Some(slot)) = (self.connections.get(key), self.sessions.get(session)) else {
+        let (Some(connection), Some(slot)) =
+            (self.clients.connections.get(key), self.sessions.arena.get(session))
+        else {
             return false;
         };
         let user = connection.identity.as_ref().and_then(|identity| identity.user.as_ref());
-        let ended = slot.connection.is_none() && slot.ends_at <= self.now;
+        let ended = slot.connection.is_none() && slot.ends_at <= self.env.now;
         if slot.user.as_ref() == user || ended {
             return true;
         }
-        self.access.is_gone(slot.user.as_deref(), slot.by_certificate) && self.starts_clean(key)
+        self.env.access.is_gone(slot.user.as_deref(), slot.by_certificate) && self.starts_clean(key)
     }
 
     #[cold]
     fn starts_clean(&mut self, key: Key) -> bool {
-        let Some(connection) = self.connections.get_mut(key) else { return false };
+        let Some(connection) = self.clients.connections.get_mut(key) else { return false };
         let bytes = std::mem::take(&mut connection.partial);
         let clean = self.with_connect(&bytes, |_, connect| Some(connect.clean_start));
-        if let Some(connection) = self.connections.get_mut(key) {
+        if let Some(connection) = self.clients.connections.get_mut(key) {
             connection.partial = bytes;
         }
         clean == Some(true)
@@ -302,8 +304,8 @@ impl Core {
 
     /// Bytes of a CONNECT that this connection may send.
     fn connect_packet_size_max(&self, key: Key) -> u32 {
-        let listener = self.connections.get(key).map(|connection| connection.listener);
-        listener.map_or(0, |listener| self.limits_at(listener).connect_packet_size_max)
+        let listener = self.clients.connections.get(key).map(|connection| connection.listener);
+        listener.map_or(0, |listener| self.env.limits_at(listener).connect_packet_size_max)
     }
 
     /// Calls `f` with the CONNECT at the front of `bytes`, which was found whole and well formed before. No limit is asked
@@ -322,8 +324,9 @@ impl Core {
 
     /// The live connection of a session is to end because another waits for it.
     fn begin_takeover(&mut self, session: Key) {
-        let Some(old) = self.sessions.get(session).and_then(|slot| slot.connection) else { return };
-        let Some(live) = self.connections.get_mut(old).and_then(|connection| connection.live_mut()) else {
+        let Some(old) = self.sessions.arena.get(session).and_then(|slot| slot.connection) else { return };
+        let Some(live) = self.clients.connections.get_mut(old).and_then(|connection| connection.live_mut())
+        else {
             return;
         };
         if !live.taken_over {
@@ -335,8 +338,8 @@ impl Core {
 
     /// The old connection was read to its end.
     pub(super) fn finish_takeover(&mut self, old: Key) {
-        if self.connections.get(old).is_some_and(|connection| connection.live().is_some()) {
-            self.counters().takeovers_total.add(1);
+        if self.clients.connections.get(old).is_some_and(|connection| connection.live().is_some()) {
+            self.env.counters().takeovers_total.add(1);
             self.end(old, End::TakenOver); // and the next in line is served
         }
     }
@@ -344,41 +347,41 @@ impl Core {
     /// The old connection did not end in time: only what it may still have sent is given up.
     pub(super) fn force_takeover(&mut self, session: Key) {
         // Without a connection it is about to be served; see `vacate`.
-        let Some(old) = self.sessions.get(session).and_then(|slot| slot.connection) else { return };
-        self.counters().takeovers_forced_total.add(1);
+        let Some(old) = self.sessions.arena.get(session).and_then(|slot| slot.connection) else { return };
+        self.env.counters().takeovers_forced_total.add(1);
         self.finish_takeover(old);
     }
 
     /// The session has no connection, and others wait for it. They are served in the turn and not by whoever ends the
     /// former one: each of thousands may end as it is accepted.
     pub(super) fn vacate(&mut self, session: Key) {
-        self.vacant.push_back(session);
+        self.sessions.vacant.push_back(session);
     }
 
     /// Accepts connections that wait for sessions without one.
     pub(super) fn serve_vacant(&mut self) {
         for _ in 0..SERVED_BUDGET {
-            let Some(session) = self.vacant.pop_front() else { return };
+            let Some(session) = self.sessions.vacant.pop_front() else { return };
             self.serve_waiting(session);
         }
     }
 
     /// Accepts the next connection that waits for a session without one.
     fn serve_waiting(&mut self, session: Key) {
-        let Some(slot) = self.sessions.get_mut(session) else { return };
+        let Some(slot) = self.sessions.arena.get_mut(session) else { return };
         if slot.connection.is_some() {
             return;
         }
         let (key, connected_at) = loop {
             let Some(key) = slot.aside.pop_successor() else { return self.session_due(session) };
-            let connection = self.connections.get(key);
+            let connection = self.clients.connections.get(key);
             if let Some(Phase::Waiting(successor)) = connection.map(|connection| &connection.phase) {
                 break (key, successor.connected_at);
             }
         };
         // It was its own when it came; whoever was served before it may have begun another one in its place.
         if !self.owns(key, session) {
-            if let Some(connection) = self.connections.get_mut(key) {
+            if let Some(connection) = self.clients.connections.get_mut(key) {
                 connection.phase = Phase::Opening;
             }
             self.refuse_login(key, ANOTHERS);
@@ -386,9 +389,9 @@ impl Core {
         }
         let fits = self.accept(key, connected_at);
         // Those who still wait are with the session that it has now, which may be another, or with this one if it has none.
-        let live = self.connections.get(key).and_then(|connection| connection.live());
+        let live = self.clients.connections.get(key).and_then(|connection| connection.live());
         let session = live.map_or(session, |live| live.session);
-        let Some(slot) = self.sessions.get(session) else { return };
+        let Some(slot) = self.sessions.arena.get(session) else { return };
         match slot.connection {
             Some(_) if slot.aside.has_successor() => self.begin_takeover(session),
             None if slot.aside.has_successor() => self.vacate(session),
@@ -400,12 +403,13 @@ impl Core {
 
     /// A connection ends that may be waiting for a session.
     pub(super) fn forget_waiting(&mut self, key: Key) {
-        let Some(Phase::Waiting(successor)) = self.connections.get(key).map(|connection| &connection.phase)
+        let Some(Phase::Waiting(successor)) =
+            self.clients.connections.get(key).map(|connection| &connection.phase)
         else {
             return;
         };
         let session = successor.session;
-        if let Some(slot) = self.sessions.get_mut(session) {
+        if let Some(slot) = self.sessions.arena.get_mut(session) {
             slot.aside.forget_successor(key);
         }
     }
@@ -414,9 +418,9 @@ impl Core {
     /// CONNACK goes first, once, and everything that waits behind it. // [MQTT-3.2.0-1] [MQTT-3.2.0-2]; 3.1.1: [MQTT-3.2.0-1]
     /// False if there is no room for its session.
     fn accept(&mut self, key: Key, connected_at: Millis) -> bool {
-        let Some(connection) = self.connections.get_mut(key) else { return true };
+        let Some(connection) = self.clients.connections.get_mut(key) else { return true };
         let bytes = std::mem::take(&mut connection.partial);
-        connection.release_receive(&mut self.budget);
+        connection.release_receive(&mut self.env.budget);
         let used = match wire::next_frame(&bytes, u32::MAX, LengthForm::Any) {
             Ok(NextFrame::Frame(frame)) => frame.len,
             Ok(NextFrame::Incomplete { .. }) | Err(_) => {
@@ -439,7 +443,7 @@ impl Core {
 
     /// Nothing of the session that the client may have was touched, and it goes on without a connection.
     fn refuse_session(&mut self, key: Key, connect: &Connect<'_>) {
-        self.counters().sessions_refused_total.add(1);
+        self.env.counters().sessions_refused_total.add(1);
         let why = "the memory for sessions is used up; --memory-max bounds it";
         let (who, reason) = (Who::of(connect), Reason::QUOTA_EXCEEDED);
         self.refuse_connect(key, who, connect.version, reason, connect.packet_size_max, why);
@@ -449,17 +453,17 @@ impl Core {
     fn open_session(&mut self, key: Key, connect: &Connect<'_>, connected_at: Millis) {
         let assigned = connect.client_id.is_empty().then(|| self.assign_client_id());
         let client_id = assigned.as_deref().unwrap_or(connect.client_id);
-        let client_hash = topic::fingerprint(&self.keys, client_id);
-        let Some(connection) = self.connections.get_mut(key) else { return };
+        let client_hash = topic::fingerprint(&self.env.keys, client_id);
+        let Some(connection) = self.clients.connections.get_mut(key) else { return };
         let identity = connection.identity.take().map(|identity| *identity).unwrap_or_default();
         let Identity { user, by_certificate } = identity;
         let listener = connection.listener;
-        let own = self.limits_at(listener);
+        let own = self.env.limits_at(listener);
         let (session, present) = self.find_or_begin(client_id, client_hash, connect.clean_start, user);
 
         // 0xFFFFFFFF is for ever, as far as the limit goes. // [U5-3.1.2-4]
         let expiry_s = connect.session_expiry_s.min(own.session_expiry_max_s);
-        let Some(slot) = self.sessions.get_mut(session) else { return };
+        let Some(slot) = self.sessions.arena.get_mut(session) else { return };
         slot.rights.enter(listener.0);
         slot.by_certificate |= by_certificate;
         slot.connection = Some(key);
@@ -472,8 +476,8 @@ impl Core {
         }
         self.set_will(session, connect.will.as_ref()); // [MQTT-3.1.2-7]
 
-        let (number, terms) = self.told.tell(Terms::of(&self.limits, &own));
-        let limits = &self.limits;
+        let (number, terms) = self.clients.told.tell(Terms::of(&self.env.limits, &own));
+        let limits = &self.env.limits;
         // [MQTT-3.1.2-21] [MQTT-3.2.2-21] [MQTT-3.2.2-22]
         let keep_alive_s = match (connect.version, own.keep_alive_max_s) {
             (Version::V5, max) if max > 0 && (connect.keep_alive_s == 0 || connect.keep_alive_s > max) => max,
@@ -491,7 +495,7 @@ impl Core {
             session,
             link,
             keep_alive_s,
-            last_packet_at: self.now,
+            last_packet_at: self.env.now,
             unsent_bytes: None,
             client_hash,
             mode: Mode::New,
@@ -513,7 +517,7 @@ impl Core {
             server_keep_alive_s: (keep_alive_s != connect.keep_alive_s).then_some(keep_alive_s),
             ..ConnAck::default()
         };
-        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(connection) = self.clients.connections.get_mut(key) else { return };
         let out = connection.outbox.bytes_mut();
         let fits = match wire::encode_connack(out, connect.version, &connack, connect.packet_size_max) {
             ConnAckEncoded::Written => true,
@@ -521,13 +525,13 @@ impl Core {
         };
         let deadline = match live.idle_max_ms() {
             0 => crate::clock::NEVER,
-            idle_max_ms => self.now + idle_max_ms,
+            idle_max_ms => self.env.now + idle_max_ms,
         };
         connection.phase = Phase::Live(Box::new(live));
-        self.counters().packets_received_total.add(1);
-        self.counters().packets_sent_total.add(u64::from(fits));
-        self.counters().clients_connected.add(1);
-        if let Some(connection) = self.connections.get_mut(key) {
+        self.env.counters().packets_received_total.add(1);
+        self.env.counters().packets_sent_total.add(u64::from(fits));
+        self.env.counters().clients_connected.add(1);
+        if let Some(connection) = self.clients.connections.get_mut(key) {
             connection.deadline = deadline;
         }
         self.set_deadline(key, deadline);
@@ -539,7 +543,7 @@ impl Core {
         }
         self.set_presence(session, Presence::Online);
         self.room_made(key); // what waited for the client
-        if self.sessions.get(session).is_some_and(|slot| slot.session.has_unsent_shared()) {
+        if self.sessions.arena.get(session).is_some_and(|slot| slot.session.has_unsent_shared()) {
             self.watch_share(session);
         }
         self.schedule_cursors(session);
@@ -567,18 +571,18 @@ impl Core {
         }
         if clean_start || self.has_ended(session) {
             // [U5-3.1.4-3]: with its session the will of the former connection ends its delay, and goes out.
-            let successors = self.sessions.get_mut(session).map(|slot| slot.aside.take_successors());
-            let connected_at = self.sessions.get(session).map_or(0, |slot| slot.connected_at);
+            let successors = self.sessions.arena.get_mut(session).map(|slot| slot.aside.take_successors());
+            let connected_at = self.sessions.arena.get(session).map_or(0, |slot| slot.connected_at);
             self.end_session(session);
             let new = self.begin_session(client_id, client_hash, user);
             for key in successors.iter().flatten() {
-                if let Some(connection) = self.connections.get_mut(*key)
+                if let Some(connection) = self.clients.connections.get_mut(*key)
                     && let Phase::Waiting(successor) = &mut connection.phase
                 {
                     successor.session = new;
                 }
             }
-            if let (Some(slot), Some(successors)) = (self.sessions.get_mut(new), successors) {
+            if let (Some(slot), Some(successors)) = (self.sessions.arena.get_mut(new), successors) {
                 successors.into_iter().for_each(|key| slot.aside.push_successor(key));
                 slot.connected_at = connected_at;
             }
@@ -588,12 +592,12 @@ impl Core {
     }
 
     fn has_ended(&self, session: Key) -> bool {
-        self.sessions.get(session).is_none_or(|slot| slot.overflowed || slot.ends_at <= self.now)
+        self.sessions.arena.get(session).is_none_or(|slot| slot.overflowed || slot.ends_at <= self.env.now)
     }
 
     /// Whether a client that comes back to its session is in time to cancel its will.
     fn will_is_cancelled(&self, session: Key) -> bool {
-        self.sessions.get(session).is_some_and(|slot| slot.will_at() > self.now)
+        self.sessions.arena.get(session).is_some_and(|slot| slot.will_at() > self.env.now)
             && self.will_survives_takeover(session)
     }
 
@@ -603,15 +607,15 @@ impl Core {
     /// random numbers made and nobody is told.
     fn assign_client_id(&mut self) -> String {
         loop {
-            self.client_ids_assigned += 1;
+            self.sessions.client_ids_assigned += 1;
             let mut hash = Sha256::new();
-            self.keys.iter().for_each(|key| hash.update(key.to_le_bytes()));
+            self.env.keys.iter().for_each(|key| hash.update(key.to_le_bytes()));
             hash.update(b"assigned Client Identifier");
-            hash.update(self.id.to_le_bytes());
-            hash.update(self.client_ids_assigned.to_le_bytes());
+            hash.update(self.env.id.to_le_bytes());
+            hash.update(self.sessions.client_ids_assigned.to_le_bytes());
             let hash = hash.finalize();
             let id = hash[..10].iter().fold("auto-".to_owned(), |id, byte| id + &format!("{byte:02x}"));
-            let here = topic::shard_of(&self.keys, &id, self.shards) == self.id;
+            let here = topic::shard_of(&self.env.keys, &id, self.env.shards) == self.env.id;
             if here && self.session_of(&id).is_none() {
                 return id;
             }

@@ -60,7 +60,7 @@ impl Core {
         };
         if dead > 0 {
             // Removals do not outdate a cached route; one that is mostly dead is made anew.
-            self.router.report_stale(fanout.message.topic, route, dead);
+            self.sessions.router.report_stale(fanout.message.topic, route, dead);
         }
         reached
     }
@@ -70,7 +70,7 @@ impl Core {
         let mut dead = 0;
         let only = route.groups.is_empty() && route.remote.is_empty();
         for (at, key) in route.local.iter().enumerate() {
-            let Some(subscription) = self.router.subscription(*key) else {
+            let Some(subscription) = self.sessions.router.subscription(*key) else {
                 dead += 1;
                 continue;
             };
@@ -101,7 +101,7 @@ impl Core {
     ) {
         let mut dead = 0;
         for key in &route.local {
-            let Some(subscription) = self.router.subscription(*key) else {
+            let Some(subscription) = self.sessions.router.subscription(*key) else {
                 dead += 1;
                 continue;
             };
@@ -113,7 +113,7 @@ impl Core {
             }
         }
         if dead > 0 {
-            self.router.report_stale(message.topic, route, dead);
+            self.sessions.router.report_stale(message.topic, route, dead);
         }
     }
 
@@ -125,7 +125,7 @@ impl Core {
         let mut rest = &route.local[..];
         while let Some((first, others)) = rest.split_first() {
             rest = others;
-            let Some(subscription) = self.router.subscription(*first) else {
+            let Some(subscription) = self.sessions.router.subscription(*first) else {
                 dead += 1;
                 continue;
             };
@@ -135,7 +135,7 @@ impl Core {
             let mut merged = None;
             self.merge(subscription, fanout, &mut merged, &mut identifiers);
             while let Some((next, others)) = rest.split_first() {
-                match self.router.subscription(*next) {
+                match self.sessions.router.subscription(*next) {
                     Some(subscription) if subscription.session == session => {
                         self.merge(subscription, fanout, &mut merged, &mut identifiers);
                     }
@@ -165,6 +165,7 @@ impl Core {
         if options.no_local
             && self
                 .sessions
+                .arena
                 .get(subscription.session)
                 .is_some_and(|slot| slot.client_hash == message.publisher && !self.is_of_3_x(slot))
         {
@@ -177,7 +178,7 @@ impl Core {
 
     /// Whether it is connected with a version that knows no Subscription Options.
     fn is_of_3_x(&self, slot: &Slot) -> bool {
-        let version = slot.connection.and_then(|key| self.connections.get(key)?.version());
+        let version = slot.connection.and_then(|key| self.clients.connections.get(key)?.version());
         version.is_some_and(|version| version != Version::V5)
     }
 
@@ -224,33 +225,33 @@ impl Core {
     ) -> Option<Delivered> {
         let message = fanout.message;
         if !self.may_receive(session, message.topic) {
-            self.counters().dropped_denied_total.add(1);
+            self.env.counters().dropped_denied_total.add(1);
             return None;
         }
-        let slot = self.sessions.get_mut(session)?;
-        if message.is_expired(self.now) {
-            self.counters().dropped_expired_total.add(1); // [MQTT-3.3.2-5]
+        let slot = self.sessions.arena.get_mut(session)?;
+        if message.is_expired(self.env.now) {
+            self.env.counters().dropped_expired_total.add(1); // [MQTT-3.3.2-5]
             return None;
         }
         let slot = if slot.cursors.is_some() && !matched.is_empty() {
             if self.goes_behind(session, fanout, grant, matched) {
                 return None;
             }
-            self.sessions.get_mut(session)?
+            self.sessions.arena.get_mut(session)?
         } else {
             slot
         };
         let mut drops = Drops::default();
         let mut cx = context!(self, drops);
-        let connection = slot.connection.and_then(|key| Some((key, self.connections.get_mut(key)?)));
+        let connection = slot.connection.and_then(|key| Some((key, self.clients.connections.get_mut(key)?)));
         let delivered = match connection {
             Some((key, connection)) => {
-                let wire = Self::wire(connection, &mut self.spare_buffers, &self.limits);
+                let wire = Self::wire(connection, &mut self.clients.spare_buffers, &self.env.limits);
                 let delivered = slot.session.deliver(wire, fanout, grant, &mut cx);
                 match delivered {
                     Delivered::Sent if !connection.dirty => {
                         connection.dirty = true;
-                        self.dirty.push(key);
+                        self.clients.dirty.push(key);
                     }
                     Delivered::Sent => {}
                     // A connection with nothing to send keeps no buffer.
@@ -300,7 +301,7 @@ impl Core {
 
     /// A connection with nothing to send keeps no buffer.
     fn reclaim(&mut self, key: Key) {
-        if let Some(connection) = self.connections.get_mut(key) {
+        if let Some(connection) = self.clients.connections.get_mut(key) {
             let buffer = connection.outbox.reclaim();
             self.recycle(buffer);
         }
@@ -308,7 +309,7 @@ impl Core {
 
     #[inline]
     pub(super) fn count_delivered(&mut self, session: Key, delivered: Delivered, payload: usize) {
-        let counters = &self.counters[usize::from(self.id)];
+        let counters = &self.env.counters[usize::from(self.env.id)];
         match delivered {
             Delivered::Sent => {
                 counters.publish_sent_total.add(1);
@@ -329,7 +330,7 @@ impl Core {
     }
 
     pub(super) fn count_drop(&self, reason: DropReason, count: u64) {
-        let counters = self.counters();
+        let counters = self.env.counters();
         match reason {
             DropReason::SendBuffer => counters.dropped_send_buffer_total.add(count),
             DropReason::Offline => counters.dropped_offline_total.add(count),
@@ -343,7 +344,7 @@ impl Core {
     /// Messages that were deleted while they waited.
     pub(super) fn count_drops(&self, drops: Drops) {
         if drops != Drops::default() {
-            let counters = self.counters();
+            let counters = self.env.counters();
             counters.dropped_queue_oldest_total.add(drops.oldest);
             counters.dropped_expired_total.add(drops.expired);
             counters.dropped_too_large_total.add(drops.packet_too_large);
@@ -353,19 +354,19 @@ impl Core {
     /// The policy `disconnect` of a full queue: the client goes, and its session with it, since it has a gap now. Not
     /// here but later in the turn: its will may fill the next queue, and so on through all of them.
     fn overflowed(&mut self, session: Key) {
-        if let Some(slot) = self.sessions.get_mut(session)
+        if let Some(slot) = self.sessions.arena.get_mut(session)
             && !slot.overflowed
         {
             slot.overflowed = true;
-            self.overflowed.push(session);
-            self.counters().sessions_ended_queue_full_total.add(1);
+            self.sessions.overflowed.push(session);
+            self.env.counters().sessions_ended_queue_full_total.add(1);
         }
     }
 
     /// Ends the sessions whose queues were full. Those that overflow by this are left to the next turn.
     pub(super) fn end_overflowed(&mut self) {
-        for session in std::mem::take(&mut self.overflowed) {
-            let Some(slot) = self.sessions.get_mut(session) else { continue };
+        for session in std::mem::take(&mut self.sessions.overflowed) {
+            let Some(slot) = self.sessions.arena.get_mut(session) else { continue };
             slot.expiry_s = 0;
             match slot.connection {
                 Some(key) => {
@@ -375,7 +376,7 @@ impl Core {
                     );
                 }
                 // Whoever waits for it begins a new one.
-                None if slot.aside.has_successor() => slot.ends_at = self.now,
+                None if slot.aside.has_successor() => slot.ends_at = self.env.now,
                 None => self.end_session(session),
             }
         }
@@ -383,10 +384,11 @@ impl Core {
 
     /// Runs `f`, which frees quota, on the session of a live connection; then what waited for it goes on.
     pub(super) fn acknowledged(&mut self, key: Key, f: impl FnOnce(&mut Session, &mut Link, &mut Cx<'_>)) {
-        let Some(live) = self.connections.get_mut(key).and_then(|connection| connection.live_mut()) else {
+        let Some(live) = self.clients.connections.get_mut(key).and_then(|connection| connection.live_mut())
+        else {
             return;
         };
-        let Some(slot) = self.sessions.get_mut(live.session) else { return };
+        let Some(slot) = self.sessions.arena.get_mut(live.session) else { return };
         let mut drops = Drops::default();
         let mut cx = context!(self, drops);
         f(&mut slot.session, &mut live.link, &mut cx);
@@ -403,10 +405,10 @@ impl Core {
         session: Key,
         f: impl FnOnce(&mut Session, Wire<'_>, &mut Cx<'_>) -> R,
     ) -> Option<(Key, R)> {
-        let slot = self.sessions.get_mut(session)?;
+        let slot = self.sessions.arena.get_mut(session)?;
         let key = slot.connection?;
-        let connection = self.connections.get_mut(key)?;
-        let wire = Self::wire(connection, &mut self.spare_buffers, &self.limits)?;
+        let connection = self.clients.connections.get_mut(key)?;
+        let wire = Self::wire(connection, &mut self.clients.spare_buffers, &self.env.limits)?;
         let mut drops = Drops::default();
         let mut cx = context!(self, drops);
         let result = f(&mut slot.session, wire, &mut cx);
@@ -423,7 +425,7 @@ impl Core {
             return self.reclaim(key);
         }
         self.mark_dirty(key);
-        let counters = self.counters();
+        let counters = self.env.counters();
         counters.publish_sent_total.add(count);
         counters.publish_bytes_sent_total.add(payload_bytes);
         counters.packets_sent_total.add(count);
@@ -435,8 +437,8 @@ impl Core {
         key: Key,
         f: impl FnOnce(&mut Session, &mut Link, &mut Cx<'_>) -> R,
     ) -> Option<R> {
-        let live = self.connections.get_mut(key)?.live_mut()?;
-        let slot = self.sessions.get_mut(live.session)?;
+        let live = self.clients.connections.get_mut(key)?.live_mut()?;
+        let slot = self.sessions.arena.get_mut(live.session)?;
         let mut drops = Drops::default();
         let mut cx = context!(self, drops);
         let result = f(&mut slot.session, &mut live.link, &mut cx);
@@ -447,16 +449,17 @@ impl Core {
     /// The connection can take more, by an acknowledgement or because bytes were sent: what waits for it goes on.
     pub(super) fn room_made(&mut self, key: Key) {
         self.check_waiting(key);
-        let Some(session) = self.connections.get(key).and_then(|c| c.live()).map(|live| live.session) else {
+        let Some(session) = self.clients.connections.get(key).and_then(|c| c.live()).map(|live| live.session)
+        else {
             return;
         };
-        let Some(slot) = self.sessions.get(session) else { return };
+        let Some(slot) = self.sessions.arena.get(session) else { return };
         let has_cursors = slot.cursors.is_some();
         if slot.session.is_waiting()
             && let Some((_, pumped)) = self.with_wire(session, |session, wire, cx| session.pump(wire, cx))
         {
             let packets = pumped.published + pumped.released;
-            let counters = self.counters();
+            let counters = self.env.counters();
             counters.publish_sent_total.add(pumped.published.into());
             counters.publish_bytes_sent_total.add(pumped.payload_bytes);
             counters.packets_sent_total.add(packets.into());

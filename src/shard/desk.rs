@@ -157,7 +157,7 @@ impl<I: Io> Shard<I> {
                 }
                 Order::Open(sockets) => {
                     for (listener, socket) in sockets {
-                        let Some(state) = self.core.listeners.get_mut(usize::from(listener.0)) else {
+                        let Some(state) = self.core.clients.listeners.get_mut(usize::from(listener.0)) else {
                             continue;
                         };
                         debug_assert_eq!(*state, Listener::Closed, "{listener:?} is open");
@@ -169,7 +169,9 @@ impl<I: Io> Shard<I> {
                 Order::Close(listeners) => {
                     desk.closings += 1;
                     for id in listeners {
-                        let Some(state) = self.core.listeners.get_mut(usize::from(id.0)) else { continue };
+                        let Some(state) = self.core.clients.listeners.get_mut(usize::from(id.0)) else {
+                            continue;
+                        };
                         *state = match *state {
                             Listener::Accepting => {
                                 self.io.accept_cancel(id);
@@ -188,13 +190,13 @@ impl<I: Io> Shard<I> {
     /// Closes listening sockets that do not accept any more, and says so once all are closed.
     pub(super) fn close_silent(&mut self) {
         let Some(desk) = self.desk.as_mut().filter(|desk| desk.closings > 0) else { return };
-        for (index, state) in self.core.listeners.iter_mut().enumerate() {
+        for (index, state) in self.core.clients.listeners.iter_mut().enumerate() {
             if *state == Listener::Silent {
                 *state = Listener::Closed;
                 self.io.unlisten(ListenerId(index as u16));
             }
         }
-        if !self.core.listeners.contains(&Listener::Closing) {
+        if !self.core.clients.listeners.contains(&Listener::Closing) {
             (0..std::mem::take(&mut desk.closings)).for_each(|_| desk.answer());
         }
     }
@@ -204,12 +206,12 @@ impl Core {
     /// These settings hold for whatever is decided from now on. What was acknowledged or promised before stays.
     fn hold_by(&mut self, settings: NewSettings) {
         let NewSettings { limits, listeners, sys_interval_ms } = settings;
-        debug_assert!(listeners.len() >= self.listening.len(), "a listener keeps its number");
-        self.limits = limits;
-        self.decode_limits = super::decode_limits(&limits, self.decode_limits.topic_alias_max);
-        self.listener_limits = super::listeners::limits(&listeners, &limits);
-        self.listeners.resize(listeners.len(), Listener::Closed);
-        self.listening = listeners;
+        debug_assert!(listeners.len() >= self.clients.listening.len(), "a listener keeps its number");
+        self.env.limits = limits;
+        self.env.decode_limits = super::decode_limits(&limits, self.env.decode_limits.topic_alias_max);
+        self.env.listener_limits = super::listeners::limits(&listeners, &limits);
+        self.clients.listeners.resize(listeners.len(), Listener::Closed);
+        self.clients.listening = listeners;
         self.set_sys_interval(sys_interval_ms);
     }
 }

@@ -99,7 +99,8 @@ impl Core {
         mut sliced: Sliced,
         max: usize,
     ) -> Result<Handled, DecodeError> {
-        let Some(session) = self.connections.get(key).and_then(|connection| connection.session()) else {
+        let Some(session) = self.clients.connections.get(key).and_then(|connection| connection.session())
+        else {
             return Ok(Handled::Done);
         };
         let Asks::Subscribe { identifier, mut need } = sliced.asks else { return Ok(Handled::Done) };
@@ -132,7 +133,8 @@ impl Core {
         mut sliced: Sliced,
         max: usize,
     ) -> Handled {
-        let Some(session) = self.connections.get(key).and_then(|connection| connection.session()) else {
+        let Some(session) = self.clients.connections.get(key).and_then(|connection| connection.session())
+        else {
             return Handled::Done;
         };
         for filter in filters.by_ref().take(max) {
@@ -148,9 +150,9 @@ impl Core {
 
     /// Goes on with sliced packets, in turn.
     pub(super) fn advance_filters(&mut self) {
-        for _ in 0..self.filters.len().min(SLICES_IN_TURN) {
-            let Some(key) = self.filters.pop_front() else { return };
-            let Some(connection) = self.connections.get_mut(key) else { continue };
+        for _ in 0..self.clients.filters.len().min(SLICES_IN_TURN) {
+            let Some(key) = self.clients.filters.pop_front() else { return };
+            let Some(connection) = self.clients.connections.get_mut(key) else { continue };
             let Some(live) = connection.live_mut() else { continue };
             let version = live.link.version;
             // Who is taken over has its last bytes parsed anew, this packet with them.
@@ -161,7 +163,7 @@ impl Core {
             let bytes = std::mem::take(&mut connection.partial);
             let packet_len = sliced.packet_len;
             let outcome = self.next_slice(key, version, sliced, &bytes);
-            let Some(connection) = self.connections.get_mut(key) else { continue };
+            let Some(connection) = self.clients.connections.get_mut(key) else { continue };
             if connection.is_closing() {
                 continue;
             }
@@ -170,7 +172,7 @@ impl Core {
                 Ok(Handled::Blocked(blocked)) => self.pause(key, blocked),
                 Ok(Handled::Done) => {
                     connection.partial.drain(..packet_len);
-                    self.counters().packets_received_total.add(1);
+                    self.env.counters().packets_received_total.add(1);
                     self.resume(key);
                 }
                 Err(error) => self.refuse(key, error),

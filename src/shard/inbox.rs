@@ -22,15 +22,15 @@ impl<I: Io> Shard<I> {
     /// sender of a parcel may have known of what is in another ring.
     pub(super) fn take_parcels(&mut self) {
         let core = &mut self.core;
-        let rung = core.links.take_rung();
+        let rung = core.exchange.links.take_rung();
         if rung.is_empty() {
             return;
         }
-        core.waits.look_again();
-        let start = (core.counters().turns_total.get() % u64::from(core.shards)) as ShardId;
+        core.exchange.waits.look_again();
+        let start = (core.env.counters().turns_total.get() % u64::from(core.env.shards)) as ShardId;
         let first = rung.iter().filter(|from| *from >= start);
         for from in first.chain(rung.iter().filter(|from| *from < start)) {
-            let parcels = core.links.read(from, core.options.inbox_budget, &mut self.parcels);
+            let parcels = core.exchange.links.read(from, core.env.options.inbox_budget, &mut self.parcels);
             self.batches.push(Batch { from, parcels });
         }
     }
@@ -38,7 +38,7 @@ impl<I: Io> Shard<I> {
     /// Acts on the parcels that were taken.
     pub(super) fn read_inbox(&mut self) {
         let core = &mut self.core;
-        core.counters().mesh_received_total.add(self.parcels.len() as u64);
+        core.env.counters().mesh_received_total.add(self.parcels.len() as u64);
         for Batch { from, parcels } in self.batches.drain(..) {
             let (mut relays, mut targets) = (0, ShardSet::EMPTY);
             for parcel in self.parcels.drain(..parcels) {
@@ -48,7 +48,7 @@ impl<I: Io> Shard<I> {
                 }
             }
             // Only now: consumed means acted upon.
-            core.links.consumed(from, parcels);
+            core.exchange.links.consumed(from, parcels);
             core.relays_taken(from, relays, targets);
         }
     }
@@ -85,7 +85,7 @@ impl Core {
         let mut variants = self.scratch.variants.take().unwrap_or_default();
         let mut fanout = Fanout::of_shared(message, &mut variants);
         if ordinary {
-            let route = self.router.route(message.topic());
+            let route = self.sessions.router.route(message.topic());
             self.deliver_ordinary(&route, &mut fanout);
         }
         for group in groups {

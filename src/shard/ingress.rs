@@ -47,7 +47,7 @@ impl Core {
     /// where it lies, and what was gathered can be kept.
     /// What comes behind a DISCONNECT is not looked at. // 3.1.1: [MQTT-3.14.4-2]
     pub(super) fn parse(&mut self, key: Key, bytes: &[u8]) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(connection) = self.clients.connections.get_mut(key) else { return };
         let mut rest = bytes;
         if !connection.partial.is_empty() {
             let mut partial = std::mem::take(&mut connection.partial);
@@ -120,25 +120,25 @@ impl Core {
     }
 
     fn keep(&mut self, key: Key, partial: Vec<u8>) {
-        if let Some(connection) = self.connections.get_mut(key) {
+        if let Some(connection) = self.clients.connections.get_mut(key) {
             connection.partial = partial;
-            connection.heard_bytes(self.now);
+            connection.heard_bytes(self.env.now);
             self.charge_receive(key);
         }
     }
 
     /// Charges what a connection keeps on the way in.
     pub(super) fn charge_receive(&mut self, key: Key) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(connection) = self.clients.connections.get_mut(key) else { return };
         let (kept, login) = connection.kept_bytes();
         let charged = connection.charged_receive as usize;
         if kept <= charged {
-            self.budget.release(Class::Receive, charged - kept);
+            self.env.budget.release(Class::Receive, charged - kept);
             connection.charged_receive = kept as u32; // no larger than what is charged
-        } else if kept <= u32::MAX as usize && self.budget.charge(Class::Receive, kept - charged) {
+        } else if kept <= u32::MAX as usize && self.env.budget.charge(Class::Receive, kept - charged) {
             connection.charged_receive = kept as u32;
         } else {
-            self.counters().dropped_receive_memory_total.add(1);
+            self.env.counters().dropped_receive_memory_total.add(1);
             return self
                 .end(key, End::Refused(Reason::QUOTA_EXCEEDED, "memory for partial packets is used up"));
         }
@@ -150,11 +150,11 @@ impl Core {
     /// Charges what a connection keeps whose client is not logged in.
     #[inline(never)]
     fn charge_login(&mut self, key: Key, kept: usize) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(connection) = self.clients.connections.get_mut(key) else { return };
         let charged = connection.charged_login as usize;
         if kept <= charged {
-            self.budget.release(Class::Login, charged - kept);
-        } else if !self.budget.charge(Class::Login, kept - charged) {
+            self.env.budget.release(Class::Login, charged - kept);
+        } else if !self.env.budget.charge(Class::Login, kept - charged) {
             return self.refuse_unfinished_connect(key);
         }
         connection.charged_login = kept as u32; // a CONNECT and a receive buffer
@@ -168,12 +168,14 @@ impl Core {
         whole: Option<&Whole>,
         pressure: Pressure,
     ) -> (usize, Stop) {
-        let mut known = match self.connections.get_mut(key).and_then(|connection| connection.live_mut()) {
-            Some(live) => live.known.take(),
-            None => None,
-        };
+        let mut known =
+            match self.clients.connections.get_mut(key).and_then(|connection| connection.live_mut()) {
+                Some(live) => live.known.take(),
+                None => None,
+            };
         let consumed = self.consume_packets(key, input, whole, &mut known, pressure);
-        if let Some(live) = self.connections.get_mut(key).and_then(|connection| connection.live_mut()) {
+        if let Some(live) = self.clients.connections.get_mut(key).and_then(|connection| connection.live_mut())
+        {
             live.known = known;
         }
         consumed
@@ -193,8 +195,10 @@ impl Core {
         // One more packet, though much is owed.
         let mut may_answer = pressure == Pressure::Ignore;
         loop {
-            let now = self.now;
-            let Some(connection) = self.connections.get_mut(key) else { return (input.len(), Stop::Over) };
+            let now = self.env.now;
+            let Some(connection) = self.clients.connections.get_mut(key) else {
+                return (input.len(), Stop::Over);
+            };
             if connection.owes_much() && !may_answer {
                 if self.holds_back(key) {
                     return (used, Stop::Blocked);
@@ -240,7 +244,7 @@ impl Core {
             match handled {
                 Ok((Handled::Done, len)) => {
                     used += len;
-                    self.counters().packets_received_total.add(1);
+                    self.env.counters().packets_received_total.add(1);
                 }
                 Ok((Handled::Blocked(blocked), _)) => {
                     self.pause(key, blocked);
@@ -258,13 +262,13 @@ impl Core {
     /// from thousands like it, once the memory for sending is used up.
     #[inline(never)]
     fn holds_back(&mut self, key: Key) -> bool {
-        let Some(connection) = self.connections.get_mut(key) else { return false };
+        let Some(connection) = self.clients.connections.get_mut(key) else { return false };
         let waiting = connection.outbox.len() + connection.in_flight_bytes as usize;
         let more = waiting.saturating_sub(connection.charged_send as usize);
-        connection.starved |= !self.budget.has_room(Class::Send, more);
+        connection.starved |= !self.env.budget.has_room(Class::Send, more);
         // What a client said before it left is acted upon, though nobody reads the answers.
         let leaves = connection.eof || connection.broken;
-        if leaves || !connection.is_clogged(self.limits.send_buffer_bytes_max) {
+        if leaves || !connection.is_clogged(self.env.limits.send_buffer_bytes_max) {
             return false;
         }
         let Some(live) = connection.live_mut() else { return false };
@@ -275,8 +279,8 @@ impl Core {
 
     /// A send has ended: who was held back until then goes on.
     pub(super) fn output_taken(&mut self, key: Key) {
-        let max = self.limits.send_buffer_bytes_max;
-        let Some(connection) = self.connections.get(key) else { return };
+        let max = self.env.limits.send_buffer_bytes_max;
+        let Some(connection) = self.clients.connections.get(key) else { return };
         if connection.is_held_back() && (connection.broken || !connection.is_clogged(max)) {
             self.resume(key);
         }
@@ -285,7 +289,7 @@ impl Core {
     /// [MQTT-4.13.1-1]
     /// The first fault that is found is the one reported; nobody else notices. // [U5-4.13-2] [U5-4.13-3]; 3.1.1: [MQTT-4.8.0-1] [U311-4.8-1]
     pub(super) fn refuse(&mut self, key: Key, error: DecodeError) {
-        self.counters().protocol_errors_total.add(1);
+        self.env.counters().protocol_errors_total.add(1);
         self.end(key, End::Refused(error.reason(), error.detail()));
     }
 
@@ -297,7 +301,7 @@ impl Core {
         frame: &Frame<'_>,
         pressure: Pressure,
     ) -> Result<Handled, DecodeError> {
-        match wire::decode(version, frame, &self.decode_limits)? {
+        match wire::decode(version, frame, &self.env.decode_limits)? {
             Packet::Publish(_) => {}
             Packet::PubAck(ack) => self.handle_puback(key, ack),
             Packet::PubRec(ack) => self.handle_pubrec(key, ack),
@@ -331,9 +335,9 @@ impl Core {
     /// [MQTT-3.5.2-2] [MQTT-3.5.2-3] [MQTT-3.6.2-2] [MQTT-3.6.2-3] [MQTT-3.7.2-2] [MQTT-3.7.2-3] [MQTT-3.9.2-1]
     /// [MQTT-3.9.2-2] [MQTT-3.11.2-1] [MQTT-3.11.2-2] [MQTT-3.14.2-4]
     pub(super) fn stage(&mut self, key: Key, encode: impl FnOnce(&mut Vec<u8>)) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(connection) = self.clients.connections.get_mut(key) else { return };
         let packet_size_max = connection.live().map_or(u32::MAX, |live| live.link.packet_size_max);
-        connection.outbox.provide(&mut self.spare_buffers);
+        connection.outbox.provide(&mut self.clients.spare_buffers);
         let out = connection.outbox.bytes_mut();
         let start = out.len();
         encode(out);
@@ -341,35 +345,35 @@ impl Core {
             out.truncate(start); // [MQTT-3.1.2-24] [MQTT-3.1.2-25]
             return;
         }
-        self.counters[usize::from(self.id)].packets_sent_total.add(1);
+        self.env.counters[usize::from(self.env.id)].packets_sent_total.add(1);
         if !connection.dirty {
             connection.dirty = true;
-            self.dirty.push(key);
+            self.clients.dirty.push(key);
         }
     }
 
     /// Stages acknowledgements that say no more than success.
     pub(super) fn stage_acks(&mut self, key: Key, kind: AckKind, packet_ids: impl Iterator<Item = u16>) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(connection) = self.clients.connections.get_mut(key) else { return };
         let Some(live) = connection.live() else { return };
         let (version, packet_size_max) = (live.link.version, live.link.packet_size_max);
         if wire::ack_packet_size(version, Reason::SUCCESS) > packet_size_max as usize {
             return; // [MQTT-3.1.2-24] [MQTT-3.1.2-25]
         }
-        connection.outbox.provide(&mut self.spare_buffers);
+        connection.outbox.provide(&mut self.clients.spare_buffers);
         let out = connection.outbox.bytes_mut();
         let mut count = 0;
         for packet_id in packet_ids {
             wire::encode_ack(out, version, kind, packet_id, Reason::SUCCESS);
             count += 1;
         }
-        self.counters[usize::from(self.id)].packets_sent_total.add(count);
+        self.env.counters[usize::from(self.env.id)].packets_sent_total.add(count);
         self.mark_dirty(key);
     }
 
     /// Acknowledgements that say no more than success.
     fn handle_acks(&mut self, key: Key, acks: wire::PlainAcks<'_>) {
-        self.counters().packets_received_total.add(acks.count() as u64);
+        self.env.counters().packets_received_total.add(acks.count() as u64);
         match acks.kind() {
             AckKind::PubAck => self.acknowledged(key, |session, link, cx| {
                 let _ = session.handle_pubacks(link, acks.packet_ids(), cx);
@@ -409,7 +413,8 @@ impl Core {
                 self.stage_acks(key, kind, some.packet_ids());
                 continue;
             }
-            let Some(version) = self.connections.get(key).and_then(|connection| connection.version()) else {
+            let Some(version) = self.clients.connections.get(key).and_then(|connection| connection.version())
+            else {
                 return;
             };
             for (packet_id, at) in some.packet_ids().zip(0..) {
@@ -430,7 +435,7 @@ impl Core {
         let reply = self.with_session(key, |session, link, cx| {
             session.handle_pubrec(link, ack.packet_id, ack.reason, cx)
         });
-        let version = self.connections.get(key).and_then(|connection| connection.version());
+        let version = self.clients.connections.get(key).and_then(|connection| connection.version());
         let (Some(reason), Some(version)) = (reply.and_then(pubrel), version) else {
             return self.room_made(key);
         };
@@ -440,7 +445,7 @@ impl Core {
     /// [MQTT-4.3.3-11]
     fn handle_pubrel(&mut self, key: Key, ack: wire::Ack) {
         let reason = self.with_session(key, |session, link, _| session.handle_pubrel(link, ack.packet_id));
-        let version = self.connections.get(key).and_then(|connection| connection.version());
+        let version = self.clients.connections.get(key).and_then(|connection| connection.version());
         if let (Some(reason), Some(version)) = (reason, version) {
             self.stage(key, |out| wire::encode_ack(out, version, AckKind::PubComp, ack.packet_id, reason));
         }
@@ -454,11 +459,11 @@ impl Core {
 
     /// [MQTT-3.14.4-3]
     fn handle_disconnect(&mut self, key: Key, disconnect: &Disconnect<'_>) -> Result<(), DecodeError> {
-        let connection = self.connections.get(key);
+        let connection = self.clients.connections.get(key);
         let at = connection.and_then(|connection| Some((connection.session()?, connection.listener)));
-        let at = at.map(|(session, listener)| (session, self.limits_at(listener).session_expiry_max_s));
+        let at = at.map(|(session, listener)| (session, self.env.limits_at(listener).session_expiry_max_s));
         if let (Some((session, expiry_max_s)), Some(expiry_s)) = (at, disconnect.session_expiry_s)
-            && let Some(slot) = self.sessions.get_mut(session)
+            && let Some(slot) = self.sessions.arena.get_mut(session)
         {
             // [U5-3.14.2-4]: then the DISCONNECT counts as not received, and the will goes out.
             if slot.asked_expiry_s == 0 && expiry_s != 0 {
@@ -482,7 +487,7 @@ impl Core {
     /// After DISCONNECT nothing more is staged, and we close. // [MQTT-3.14.4-1] [MQTT-3.14.4-2] [MQTT-3.14.2-2]
     /// A DISCONNECT goes only to a client whose CONNECT was accepted, and never to 3.x. // [MQTT-3.14.0-1] [U5-4.13-1] [U5-3.14.4-1]; 3.1.1: [U311-3.14-1] [U311-3.14.4-1]
     pub(super) fn end(&mut self, key: Key, end: End) {
-        let Some(connection) = self.connections.get(key) else { return };
+        let Some(connection) = self.clients.connections.get(key) else { return };
         if connection.is_closing() {
             if matches!(end, End::Lost | End::Told) {
                 self.start_closing(key, Closing::Abort);
@@ -496,7 +501,7 @@ impl Core {
             End::TakenOver => Some(Reason::SESSION_TAKEN_OVER), // [MQTT-3.1.4-3]
             End::Disconnected | End::DisconnectedWithWill | End::Lost | End::Told => None,
         };
-        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(connection) = self.clients.connections.get_mut(key) else { return };
         if let (Phase::Live(live), Some(reason)) = (&connection.phase, disconnect)
             && live.link.version == Version::V5
         {
@@ -511,7 +516,7 @@ impl Core {
             let start = out.len();
             wire::encode_disconnect(out, reason, text, packet_size_max);
             let written = u64::from(out.len() > start);
-            self.counters[usize::from(self.id)].packets_sent_total.add(written);
+            self.env.counters[usize::from(self.env.id)].packets_sent_total.add(written);
         }
         let live = connection.live().map(|live| live.session);
         // Who only ended its own side may still read what it is owed.
@@ -527,11 +532,11 @@ impl Core {
 
     /// A deadline passed that nothing moved on.
     pub(super) fn deadline_passed(&mut self, key: Key) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(connection) = self.clients.connections.get_mut(key) else { return };
         match &connection.phase {
             Phase::Opening | Phase::HandOff => {
                 let why = connection.late();
-                self.counters().connect_timeouts_total.add(1); // [U5-3.1.0-1]
+                self.env.counters().connect_timeouts_total.add(1); // [U5-3.1.0-1]
                 self.turn_away(key, why);
             }
             Phase::Verifying(verifying) => {
@@ -542,10 +547,10 @@ impl Core {
                 let session = successor.session;
                 self.force_takeover(session);
                 // Others may be served before it, each of whom has to end then.
-                self.set_deadline(key, self.now + self.options.takeover_ms);
+                self.set_deadline(key, self.env.now + self.env.options.takeover_ms);
             }
             Phase::Live(_) => {
-                self.counters().keep_alive_timeouts_total.add(1);
+                self.env.counters().keep_alive_timeouts_total.add(1);
                 self.end(
                     key,
                     End::Refused(Reason::KEEP_ALIVE_TIMEOUT, "no packet within 1.5 times the Keep Alive"),

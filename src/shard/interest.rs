@@ -85,24 +85,26 @@ impl Core {
     /// A local subscription changed what others must know.
     pub(super) fn interest_changed(&mut self, change: Change) {
         let filter = change.filter;
-        if self.shards == 1 {
-            return self.router.forget_filter(filter); // nobody to tell; a no-op if it is in use
+        if self.env.shards == 1 {
+            return self.sessions.router.forget_filter(filter); // nobody to tell; a no-op if it is in use
         }
         match change.kind {
             ChangeKind::Withdrawn => {
-                let entry = self.interest.entries.entry(filter).or_default();
+                let entry = self.exchange.interest.entries.entry(filter).or_default();
                 if !entry.lingers {
                     entry.lingers = true;
-                    self.timers
-                        .set(self.now + self.options.interest_linger_ms, Timer::Interest(filter).pack());
+                    self.env.set_timer(
+                        self.env.now + self.env.options.interest_linger_ms,
+                        Timer::Interest(filter),
+                    );
                 }
             }
-            ChangeKind::Wanted => match self.interest.entries.get_mut(&filter) {
+            ChangeKind::Wanted => match self.exchange.interest.entries.get_mut(&filter) {
                 // While it lingered it stayed announced, or it still waits to be.
                 Some(entry) if entry.lingers => {
                     entry.lingers = false;
                     if entry.unsent.is_none() {
-                        self.interest.entries.remove(&filter);
+                        self.exchange.interest.entries.remove(&filter);
                     }
                 }
                 _ => self.announce(filter),
@@ -113,10 +115,10 @@ impl Core {
 
     /// Tells the others a filter's value, now or when there is room.
     fn announce(&mut self, filter: FilterKey) {
-        if self.interest.unsent.is_empty() && self.log_has_room() {
+        if self.exchange.interest.unsent.is_empty() && self.log_has_room() {
             return self.append(filter);
         }
-        let interest = &mut self.interest;
+        let interest = &mut self.exchange.interest;
         let entry = interest.entries.entry(filter).or_default();
         if entry.unsent.is_none() {
             interest.waited += 1;
@@ -131,56 +133,60 @@ impl Core {
     /// Writes a filter's value of the moment into the log; a filter that is not wanted any more is forgotten with that.
     fn append(&mut self, filter: FilterKey) {
         // A filter that lingers is still announced: whoever wants it again meanwhile announces nothing.
-        let lingers = self.interest.entries.get(&filter).is_some_and(|entry| entry.lingers);
-        match self.router.announcement(filter) {
+        let lingers = self.exchange.interest.entries.get(&filter).is_some_and(|entry| entry.lingers);
+        match self.sessions.router.announcement(filter) {
             Some(Announcement::Exact { fingerprint, wanted }) => {
-                self.announcements.append(Announced::Exact { fingerprint, wanted: wanted || lingers });
+                self.exchange
+                    .announcements
+                    .append(Announced::Exact { fingerprint, wanted: wanted || lingers });
             }
             Some(Announcement::Wildcard { text, wanted }) => {
-                self.announcements
+                self.exchange
+                    .announcements
                     .append(Announced::Wildcard { filter: text.into(), wanted: wanted || lingers });
             }
             Some(Announcement::Group { text, online, offline }) => {
-                self.announcements.append(Announced::Group { filter: text.into(), online, offline });
+                self.exchange.announcements.append(Announced::Group { filter: text.into(), online, offline });
             }
             None => debug_assert!(false, "a filter is kept until it was announced"),
         }
         if lingers {
             return;
         }
-        self.interest.entries.remove(&filter);
-        self.router.forget_filter(filter);
+        self.exchange.interest.entries.remove(&filter);
+        self.sessions.router.forget_filter(filter);
         self.charge_topics();
     }
 
     /// Whether another announcement fits. Those who have read little are woken before the log is full.
     fn log_has_room(&mut self) -> bool {
-        let (appended, max) = (self.announcements.appended(), self.options.announcements_max);
-        if appended - self.interest.read_by_all < max / 2 {
+        let (appended, max) = (self.exchange.announcements.appended(), self.env.options.announcements_max);
+        if appended - self.exchange.interest.read_by_all < max / 2 {
             return true;
         }
         let mut read_by_all = appended;
-        for peer in self.links.peers().iter() {
-            let read = self.links.register(peer, LOG_READ);
+        for peer in self.exchange.links.peers().iter() {
+            let read = self.exchange.links.register(peer, LOG_READ);
             if appended - read >= max / 2 {
-                self.links.call(peer);
+                self.exchange.links.call(peer);
             }
             read_by_all = read_by_all.min(read);
         }
-        self.interest.read_by_all = read_by_all;
+        self.exchange.interest.read_by_all = read_by_all;
         appended - read_by_all < max
     }
 
     /// Whether [`Core::log_has_room`] would say so.
     fn log_may_have_room(&self) -> bool {
-        let read = self.links.peers().iter().map(|peer| self.links.register(peer, LOG_READ));
-        let appended = self.announcements.appended();
-        appended - read.min().unwrap_or(appended) < self.options.announcements_max
+        let read =
+            self.exchange.links.peers().iter().map(|peer| self.exchange.links.register(peer, LOG_READ));
+        let appended = self.exchange.announcements.appended();
+        appended - read.min().unwrap_or(appended) < self.env.options.announcements_max
     }
 
     /// A withdrawn filter has lingered.
     pub(super) fn interest_due(&mut self, filter: FilterKey) {
-        let Some(entry) = self.interest.entries.get_mut(&filter) else { return };
+        let Some(entry) = self.exchange.interest.entries.get_mut(&filter) else { return };
         if entry.lingers {
             entry.lingers = false;
             self.announce(filter);
@@ -190,12 +196,12 @@ impl Core {
 
     /// What a SUBACK for this filter has to wait for: a number for [`Release::Announced`].
     pub(super) fn announced_at(&self, filter: FilterKey) -> u64 {
-        self.interest.entries.get(&filter).and_then(|entry| entry.unsent).unwrap_or(0)
+        self.exchange.interest.entries.get(&filter).and_then(|entry| entry.unsent).unwrap_or(0)
     }
 
     /// Up to which number of [`Core::announced_at`] everything is in the log.
     pub(super) fn announced(&self) -> u64 {
-        self.interest.flushed
+        self.exchange.interest.flushed
     }
 
     /// Answers a SUBSCRIBE: once its filters are in the log, up to number `need`, and all replies before have left.
@@ -205,44 +211,44 @@ impl Core {
         if need <= self.announced() {
             self.schedule_cursors(session);
         } else {
-            self.interest.subscribed.push_back((need, session));
+            self.exchange.interest.subscribed.push_back((need, session));
         }
     }
 
     /// Once per turn: what waited for room in the log, and the cursors that waited with it.
     pub(super) fn flush_interest(&mut self) {
-        if self.interest.unsent.is_empty() {
+        if self.exchange.interest.unsent.is_empty() {
             return;
         }
         self.await_all();
-        while !self.interest.unsent.is_empty() && self.log_has_room() {
-            let Some(filter) = self.interest.unsent.pop_front() else { break };
-            self.interest.flushed += 1;
-            if let Some(entry) = self.interest.entries.get_mut(&filter) {
+        while !self.exchange.interest.unsent.is_empty() && self.log_has_room() {
+            let Some(filter) = self.exchange.interest.unsent.pop_front() else { break };
+            self.exchange.interest.flushed += 1;
+            if let Some(entry) = self.exchange.interest.entries.get_mut(&filter) {
                 entry.unsent = None;
             }
             self.append(filter);
         }
-        self.waits.look_again(); // SUBACKs may wait for it
-        while let Some((need, session)) = self.interest.subscribed.front().copied()
+        self.exchange.waits.look_again(); // SUBACKs may wait for it
+        while let Some((need, session)) = self.exchange.interest.subscribed.front().copied()
             && need <= self.announced()
         {
-            self.interest.subscribed.pop_front();
+            self.exchange.interest.subscribed.pop_front();
             self.schedule_cursors(session); // also if its connection is another by now
         }
     }
 
     /// Whether something that waits has room by now.
     pub(super) fn interest_may_go_on(&self) -> bool {
-        !self.interest.unsent.is_empty() && self.log_may_have_room()
+        !self.exchange.interest.unsent.is_empty() && self.log_may_have_room()
     }
 
     /// Learns what the others have announced; called when something was taken in, before it is acted upon. So whoever sent it
     /// could know of nothing that this shard does not know.
     #[inline]
     pub(super) fn hear(&mut self) {
-        let router = &mut self.router;
-        let heard = self.announcements.read(|from, announced| match announced {
+        let router = &mut self.sessions.router;
+        let heard = self.exchange.announcements.read(|from, announced| match announced {
             Announced::Exact { fingerprint, wanted } => {
                 router.remote_exact(from, *fingerprint, value(*wanted))
             }
@@ -256,7 +262,7 @@ impl Core {
         }
         self.charge_topics();
         for from in heard.iter() {
-            self.links.set_register(from, LOG_READ, self.announcements.read_of(from));
+            self.exchange.links.set_register(from, LOG_READ, self.exchange.announcements.read_of(from));
         }
     }
 }

@@ -29,7 +29,7 @@ impl Core {
         if !log::enabled(Level::Info) {
             return;
         }
-        let Some(connection) = self.connections.get(key) else { return };
+        let Some(connection) = self.clients.connections.get(key) else { return };
         let version = match connect.version {
             Version::V31 => "3.1",
             Version::V311 => "3.1.1",
@@ -41,14 +41,14 @@ impl Core {
             ("address", connection.peer().into()),
             ("version", version.into()),
             ("keep_alive_s", Value::from(connect.keep_alive_s)),
-            ("shard", Value::from(self.id)),
+            ("shard", Value::from(self.env.id)),
         ];
         log::event(Level::Info, Kind::Connect, &values);
     }
 
     /// A connection is over, as far as the log is concerned; what it had to say of its client was not acted upon yet.
     pub(super) fn log_end(&self, key: Key, end: End) {
-        let Some(connection) = self.connections.get(key) else { return };
+        let Some(connection) = self.clients.connections.get(key) else { return };
         let (level, kind, why) = match end {
             End::Told => return,
             End::Disconnected => (Level::Info, Kind::Disconnect, "DISCONNECT"),
@@ -92,7 +92,7 @@ impl Core {
 
     /// Ends a connection from which no CONNECT came that could be acted upon.
     pub(super) fn turn_away(&mut self, key: Key, why: &'static str) {
-        if let Some(connection) = self.connections.get(key) {
+        if let Some(connection) = self.clients.connections.get(key) {
             let values = [("address", connection.peer().into()), ("why", why.into())];
             log::event(Level::Warn, Kind::NoConnect, &values);
         }
@@ -101,7 +101,7 @@ impl Core {
 
     /// What happened to a connection, with its client as far as it is known.
     pub(super) fn log_connection(&self, key: Key, kind: Kind, why: &str) {
-        if let Some(connection) = self.connections.get(key) {
+        if let Some(connection) = self.clients.connections.get(key) {
             self.log_of(connection, (Level::Warn, kind), why, None);
         }
     }
@@ -128,10 +128,10 @@ impl Core {
         if connection.session().is_some() {
             return None;
         }
-        let size_max = self.limits_at(connection.listener).connect_packet_size_max;
+        let size_max = self.env.limits_at(connection.listener).connect_packet_size_max;
         match wire::next_frame(&connection.partial, size_max, LengthForm::Any) {
             Ok(NextFrame::Frame(frame)) => {
-                wire::decode_connect(&frame, &self.decode_limits).ok().map(|connect| Who::of(&connect))
+                wire::decode_connect(&frame, &self.env.decode_limits).ok().map(|connect| Who::of(&connect))
             }
             Ok(NextFrame::Incomplete { .. }) | Err(_) => None,
         }
@@ -139,7 +139,7 @@ impl Core {
 
     /// A CONNECT was refused; `who` is what it says of its client, as far as it could be read. A certificate counts more.
     pub(super) fn log_refused(&self, key: Key, who: Who<'_>, reason: Reason, why: &'static str) {
-        let Some(connection) = self.connections.get(key) else { return };
+        let Some(connection) = self.clients.connections.get(key) else { return };
         let certified = connection.secure.as_ref().and_then(|secure| secure.peer().user);
         let mut values = vec![
             ("client", who.client_id.into()),
@@ -150,7 +150,7 @@ impl Core {
         ];
         // Why this is so, an operator sees by whose the session is. The client is told nothing of it.
         let owner = (why == ANOTHERS.1).then(|| self.session_of(who.client_id)).flatten();
-        if let Some(slot) = owner.and_then(|session| self.sessions.get(session)) {
+        if let Some(slot) = owner.and_then(|session| self.sessions.arena.get(session)) {
             values.push(("owner", slot.user.as_deref().unwrap_or_default().into()));
         }
         log::event(Level::Warn, Kind::Refused, &values);
@@ -163,8 +163,10 @@ impl Core {
 
     /// A connected client wants more of something than it may have.
     pub(super) fn log_limit(&self, session: Key, why: &'static str) {
-        let Some(slot) = self.sessions.get(session) else { return };
-        let Some(connection) = slot.connection.and_then(|key| self.connections.get(key)) else { return };
+        let Some(slot) = self.sessions.arena.get(session) else { return };
+        let Some(connection) = slot.connection.and_then(|key| self.clients.connections.get(key)) else {
+            return;
+        };
         let values = [
             ("client", Value::from(&*slot.client_id)),
             ("user", slot.user.as_deref().unwrap_or_default().into()),
@@ -176,7 +178,7 @@ impl Core {
 
     /// The time of a session without a connection is up.
     pub(super) fn log_expired(&self, session: Key) {
-        let Some(slot) = self.sessions.get(session) else { return };
+        let Some(slot) = self.sessions.arena.get(session) else { return };
         let values = [
             ("client", Value::from(&*slot.client_id)),
             ("user", slot.user.as_deref().unwrap_or_default().into()),
@@ -214,6 +216,6 @@ impl Core {
     }
 
     fn slot(&self, connection: &Connection) -> Option<&Slot> {
-        connection.session().and_then(|session| self.sessions.get(session))
+        connection.session().and_then(|session| self.sessions.arena.get(session))
     }
 }

@@ -43,7 +43,9 @@ impl Core {
         let message = &fanout.message;
         let fields = message.topic.len() + message.properties.len() + message.payload.len();
         let size = HEAD_BYTES + fields + IDENTIFIER_BYTES * grant.identifiers.len();
-        let Some(key) = self.sessions.get(session).and_then(|slot| slot.connection) else { return DROPPED };
+        let Some(key) = self.sessions.arena.get(session).and_then(|slot| slot.connection) else {
+            return DROPPED;
+        };
         if !self.lend(key, size) {
             return DROPPED;
         }
@@ -56,11 +58,14 @@ impl Core {
     }
 
     fn lend(&mut self, key: Key, size: usize) -> bool {
-        let (now, max) = (self.now, self.limits.send_burst_bytes_max as usize);
-        let Some(connection) = self.connections.get_mut(key) else { return false };
+        let (now, max) = (self.env.now, self.env.limits.send_burst_bytes_max as usize);
+        let Some(connection) = self.clients.connections.get_mut(key) else { return false };
         let (bytes, taken_at) = connection.lent.as_ref().map_or((0, now), |lent| (lent.bytes, lent.taken_at));
         let reads = now.saturating_sub(taken_at) < SEND_GRACE_MS && !connection.broken;
-        if connection.starved || !reads || bytes + size > max || !self.budget.charge_spare(Class::Send, size)
+        if connection.starved
+            || !reads
+            || bytes + size > max
+            || !self.env.budget.charge_spare(Class::Send, size)
         {
             return false;
         }

@@ -7,7 +7,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::io::ListenerId;
 use crate::limits::{Limits, ListenerLimits};
 use crate::memory::Key;
 use crate::transport::{Acceptor, Expiry};
@@ -95,19 +94,13 @@ pub(super) fn limits(listeners: &[Listening], all: &Limits) -> Box<[ListenerLimi
 impl Core {
     /// Bytes of a packet from this client, as it was told.
     pub(super) fn packet_size_max(&self, key: Key) -> u32 {
-        let live = self.connections.get(key).and_then(|connection| connection.live());
-        live.map_or(0, |live| self.told.terms(live.link.terms).packet_size_max)
-    }
-
-    /// What holds for connections that came in here.
-    pub(super) fn limits_at(&self, listener: ListenerId) -> ListenerLimits {
-        let own = self.listener_limits.get(usize::from(listener.0)).copied();
-        own.unwrap_or_else(|| ListenerLimits::of(&self.limits))
+        let live = self.clients.connections.get(key).and_then(|connection| connection.live());
+        live.map_or(0, |live| self.clients.told.terms(live.link.terms).packet_size_max)
     }
 
     /// When certificates expire, by listener; a reload may have changed it.
     pub(super) fn expiries(&self) -> impl Iterator<Item = Option<Expiry>> {
-        self.listening.iter().map(|listening| match &listening.kind {
+        self.clients.listening.iter().map(|listening| match &listening.kind {
             ListenerKind::Secure(acceptor) if listening.is_open => Some(acceptor.expiry()),
             ListenerKind::Plain | ListenerKind::Secure(_) => None,
         })
@@ -116,7 +109,7 @@ impl Core {
     /// Shows the first of them to whoever reads counters.
     pub(super) fn count_expiry(&self) {
         let first = self.expiries().flatten().map(|expiry| expiry.certificate_at_s).min();
-        self.counters().certificate_expiry_s.set(first.unwrap_or(0));
+        self.env.counters().certificate_expiry_s.set(first.unwrap_or(0));
     }
 }
 

@@ -35,12 +35,12 @@ pub(super) enum Identified {
 impl Core {
     /// Finds out who sent a CONNECT, if that is not known yet.
     pub(super) fn identify(&mut self, key: Key, connect: &Connect<'_>, home: ShardId) -> Identified {
-        let now = self.now;
-        let Some(connection) = self.connections.get_mut(key) else { return Identified::No };
+        let now = self.env.now;
+        let Some(connection) = self.clients.connections.get_mut(key) else { return Identified::No };
         if connection.identity.is_some() {
             return Identified::Yes;
         }
-        let door = self.access.door(connection.listener.0);
+        let door = self.env.access.door(connection.listener.0);
         let peer = connection.secure.as_ref().map(|secure| secure.peer()).unwrap_or_default();
         let (is_certified, certified) = (peer.is_certified, peer.user.map(Arc::from));
         let refusal = match (connect.authentication_method, connect.user_name) {
@@ -61,7 +61,7 @@ impl Core {
                         connection: key,
                         patience_ms: LOGIN_WAIT_MAX_MS,
                     };
-                    match self.access.verify(login) {
+                    match self.env.access.verify(login) {
                         Verdict::Verified(user) => {
                             let identity = Identity { user: Some(user), by_certificate: false };
                             return self.known(key, identity, connect);
@@ -91,13 +91,13 @@ impl Core {
     }
 
     fn known(&mut self, key: Key, identity: Identity, connect: &Connect<'_>) -> Identified {
-        let Some(connection) = self.connections.get(key) else { return Identified::No };
-        let rule = self.access.door(connection.listener.0).client_ids;
+        let Some(connection) = self.clients.connections.get(key) else { return Identified::No };
+        let rule = self.env.access.door(connection.listener.0).client_ids;
         if identity.user.as_ref().is_some_and(|user| !rule.permits(user, connect.client_id)) {
             let why = "the Client Identifier does not go with the user name";
             return self.refuse_client(key, connect, (Reason::CLIENT_IDENTIFIER_NOT_VALID, why));
         }
-        match self.connections.get_mut(key) {
+        match self.clients.connections.get_mut(key) {
             Some(connection) => {
                 connection.identity = Some(Box::new(identity));
                 Identified::Yes
@@ -114,25 +114,25 @@ impl Core {
 
     /// Refuses a connection that has its CONNECT at the front of its bytes.
     pub(super) fn refuse_login(&mut self, key: Key, refusal: Refusal) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(connection) = self.clients.connections.get_mut(key) else { return };
         let bytes = std::mem::take(&mut connection.partial);
         self.with_connect(&bytes, |core, connect| Some(core.refuse_client(key, connect, refusal)));
     }
 
     /// Once per turn: logins that were decided elsewhere.
     pub(super) fn take_answers(&mut self) {
-        while let Some(answer) = self.access.answer() {
+        while let Some(answer) = self.env.access.answer() {
             self.answer_arrived(answer);
         }
     }
 
     fn answer_arrived(&mut self, Answer { connection: key, outcome }: Answer) {
         if matches!(outcome, Outcome::Wrong { .. }) {
-            self.counters().logins_failed_total.add(1);
+            self.env.counters().logins_failed_total.add(1);
         }
-        let now = self.now;
+        let now = self.env.now;
         // Its peer may have lost patience, or its deadline may have passed.
-        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(connection) = self.clients.connections.get_mut(key) else { return };
         let Phase::Verifying(verifying) = &mut connection.phase else { return };
         if verifying.refusal.is_some() {
             return;
@@ -146,10 +146,12 @@ impl Core {
                 let identity = Identity { user: Some(user), by_certificate: false };
                 let known =
                     self.with_connect(&bytes, |core, connect| Some(core.known(key, identity, connect)));
-                if let (Some(connection), Some(Identified::Yes)) = (self.connections.get_mut(key), known) {
+                if let (Some(connection), Some(Identified::Yes)) =
+                    (self.clients.connections.get_mut(key), known)
+                {
                     connection.partial = bytes;
                     let listener = connection.listener;
-                    self.set_deadline(key, now + self.limits_at(listener).connect_timeout_ms);
+                    self.set_deadline(key, now + self.env.limits_at(listener).connect_timeout_ms);
                     self.go_home(key, home, connected_at);
                 }
             }

@@ -133,7 +133,7 @@ impl Core {
     }
 
     fn note(&mut self, session: Key, add: impl FnOnce(&mut Missed)) {
-        let Some(slot) = self.sessions.get_mut(session) else { return };
+        let Some(slot) = self.sessions.arena.get_mut(session) else { return };
         let before = slot.aside.missed();
         let mut missed = before;
         add(&mut missed);
@@ -142,30 +142,30 @@ impl Core {
         }
         slot.aside.note_missed(missed);
         if before == Missed::default() {
-            self.losses.sessions.push(session);
+            self.sessions.losses.sessions.push(session);
         }
     }
 
     /// A message was not retained because there is no room.
     pub(super) fn note_not_retained(&mut self) {
-        self.counters().dropped_retained_full_total.add(1);
-        self.losses.not_retained += 1;
+        self.env.counters().dropped_retained_full_total.add(1);
+        self.sessions.losses.not_retained += 1;
     }
 
     /// Says what was missed since the last time, if it is time.
     pub(super) fn report_losses(&mut self) {
-        if self.now < self.losses.reported_at + REPORT_MS {
+        if self.env.now < self.sessions.losses.reported_at + REPORT_MS {
             return;
         }
-        self.losses.reported_at = self.now;
-        let not_retained = std::mem::take(&mut self.losses.not_retained);
+        self.sessions.losses.reported_at = self.env.now;
+        let not_retained = std::mem::take(&mut self.sessions.losses.not_retained);
         if not_retained > 0 {
             let values = [("why", "no room for retained messages".into()), ("dropped", not_retained.into())];
             log::event(Level::Warn, Kind::LimitReached, &values);
         }
-        let mut sessions = std::mem::take(&mut self.losses.sessions);
+        let mut sessions = std::mem::take(&mut self.sessions.losses.sessions);
         let missed = |core: &Core, session: Key| {
-            core.sessions.get(session).map_or(0, |slot| slot.aside.missed().sum())
+            core.sessions.arena.get(session).map_or(0, |slot| slot.aside.missed().sum())
         };
         // Of many, those who missed most.
         if sessions.len() > CLIENTS_MAX {
@@ -175,7 +175,7 @@ impl Core {
             let clients = others.len() as u64;
             let mut denied = 0;
             for session in others {
-                if let Some(slot) = self.sessions.get_mut(session) {
+                if let Some(slot) = self.sessions.arena.get_mut(session) {
                     let missed = slot.aside.take_missed();
                     denied += missed.denied_more().iter().map(|(_, count)| count).sum::<u64>();
                 }
@@ -195,7 +195,7 @@ impl Core {
 
     /// Says what one client missed; also when its session ends.
     pub(super) fn report_missed(&mut self, session: Key) {
-        let Some(slot) = self.sessions.get_mut(session) else { return };
+        let Some(slot) = self.sessions.arena.get_mut(session) else { return };
         let missed = slot.aside.take_missed();
         if missed == Missed::default() {
             return;
@@ -203,8 +203,8 @@ impl Core {
         if !log::enabled(Level::Warn) {
             return;
         }
-        let Some(slot) = self.sessions.get(session) else { return };
-        let connection = slot.connection.and_then(|key| self.connections.get(key));
+        let Some(slot) = self.sessions.arena.get(session) else { return };
+        let connection = slot.connection.and_then(|key| self.clients.connections.get(key));
         let mut values = vec![
             ("client", Value::from(&*slot.client_id)),
             ("user", slot.user.as_deref().unwrap_or_default().into()),
@@ -230,12 +230,12 @@ impl Core {
         if !log::enabled(Level::Warn) {
             return;
         }
-        let Some(slot) = self.sessions.get(session) else { return };
+        let Some(slot) = self.sessions.arena.get(session) else { return };
         let mut missed = slot.aside.missed();
         let denials = missed.denials(denied);
         let has_line = denials.said < DENIED_LINES_MAX;
         if has_line {
-            let connection = slot.connection.and_then(|key| self.connections.get(key));
+            let connection = slot.connection.and_then(|key| self.clients.connections.get(key));
             let mut values = vec![
                 ("client", Value::from(&*slot.client_id)),
                 ("user", slot.user.as_deref().unwrap_or_default().into()),
@@ -253,8 +253,8 @@ impl Core {
 
     /// Bytes that wait for a session's client, and those of them that its socket did not take yet.
     pub(super) fn waiting_bytes(&self, session: Key) -> (u64, u64) {
-        let Some(slot) = self.sessions.get(session) else { return (0, 0) };
-        let connection = slot.connection.and_then(|key| self.connections.get(key));
+        let Some(slot) = self.sessions.arena.get(session) else { return (0, 0) };
+        let connection = slot.connection.and_then(|key| self.clients.connections.get(key));
         // What this turn has staged is on its way; only what the socket did not take yet is waiting.
         let waits = connection.filter(|connection| connection.send_in_flight);
         let sending = waits.map_or(0, |c| c.in_flight_bytes as usize + c.outbox.len()) as u64;
@@ -264,8 +264,8 @@ impl Core {
     /// The sessions of this shard that hold the most, as the last survey found them, a line each.
     pub(super) fn deepest(&self) -> String {
         let mut text = String::new();
-        for &(_, session) in &self.survey.last.deepest {
-            let Some(slot) = self.sessions.get(session) else { continue };
+        for &(_, session) in &self.sessions.survey.last.deepest {
+            let Some(slot) = self.sessions.arena.get(session) else { continue };
             let client: String = slot.client_id.chars().take(CLIENT_CHARS_MAX).collect();
             let _ = writeln!(
                 text,

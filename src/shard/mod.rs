@@ -9,6 +9,10 @@
 //!
 //! | file | what it owns |
 //! |---|---|
+//! | `env` | what every part needs and none owns: time, limits, memory, counters |
+//! | `clients` | the owner of connections and listening sockets |
+//! | `sessions` | the owner of sessions and subscriptions |
+//! | `exchange` | the owner of what goes to other shards |
 //! | `connection` | a network connection: phase, what is in flight, bytes both ways |
 //! | `tend` | brings a connection's operations in line with its phase; close and drain |
 //! | `reap` | completions |
@@ -53,11 +57,11 @@
 macro_rules! context {
     ($core:ident, $drops:ident) => {
         crate::session::Cx {
-            now: $core.now,
-            limits: &$core.limits,
-            budget: &mut $core.budget,
+            now: $core.env.now,
+            limits: &$core.env.limits,
+            budget: &mut $core.env.budget,
             drops: &mut $drops,
-            spares: &mut $core.spares,
+            spares: &mut $core.sessions.spares,
         }
     };
 }
@@ -65,12 +69,15 @@ macro_rules! context {
 mod ahead;
 mod aside;
 mod behind;
+mod clients;
 mod connect;
 mod connection;
 mod cursors;
 mod deliver;
 mod desk;
 mod ends;
+mod env;
+mod exchange;
 mod filters;
 mod gather;
 mod inbox;
@@ -91,6 +98,7 @@ mod run;
 mod run_between;
 mod run_kept;
 mod secure;
+mod sessions;
 mod share;
 mod share_stuck;
 mod slots;
@@ -108,21 +116,23 @@ use std::sync::Arc;
 use crate::access::Access;
 use crate::clock::{Millis, NEVER};
 use crate::io::{Completion, Io, ListenerId};
-use crate::limits::{CACHED_TOPICS_MAX, Limits, ListenerLimits};
-use crate::memory::{Arena, Budget, Class, Key, Pool, ShardId, Table};
-use crate::mesh::{Announcements, Bell, Links};
+use crate::limits::{CACHED_TOPICS_MAX, Limits};
+use crate::memory::{Budget, Class, Key, Pool, ShardId};
+use crate::mesh::Bell;
 use crate::metrics::Counters;
-use crate::session::Spares;
 use crate::timer::Timers;
-use crate::topic::{FilterKey, HashKeys, Retained, RetainedHints, Router};
+use crate::topic::{FilterKey, HashKeys};
 use crate::wire::DecodeLimits;
 
-use connection::Connection;
+use clients::Clients;
 pub use desk::{Control, Desk, NewSettings, NoAnswer, Order, desk};
 pub use ends::Ends;
+use env::Env;
+use exchange::Exchange;
 pub use listeners::{ListenerKind, Listening};
 pub use parcel::Parcel;
-use slots::Slot;
+use retained::Retained;
+use sessions::Sessions;
 pub use stop::{Lost, Stopping};
 
 /// Everything that a shard is made of.
@@ -307,67 +317,16 @@ pub struct Shard<I: Io> {
     desk: Option<Desk<I::Listener>>,
 }
 
-/// The state of a shard, apart from its kernel boundary.
+/// The state of a shard, apart from its kernel boundary: owners that do not call each other.
 struct Core {
-    id: ShardId,
-    shards: u16,
-    now: Millis,
-    limits: Limits,
-    decode_limits: DecodeLimits,
-    told: terms::Told,
-    options: Options,
-    keys: HashKeys,
-    links: Links<Parcel>,
-    announcements: Announcements<interest::Announced>,
-    retained_hints: Arc<RetainedHints>,
-    budget: Budget,
-    counters: Arc<[Counters]>,
-    access: Access,
-    random: u64,
-    client_ids_assigned: u64,
-
-    connections: Arena<Connection>,
-    sessions: Arena<Slot>,
-    /// Indexes of sessions by keyed hash of the Client Identifier, which stays with the session.
-    by_client_id: Table,
-    router: Router,
+    env: Env,
+    clients: Clients,
+    sessions: Sessions,
+    exchange: Exchange,
     retained: Retained,
-    /// Packed [`Timer`]s.
-    timers: Timers<u64>,
-
-    /// Connections whose operations may have to change.
-    dirty: Vec<Key>,
-    /// Send buffers for reuse.
-    spare_buffers: Vec<Vec<u8>>,
-    /// Memory of sessions, likewise.
-    spares: Spares,
     scratch: deliver::Scratch,
-    interest: interest::Interest,
-    waits: waits::Waits,
-    /// Sessions that are to end because their queue was full.
-    overflowed: Vec<Key>,
-    /// Whose Keep Alive may have passed; what their sockets hold is looked at before they are closed.
-    silent: Vec<Key>,
-    /// Connections with a SUBSCRIBE or UNSUBSCRIBE that is acted upon in slices.
-    filters: filters::Line,
-    /// Sessions without a connection for which others wait.
-    vacant: VecDeque<Key>,
-    pulls: retained::Pulls,
-    /// Bytes of the router that are charged to `Class::Subscription`.
-    charged_topics: usize,
-    /// Bytes of the newest turn's sends whose end nobody waits for: charged, but shown as sent until a turn looks.
-    quiet_bytes: u64,
-    /// Accepted connections that wait for room on the way home.
-    hand_offs: VecDeque<Key>,
-    listeners: Vec<Listener>,
-    listening: Vec<Listening>,
-    /// Likewise.
-    listener_limits: Box<[ListenerLimits]>,
-    handshakes: secure::Handshakes,
     stop: stop::Stop,
-    survey: survey::Survey,
     sys: sys::Sys,
-    losses: losses::Losses,
 }
 
 /// Whether a listening socket accepts.
@@ -406,19 +365,19 @@ impl<I: Io> Shard<I> {
 
     /// One pass: completions, parcels, deadlines, what waits for others, output. Never blocks.
     pub fn turn(&mut self, now: Millis) -> Turn {
-        self.core.now = now;
+        self.core.env.now = now;
         // First, so that what was published before an order is seen below.
         if self.desk.as_ref().is_some_and(Desk::has_orders) {
             self.take_orders();
         }
         let core = &mut self.core;
-        core.counters().turns_total.add(1);
-        core.access.refresh();
+        core.env.counters().turns_total.add(1);
+        core.env.access.refresh();
         core.take_answers();
         core.advance_handshakes();
         self.io.completions(&mut self.completions);
         self.reap_sent();
-        if self.core.shards > 1 {
+        if self.core.env.shards > 1 {
             self.take_parcels();
             if !self.batches.is_empty() {
                 self.read_inbox();
@@ -442,7 +401,7 @@ impl<I: Io> Shard<I> {
         self.tend_dirty();
         self.flush_mesh(); // connections that go home
         let core = &mut self.core;
-        if !core.dirty.is_empty() || core.has_work() {
+        if !core.clients.dirty.is_empty() || core.has_work() {
             core.publish_counts();
             return Turn::Busy;
         }
@@ -452,7 +411,7 @@ impl<I: Io> Shard<I> {
 
     /// Begins to drain: no new connections, wills, DISCONNECT 0x8B. Then `turn` until [`Shard::is_stopped`].
     pub fn stop(&mut self, now: Millis) {
-        self.core.now = now;
+        self.core.env.now = now;
         self.begin_stop();
     }
 
@@ -461,11 +420,11 @@ impl<I: Io> Shard<I> {
     }
 
     pub fn bell(&self) -> &Bell {
-        self.core.links.bell()
+        self.core.exchange.links.bell()
     }
 
     pub fn counters(&self) -> &Counters {
-        self.core.counters()
+        self.core.env.counters()
     }
 
     pub fn live(&mut self) -> Live {
@@ -476,14 +435,14 @@ impl<I: Io> Shard<I> {
     /// Publishes the tails of the rings and wakes who sleeps. Inlined, since there mostly is nothing.
     #[inline(always)]
     fn flush_mesh(&mut self) {
-        if !self.core.links.is_flushed() {
+        if !self.core.exchange.links.is_flushed() {
             self.publish_tails();
         }
     }
 
     fn publish_tails(&mut self) {
-        for shard in self.core.links.flush().iter() {
-            self.core.counters().doorbells_total.add(1);
+        for shard in self.core.exchange.links.flush().iter() {
+            self.core.env.counters().doorbells_total.add(1);
             self.io.doorbell(shard);
         }
     }
@@ -502,96 +461,62 @@ impl Core {
     fn new(setup: Setup, random: u64, now: Millis) -> Core {
         let Setup { id, shards, limits, keys, ends, pool, counters, listeners, stopping, access, options } =
             setup;
-        let Ends { links, announcements, retained_hints } = ends;
-        let mut timers = Timers::with_capacity(options.clients_expected);
-        let sys = sys::Sys::new(now, options.sys_interval_ms > 0);
-        if options.sys_interval_ms > 0 {
-            timers.set(now, Timer::Sys.pack());
-        }
-        timers.set(now + retained::SWEEP_MS, Timer::Sweep.pack());
-        Core {
+        let mut env = Env {
             id,
             shards,
             now,
-            decode_limits: decode_limits(&limits, 0),
-            listener_limits: listeners::limits(&listeners, &limits),
             limits,
-            told: terms::Told::default(),
-            interest: interest::Interest::new(),
-            waits: waits::Waits::new(shards),
-            router: Router::new(keys, id, options.route_cache_entries).with_room(options.clients_expected),
-            sys,
-            survey: survey::Survey::default(),
+            listener_limits: listeners::limits(&listeners, &limits),
+            decode_limits: decode_limits(&limits, 0),
             keys,
-            links,
-            announcements,
-            retained_hints,
             budget: Budget::new(pool),
             counters,
             access,
-            random,
-            client_ids_assigned: 0,
-            connections: Arena::with_capacity(options.clients_expected),
-            sessions: Arena::with_capacity(options.clients_expected),
-            by_client_id: Table::default(),
-            retained: Retained::new(&keys),
-            timers,
-            dirty: Vec::new(),
-            spare_buffers: Vec::new(),
-            spares: Spares::default(),
-            scratch: deliver::Scratch::default(),
-            overflowed: Vec::new(),
-            silent: Vec::new(),
-            filters: filters::Line::new(),
-            vacant: VecDeque::new(),
-            pulls: retained::Pulls::new(options.questions_max),
-            charged_topics: 0,
-            quiet_bytes: 0,
-            hand_offs: VecDeque::new(),
-            listeners: vec![Listener::Accepting; listeners.len()],
-            listening: listeners,
-            handshakes: secure::Handshakes::default(),
-            stop: stop::Stop::new(stopping),
+            timers: Timers::with_capacity(options.clients_expected),
+            seed: random,
             options,
-            losses: losses::Losses::default(),
+        };
+        let sys = sys::Sys::new(now, env.options.sys_interval_ms > 0);
+        if env.options.sys_interval_ms > 0 {
+            env.set_timer(now, Timer::Sys);
+        }
+        env.set_timer(now + retained::SWEEP_MS, Timer::Sweep);
+        Core {
+            clients: Clients::new(&env, listeners),
+            sessions: Sessions::new(&env),
+            exchange: Exchange::new(&env, ends.links, ends.announcements),
+            retained: Retained::new(&env, ends.retained_hints),
+            scratch: deliver::Scratch::default(),
+            stop: stop::Stop::new(stopping),
+            sys,
+            env,
         }
     }
 
-    fn counters(&self) -> &Counters {
-        &self.counters[usize::from(self.id)]
-    }
-
-    /// SplitMix64, seeded by `Io`.
-    fn random(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut x = self.random;
-        x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        x ^ (x >> 31)
-    }
-
     fn mark_dirty(&mut self, key: Key) {
-        if let Some(connection) = self.connections.get_mut(key)
+        if let Some(connection) = self.clients.connections.get_mut(key)
             && !connection.dirty
         {
             connection.dirty = true;
-            self.dirty.push(key);
+            self.clients.dirty.push(key);
         }
     }
 
     fn fire_timers(&mut self) {
-        if self.timers.len() > 2 * (self.connections.len() + self.sessions.len()) + TIMERS_SPARE {
+        if self.env.timers.len()
+            > 2 * (self.clients.connections.len() + self.sessions.arena.len()) + TIMERS_SPARE
+        {
             self.prune_timers();
         }
         // What is left is due at once, so the next turn comes without a wait.
         for _ in 0..TIMERS_BUDGET {
-            match self.timers.pop_due(self.now).map(Timer::unpack) {
+            match self.env.timers.pop_due(self.env.now).map(Timer::unpack) {
                 Some(Timer::Connection(key)) => self.connection_due(key),
                 Some(Timer::Session(key)) => self.session_due(key),
                 Some(Timer::Interest(filter)) => self.interest_due(filter),
                 Some(Timer::Share(key)) => self.share_due(key),
                 Some(Timer::Survey) => self.survey_on(),
-                Some(Timer::Sys) if self.sys.is_due(self.now) => self.sys_due(),
+                Some(Timer::Sys) if self.sys.is_due(self.env.now) => self.sys_due(),
                 Some(Timer::Sys) => {} // of an interval that does not hold any more
                 Some(Timer::Sweep) => {
                     self.sweep_due();
@@ -604,7 +529,7 @@ impl Core {
     }
 
     fn next_deadline(&self) -> Millis {
-        let resting = self.listeners.iter().filter_map(|listener| match listener {
+        let resting = self.clients.listeners.iter().filter_map(|listener| match listener {
             Listener::Resting(until) if self.stop.is_running() => Some(*until),
             Listener::Accepting
             | Listener::Ended
@@ -614,53 +539,55 @@ impl Core {
             | Listener::Silent
             | Listener::Closed => None,
         });
-        resting.chain(self.timers.next()).chain(self.stop.poll_at(self.now)).min().unwrap_or(NEVER)
+        resting.chain(self.env.timers.next()).chain(self.stop.poll_at(self.env.now)).min().unwrap_or(NEVER)
     }
 
     /// Whether another turn would find something to do without a completion or a bell.
     fn has_work(&self) -> bool {
-        self.pulls.has_work()
-            || !self.overflowed.is_empty()
-            || !self.vacant.is_empty()
-            || !self.filters.is_empty()
-            || self.handshakes.is_waiting()
-            || self.links.has_work()
+        self.retained.pulls.has_work()
+            || !self.sessions.overflowed.is_empty()
+            || !self.sessions.vacant.is_empty()
+            || !self.clients.filters.is_empty()
+            || self.clients.handshakes.is_waiting()
+            || self.exchange.links.has_work()
             || self.has_progress()
     }
 
     #[inline(always)]
     fn live(&self) -> Live {
         // Between reaping and tending what ended is charged still, and was sent quietly for the most part.
-        let sends = self.budget.used(Class::Send).saturating_sub(self.quiet_bytes);
+        let sends = self.env.budget.used(Class::Send).saturating_sub(self.clients.quiet_bytes);
         Live {
-            connections: self.connections.len() as u64,
-            sessions: self.sessions.len() as u64,
-            subscriptions: self.router.subscriptions_len() as u64,
-            session_bytes: self.budget.used(Class::Session),
-            subscription_bytes: self.budget.used(Class::Subscription),
-            retained: self.retained.len() as u64,
-            retained_bytes: self.budget.used(Class::Retained),
-            buffers: self.budget.used(Class::Receive) + self.budget.used(Class::Login) + sends,
+            connections: self.clients.connections.len() as u64,
+            sessions: self.sessions.arena.len() as u64,
+            subscriptions: self.sessions.router.subscriptions_len() as u64,
+            session_bytes: self.env.budget.used(Class::Session),
+            subscription_bytes: self.env.budget.used(Class::Subscription),
+            retained: self.retained.store.len() as u64,
+            retained_bytes: self.env.budget.used(Class::Retained),
+            buffers: self.env.budget.used(Class::Receive) + self.env.budget.used(Class::Login) + sends,
             timers: self.live_timers(),
-            mesh: if self.shards == 1 { 0 } else { self.mesh_waiting() },
+            mesh: if self.env.shards == 1 { 0 } else { self.mesh_waiting() },
         }
     }
 
     fn mesh_waiting(&self) -> u64 {
-        self.links.waiting() as u64 + self.waits.len() as u64 + self.interest.len() as u64
+        self.exchange.links.waiting() as u64
+            + self.exchange.waits.len() as u64
+            + self.exchange.interest.len() as u64
     }
 
     /// Deadlines beside those that a shard always has.
     fn live_timers(&self) -> u64 {
         let own = 1 + u64::from(self.sys.is_timed());
-        (self.timers.len() as u64).saturating_sub(own)
+        (self.env.timers.len() as u64).saturating_sub(own)
     }
 
     /// Drops the timers of connections and sessions that are gone. Nothing cancels a timer, so that renewing a
     /// Keep Alive is free; without this, a storm of short connections with a long Keep Alive would pile them up.
     fn prune_timers(&mut self) {
-        let (connections, sessions) = (&self.connections, &self.sessions);
-        self.timers.retain(|at, timer| match Timer::unpack(*timer) {
+        let (connections, sessions) = (&self.clients.connections, &self.sessions.arena);
+        self.env.timers.retain(|at, timer| match Timer::unpack(*timer) {
             Timer::Connection(key) => {
                 connections.get(key).is_some_and(|connection| connection.timer_at == at)
             }
@@ -675,26 +602,26 @@ impl Core {
 
     /// What limits are judged by; every turn.
     fn publish_counts(&self) {
-        let counters = self.counters();
-        counters.connections.set(self.connections.len() as u64);
-        counters.retained_messages.set(self.retained.len() as u64);
+        let counters = self.env.counters();
+        counters.connections.set(self.clients.connections.len() as u64);
+        counters.retained_messages.set(self.retained.store.len() as u64);
     }
 
     /// The rest, when there is time: some of it looks at cache lines of other shards.
     #[inline(always)] // its callers are few, and of what it adds up most is in registers then
     fn publish_gauges(&self) {
         self.publish_counts();
-        let counters = self.counters();
+        let counters = self.env.counters();
         let live = self.live();
         counters.sessions.set(live.sessions);
         counters.subscriptions.set(live.subscriptions);
-        counters.retained_bytes.set(self.retained.bytes() as u64);
-        counters.queued_bytes.set(self.budget.used(Class::Queue));
+        counters.retained_bytes.set(self.retained.store.bytes() as u64);
+        counters.queued_bytes.set(self.env.budget.used(Class::Queue));
         counters.session_bytes.set(live.session_bytes);
         counters.subscription_bytes.set(live.subscription_bytes);
         counters.buffers_held.set(live.buffers);
         counters.timers.set(live.timers);
         counters.mesh_waiting.set(live.mesh);
-        counters.connections_paused.set(self.waits.paused_len() as u64);
+        counters.connections_paused.set(self.exchange.waits.paused_len() as u64);
     }
 }

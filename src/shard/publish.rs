@@ -86,7 +86,7 @@ impl Core {
         let (packet, rest) = input.split_at(frame.len);
         let held = known.take();
         let held_topic = held.as_ref().map_or("", |known| &*known.route.topic);
-        let publish = wire::decode_publish(from.version, frame, &self.decode_limits, held_topic)?;
+        let publish = wire::decode_publish(from.version, frame, &self.env.decode_limits, held_topic)?;
         let whole = whole.filter(|whole| whole.is_worth(publish.payload.len()));
         let arrived = Arrived { verbatim: verbatim(from.version, frame, packet, &publish), whole };
         let mut fresh = None;
@@ -99,7 +99,7 @@ impl Core {
             true => None,
             false => Repeat::of(from.version, frame, packet, &publish),
         };
-        let fresh = fresh.map(|route| Known { route, epoch: self.router.routes_epoch() });
+        let fresh = fresh.map(|route| Known { route, epoch: self.sessions.router.routes_epoch() });
         let repeated = match &repeat {
             Some(repeat) => self.handle_run(from, repeat, fresh.as_ref().or(held.as_ref()), rest),
             None => 0,
@@ -124,16 +124,17 @@ impl Core {
         let topic = if publish.topic_alias == 0 {
             publish.topic
         } else {
-            let Some(live) = self.connections.get_mut(key).and_then(|connection| connection.live_mut())
+            let Some(live) =
+                self.clients.connections.get_mut(key).and_then(|connection| connection.live_mut())
             else {
                 return Ok(Handled::Done);
             };
-            let alias_max = self.told.terms(live.link.terms).topic_alias_max;
+            let alias_max = self.clients.told.terms(live.link.terms).topic_alias_max;
             resolved = live.link.resolve_topic(publish.topic, publish.topic_alias, alias_max)?;
             resolved.as_str()
         };
 
-        if self.shards > 1 {
+        if self.env.shards > 1 {
             let admitted = match pressure {
                 Pressure::Respect => self.admit(key, topic, publish.retain),
                 Pressure::Ignore => self.admit_last(key, topic, publish.retain),
@@ -143,7 +144,7 @@ impl Core {
             }
         }
 
-        let counters = self.counters();
+        let counters = self.env.counters();
         counters.publish_received_total.add(1);
         counters.publish_bytes_received_total.add(publish.payload.len() as u64);
         match self.take_in(from, publish) {
@@ -185,7 +186,7 @@ impl Core {
             payload: publish.payload,
             qos: publish.qos,
             retain: publish.retain,
-            expires_at: publish.expiry_s.map_or(NEVER, |seconds| after_s(self.now, seconds.into())),
+            expires_at: publish.expiry_s.map_or(NEVER, |seconds| after_s(self.env.now, seconds.into())),
             publisher: client_hash,
             whole: arrived.whole,
         };
@@ -231,12 +232,12 @@ impl Core {
         // A topic that was decoded as the known one is that very text.
         let same = |text: &str| std::ptr::eq(text, view.topic) || text == view.topic;
         if let Some(known) = held
-            && known.epoch == self.router.routes_epoch()
+            && known.epoch == self.sessions.router.routes_epoch()
             && same(&known.route.topic)
         {
             return self.route_along(&known.route, view, verbatim);
         }
-        let route = self.router.route(view.topic);
+        let route = self.sessions.router.route(view.topic);
         let done = self.route_along(&route, view, verbatim);
         *fresh = Some(route);
         done
@@ -245,7 +246,7 @@ impl Core {
     /// Nobody is told of a message that its publisher may not publish. Only v5 has a word for it; a 3.x client gets the
     /// normal acknowledgement. // [U5-3.3.4-7] 3.1.1: [311:MQTT-3.3.5-2]
     fn refuse_publish(&mut self, key: Key, version: Version, publish: &Publish<'_>) {
-        self.counters().dropped_denied_total.add(1);
+        self.env.counters().dropped_denied_total.add(1);
         if version != Version::V5 {
             return self.acknowledge(key, publish.qos, publish.packet_id, Reason::SUCCESS);
         }
@@ -268,17 +269,18 @@ impl Core {
 
     /// Whether all next hops have room and the way is free.
     fn admit(&mut self, key: Key, topic: &str, retain: bool) -> Result<(), Blocked> {
-        let owner = if retain { topic::shard_of(&self.keys, topic, self.shards) } else { self.id };
-        let full = self.links.full();
+        let owner =
+            if retain { topic::shard_of(&self.env.keys, topic, self.env.shards) } else { self.env.id };
+        let full = self.exchange.links.full();
         if !full.is_empty() {
-            let hops = if owner == self.id { self.next_hops(topic) } else { ShardSet::EMPTY.with(owner) };
+            let hops = if owner == self.env.id { self.next_hops(topic) } else { ShardSet::EMPTY.with(owner) };
             let held = hops.intersection(full);
             if !held.is_empty() {
                 return Err(Blocked::Mesh(held));
             }
         }
-        if owner != self.id {
-            if !self.waits.relay_fits(owner, &self.links, self.options.relay_window) {
+        if owner != self.env.id {
+            if !self.exchange.waits.relay_fits(owner, &self.exchange.links, self.env.options.relay_window) {
                 return Err(Blocked::Relay(owner));
             }
             self.switch(key, Mode::Owner)
@@ -292,7 +294,7 @@ impl Core {
     /// The same for the last read of a connection that is taken over: no shard's saturation holds it up, but order does.
     fn admit_last(&mut self, key: Key, topic: &str, retain: bool) -> Result<(), Blocked> {
         match retain {
-            true if topic::shard_of(&self.keys, topic, self.shards) != self.id => {
+            true if topic::shard_of(&self.env.keys, topic, self.env.shards) != self.env.id => {
                 self.switch(key, Mode::Owner)
             }
             true => self.begin(key),
@@ -302,22 +304,23 @@ impl Core {
 
     /// Every shard that a direct message on `topic` could go to from here, members of share groups included.
     fn next_hops(&mut self, topic: &str) -> ShardSet {
-        let route = self.router.route(topic);
+        let route = self.sessions.router.route(topic);
         route.groups.iter().fold(route.remote, |hops, group| {
-            hops.union(self.router.group_shards(*group, topic::Members::Any))
+            hops.union(self.sessions.router.group_shards(*group, topic::Members::Any))
         })
     }
 
     /// The connection is about to publish to a topic for which both ways are one.
     fn begin(&self, key: Key) -> Result<(), Blocked> {
         self.holds_many(key)?;
-        let live = self.connections.get(key).and_then(|connection| connection.live());
-        live.map_or(Ok(()), |live| self.waits.lets_begin(live.mode))
+        let live = self.clients.connections.get(key).and_then(|connection| connection.live());
+        live.map_or(Ok(()), |live| self.exchange.waits.lets_begin(live.mode))
     }
 
     /// The connection is about to publish in `mode`: waits until what it sent in the other one was consumed.
     fn switch(&mut self, key: Key, mode: Mode) -> Result<(), Blocked> {
-        let Some(live) = self.connections.get_mut(key).and_then(|connection| connection.live_mut()) else {
+        let Some(live) = self.clients.connections.get_mut(key).and_then(|connection| connection.live_mut())
+        else {
             return Ok(());
         };
         if live.replies().is_some_and(Replies::are_many) {
@@ -326,13 +329,13 @@ impl Core {
         if live.mode == mode {
             return Ok(());
         }
-        self.waits.lets_begin(live.mode)?;
+        self.exchange.waits.lets_begin(live.mode)?;
         let fence = match live.mode {
-            Mode::New | Mode::WillsOut => Fence::everything(&self.links, &self.waits),
-            Mode::Direct => Fence::consumed(live.touched, &self.links),
-            Mode::Owner => self.waits.relayed(live.touched),
+            Mode::New | Mode::WillsOut => Fence::everything(&self.exchange.links, &self.exchange.waits),
+            Mode::Direct => Fence::consumed(live.touched, &self.exchange.links),
+            Mode::Owner => self.exchange.waits.relayed(live.touched),
         };
-        if !fence.is_reached(&self.links) {
+        if !fence.is_reached(&self.exchange.links) {
             return Err(Blocked::Fence(fence, mode));
         }
         live.switch_to(mode);
@@ -345,11 +348,11 @@ impl Core {
             let (routed, targets) = self.route(view);
             return Published { routed, targets, way: Mode::Direct };
         }
-        let fingerprint = topic::fingerprint(&self.keys, view.topic);
-        let owner = topic::shard_of_fingerprint(fingerprint, self.shards);
+        let fingerprint = topic::fingerprint(&self.env.keys, view.topic);
+        let owner = topic::shard_of_fingerprint(fingerprint, self.env.shards);
         self.note_retained(view, fingerprint);
-        if owner != self.id {
-            self.waits.count_relay(owner);
+        if owner != self.env.id {
+            self.exchange.waits.count_relay(owner);
             self.push(owner, Parcel::Relay(view.to_message()));
             let targets = ShardSet::EMPTY.with(owner);
             return Published { routed: Routed::Somewhere, targets, way: Mode::Owner };
@@ -364,7 +367,8 @@ impl Core {
     #[inline]
     pub(super) fn touch(&mut self, key: Key, touched: ShardSet) {
         if !touched.is_empty()
-            && let Some(live) = self.connections.get_mut(key).and_then(|connection| connection.live_mut())
+            && let Some(live) =
+                self.clients.connections.get_mut(key).and_then(|connection| connection.live_mut())
         {
             live.touched = live.touched.union(touched);
         }
@@ -372,7 +376,7 @@ impl Core {
 
     /// Delivers here and sends to the other shards that want it; returns which these were.
     pub(super) fn route(&mut self, view: &MessageView<'_>) -> (Routed, ShardSet) {
-        let route = self.router.route(view.topic);
+        let route = self.sessions.router.route(view.topic);
         self.route_along(&route, view, None)
     }
 
@@ -403,11 +407,11 @@ impl Core {
         let mut shared_here = false;
         for group in route.groups.iter() {
             match self.choose_shard(*group) {
-                Some(shard) if shard == self.id => {
+                Some(shard) if shard == self.env.id => {
                     shared_here = true;
                     self.share_here(*group, fanout);
                 }
-                Some(shard) => shares.push((shard, self.router.group_fingerprint(*group))),
+                Some(shard) => shares.push((shard, self.sessions.router.group_fingerprint(*group))),
                 None => {}
             }
         }
@@ -427,9 +431,9 @@ impl Core {
     }
 
     pub(super) fn push(&mut self, to: crate::memory::ShardId, parcel: Parcel) {
-        self.counters().mesh_sent_total.add(1);
+        self.env.counters().mesh_sent_total.add(1);
         let bytes = parcel.cost();
-        self.links.push(to, parcel, bytes);
+        self.exchange.links.push(to, parcel, bytes);
     }
 }
 

@@ -33,7 +33,7 @@ impl<I: Io> Shard<I> {
     pub(super) fn reap(&mut self) {
         let mut completions = std::mem::take(&mut self.completions);
         let count = completions.len();
-        self.core.counters().completions_total.add(count as u64);
+        self.core.env.counters().completions_total.add(count as u64);
         let ahead = self.core.looks_ahead(count);
         let mut rest = completions.drain(..);
         loop {
@@ -60,8 +60,8 @@ impl<I: Io> Shard<I> {
 
     fn received(&mut self, key: Key, buffer: Buffer, more: bool) {
         let core = &mut self.core;
-        core.counters().bytes_received_total.add(u64::from(buffer.len));
-        if let Some(connection) = core.connections.get_mut(key) {
+        core.env.counters().bytes_received_total.add(u64::from(buffer.len));
+        if let Some(connection) = core.clients.connections.get_mut(key) {
             let is_secure = connection.secure.is_some();
             if !more {
                 connection.receive_armed = false;
@@ -78,33 +78,33 @@ impl<I: Io> Shard<I> {
 
     fn sent(&mut self, key: Key, mut batch: OutBatch, result: Result<usize, i32>) {
         let core = &mut self.core;
-        let Some(connection) = core.connections.get_mut(key) else { return };
+        let Some(connection) = core.clients.connections.get_mut(key) else { return };
         match result {
             Ok(count) => {
-                core.counters[usize::from(core.id)].bytes_sent_total.add(count as u64);
+                core.env.counters[usize::from(core.env.id)].bytes_sent_total.add(count as u64);
                 if count > 0
-                    && connection.is_clogged(core.limits.send_buffer_bytes_max)
+                    && connection.is_clogged(core.env.limits.send_buffer_bytes_max)
                     && let Some(live) = connection.live_mut()
                 {
-                    live.last_packet_at = core.now;
+                    live.last_packet_at = core.env.now;
                     // It may be read again from here on.
                     if !connection.dirty {
                         connection.dirty = true;
-                        core.dirty.push(key);
+                        core.clients.dirty.push(key);
                     }
                 }
                 if let Some(lent) = &mut connection.lent
                     && count > 0
                 {
-                    lent.taken_at = core.now;
+                    lent.taken_at = core.env.now;
                 }
                 batch.advance(count.min(batch.remaining()));
                 connection.in_flight_bytes = batch.remaining() as u32;
                 let aborted = matches!(connection.phase, Phase::Closing(Closing::Abort));
                 if batch.remaining() > 0 && count > 0 && !aborted {
-                    core.counters[usize::from(core.id)].sends_total.add(1);
+                    core.env.counters[usize::from(core.env.id)].sends_total.add(1);
                     let token = Token::new(key);
-                    if connection.sends_in_parts(batch.remaining(), core.limits.send_buffer_bytes_max) {
+                    if connection.sends_in_parts(batch.remaining(), core.env.limits.send_buffer_bytes_max) {
                         self.io.send_in_parts(&connection.socket, token, batch);
                     } else {
                         self.io.send(&connection.socket, token, batch);
@@ -156,23 +156,23 @@ impl Core {
         socket: crate::io::Socket,
         peer: std::net::SocketAddr,
     ) -> Option<crate::io::Socket> {
-        self.counters().connections_accepted_total.add(1);
+        self.env.counters().connections_accepted_total.add(1);
         // The other shards' numbers are those of their last turn: the limit may be passed by what a turn accepts.
-        let others = crate::metrics::sum(&self.counters, |shard| &shard.connections)
-            - self.counters().connections.get();
-        let all = others + self.connections.len() as u64;
-        if self.stop.is_stopping() || all >= u64::from(self.limits.connections_max) {
-            self.counters().connections_refused_total.add(1);
+        let others = crate::metrics::sum(&self.env.counters, |shard| &shard.connections)
+            - self.env.counters().connections.get();
+        let all = others + self.clients.connections.len() as u64;
+        if self.stop.is_stopping() || all >= u64::from(self.env.limits.connections_max) {
+            self.env.counters().connections_refused_total.add(1);
             if self.stop.is_running() {
                 self.log_turned_away(peer, "there are as many connections as --connections-max allows");
             }
             return Some(socket);
         }
-        let deadline = self.now + self.limits_at(listener).connect_timeout_ms;
+        let deadline = self.env.now + self.env.limits_at(listener).connect_timeout_ms;
         let mut connection = Connection::new(socket, peer, listener, deadline);
-        if let Some(listening) = self.listening.get(usize::from(listener.0)) {
+        if let Some(listening) = self.clients.listening.get(usize::from(listener.0)) {
             if listening.enter() == Entry::Full {
-                self.counters().connections_refused_total.add(1);
+                self.env.counters().connections_refused_total.add(1);
                 self.log_turned_away(
                     peer,
                     "there are as many connections as this listener's connections-max allows",
@@ -182,14 +182,14 @@ impl Core {
             if let ListenerKind::Secure(acceptor) = &listening.kind {
                 let Some(transport) = acceptor.accept() else {
                     listening.leave();
-                    self.counters().connections_refused_total.add(1);
+                    self.env.counters().connections_refused_total.add(1);
                     self.log_turned_away(peer, "no TLS connection could be made");
                     return Some(connection.socket);
                 };
                 connection.secure = Some(Box::new(Secure::new(transport)));
             }
         }
-        let key = self.connections.insert(connection);
+        let key = self.clients.connections.insert(connection);
         self.set_deadline(key, deadline);
         self.charge_receive(key); // which may end it
         self.mark_dirty(key);
@@ -197,8 +197,8 @@ impl Core {
     }
 
     fn accept_ended(&mut self, listener: ListenerId, errno: i32) {
-        let rest = self.now + REST_MS;
-        if let Some(state) = self.listeners.get_mut(usize::from(listener.0)) {
+        let rest = self.env.now + REST_MS;
+        if let Some(state) = self.clients.listeners.get_mut(usize::from(listener.0)) {
             *state = match *state {
                 Listener::Closing => Listener::Silent,
                 _ if errno == 0 => Listener::Ended,
@@ -211,19 +211,19 @@ impl Core {
     }
 
     fn receive_ended(&mut self, key: Key, end: ReceiveEnd) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(connection) = self.clients.connections.get_mut(key) else { return };
         connection.receive_armed = false;
         connection.broken |= matches!(end, ReceiveEnd::Error(_));
         self.mark_dirty(key);
         match end {
-            ReceiveEnd::NoBuffers => self.counters().no_buffers_total.add(1),
+            ReceiveEnd::NoBuffers => self.env.counters().no_buffers_total.add(1),
             ReceiveEnd::Cancelled => {}
             ReceiveEnd::Eof | ReceiveEnd::Error(_) => self.peer_closed(key),
         }
     }
 
     fn cancel_ended(&mut self, key: Key) {
-        if let Some(connection) = self.connections.get_mut(key) {
+        if let Some(connection) = self.clients.connections.get_mut(key) {
             connection.cancel_in_flight = false;
             self.mark_dirty(key);
         }
@@ -231,7 +231,7 @@ impl Core {
 
     /// The peer sends nothing any more.
     pub(super) fn peer_closed(&mut self, key: Key) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(connection) = self.clients.connections.get_mut(key) else { return };
         connection.eof = true;
         if connection.is_held_back() {
             return self.resume(key); // which ends it
@@ -250,7 +250,7 @@ impl Core {
 
     /// Bytes arrived.
     pub(super) fn bytes_received(&mut self, key: Key, bytes: &[u8]) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(connection) = self.clients.connections.get_mut(key) else { return };
         match &connection.phase {
             Phase::Live(live) if live.blocked().is_some() => {
                 connection.partial.extend_from_slice(bytes);

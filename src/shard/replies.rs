@@ -114,17 +114,18 @@ impl Core {
     /// In the order of the PUBLISH packets. // 3.1.1: [MQTT-2.3.1-6] [MQTT-4.6.0-2] [MQTT-4.6.0-3] [MQTT-4.6.0-4]
     pub(super) fn reply(&mut self, key: Key, reply: Reply, release: Release) {
         let announced = self.announced();
-        let Some(live) = self.connections.get_mut(key).and_then(|connection| connection.live_mut()) else {
+        let Some(live) = self.clients.connections.get_mut(key).and_then(|connection| connection.live_mut())
+        else {
             return;
         };
         let holds_none = live.replies().is_none();
-        if holds_none && release.is_reached(announced, &self.links) {
+        if holds_none && release.is_reached(announced, &self.exchange.links) {
             return self.tell(key, reply);
         }
         live.replies_mut().0.push_back((reply, release));
         if holds_none {
-            self.waits.holding.connections.push_back(key);
-            self.waits.look_again();
+            self.exchange.waits.holding.connections.push_back(key);
+            self.exchange.waits.look_again();
             self.await_all(); // Before the registers are looked at again, so that no growth is missed.
         }
     }
@@ -137,7 +138,8 @@ impl Core {
             Qos::AtLeastOnce => AckKind::PubAck,
             Qos::ExactlyOnce => AckKind::PubRec,
         };
-        let Some(live) = self.connections.get_mut(key).and_then(|connection| connection.live_mut()) else {
+        let Some(live) = self.clients.connections.get_mut(key).and_then(|connection| connection.live_mut())
+        else {
             return;
         };
         if live.replies().is_some() {
@@ -148,7 +150,8 @@ impl Core {
 
     #[inline]
     fn stage_ack(&mut self, key: Key, kind: AckKind, packet_id: u16, reason: Reason) {
-        let Some(live) = self.connections.get_mut(key).and_then(|connection| connection.live_mut()) else {
+        let Some(live) = self.clients.connections.get_mut(key).and_then(|connection| connection.live_mut())
+        else {
             return;
         };
         // A reason that refuses has given the quota back already, with the identifier.
@@ -174,11 +177,11 @@ impl Core {
 
     /// Once per turn: replies whose time has come.
     pub(super) fn release_replies(&mut self) {
-        for _ in 0..self.waits.holding.unlooked.min(CONNECTIONS_BUDGET) {
-            self.waits.holding.unlooked -= 1;
-            let Some(key) = self.waits.holding.connections.pop_front() else { break };
+        for _ in 0..self.exchange.waits.holding.unlooked.min(CONNECTIONS_BUDGET) {
+            self.exchange.waits.holding.unlooked -= 1;
+            let Some(key) = self.exchange.waits.holding.connections.pop_front() else { break };
             if self.release_those_of(key) {
-                self.waits.holding.connections.push_back(key);
+                self.exchange.waits.holding.connections.push_back(key);
             }
         }
     }
@@ -187,10 +190,12 @@ impl Core {
     fn release_those_of(&mut self, key: Key) -> bool {
         let announced = self.announced();
         loop {
-            let Some(connection) = self.connections.get_mut(key) else { return false };
+            let Some(connection) = self.clients.connections.get_mut(key) else { return false };
             let eof = connection.eof;
             let Some(live) = connection.live_mut() else { return false };
-            if let Some(reply) = live.take_reply(|release| release.is_reached(announced, &self.links)) {
+            if let Some(reply) =
+                live.take_reply(|release| release.is_reached(announced, &self.exchange.links))
+            {
                 self.tell(key, reply);
                 continue;
             }
@@ -207,21 +212,23 @@ impl Core {
     /// to has acted upon it. So a SUBSCRIBE that is sent after it was seen finds the message in the store, and no live copy is
     /// on the way to the subscriber's shard. What the connection sent to other owners before is waited for as well.
     pub(super) fn stored(&self, key: Key, targets: ShardSet, way: Mode) -> Release {
-        let live = self.connections.get(key).and_then(|connection| connection.live());
+        let live = self.clients.connections.get(key).and_then(|connection| connection.live());
         Release::Fence(match way {
-            Mode::Owner => self.waits.relayed(live.map_or(targets, |live| live.touched.union(targets))),
-            Mode::New | Mode::WillsOut | Mode::Direct => Fence::consumed(targets, &self.links),
+            Mode::Owner => {
+                self.exchange.waits.relayed(live.map_or(targets, |live| live.touched.union(targets)))
+            }
+            Mode::New | Mode::WillsOut | Mode::Direct => Fence::consumed(targets, &self.exchange.links),
         })
     }
 
     /// A SUBSCRIBE comes after what its client published with RETAIN before it, so that it finds that in the store.
     pub(super) fn subscribe_waits(&self, key: Key) -> Result<(), Blocked> {
         self.holds_many(key)?;
-        let relayed = match self.connections.get(key).and_then(|connection| connection.live()) {
-            Some(live) if live.mode == Mode::Owner => self.waits.relayed(live.touched),
+        let relayed = match self.clients.connections.get(key).and_then(|connection| connection.live()) {
+            Some(live) if live.mode == Mode::Owner => self.exchange.waits.relayed(live.touched),
             Some(_) | None => return Ok(()),
         };
-        match relayed.is_reached(&self.links) {
+        match relayed.is_reached(&self.exchange.links) {
             true => Ok(()),
             false => Err(Blocked::Fence(relayed, Mode::Owner)),
         }
@@ -230,21 +237,21 @@ impl Core {
     /// A PUBLISH that repeats one of a former connection is answered when everything that left this shard is acted upon, that
     /// message included: which owner it went to is not known any more.
     pub(super) fn stored_before(&self, retain: bool) -> Release {
-        match retain && self.shards > 1 {
-            true => Release::Fence(Fence::everything(&self.links, &self.waits)),
+        match retain && self.env.shards > 1 {
+            true => Release::Fence(Fence::everything(&self.exchange.links, &self.exchange.waits)),
             false => Release::Now,
         }
     }
 
     /// Whether something that the client is to be told waits.
     pub(super) fn holds_replies(&self, key: Key) -> bool {
-        let live = self.connections.get(key).and_then(|connection| connection.live());
+        let live = self.clients.connections.get(key).and_then(|connection| connection.live());
         live.is_some_and(|live| live.replies().is_some())
     }
 
     /// Whether the client may be told no more for now: it would be one reply too many to hold.
     pub(super) fn holds_many(&self, key: Key) -> Result<(), Blocked> {
-        let live = self.connections.get(key).and_then(|connection| connection.live());
+        let live = self.clients.connections.get(key).and_then(|connection| connection.live());
         match live.and_then(|live| live.replies()) {
             Some(replies) if replies.are_many() => Err(Blocked::Replies),
             Some(_) | None => Ok(()),

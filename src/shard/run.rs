@@ -32,10 +32,10 @@ impl Core {
     ) -> usize {
         let Some(known) = known else { return 0 };
         let route = &known.route;
-        let plain = known.epoch == self.router.routes_epoch()
+        let plain = known.epoch == self.sessions.router.routes_epoch()
             && route.repeats == Repeats::Never
             && route.groups.is_empty()
-            && route.remote.intersection(self.links.full()).is_empty()
+            && route.remote.intersection(self.exchange.links.full()).is_empty()
             && *route.topic == *repeat.topic();
         if !plain {
             return 0;
@@ -58,12 +58,12 @@ impl Core {
         if run.count == 0 {
             return 0;
         }
-        let counters = self.counters();
+        let counters = self.env.counters();
         counters.packets_received_total.add(run.count.into());
         counters.publish_received_total.add(run.count.into());
         counters.publish_bytes_received_total.add(run.payload_bytes);
         if !self.may_publish(from.session, &route.topic) {
-            self.counters().dropped_denied_total.add(run.count.into());
+            self.env.counters().dropped_denied_total.add(run.count.into());
             self.log_denied(from.session, Denied::Publish, &route.topic, run.count.into());
             return run.packets.len();
         }

@@ -53,7 +53,7 @@ impl Core {
             debug_assert!(false, "a run begins with a packet");
             return;
         };
-        let route = self.router.route(topic);
+        let route = self.sessions.router.route(topic);
         if qos == Qos::AtMostOnce && route.repeats == Repeats::Never {
             let run = Run::of(&repeat, packets, u32::MAX, Outbox::SPLICE_MIN - 1);
             debug_assert_eq!(run.packets.len(), packets.len());

@@ -43,7 +43,7 @@ impl Core {
         input: &[u8],
     ) -> usize {
         // Who is away keeps what it gets for long. What comes alone is shared with the other shards, a run is not.
-        let mut here = route.local.iter().filter_map(|key| self.router.subscription(*key));
+        let mut here = route.local.iter().filter_map(|key| self.sessions.router.subscription(*key));
         let goes = match route.remote.is_empty() {
             true => here.next().is_some(),
             false => here.all(|subscription| self.is_connected(subscription.session)),
@@ -66,7 +66,7 @@ impl Core {
     }
 
     fn is_connected(&self, session: Key) -> bool {
-        self.sessions.get(session).is_some_and(|slot| slot.connection.is_some())
+        self.sessions.arena.get(session).is_some_and(|slot| slot.connection.is_some())
     }
 
     /// The publisher's side of a run: which packets there are, and which of them are new messages. Stops before one that
@@ -98,7 +98,7 @@ impl Core {
                 payload_bytes += payload_len as u64;
             }
         });
-        let counters = self.counters();
+        let counters = self.env.counters();
         counters.packets_received_total.add(entries.len() as u64);
         counters.publish_received_total.add(entries.len() as u64);
         counters.publish_bytes_received_total.add(payload_bytes);

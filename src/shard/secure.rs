@@ -111,7 +111,7 @@ impl<I: Io> Shard<I> {
     /// As `last_read`, through the transport: reads at most `max` bytes of the wire.
     pub(super) fn last_read_secure(&mut self, key: Key, bytes: &mut Vec<u8>, max: usize) {
         let core = &mut self.core;
-        let Some(connection) = core.connections.get_mut(key) else { return };
+        let Some(connection) = core.clients.connections.get_mut(key) else { return };
         let Some(secure) = &mut connection.secure else { return };
         let mut wire = Vec::new();
         let mut read = 0;
@@ -127,17 +127,17 @@ impl<I: Io> Shard<I> {
                 Fed::Closed | Fed::Failed(_) => connection.eof = true,
             }
         }
-        core.counters[usize::from(core.id)].bytes_received_total.add(read as u64);
+        core.env.counters[usize::from(core.env.id)].bytes_received_total.add(read as u64);
     }
 }
 
 impl Core {
     /// A new turn: feeds those that wait first.
     pub(super) fn advance_handshakes(&mut self) {
-        self.handshakes.left = self.options.handshakes_per_turn;
-        while self.handshakes.left > 0 {
-            let Some(key) = self.handshakes.line.pop_front() else { return };
-            let Some(secure) = self.connections.get_mut(key).and_then(|it| it.secure.as_mut()) else {
+        self.clients.handshakes.left = self.env.options.handshakes_per_turn;
+        while self.clients.handshakes.left > 0 {
+            let Some(key) = self.clients.handshakes.line.pop_front() else { return };
+            let Some(secure) = self.clients.connections.get_mut(key).and_then(|it| it.secure.as_mut()) else {
                 continue;
             };
             let waiting = std::mem::take(&mut secure.waiting);
@@ -148,14 +148,14 @@ impl Core {
 
     /// Bytes arrived for a connection with a transport.
     pub(super) fn secure_received(&mut self, key: Key, bytes: &[u8]) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(connection) = self.clients.connections.get_mut(key) else { return };
         let Some(secure) = &mut connection.secure else { return };
         if matches!(connection.phase, Phase::Closing(_)) {
             return;
         }
-        if secure.is_waiting() || (secure.transport.is_handshaking() && self.handshakes.left == 0) {
+        if secure.is_waiting() || (secure.transport.is_handshaking() && self.clients.handshakes.left == 0) {
             if !secure.is_waiting() {
-                self.handshakes.line.push_back(key);
+                self.clients.handshakes.line.push_back(key);
             }
             secure.waiting.extend_from_slice(bytes);
             return self.charge_receive(key);
@@ -164,28 +164,29 @@ impl Core {
     }
 
     fn feed(&mut self, key: Key, bytes: &[u8]) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(connection) = self.clients.connections.get_mut(key) else { return };
         let Some(secure) = &mut connection.secure else { return };
         if matches!(connection.phase, Phase::Closing(_)) {
             return;
         }
-        let mut plain = std::mem::take(&mut self.handshakes.plain);
+        let mut plain = std::mem::take(&mut self.clients.handshakes.plain);
         let was_handshaking = secure.transport.is_handshaking();
         let fed = secure.transport.feed(bytes, &mut plain);
         secure.end = (fed != Fed::Open).then_some(fed);
         let is_over = was_handshaking && !secure.transport.is_handshaking();
         let wants_send = secure.transport.wants_send();
-        self.handshakes.left = self.handshakes.left.saturating_sub(usize::from(was_handshaking));
+        self.clients.handshakes.left =
+            self.clients.handshakes.left.saturating_sub(usize::from(was_handshaking));
         if is_over {
-            self.counters().handshakes_total.add(1);
+            self.env.counters().handshakes_total.add(1);
         }
         if wants_send {
             self.mark_dirty(key);
         }
         if plain.is_empty() {
             // A part of a record is a part of a packet.
-            if let Some(connection) = self.connections.get_mut(key) {
-                connection.heard_bytes(self.now);
+            if let Some(connection) = self.clients.connections.get_mut(key) {
+                connection.heard_bytes(self.env.now);
             }
             self.charge_receive(key); // for what the transport holds now
         } else {
@@ -195,13 +196,14 @@ impl Core {
         if plain.capacity() > PLAIN_KEPT_MAX {
             plain = Vec::new();
         }
-        self.handshakes.plain = plain;
+        self.clients.handshakes.plain = plain;
         self.stream_ended(key);
     }
 
     /// Acts upon the end of a peer's stream, if it has ended.
     pub(super) fn stream_ended(&mut self, key: Key) {
-        let Some(secure) = self.connections.get_mut(key).and_then(|connection| connection.secure.as_mut())
+        let Some(secure) =
+            self.clients.connections.get_mut(key).and_then(|connection| connection.secure.as_mut())
         else {
             return;
         };
@@ -214,12 +216,12 @@ impl Core {
 
     /// The stream is lost, but the transport may say why.
     fn transport_failed(&mut self, key: Key, why: &str) {
-        let Some(connection) = self.connections.get(key) else { return };
+        let Some(connection) = self.clients.connections.get(key) else { return };
         if connection.is_closing() {
             return;
         }
         self.log_transport_failed(connection, why);
-        self.counters().transport_failures_total.add(1);
+        self.env.counters().transport_failures_total.add(1);
         self.end(key, End::Told);
         self.start_closing(key, Closing::Flush);
     }

@@ -30,8 +30,8 @@ const MEMBERS_ASKED_MAX: usize = 256;
 impl Core {
     /// The shard that a newly published message of this group goes to.
     pub(super) fn choose_shard(&mut self, group: Key) -> Option<ShardId> {
-        let random = self.random();
-        self.router.choose_shard(group, random, ShardSet::EMPTY)
+        let random = self.env.random();
+        self.sessions.router.choose_shard(group, random, ShardSet::EMPTY)
     }
 
     /// A message published here for a group whose chosen shard is this one.
@@ -46,20 +46,20 @@ impl Core {
 
     /// A message that was sent here for a group.
     pub(super) fn share_arrived(&mut self, group: u64, fanout: &mut Fanout<'_>) {
-        match self.router.group_by_fingerprint(group) {
+        match self.sessions.router.group_by_fingerprint(group) {
             Some(group) => self.share_here(group, fanout),
-            None => self.counters().dropped_no_member_total.add(1),
+            None => self.env.counters().dropped_no_member_total.add(1),
         }
     }
 
     pub(super) fn pass_arrived(&mut self, pass: Pass) {
         let Pass { message, group, way } = pass;
-        match self.router.group_by_fingerprint(group) {
+        match self.sessions.router.group_by_fingerprint(group) {
             Some(group) => {
-                self.router.group_is_full(group, way.round, way.tried, self.now);
+                self.sessions.router.group_is_full(group, way.round, way.tried, self.env.now);
                 self.with_fanout(&message, |core, fanout| core.share_on(group, fanout, way));
             }
-            None => self.counters().dropped_no_member_total.add(1),
+            None => self.env.counters().dropped_no_member_total.add(1),
         }
     }
 
@@ -70,10 +70,11 @@ impl Core {
             if self.offer_in_round(group, fanout, &mut way) {
                 return;
             }
-            way.tried.insert(self.id);
+            way.tried.insert(self.env.id);
             let untried = self.untried(group, &way);
             if let Some(to) = self.prefer_online(group, untried) {
-                let (message, group) = (fanout.shared().clone(), self.router.group_fingerprint(group));
+                let (message, group) =
+                    (fanout.shared().clone(), self.sessions.router.group_fingerprint(group));
                 return self.push(to, Parcel::Share(Box::new(Pass { message, group, way })));
             }
             // Nothing waits at QoS 0.
@@ -89,15 +90,15 @@ impl Core {
     /// Shards that may have somebody for this round.
     fn untried(&self, group: Key, way: &Way) -> ShardSet {
         let who = if way.round == Round::Queue { Members::Online } else { Members::Any };
-        let tried = way.tried.union(self.router.group_full(group, way.round, self.now));
-        self.router.group_shards(group, who).minus(tried)
+        let tried = way.tried.union(self.sessions.router.group_full(group, way.round, self.env.now));
+        self.sessions.router.group_shards(group, who).minus(tried)
     }
 
     /// One of `shards`, with connected members if there are any that we know of.
     fn prefer_online(&mut self, group: Key, shards: ShardSet) -> Option<ShardId> {
-        let online = self.router.group_shards(group, Members::Online).intersection(shards);
+        let online = self.sessions.router.group_shards(group, Members::Online).intersection(shards);
         let set = if online.is_empty() { shards } else { online };
-        let random = self.random();
+        let random = self.env.random();
         set.iter().nth((random % u64::from(set.len().max(1))) as usize)
     }
 
@@ -160,21 +161,21 @@ impl Core {
                 debug_assert!(dropped.is_ok(), "the last member has to take it or drop it");
             }
             (None, Some(reason)) => self.count_drop(reason, 1),
-            (None, None) => self.counters().dropped_no_member_total.add(1),
+            (None, None) => self.env.counters().dropped_no_member_total.add(1),
         }
     }
 
     /// Any member that may receive messages on `topic` is as likely as any other, unless some may not.
     fn member(&mut self, group: Key, presence: Presence, topic: &str) -> Option<Key> {
-        let random = self.random();
-        if !self.access.has_rules() {
-            return self.router.choose_member(group, random, presence);
+        let random = self.env.random();
+        if !self.env.access.has_rules() {
+            return self.sessions.router.choose_member(group, random, presence);
         }
-        let count = self.router.group_members(group, presence).len();
+        let count = self.sessions.router.group_members(group, presence).len();
         let first = ((u128::from(random) * count as u128) >> 64) as usize;
         (first..count).chain(0..first).find_map(|at| {
-            let member = *self.router.group_members(group, presence).get(at)?;
-            let session = self.router.subscription(member)?.session;
+            let member = *self.sessions.router.group_members(group, presence).get(at)?;
+            let session = self.sessions.router.subscription(member)?.session;
             self.may_receive(session, topic).then_some(member)
         })
     }
@@ -187,14 +188,14 @@ impl Core {
         topic: &str,
         chosen: impl Fn(&Core, Key) -> bool,
     ) -> Vec<Key> {
-        let random = self.random();
-        let count = self.router.group_members(group, presence).len();
+        let random = self.env.random();
+        let count = self.sessions.router.group_members(group, presence).len();
         let first = ((u128::from(random) * count as u128) >> 64) as usize;
         let mut members = Vec::new();
         for at in (first..count).chain(0..first).take(MEMBERS_ASKED_MAX) {
-            let member = self.router.group_members(group, presence)[at];
+            let member = self.sessions.router.group_members(group, presence)[at];
             if chosen(self, member)
-                && let Some(session) = self.router.subscription(member).map(|s| s.session)
+                && let Some(session) = self.sessions.router.subscription(member).map(|s| s.session)
                 && self.may_receive(session, topic)
             {
                 members.push(member);
@@ -205,17 +206,18 @@ impl Core {
 
     /// Whether a connected member would be sent a message of `qos` at once, as far as can be seen without its size.
     fn is_ready(&self, member: Key, qos: Qos) -> bool {
-        let Some(subscription) = self.router.subscription(member) else { return false };
-        let Some(slot) = self.sessions.get(subscription.session) else { return false };
-        let connection = slot.connection.and_then(|key| self.connections.get(key));
+        let Some(subscription) = self.sessions.router.subscription(member) else { return false };
+        let Some(slot) = self.sessions.arena.get(subscription.session) else { return false };
+        let connection = slot.connection.and_then(|key| self.clients.connections.get(key));
         let Some(live) = connection.and_then(|connection| connection.live()) else { return false };
         subscription.options.qos.min(qos) == Qos::AtMostOnce
-            || slot.session.is_ready(&live.link, &self.limits)
+            || slot.session.is_ready(&live.link, &self.env.limits)
     }
 
     /// Messages that wait for a member.
     fn queue_len_of(&self, member: Key) -> usize {
-        let session = self.router.subscription(member).and_then(|s| self.sessions.get(s.session));
+        let session =
+            self.sessions.router.subscription(member).and_then(|s| self.sessions.arena.get(s.session));
         session.map_or(0, |slot| slot.session.queue_len())
     }
 
@@ -224,7 +226,8 @@ impl Core {
     /// # Errors
     /// Why it cannot take the message, if another one may.
     fn offer_shared(&mut self, fanout: &mut Fanout<'_>, share: Share) -> Result<(), DropReason> {
-        let Some(subscription) = share.subscription().and_then(|member| self.router.subscription(member))
+        let Some(subscription) =
+            share.subscription().and_then(|member| self.sessions.router.subscription(member))
         else {
             debug_assert!(false, "a member is a subscription of this shard");
             return Err(DropReason::Offline);
@@ -254,7 +257,7 @@ impl Core {
 
     /// Messages that a member had and will not finish, with their groups; to be called while its subscriptions exist.
     pub(super) fn groups_of(&self, orphans: Vec<Orphan>) -> Vec<(Option<Key>, Message)> {
-        let group = |subscription| match self.router.filter_of(subscription) {
+        let group = |subscription| match self.sessions.router.filter_of(subscription) {
             Some(FilterKey::Group(group)) => Some(group),
             Some(FilterKey::Ordinary(_)) | None => None,
         };
@@ -268,7 +271,7 @@ impl Core {
                 Some(group) => {
                     self.with_fanout(&message, |core, fanout| core.share_on(group, fanout, Way::default()));
                 }
-                None => self.counters().dropped_session_end_total.add(1),
+                None => self.env.counters().dropped_session_end_total.add(1),
             }
         }
     }

@@ -35,22 +35,22 @@ pub(super) struct Lag {
 impl Core {
     /// A message of a share group waits in this session, or may do so.
     pub(super) fn watch_share(&mut self, session: Key) {
-        let wait = self.limits.share_wait_ms;
-        let Some(slot) = self.sessions.get_mut(session) else { return };
+        let wait = self.env.limits.share_wait_ms;
+        let Some(slot) = self.sessions.arena.get_mut(session) else { return };
         if slot.connection.is_none() || slot.lag_due_at() != NEVER || wait == 0 {
             return;
         }
         let mark = slot.session.sent_mark();
         let known = slot.aside.lag().filter(|lag| lag.mark == mark);
         let lag = known.unwrap_or(Lag { due_at: NEVER, wait, mark, stuck: false });
-        let due_at = self.now.saturating_add(lag.wait);
+        let due_at = self.env.now.saturating_add(lag.wait);
         slot.aside.set_lag(Lag { due_at, ..lag });
-        self.timers.set(due_at, Timer::Share(session).pack());
+        self.env.set_timer(due_at, Timer::Share(session));
     }
 
     /// Whether a member's session took nothing for too long, and nothing since.
     pub(super) fn is_stuck(&self, member: Key) -> bool {
-        let slot = self.router.subscription(member).and_then(|s| self.sessions.get(s.session));
+        let slot = self.sessions.router.subscription(member).and_then(|s| self.sessions.arena.get(s.session));
         slot.is_some_and(|slot| {
             slot.aside.lag().is_some_and(|lag| lag.stuck && lag.mark == slot.session.sent_mark())
         })
@@ -58,8 +58,8 @@ impl Core {
 
     /// Looks at a session for which messages of share groups wait.
     pub(super) fn share_due(&mut self, session: Key) {
-        let Some(slot) = self.sessions.get_mut(session) else { return };
-        let Some(lag) = slot.aside.lag().filter(|lag| lag.due_at <= self.now) else { return };
+        let Some(slot) = self.sessions.arena.get_mut(session) else { return };
+        let Some(lag) = slot.aside.lag().filter(|lag| lag.due_at <= self.env.now) else { return };
         if lag.mark != slot.session.sent_mark() {
             slot.aside.forget_lag();
             if slot.session.has_unsent_shared() {
@@ -67,7 +67,8 @@ impl Core {
             }
             return;
         }
-        let wait = lag.wait.saturating_mul(2).min(self.limits.share_wait_ms.saturating_mul(WAIT_GROWTH_MAX));
+        let wait =
+            lag.wait.saturating_mul(2).min(self.env.limits.share_wait_ms.saturating_mul(WAIT_GROWTH_MAX));
         slot.aside.set_lag(Lag { due_at: NEVER, wait, stuck: true, ..lag });
         let stays = Cell::new(false);
         let orphans = self.take_orphans(session, |session, router, cx, out| {

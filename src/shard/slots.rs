@@ -117,47 +117,48 @@ impl Core {
     /// Whether there is room for the session that this CONNECT asks for, beside what its client's session takes already.
     pub(super) fn session_fits(&mut self, connect: &Connect<'_>) -> bool {
         let session = self.session_of(connect.client_id);
-        let kept = session.and_then(|session| self.sessions.get(session)).map_or(0, Slot::cost);
+        let kept = session.and_then(|session| self.sessions.arena.get(session)).map_or(0, Slot::cost);
         let will = connect.will.as_ref();
         let will = will.map_or(0, |will| Will::cost_of(will.topic, will.properties.len(), will.payload));
         let cost = slot_cost(connect.client_id) + will;
-        self.budget.has_room(Class::Session, cost.saturating_sub(kept))
+        self.env.budget.has_room(Class::Session, cost.saturating_sub(kept))
     }
 
     /// The will that a CONNECT brings; the session has none at that time.
     pub(super) fn set_will(&mut self, session: Key, will: Option<&wire::Will<'_>>) {
-        let Some(slot) = self.sessions.get_mut(session) else { return };
+        let Some(slot) = self.sessions.arena.get_mut(session) else { return };
         debug_assert!(slot.will.is_none(), "the former will was sent or forgotten");
         if let Some(will) = will {
             let will = Box::new(Will::new(will));
-            self.budget.charge_always(Class::Session, will.cost());
+            self.env.budget.charge_always(Class::Session, will.cost());
             slot.will = Some(will);
         }
     }
 
     fn take_will(&mut self, session: Key) -> Option<Box<Will>> {
-        let will = self.sessions.get_mut(session)?.will.take()?;
-        self.budget.release(Class::Session, will.cost());
+        let will = self.sessions.arena.get_mut(session)?.will.take()?;
+        self.env.budget.release(Class::Session, will.cost());
         Some(will)
     }
 
     /// What the router keeps is charged as it is: at each SUBSCRIBE, and where something of it may have gone.
     pub(super) fn charge_topics(&mut self) {
-        let kept = self.router.kept_bytes();
-        self.budget.recharge(Class::Subscription, self.charged_topics, kept);
-        self.charged_topics = kept;
+        let kept = self.sessions.router.kept_bytes();
+        self.env.budget.recharge(Class::Subscription, self.sessions.charged_topics, kept);
+        self.sessions.charged_topics = kept;
     }
 
     /// The session of a Client Identifier.
     pub(super) fn session_of(&self, client_id: &str) -> Option<Key> {
-        let named = |index| self.sessions.at(index).is_some_and(|(_, slot)| *slot.client_id == *client_id);
-        let index = self.by_client_id.find(topic::fingerprint(&self.keys, client_id), named)?;
-        self.sessions.at(index).map(|(key, _)| key)
+        let named =
+            |index| self.sessions.arena.at(index).is_some_and(|(_, slot)| *slot.client_id == *client_id);
+        let index = self.sessions.by_client_id.find(topic::fingerprint(&self.env.keys, client_id), named)?;
+        self.sessions.arena.at(index).map(|(key, _)| key)
     }
 
     /// A session of its own for a Client Identifier that has none.
     pub(super) fn begin_session(&mut self, client_id: &str, client_hash: u64, user: Option<Arc<str>>) -> Key {
-        let key = self.sessions.insert(Slot {
+        let key = self.sessions.arena.insert(Slot {
             client_id: client_id.into(),
             user,
             by_certificate: false,
@@ -175,15 +176,15 @@ impl Core {
             cursors: None,
             aside: Aside::default(),
         });
-        self.by_client_id.insert(client_hash, key.index);
-        self.budget.charge_always(Class::Session, slot_cost(client_id)); // it was looked whether it fits
+        self.sessions.by_client_id.insert(client_hash, key.index);
+        self.env.budget.charge_always(Class::Session, slot_cost(client_id)); // it was looked whether it fits
         key
     }
 
     /// The connection of a session is over: its will, its expiry, and what share groups are owed.
     /// [MQTT-3.1.2-23] [U5-3.14-1] [U5-4.1-1]; 3.1.1: [MQTT-3.1.2-5] [MQTT-4.1.0-1]
     pub(super) fn connection_ended(&mut self, session: Key, connection: Key, end: End) {
-        let Some(slot) = self.sessions.get_mut(session) else { return };
+        let Some(slot) = self.sessions.arena.get_mut(session) else { return };
         if slot.connection != Some(connection) {
             return;
         }
@@ -193,18 +194,18 @@ impl Core {
         if slot.cursors.is_some() {
             self.drop_behind(session);
         }
-        self.counters[usize::from(self.id)].clients_connected.sub(1);
+        self.env.counters[usize::from(self.env.id)].clients_connected.sub(1);
         match end {
             // [MQTT-3.14.4-3] [MQTT-3.1.2-10]
             End::Disconnected => drop(self.take_will(session)),
             // Of a session that is taken over the next connection decides, in `find_or_begin`.
             End::TakenOver | End::DisconnectedWithWill | End::Lost | End::Told | End::Refused(..) => {}
         }
-        let Some(slot) = self.sessions.get_mut(session) else { return };
+        let Some(slot) = self.sessions.arena.get_mut(session) else { return };
         let (expiry_s, has_next) = (slot.expiry_s, slot.aside.has_successor());
-        slot.ends_at = if expiry_s == u32::MAX { NEVER } else { after_s(self.now, expiry_s.into()) };
+        slot.ends_at = if expiry_s == u32::MAX { NEVER } else { after_s(self.env.now, expiry_s.into()) };
         if let Some(will) = &mut slot.will {
-            will.due_at = after_s(self.now, will.delay_s.min(expiry_s).into()); // [U5-3.1.3-1]
+            will.due_at = after_s(self.env.now, will.delay_s.min(expiry_s).into()); // [U5-3.1.3-1]
         }
         let due = slot.ends_at.min(slot.will_at());
 
@@ -217,23 +218,23 @@ impl Core {
         // A successor decides about will and session itself; else what is due now happens now.
         if has_next {
             self.vacate(session);
-        } else if due <= self.now {
+        } else if due <= self.env.now {
             self.session_due(session);
         } else if due != NEVER {
-            self.timers.set(due, Timer::Session(session).pack());
+            self.env.set_timer(due, Timer::Session(session));
         }
     }
 
     /// The will or the end of a session without a connection may have come.
     pub(super) fn session_due(&mut self, session: Key) {
-        let now = self.now;
-        let Some(slot) = self.sessions.get_mut(session) else { return };
+        let now = self.env.now;
+        let Some(slot) = self.sessions.arena.get_mut(session) else { return };
         if slot.connection.is_some() || slot.aside.has_successor() {
             return;
         }
         if slot.ends_at <= now {
             if slot.expiry_s > 0 {
-                self.counters().sessions_expired_total.add(1);
+                self.env.counters().sessions_expired_total.add(1);
                 self.log_expired(session);
             }
             return self.end_session(session);
@@ -241,10 +242,10 @@ impl Core {
         if slot.will_at() <= now {
             self.publish_will(session);
         }
-        let Some(slot) = self.sessions.get_mut(session) else { return };
+        let Some(slot) = self.sessions.arena.get_mut(session) else { return };
         let next = slot.ends_at.min(slot.will_at());
         if next != NEVER {
-            self.timers.set(next, Timer::Session(session).pack());
+            self.env.set_timer(next, Timer::Session(session));
         }
     }
 
@@ -260,15 +261,15 @@ impl Core {
         });
         let mut changes = Vec::new();
         let waited = self.forget_behind(session);
-        let Some(slot) = self.sessions.get_mut(session) else { return };
-        let lost = waited + slot.session.release(&mut self.budget);
-        self.router.drop_all(&mut slot.subscriptions, &mut changes);
+        let Some(slot) = self.sessions.arena.get_mut(session) else { return };
+        let lost = waited + slot.session.release(&mut self.env.budget);
+        self.sessions.router.drop_all(&mut slot.subscriptions, &mut changes);
         let successors = slot.aside.take_successors();
-        if let Some(slot) = self.sessions.remove(session) {
-            self.by_client_id.remove(slot.client_hash, session.index);
-            self.budget.release(Class::Session, slot.cost());
+        if let Some(slot) = self.sessions.arena.remove(session) {
+            self.sessions.by_client_id.remove(slot.client_hash, session.index);
+            self.env.budget.release(Class::Session, slot.cost());
         }
-        self.counters().dropped_session_end_total.add(lost);
+        self.env.counters().dropped_session_end_total.add(lost);
         for change in changes {
             self.interest_changed(change);
         }
@@ -280,9 +281,9 @@ impl Core {
     /// Publishes the will of a session, once. // [MQTT-3.1.2-8] [MQTT-3.1.2-10]
     pub(super) fn publish_will(&mut self, session: Key) {
         let Some(will) = self.take_will(session) else { return };
-        let publisher = self.sessions.get(session).map_or(0, |slot| slot.client_hash);
+        let publisher = self.sessions.arena.get(session).map_or(0, |slot| slot.client_hash);
         if !self.may_publish(session, &will.topic) {
-            self.counters().dropped_denied_total.add(1);
+            self.env.counters().dropped_denied_total.add(1);
             return self.log_denied(session, Denied::Publish, &will.topic, 1);
         }
         let view = MessageView {
@@ -291,16 +292,16 @@ impl Core {
             payload: &will.payload,
             qos: will.qos,
             retain: will.retain, // [MQTT-3.1.2-14] [MQTT-3.1.2-15]
-            expires_at: will.expiry_s.map_or(NEVER, |seconds| after_s(self.now, seconds.into())),
+            expires_at: will.expiry_s.map_or(NEVER, |seconds| after_s(self.env.now, seconds.into())),
             publisher,
             whole: None,
         };
         // A client's will comes after its messages; those may still be on the other way (see `publish`).
-        let fence = Fence::everything(&self.links, &self.waits);
-        if self.waits.holds_nothing() && fence.is_reached(&self.links) {
+        let fence = Fence::everything(&self.exchange.links, &self.exchange.waits);
+        if self.exchange.waits.holds_nothing() && fence.is_reached(&self.exchange.links) {
             let _ = self.publish(&view);
         } else {
-            self.waits.hold(view.to_message(), fence);
+            self.exchange.waits.hold(view.to_message(), fence);
             self.await_all(); // it may be long until something else asks
         }
     }
@@ -313,14 +314,15 @@ impl Core {
     /// Whether the will of a connection that is taken over goes out. // [U5-3.1.4-3] [U5-3.1.3-2]
     pub(super) fn will_survives_takeover(&self, session: Key) -> bool {
         self.sessions
+            .arena
             .get(session)
             .is_some_and(|slot| slot.will.as_ref().is_some_and(|will| will.delay_s > 0) && slot.expiry_s > 0)
     }
 
     pub(super) fn set_presence(&mut self, session: Key, presence: Presence) {
         let mut changes = Vec::new();
-        if let Some(slot) = self.sessions.get_mut(session) {
-            self.router.set_presence(&slot.subscriptions, presence, &mut changes);
+        if let Some(slot) = self.sessions.arena.get_mut(session) {
+            self.sessions.router.set_presence(&slot.subscriptions, presence, &mut changes);
         }
         for change in changes {
             self.interest_changed(change);
@@ -333,11 +335,11 @@ impl Core {
         session: Key,
         take: impl FnOnce(&mut Session, &Router, &mut Cx<'_>, &mut Vec<Orphan>),
     ) -> Vec<(Option<Key>, Message)> {
-        let Some(slot) = self.sessions.get_mut(session) else { return Vec::new() };
+        let Some(slot) = self.sessions.arena.get_mut(session) else { return Vec::new() };
         let mut drops = Drops::default();
         let mut cx = context!(self, drops);
         let mut orphans = Vec::new();
-        take(&mut slot.session, &self.router, &mut cx, &mut orphans);
+        take(&mut slot.session, &self.sessions.router, &mut cx, &mut orphans);
         self.count_drops(drops);
         self.groups_of(orphans)
     }

@@ -99,7 +99,7 @@ impl<I: Io> Shard<I> {
             return;
         }
         core.stop.stage = Stage::Begun;
-        for (index, listener) in core.listeners.iter_mut().enumerate() {
+        for (index, listener) in core.clients.listeners.iter_mut().enumerate() {
             if *listener == Listener::Accepting {
                 *listener = Listener::Cancelling;
                 self.io.accept_cancel(ListenerId(index as u16));
@@ -110,13 +110,14 @@ impl<I: Io> Shard<I> {
     /// All shards are quiet: this one may end.
     pub fn is_stopped(&self) -> bool {
         let stop = &self.core.stop;
-        matches!(stop.stage, Stage::Quiet) && stop.shared.quiet.load(Ordering::SeqCst) == self.core.shards
+        matches!(stop.stage, Stage::Quiet) && stop.shared.quiet.load(Ordering::SeqCst) == self.core.env.shards
     }
 
     /// What is lost when this shard ends now.
     pub fn lost(&self) -> Lost {
         let core = &self.core;
-        let kept = core.sessions.iter().filter(|(_, slot)| slot.expiry_s > 0 && slot.ends_at > core.now);
+        let kept =
+            core.sessions.arena.iter().filter(|(_, slot)| slot.expiry_s > 0 && slot.ends_at > core.env.now);
         let mut lost = Lost::default();
         for (_, slot) in kept {
             lost.sessions += 1;
@@ -124,8 +125,8 @@ impl<I: Io> Shard<I> {
         }
         let (mut own, mut visits) = (0, usize::MAX);
         let (Scan::Done | Scan::More { .. }) =
-            core.retained.scan("$SYS/#", None, usize::MAX, &mut visits, |_| own += 1);
-        lost.retained = core.retained.len() as u64 - own;
+            core.retained.store.scan("$SYS/#", None, usize::MAX, &mut visits, |_| own += 1);
+        lost.retained = core.retained.store.len() as u64 - own;
         lost
     }
 
@@ -139,35 +140,39 @@ impl Core {
         match &self.stop.stage {
             Stage::Running | Stage::Quiet => {}
             Stage::Begun => {
-                let sessions: Vec<Key> = self.sessions.keys().collect();
+                let sessions: Vec<Key> = self.sessions.arena.keys().collect();
                 for session in sessions {
                     self.publish_will(session);
                 }
                 self.stop.stage = Stage::Wills(None);
             }
             Stage::Wills(None) => {
-                if self.waits.holds_nothing() {
-                    self.stop.stage = Stage::Wills(Some(Fence::everything(&self.links, &self.waits)));
+                if self.exchange.waits.holds_nothing() {
+                    self.stop.stage =
+                        Stage::Wills(Some(Fence::everything(&self.exchange.links, &self.exchange.waits)));
                 }
             }
             Stage::Wills(Some(fence)) => {
-                if fence.is_reached(&self.links) {
+                if fence.is_reached(&self.exchange.links) {
                     self.stop.shared.wills_out.fetch_add(1, Ordering::SeqCst);
                     self.stop.stage = Stage::OthersWills;
                 }
             }
             Stage::OthersWills => {
-                if self.stop.shared.wills_out.load(Ordering::SeqCst) == self.shards {
+                if self.stop.shared.wills_out.load(Ordering::SeqCst) == self.env.shards {
                     self.stop.stage = Stage::Closing;
                     self.disconnect_all();
                 }
             }
             Stage::Closing => {
                 let listening = self
+                    .clients
                     .listeners
                     .iter()
                     .any(|l| matches!(l, Listener::Accepting | Listener::Cancelling | Listener::Closing));
-                let idle = self.connections.is_empty() && self.links.is_quiet() && self.links.waiting() == 0;
+                let idle = self.clients.connections.is_empty()
+                    && self.exchange.links.is_quiet()
+                    && self.exchange.links.waiting() == 0;
                 if idle && !listening {
                     self.stop.shared.quiet.fetch_add(1, Ordering::SeqCst);
                     self.stop.stage = Stage::Quiet;
@@ -177,9 +182,9 @@ impl Core {
     }
 
     fn disconnect_all(&mut self) {
-        let all: Vec<Key> = self.connections.keys().collect();
+        let all: Vec<Key> = self.clients.connections.keys().collect();
         for key in all {
-            let end = match self.connections.get(key).map(|connection| &connection.phase) {
+            let end = match self.clients.connections.get(key).map(|connection| &connection.phase) {
                 Some(Phase::Live(_)) => {
                     End::Refused(Reason::SERVER_SHUTTING_DOWN, "the server is shutting down")
                 }

@@ -39,39 +39,39 @@ pub(super) struct Survey {
 impl Core {
     /// Begins a pass, if none is under way. Few sessions are seen at once.
     pub(super) fn begin_survey(&mut self) {
-        if self.survey.next.is_none() {
-            self.survey.next = Some(0);
+        if self.sessions.survey.next.is_none() {
+            self.sessions.survey.next = Some(0);
             self.survey_on();
         }
     }
 
     /// The next slice.
     pub(super) fn survey_on(&mut self) {
-        let Some(from) = self.survey.next else { return };
-        let end = self.sessions.end();
+        let Some(from) = self.sessions.survey.next else { return };
+        let end = self.sessions.arena.end();
         let to = end.min(from.saturating_add(SLICE));
         for place in from..to {
             self.look_at_session(place);
         }
         if to < end {
-            self.survey.next = Some(to);
-            return self.timers.set(self.now + GAP_MS, Timer::Survey.pack());
+            self.sessions.survey.next = Some(to);
+            return self.env.set_timer(self.env.now + GAP_MS, Timer::Survey);
         }
-        self.survey.next = None;
-        self.survey.last = std::mem::take(&mut self.survey.found);
-        self.counters().queued_messages.set(self.survey.last.queued);
+        self.sessions.survey.next = None;
+        self.sessions.survey.last = std::mem::take(&mut self.sessions.survey.found);
+        self.env.counters().queued_messages.set(self.sessions.survey.last.queued);
     }
 
     fn look_at_session(&mut self, place: u32) {
-        let Some((session, slot)) = self.sessions.at(place) else { return };
-        if slot.session.expires_at_min() <= self.now {
+        let Some((session, slot)) = self.sessions.arena.at(place) else { return };
+        if slot.session.expires_at_min() <= self.env.now {
             self.delete_expired(session);
         }
-        let Some(slot) = self.sessions.get(session) else { return };
+        let Some(slot) = self.sessions.arena.get(session) else { return };
         let in_flight = slot.session.inflight_len() as u64;
-        self.survey.found.queued += slot.session.queue_len() as u64 + in_flight;
+        self.sessions.survey.found.queued += slot.session.queue_len() as u64 + in_flight;
         let weight = self.waiting_bytes(session).0 + in_flight;
-        let deepest = &mut self.survey.found.deepest;
+        let deepest = &mut self.sessions.survey.found.deepest;
         if weight > 0 && (deepest.len() < DEEPEST_MAX || deepest.last().is_some_and(|last| last.0 < weight)) {
             let at = deepest.partition_point(|other| other.0 >= weight);
             deepest.insert(at, (weight, session));
@@ -80,7 +80,7 @@ impl Core {
     }
 
     fn delete_expired(&mut self, session: Key) {
-        let Some(slot) = self.sessions.get_mut(session) else { return };
+        let Some(slot) = self.sessions.arena.get_mut(session) else { return };
         let mut drops = Drops::default();
         let mut cx = context!(self, drops);
         slot.session.delete_expired(&mut cx);

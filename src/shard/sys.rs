@@ -146,11 +146,11 @@ impl Sys {
 impl Core {
     /// The next state is due after the interval.
     fn time_sys(&mut self) {
-        self.sys.due_at = match self.options.sys_interval_ms {
+        self.sys.due_at = match self.env.options.sys_interval_ms {
             0 => NEVER,
             interval_ms => {
-                let due_at = self.now + interval_ms;
-                self.timers.set(due_at, Timer::Sys.pack());
+                let due_at = self.env.now + interval_ms;
+                self.env.set_timer(due_at, Timer::Sys);
                 due_at
             }
         };
@@ -158,8 +158,8 @@ impl Core {
 
     /// The interval between two states is another one from now on.
     pub(super) fn set_sys_interval(&mut self, interval_ms: Millis) {
-        if self.options.sys_interval_ms != interval_ms {
-            self.options.sys_interval_ms = interval_ms;
+        if self.env.options.sys_interval_ms != interval_ms {
+            self.env.options.sys_interval_ms = interval_ms;
             self.time_sys();
             self.prune_timers();
         }
@@ -167,18 +167,18 @@ impl Core {
 
     pub(super) fn sys_due(&mut self) {
         self.time_sys();
-        if self.timers.len() <= PRUNED_AT_ONCE {
+        if self.env.timers.len() <= PRUNED_AT_ONCE {
             self.prune_timers();
         }
         self.publish_gauges();
         self.begin_survey();
-        self.counters().subscriptions_shared.set(self.router.memberships_len() as u64);
+        self.env.counters().subscriptions_shared.set(self.sessions.router.memberships_len() as u64);
         self.count_expiry();
-        let all = self.counters.clone();
+        let all = self.env.counters.clone();
         self.update_rates(&all);
         let mut text = String::new();
         self.publish_number("uptime", &mut text, |text, core| {
-            let _ = write!(text, "{} seconds", (core.now - core.sys.started_at) / 1000);
+            let _ = write!(text, "{} seconds", (core.env.now - core.sys.started_at) / 1000);
         });
         self.publish_number("version", &mut text, |text, _| {
             text.push_str(concat!("ringmq version ", env!("CARGO_PKG_VERSION")));
@@ -241,7 +241,7 @@ impl Core {
     fn publish_deepest(&mut self) {
         let deepest = self.deepest();
         if deepest != self.sys.deepest {
-            self.publish_text(&format!("$SYS/broker/shard/{}/deepest", self.id), deepest.as_bytes());
+            self.publish_text(&format!("$SYS/broker/shard/{}/deepest", self.env.id), deepest.as_bytes());
             self.sys.deepest = deepest;
         }
     }
@@ -255,12 +255,12 @@ impl Core {
     /// Publishes one value if this shard owns its topic and the value is new.
     fn publish_number(&mut self, name: &str, text: &mut String, write: impl FnOnce(&mut String, &Core)) {
         let topic = format!("$SYS/broker/{name}");
-        if topic::shard_of(&self.keys, &topic, self.shards) != self.id {
+        if topic::shard_of(&self.env.keys, &topic, self.env.shards) != self.env.id {
             return;
         }
         text.clear();
         write(text, self);
-        if self.retained.get(&topic).is_some_and(|message| message.payload() == text.as_bytes()) {
+        if self.retained.store.get(&topic).is_some_and(|message| message.payload() == text.as_bytes()) {
             return;
         }
         self.publish_text(&topic, text.as_bytes());
@@ -269,7 +269,7 @@ impl Core {
     /// Takes a value back that does not hold any more.
     fn withdraw(&mut self, name: &str) {
         let topic = format!("$SYS/broker/{name}");
-        if self.retained.get(&topic).is_some() {
+        if self.retained.store.get(&topic).is_some() {
             self.publish_text(&topic, b"");
         }
     }
@@ -289,8 +289,8 @@ impl Core {
     }
 
     fn update_rates(&mut self, all: &[Counters]) {
-        let minutes = (self.now - self.sys.last_at) as f64 / 60_000.0;
-        self.sys.last_at = self.now;
+        let minutes = (self.env.now - self.sys.last_at) as f64 / 60_000.0;
+        self.sys.last_at = self.env.now;
         if minutes <= 0.0 {
             return;
         }

@@ -37,18 +37,18 @@ impl<I: Io> Shard<I> {
     /// Once per turn, after all handlers.
     pub(super) fn tend_dirty(&mut self) {
         self.tend_listeners();
-        if !self.core.silent.is_empty() {
+        if !self.core.clients.silent.is_empty() {
             self.look_at_the_silent();
         }
         // Those whose end was reaped are dirty, and charged for what is left; the others are known to be held now.
-        self.core.quiet_bytes = 0;
-        let mut dirty = std::mem::take(&mut self.core.dirty);
+        self.core.clients.quiet_bytes = 0;
+        let mut dirty = std::mem::take(&mut self.core.clients.dirty);
         for key in dirty.drain(..) {
             self.tend(key);
         }
         // What tending marked anew waits for the next turn; keep the larger list's memory.
-        if self.core.dirty.is_empty() {
-            self.core.dirty = dirty;
+        if self.core.clients.dirty.is_empty() {
+            self.core.clients.dirty = dirty;
         }
     }
 
@@ -60,41 +60,41 @@ impl<I: Io> Shard<I> {
     /// something. A completion may be long in coming: a kernel reports room only when a third of its buffer is free. So it is
     /// asked several times in a Keep Alive.
     fn look_at_the_silent(&mut self) {
-        let mut silent = std::mem::take(&mut self.core.silent);
+        let mut silent = std::mem::take(&mut self.core.clients.silent);
         for key in silent.drain(..) {
             let core = &mut self.core;
-            let Some(connection) = core.connections.get_mut(key) else { continue };
-            let owes = connection.is_unheard(core.limits.send_buffer_bytes_max);
+            let Some(connection) = core.clients.connections.get_mut(key) else { continue };
+            let owes = connection.is_unheard(core.env.limits.send_buffer_bytes_max);
             let Phase::Live(live) = &mut connection.phase else { continue };
             let speaks = if owes {
                 let unsent = self.io.unsent(&connection.socket);
                 let before = std::mem::replace(&mut live.unsent_bytes, unsent.and_then(NonZeroU32::new));
                 if matches!((before, unsent), (Some(before), Some(unsent)) if unsent < before.get()) {
-                    live.last_packet_at = core.now;
+                    live.last_packet_at = core.env.now;
                 }
                 before.is_none() && unsent.is_some() // the first look says nothing yet
             } else {
                 matches!(self.io.unread(&connection.socket), Some(1..))
             };
             let idle_max_ms = live.idle_max_ms();
-            if !speaks && connection.heard_until() <= core.now {
+            if !speaks && connection.heard_until() <= core.env.now {
                 core.deadline_passed(key);
             } else {
-                core.set_deadline(key, core.now + (idle_max_ms / LOOKS).max(1));
+                core.set_deadline(key, core.env.now + (idle_max_ms / LOOKS).max(1));
             }
         }
-        self.core.silent = silent;
+        self.core.clients.silent = silent;
     }
 
     fn tend(&mut self, key: Key) {
-        let Some(connection) = self.core.connections.get_mut(key) else { return };
+        let Some(connection) = self.core.clients.connections.get_mut(key) else { return };
         connection.dirty = false;
         // At home and not going anywhere, and no operation that may not even be submitted yet names the socket.
         if connection.is_at_rest() && connection.live().is_some() {
             self.io.settle(&mut connection.socket);
         }
         self.tend_send(key);
-        let Some(connection) = self.core.connections.get(key) else { return };
+        let Some(connection) = self.core.clients.connections.get(key) else { return };
         match connection.phase {
             Phase::Closing(step) => self.tend_closing(key, step),
             Phase::Opening | Phase::Verifying(_) | Phase::HandOff | Phase::Waiting(_) | Phase::Live(_) => {
@@ -106,7 +106,7 @@ impl<I: Io> Shard<I> {
     /// One send for everything that is staged.
     fn tend_send(&mut self, key: Key) {
         let core = &mut self.core;
-        let Some(connection) = core.connections.get_mut(key) else { return };
+        let Some(connection) = core.clients.connections.get_mut(key) else { return };
         if connection.broken {
             connection.outbox.clear();
         }
@@ -120,7 +120,7 @@ impl<I: Io> Shard<I> {
         let mut emptied = Vec::new();
         let mut batch = connection.outbox.take(Vec::new());
         if let Some(secure) = &mut connection.secure {
-            let spare = core.spare_buffers.pop().unwrap_or_default();
+            let spare = core.clients.spare_buffers.pop().unwrap_or_default();
             (batch, emptied) = secure.seal(batch, &connection.phase, spare);
             if batch.remaining() == 0 {
                 core.recycle(batch.into_buffer());
@@ -130,13 +130,13 @@ impl<I: Io> Shard<I> {
         }
         connection.in_flight_bytes = batch.remaining() as u32;
         connection.send_in_flight = true;
-        core.counters[usize::from(core.id)].sends_total.add(1);
-        if connection.sends_in_parts(batch.remaining(), core.limits.send_buffer_bytes_max) {
+        core.env.counters[usize::from(core.env.id)].sends_total.add(1);
+        if connection.sends_in_parts(batch.remaining(), core.env.limits.send_buffer_bytes_max) {
             self.io.send_in_parts(&connection.socket, Token::new(key), batch);
-        } else if core.stop.is_stopping() || awaits_sent(connection, &core.sessions, &core.limits) {
+        } else if core.stop.is_stopping() || awaits_sent(connection, &core.sessions.arena, &core.env.limits) {
             self.io.send(&connection.socket, Token::new(key), batch);
         } else {
-            core.quiet_bytes += batch.remaining() as u64;
+            core.clients.quiet_bytes += batch.remaining() as u64;
             self.io.send_unawaited(&connection.socket, Token::new(key), batch);
         }
         core.recycle(emptied);
@@ -157,14 +157,14 @@ impl<I: Io> Shard<I> {
     }
 
     fn arm_receive(&mut self, key: Key, mode: ReceiveMode) {
-        let Some(connection) = self.core.connections.get_mut(key) else { return };
+        let Some(connection) = self.core.clients.connections.get_mut(key) else { return };
         connection.receive_armed = true;
         self.io.receive(&connection.socket, Token::new(key), mode);
-        self.core.counters().receives_total.add(1);
+        self.core.env.counters().receives_total.add(1);
     }
 
     fn cancel_receive(&mut self, key: Key) {
-        let Some(connection) = self.core.connections.get_mut(key) else { return };
+        let Some(connection) = self.core.clients.connections.get_mut(key) else { return };
         connection.cancel_in_flight = true;
         self.io.receive_cancel(Token::new(key));
     }
@@ -174,7 +174,7 @@ impl<I: Io> Shard<I> {
     fn last_read(&mut self, key: Key) -> LastParse {
         let core = &mut self.core;
         let max = LAST_READ_MAX;
-        let Some(connection) = core.connections.get_mut(key) else { return LastParse::Done };
+        let Some(connection) = core.clients.connections.get_mut(key) else { return LastParse::Done };
         let mut bytes = std::mem::take(&mut connection.partial);
         if connection.secure.is_some() {
             self.last_read_secure(key, &mut bytes, max);
@@ -187,7 +187,7 @@ impl<I: Io> Shard<I> {
                     ReadNow::WouldBlock => break,
                 }
             }
-            core.counters[usize::from(core.id)].bytes_received_total.add(read as u64);
+            core.env.counters[usize::from(core.env.id)].bytes_received_total.add(read as u64);
         }
         self.core.hear();
         let done = self.core.parse_last(key, &bytes);
@@ -197,7 +197,7 @@ impl<I: Io> Shard<I> {
 
     fn tend_closing(&mut self, key: Key, step: Closing) {
         let core = &mut self.core;
-        let Some(connection) = core.connections.get_mut(key) else { return };
+        let Some(connection) = core.clients.connections.get_mut(key) else { return };
         match step {
             Closing::Flush => {
                 if connection.send_in_flight {
@@ -233,12 +233,12 @@ impl<I: Io> Shard<I> {
 
     fn close(&mut self, key: Key) {
         let core = &mut self.core;
-        let Some(mut connection) = core.connections.remove(key) else { return };
-        if let Some(listening) = core.listening.get(usize::from(connection.listener.0)) {
+        let Some(mut connection) = core.clients.connections.remove(key) else { return };
+        if let Some(listening) = core.clients.listening.get(usize::from(connection.listener.0)) {
             listening.leave();
         }
-        connection.release_receive(&mut core.budget);
-        core.budget.release(Class::Send, connection.charged_send as usize);
+        connection.release_receive(&mut core.env.budget);
+        core.env.budget.release(Class::Send, connection.charged_send as usize);
         self.io.close(connection.socket);
     }
 
@@ -248,16 +248,16 @@ impl<I: Io> Shard<I> {
         if core.stop.is_stopping() {
             return;
         }
-        let crowded = core.hand_offs.len() >= core.options.hand_offs_max;
-        for (index, listener) in core.listeners.iter_mut().enumerate() {
+        let crowded = core.clients.hand_offs.len() >= core.env.options.hand_offs_max;
+        for (index, listener) in core.clients.listeners.iter_mut().enumerate() {
             let id = ListenerId(index as u16);
-            if matches!(*listener, Listener::Resting(until) if until <= core.now) {
+            if matches!(*listener, Listener::Resting(until) if until <= core.env.now) {
                 *listener = Listener::Ended;
             }
             match *listener {
                 Listener::Accepting if crowded => {
                     *listener = Listener::Cancelling;
-                    core.counters[usize::from(core.id)].accept_holds_total.add(1);
+                    core.env.counters[usize::from(core.env.id)].accept_holds_total.add(1);
                     self.io.accept_cancel(id);
                 }
                 Listener::Ended if !crowded => {
@@ -278,7 +278,7 @@ impl<I: Io> Shard<I> {
 
 impl Core {
     fn receive_need(&self, key: Key) -> Need {
-        let Some(connection) = self.connections.get(key) else { return Need::Nothing };
+        let Some(connection) = self.clients.connections.get(key) else { return Need::Nothing };
         let idle = !connection.receive_armed && !connection.cancel_in_flight;
         match &connection.phase {
             // What was received may have to wait for the end of a handshake.
@@ -299,8 +299,8 @@ impl Core {
             }
             Phase::Live(live) if live.blocked().is_some() => {
                 // Who is held back may be so for long, and what is kept of it is charged.
-                let crowded =
-                    connection.is_held_back() || connection.partial.len() >= self.options.paused_bytes_max;
+                let crowded = connection.is_held_back()
+                    || connection.partial.len() >= self.env.options.paused_bytes_max;
                 if crowded && connection.receive_armed && !connection.cancel_in_flight {
                     Need::Cancel
                 } else {
@@ -308,7 +308,7 @@ impl Core {
                 }
             }
             // It does not read what it is answered: then it is not read either, until it does.
-            Phase::Live(_) if connection.is_clogged(self.limits.send_buffer_bytes_max) => {
+            Phase::Live(_) if connection.is_clogged(self.env.limits.send_buffer_bytes_max) => {
                 if connection.receive_armed && !connection.cancel_in_flight {
                     Need::Cancel
                 } else {
@@ -328,24 +328,25 @@ impl Core {
     /// Charges what waits behind a send in flight. A connection that cannot be charged has no send room until it has
     /// sent everything (see [`super::connection::Connection::send_room`]).
     pub(super) fn charge_send(&mut self, key: Key) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(connection) = self.clients.connections.get_mut(key) else { return };
         let waiting = if connection.send_in_flight {
             connection.in_flight_bytes as usize + connection.outbox.len()
         } else {
             0
         };
         if let Some(lent) = &mut connection.lent {
-            lent.bytes = lent.bytes.min(waiting.saturating_sub(self.limits.send_buffer_bytes_max as usize));
+            lent.bytes =
+                lent.bytes.min(waiting.saturating_sub(self.env.limits.send_buffer_bytes_max as usize));
             if lent.bytes == 0 {
                 connection.lent = None;
             }
         }
         let charged = connection.charged_send as usize;
         if waiting <= charged {
-            self.budget.release(Class::Send, charged - waiting);
+            self.env.budget.release(Class::Send, charged - waiting);
             connection.starved &= waiting > 0;
-        } else if !self.budget.charge(Class::Send, waiting - charged) {
-            self.budget.charge_always(Class::Send, waiting - charged);
+        } else if !self.env.budget.charge(Class::Send, waiting - charged) {
+            self.env.budget.charge_always(Class::Send, waiting - charged);
             connection.starved = true;
         }
         connection.charged_send = waiting as u32; // two send buffers, what is lent, and a turn's answers
@@ -355,22 +356,22 @@ impl Core {
     pub(super) fn recycle(&mut self, buffer: Vec<u8>) {
         if buffer.capacity() > 0
             && buffer.capacity() <= SPARE_BUFFER_BYTES_MAX
-            && self.spare_buffers.len() < SPARE_BUFFERS_MAX
+            && self.clients.spare_buffers.len() < SPARE_BUFFERS_MAX
         {
-            self.spare_buffers.push(buffer);
+            self.clients.spare_buffers.push(buffer);
         }
     }
 
     /// Ends a connection whose logical end was dealt with already.
     pub(super) fn start_closing(&mut self, key: Key, step: Closing) {
-        let linger = self.now + self.options.linger_ms;
-        let Some(connection) = self.connections.get_mut(key) else { return };
+        let linger = self.env.now + self.env.options.linger_ms;
+        let Some(connection) = self.clients.connections.get_mut(key) else { return };
         if let Some(live) = connection.live() {
-            self.told.forget(live.link.terms);
+            self.clients.told.forget(live.link.terms);
         }
         connection.phase = Phase::Closing(step);
         connection.partial = Vec::new();
-        connection.release_receive(&mut self.budget);
+        connection.release_receive(&mut self.env.budget);
         if step == Closing::Abort {
             connection.outbox.clear();
         }
@@ -379,23 +380,23 @@ impl Core {
     }
 
     pub(super) fn set_deadline(&mut self, key: Key, at: Millis) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(connection) = self.clients.connections.get_mut(key) else { return };
         connection.deadline = at;
         if at < connection.timer_at {
             connection.timer_at = at;
-            self.timers.set(at, Timer::Connection(key).pack());
+            self.env.set_timer(at, Timer::Connection(key));
         }
     }
 
     /// A timer of the connection fired: act if its deadline has come, set the next one otherwise.
     pub(super) fn connection_due(&mut self, key: Key) {
-        let now = self.now;
-        let Some(connection) = self.connections.get_mut(key) else { return };
+        let now = self.env.now;
+        let Some(connection) = self.clients.connections.get_mut(key) else { return };
         if connection.timer_at > now {
             return; // a later timer than the earliest: superseded
         }
         connection.timer_at = crate::clock::NEVER;
-        let owes = connection.is_unheard(self.limits.send_buffer_bytes_max);
+        let owes = connection.is_unheard(self.env.limits.send_buffer_bytes_max);
         let heard_until = connection.heard_until();
         if let Phase::Live(live) = &mut connection.phase
             && !live.taken_over
@@ -406,7 +407,7 @@ impl Core {
             let is_paused = live.blocked().is_some_and(|blocked| !matches!(blocked, Blocked::Output));
             connection.deadline = if is_paused { now + live.idle_max_ms() } else { heard_until };
             if !is_paused && (owes || connection.deadline <= now) {
-                self.silent.push(key);
+                self.clients.silent.push(key);
                 return;
             }
             live.unsent_bytes = None;

@@ -180,43 +180,44 @@ impl Waits {
 impl Core {
     /// The connection is not parsed until `blocked` is over.
     pub(super) fn pause(&mut self, key: Key, blocked: Blocked) {
-        let Some(live) = self.connections.get_mut(key).and_then(|connection| connection.live_mut()) else {
+        let Some(live) = self.clients.connections.get_mut(key).and_then(|connection| connection.live_mut())
+        else {
             return;
         };
         if matches!(blocked, Blocked::Filters(_)) {
             let _ = live.block(blocked);
-            return self.filters.push_back(key);
+            return self.clients.filters.push_back(key);
         }
         // One that is taken over may be paused already, for another reason.
         if live.block(blocked).is_none() {
-            self.waits.paused.push_back(key);
-            self.waits.look_again();
-            self.counters().pauses_total.add(1);
+            self.exchange.waits.paused.push_back(key);
+            self.exchange.waits.look_again();
+            self.env.counters().pauses_total.add(1);
         }
         self.mark_dirty(key);
     }
 
     /// Asks every peer to ring when it has made progress; what waits for that is looked at after this.
     pub(super) fn await_all(&self) {
-        self.links.peers().iter().for_each(|peer| self.links.await_progress(peer));
+        self.exchange.links.peers().iter().for_each(|peer| self.exchange.links.await_progress(peer));
     }
 
     /// Lets everything go on whose time has come.
     pub(super) fn progress(&mut self) {
-        if self.shards == 1 {
+        if self.env.shards == 1 {
             return;
         }
-        if !self.waits.is_empty() || !self.stop.is_running() {
+        if !self.exchange.waits.is_empty() || !self.stop.is_running() {
             self.await_all();
         }
         self.flush_interest();
         self.finish_relays();
         self.release_held();
         // First, since each takes one place only, and those that keep a shard full would leave it none.
-        if !self.hand_offs.is_empty() {
+        if !self.clients.hand_offs.is_empty() {
             self.retry_hand_offs();
         }
-        self.links.forget_eased(); // those who wait for it are looked at now
+        self.exchange.links.forget_eased(); // those who wait for it are looked at now
         self.release_replies();
         self.resume_paused();
     }
@@ -224,25 +225,31 @@ impl Core {
     /// Lets paused connections go on, in turn: who is paused again at once goes behind all who wait, or those that keep a
     /// shard full would have all its room.
     fn resume_paused(&mut self) {
-        if self.waits.paused.is_empty() {
+        if self.exchange.waits.paused.is_empty() {
             return;
         }
-        let mut waiting = std::mem::take(&mut self.waits.paused);
+        let mut waiting = std::mem::take(&mut self.exchange.waits.paused);
         let looked_at = waiting.len().min(PAUSED_BUDGET);
-        let unlooked = self.waits.unlooked.min(waiting.len()) - self.waits.unlooked.min(looked_at);
+        let unlooked =
+            self.exchange.waits.unlooked.min(waiting.len()) - self.exchange.waits.unlooked.min(looked_at);
         for _ in 0..looked_at {
             let Some(key) = waiting.pop_front() else { break };
-            let Some(live) = self.connections.get(key).and_then(|connection| connection.live()) else {
+            let Some(live) = self.clients.connections.get(key).and_then(|connection| connection.live())
+            else {
                 continue;
             };
             let free = match live.blocked() {
-                Some(Blocked::Mesh(shards)) => shards.intersection(self.links.full()).is_empty(),
+                Some(Blocked::Mesh(shards)) => shards.intersection(self.exchange.links.full()).is_empty(),
                 Some(Blocked::Relay(owner)) => {
-                    !self.links.full().contains(*owner)
-                        && self.waits.relay_fits(*owner, &self.links, self.options.relay_window)
+                    !self.exchange.links.full().contains(*owner)
+                        && self.exchange.waits.relay_fits(
+                            *owner,
+                            &self.exchange.links,
+                            self.env.options.relay_window,
+                        )
                 }
-                Some(Blocked::Fence(fence, _)) => fence.is_reached(&self.links),
-                Some(Blocked::Wills(count)) => self.waits.released >= *count,
+                Some(Blocked::Fence(fence, _)) => fence.is_reached(&self.exchange.links),
+                Some(Blocked::Wills(count)) => self.exchange.waits.released >= *count,
                 Some(Blocked::Replies) => live.replies().is_none_or(|replies| replies.are_few()),
                 Some(Blocked::Output | Blocked::Filters(_)) | None => continue,
             };
@@ -252,14 +259,15 @@ impl Core {
                 waiting.push_back(key);
             }
         }
-        waiting.append(&mut self.waits.paused); // who was paused again meanwhile
-        self.waits.paused = waiting;
-        self.waits.unlooked = unlooked;
+        waiting.append(&mut self.exchange.waits.paused); // who was paused again meanwhile
+        self.exchange.waits.paused = waiting;
+        self.exchange.waits.unlooked = unlooked;
     }
 
     pub(super) fn resume(&mut self, key: Key) {
-        let now = self.now;
-        let Some(live) = self.connections.get_mut(key).and_then(|connection| connection.live_mut()) else {
+        let now = self.env.now;
+        let Some(live) = self.clients.connections.get_mut(key).and_then(|connection| connection.live_mut())
+        else {
             return;
         };
         // Here and not when its packet is admitted: that may have to wait for room, and with room the fence would be another.
@@ -281,17 +289,17 @@ impl Core {
         }
         self.parse(key, &[]);
         self.mark_dirty(key);
-        let Some(connection) = self.connections.get(key) else { return };
+        let Some(connection) = self.clients.connections.get(key) else { return };
         if connection.eof && connection.live().is_some_and(Live::has_said_all) {
             self.end(key, End::Lost);
         }
     }
 
     fn release_held(&mut self) {
-        while self.waits.may_release(&self.links) {
-            let Some((message, _)) = self.waits.held.pop_front() else { return };
-            self.waits.released += 1;
-            self.waits.look_again();
+        while self.exchange.waits.may_release(&self.exchange.links) {
+            let Some((message, _)) = self.exchange.waits.held.pop_front() else { return };
+            self.exchange.waits.released += 1;
+            self.exchange.waits.look_again();
             let _ = self.publish(&message.view());
         }
     }
@@ -302,39 +310,39 @@ impl Core {
             return;
         }
         let at = usize::from(from);
-        self.waits.relays_taken[at] += relays;
-        let fence = Fence::consumed(targets, &self.links);
-        self.waits.relays_open[at].push_back((self.waits.relays_taken[at], fence));
-        self.waits.relaying.insert(from);
+        self.exchange.waits.relays_taken[at] += relays;
+        let fence = Fence::consumed(targets, &self.exchange.links);
+        self.exchange.waits.relays_open[at].push_back((self.exchange.waits.relays_taken[at], fence));
+        self.exchange.waits.relaying.insert(from);
         self.finish_relays();
     }
 
     fn finish_relays(&mut self) {
-        for from in self.waits.relaying.iter() {
-            let open = &mut self.waits.relays_open[usize::from(from)];
+        for from in self.exchange.waits.relaying.iter() {
+            let open = &mut self.exchange.waits.relays_open[usize::from(from)];
             while let Some((number, fence)) = open.front()
-                && fence.is_reached(&self.links)
+                && fence.is_reached(&self.exchange.links)
             {
-                self.links.set_register(from, RELAYS_DONE, *number);
+                self.exchange.links.set_register(from, RELAYS_DONE, *number);
                 open.pop_front();
             }
             if open.is_empty() {
-                self.waits.relaying.remove(from);
+                self.exchange.waits.relaying.remove(from);
             }
         }
     }
 
     /// Whether something that waits could go on now.
     pub(super) fn has_progress(&self) -> bool {
-        self.shards > 1
+        self.env.shards > 1
             && (self.interest_may_go_on()
-                || self.waits.may_release(&self.links)
-                || self.waits.unlooked > 0
-                || self.waits.holding.has_unlooked()
-                || (self.links.has_eased() && self.waits_for_room()))
+                || self.exchange.waits.may_release(&self.exchange.links)
+                || self.exchange.waits.unlooked > 0
+                || self.exchange.waits.holding.has_unlooked()
+                || (self.exchange.links.has_eased() && self.waits_for_room()))
     }
 
     fn waits_for_room(&self) -> bool {
-        !self.hand_offs.is_empty() || !self.waits.paused.is_empty()
+        !self.clients.hand_offs.is_empty() || !self.exchange.waits.paused.is_empty()
     }
 }

@@ -1,0 +1,68 @@
+//! What every part of a shard needs and none owns: time, limits, memory, counters, random numbers, the rules of access.
+//! It is handed down as `&mut Env`.
+
+use std::sync::Arc;
+
+use crate::access::Access;
+use crate::clock::Millis;
+use crate::io::ListenerId;
+use crate::limits::{Limits, ListenerLimits};
+use crate::memory::{Budget, ShardId};
+use crate::metrics::Counters;
+use crate::timer::Timers;
+use crate::topic::HashKeys;
+use crate::wire::DecodeLimits;
+
+use super::{Options, Timer};
+
+pub(super) struct Env {
+    /// This shard.
+    pub id: ShardId,
+    pub shards: u16,
+    /// The time at which the turn began.
+    pub now: Millis,
+    pub limits: Limits,
+    /// The limits of each listener, by number.
+    pub listener_limits: Box<[ListenerLimits]>,
+    pub decode_limits: DecodeLimits,
+    pub options: Options,
+    pub keys: HashKeys,
+    pub budget: Budget,
+    /// One for each shard; this one writes only its own.
+    pub counters: Arc<[Counters]>,
+    pub access: Access,
+    /// Packed [`Timer`]s.
+    pub timers: Timers<u64>,
+    /// The state of [`Env::random`].
+    pub seed: u64,
+}
+
+impl Env {
+    /// The counters of this shard.
+    #[inline]
+    pub fn counters(&self) -> &Counters {
+        &self.counters[usize::from(self.id)]
+    }
+
+    /// SplitMix64, seeded by `Io`.
+    #[inline]
+    pub fn random(&mut self) -> u64 {
+        self.seed = self.seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut x = self.seed;
+        x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        x ^ (x >> 31)
+    }
+
+    /// The limits of connections that came in at this listener.
+    pub fn limits_at(&self, listener: ListenerId) -> ListenerLimits {
+        let own = self.listener_limits.get(usize::from(listener.0)).copied();
+        own.unwrap_or_else(|| ListenerLimits::of(&self.limits))
+    }
+
+    /// Something is due at `at`.
+    #[inline]
+    pub fn set_timer(&mut self, at: Millis, timer: Timer) {
+        self.timers.set(at, timer.pack());
+    }
+}
