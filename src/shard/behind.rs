@@ -24,6 +24,8 @@ use crate::wire::Qos;
 
 use super::Core;
 use super::cursors::{Cursors, Publisher, Seen};
+use super::env::Env;
+use super::sessions::Sessions;
 
 /// How many full queues of messages may wait. A client that clears what it is sent gets each of its own messages back, so that
 /// as many wait as it has cleared; they are small.
@@ -207,7 +209,7 @@ impl Core {
             identifiers: grant.identifiers.into(),
             matched,
             is_delivered: false,
-            until: self.retained.pulls.begun,
+            until: self.sessions.pulls.begun,
             topic,
             next: None,
         };
@@ -286,11 +288,12 @@ impl Core {
             }
         }
     }
+}
 
+impl Sessions {
     /// The session's client is gone: what waits at QoS 0 is not kept for it.
-    pub(super) fn drop_behind(&mut self, session: Key) {
-        let Some(cursors) = self.sessions.arena.get_mut(session).and_then(|slot| slot.cursors.as_mut())
-        else {
+    pub fn drop_behind(&mut self, session: Key, env: &mut Env) {
+        let Some(cursors) = self.arena.get_mut(session).and_then(|slot| slot.cursors.as_mut()) else {
             return;
         };
         let kept = Behind::new(cursors.hasher());
@@ -299,26 +302,25 @@ impl Core {
         while let Some(waiting) = all.take_first() {
             if waiting.qos == Qos::AtMostOnce || waiting.is_delivered {
                 dropped += u64::from(!waiting.is_delivered);
-                self.env.budget.release(Class::Queue, waiting.message.cost());
+                env.budget.release(Class::Queue, waiting.message.cost());
             } else {
                 cursors.behind.push(Waiting { next: None, ..waiting });
             }
         }
         if dropped > 0 {
-            self.count_drop(DropReason::Offline, dropped);
+            env.count_drop(DropReason::Offline, dropped);
         }
     }
 
     /// The session ends. Returns how many messages waited.
-    pub(super) fn forget_behind(&mut self, session: Key) -> u64 {
-        let Some(cursors) = self.sessions.arena.get_mut(session).and_then(|slot| slot.cursors.as_mut())
-        else {
+    pub fn forget_behind(&mut self, session: Key, env: &mut Env) -> u64 {
+        let Some(cursors) = self.arena.get_mut(session).and_then(|slot| slot.cursors.as_mut()) else {
             return 0;
         };
         let mut count = 0;
         while let Some(waiting) = cursors.behind.take_first() {
             count += u64::from(!waiting.is_delivered);
-            self.env.budget.release(Class::Queue, waiting.message.cost());
+            env.budget.release(Class::Queue, waiting.message.cost());
         }
         count
     }

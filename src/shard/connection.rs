@@ -7,16 +7,16 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::rc::Rc;
 
-use crate::access::Identity;
 use crate::clock::{Millis, NEVER};
 use crate::io::{ListenerId, Socket};
-use crate::memory::{Budget, Class, Key, Outbox, ShardId, ShardSet};
+use crate::memory::{Budget, Class, Key, Outbox, ShardSet};
 use crate::session::Link;
 use crate::topic::Route;
 use crate::wire::{self, LengthForm, NextFrame, Reason, Version};
 
 use super::lend::Lent;
 use super::replies::{Release, Replies, Reply};
+use super::request::Request;
 use super::secure::Secure;
 use super::waits::Blocked;
 
@@ -28,8 +28,6 @@ pub(super) struct Connection {
     peer_port: u16,
     /// Where it was accepted.
     pub listener: ListenerId,
-    /// Who its client is; known before the connection goes home, and the session's once it is there.
-    pub identity: Option<Box<Identity>>,
     /// What lies between the socket and the stream; a plain connection has nothing there.
     pub secure: Option<Box<Secure>>,
     pub phase: Phase,
@@ -76,11 +74,11 @@ const _: () = assert!(size_of::<Live>() <= 96);
 pub(super) enum Phase {
     /// Accepted; no whole CONNECT yet.
     Opening,
-    /// Its CONNECT is at the front of `partial`; the password is being verified, or is wrong and the answer held back.
+    /// Its password is being verified, or is wrong and the answer held back.
     Verifying(Box<Verifying>),
-    /// Its CONNECT, at the front of `partial`, belongs to another shard whose ring is full.
-    HandOff,
-    /// At home; its session's former connection has to end first. The CONNECT is at the front of `partial`.
+    /// Its client is at home on another shard whose ring is full.
+    HandOff(Box<Request>),
+    /// At home; its session's former connection has to end first.
     Waiting(Box<Successor>),
     /// CONNECT was accepted.
     Live(Box<Live>),
@@ -88,21 +86,18 @@ pub(super) enum Phase {
     Closing(Closing),
 }
 
-/// What a connection waits for whose password is hashed.
+/// A connection whose password is hashed.
 #[derive(Debug)]
 pub(super) struct Verifying {
-    pub home: ShardId,
-    /// When its CONNECT was read.
-    pub connected_at: Millis,
+    pub request: Box<Request>,
     pub refusal: Option<Refusal>,
 }
 
-/// What a connection waits for that takes a session over.
+/// A connection that takes a session over.
 #[derive(Debug)]
 pub(super) struct Successor {
     pub session: Key,
-    /// When its CONNECT was read.
-    pub connected_at: Millis,
+    pub request: Box<Request>,
 }
 
 /// Why a CONNECT is refused: the code of v5, and a text for the log.
@@ -142,6 +137,22 @@ pub(super) struct Held {
 }
 
 impl Live {
+    pub fn new(session: Key, link: Link, keep_alive_s: u16, client_hash: u64, now: Millis) -> Live {
+        Live {
+            session,
+            link,
+            keep_alive_s,
+            last_packet_at: now,
+            unsent_bytes: None,
+            client_hash,
+            mode: Mode::New,
+            touched: ShardSet::EMPTY,
+            held: None,
+            taken_over: false,
+            known: None,
+        }
+    }
+
     /// Why it is not parsed.
     #[inline]
     pub fn blocked(&self) -> Option<&Blocked> {
@@ -263,7 +274,6 @@ impl Connection {
             peer_ip: peer.ip(),
             peer_port: peer.port(),
             listener,
-            identity: None,
             secure: None,
             phase: Phase::Opening,
             receive_armed: false,
@@ -320,18 +330,22 @@ impl Connection {
     pub fn live(&self) -> Option<&Live> {
         match &self.phase {
             Phase::Live(live) => Some(live),
-            Phase::Opening | Phase::Verifying(_) | Phase::HandOff | Phase::Waiting(_) | Phase::Closing(_) => {
-                None
-            }
+            Phase::Opening
+            | Phase::Verifying(_)
+            | Phase::HandOff(_)
+            | Phase::Waiting(_)
+            | Phase::Closing(_) => None,
         }
     }
 
     pub fn live_mut(&mut self) -> Option<&mut Live> {
         match &mut self.phase {
             Phase::Live(live) => Some(live),
-            Phase::Opening | Phase::Verifying(_) | Phase::HandOff | Phase::Waiting(_) | Phase::Closing(_) => {
-                None
-            }
+            Phase::Opening
+            | Phase::Verifying(_)
+            | Phase::HandOff(_)
+            | Phase::Waiting(_)
+            | Phase::Closing(_) => None,
         }
     }
 
@@ -339,7 +353,17 @@ impl Connection {
         match &self.phase {
             Phase::Live(live) => Some(live.session),
             Phase::Waiting(successor) => Some(successor.session),
-            Phase::Opening | Phase::Verifying(_) | Phase::HandOff | Phase::Closing(_) => None,
+            Phase::Opening | Phase::Verifying(_) | Phase::HandOff(_) | Phase::Closing(_) => None,
+        }
+    }
+
+    /// The CONNECT that is not answered yet.
+    pub fn request(&self) -> Option<&Request> {
+        match &self.phase {
+            Phase::Verifying(verifying) => Some(&verifying.request),
+            Phase::HandOff(request) => Some(request),
+            Phase::Waiting(successor) => Some(&successor.request),
+            Phase::Opening | Phase::Live(_) | Phase::Closing(_) => None,
         }
     }
 
@@ -351,7 +375,7 @@ impl Connection {
     pub fn late(&self) -> &'static str {
         let secure = self.secure.as_ref();
         match &self.phase {
-            Phase::HandOff => "its shard had no room for it within --connect-timeout",
+            Phase::HandOff(_) => "its shard had no room for it within --connect-timeout",
             _ if secure.is_some_and(|secure| secure.is_handshaking()) => {
                 "the TLS handshake did not end within --connect-timeout"
             }
@@ -374,8 +398,9 @@ impl Connection {
         let secure = self.secure.as_ref().map_or(0, |secure| secure.cost());
         match &self.phase {
             Phase::Live(_) | Phase::Closing(_) => (self.partial.capacity() + secure, 0),
-            Phase::Opening | Phase::Verifying { .. } | Phase::HandOff | Phase::Waiting(_) => {
-                (secure, self.partial.capacity())
+            Phase::Opening | Phase::Verifying(_) | Phase::HandOff(_) | Phase::Waiting(_) => {
+                let request = self.request().map_or(0, Request::cost);
+                (secure, self.partial.capacity() + request)
             }
         }
     }

@@ -9,7 +9,7 @@ use crate::topic::{Repeats, Route, Subscription};
 use crate::wire::{Qos, Version};
 
 use super::Core;
-use super::connection::{Connection, End};
+use super::connection::Connection;
 use super::slots::Slot;
 
 /// Memory that is reused from message to message.
@@ -109,7 +109,7 @@ impl Core {
             if let Some(receiver) = self.receiver(*key, subscription, message) {
                 f(self, &receiver);
             } else if message.retain {
-                self.note_hidden(session, message);
+                self.sessions.note_hidden(session, message, &self.env);
             }
         }
         if dead > 0 {
@@ -150,7 +150,7 @@ impl Core {
                 let matched = &route.local[from..route.local.len() - rest.len()];
                 self.deliver(session, fanout, &grant, matched);
             } else if fanout.message.retain {
-                self.note_hidden(session, &fanout.message);
+                self.sessions.note_hidden(session, &fanout.message, &self.env);
             }
         }
         self.scratch.identifiers = identifiers;
@@ -224,7 +224,7 @@ impl Core {
         matched: &[Key],
     ) -> Option<Delivered> {
         let message = fanout.message;
-        if !self.may_receive(session, message.topic) {
+        if !self.sessions.may_receive(session, message.topic, &mut self.env) {
             self.env.counters().dropped_denied_total.add(1);
             return None;
         }
@@ -261,7 +261,7 @@ impl Core {
                     | Delivered::Refused(_)
                     | Delivered::Disconnect => {
                         let buffer = connection.outbox.reclaim();
-                        self.recycle(buffer);
+                        self.clients.recycle(buffer);
                     }
                 }
                 delivered
@@ -273,13 +273,13 @@ impl Core {
             delivered => delivered,
         };
         if drops != Drops::default() {
-            self.count_drops(drops);
-            self.note_drops(session, drops);
+            self.env.count_drops(drops);
+            self.sessions.note_drops(session, drops);
         }
         if message.retain && grant.share == Share::No {
-            self.note_live(session, &message, delivered);
+            self.sessions.note_live(session, &message, delivered, &self.env);
         }
-        self.count_delivered(session, delivered, message.payload.len());
+        self.sessions.count_delivered(session, delivered, message.payload.len(), &self.env);
         Some(delivered)
     }
 
@@ -299,89 +299,6 @@ impl Core {
         }
     }
 
-    /// A connection with nothing to send keeps no buffer.
-    fn reclaim(&mut self, key: Key) {
-        if let Some(connection) = self.clients.connections.get_mut(key) {
-            let buffer = connection.outbox.reclaim();
-            self.recycle(buffer);
-        }
-    }
-
-    #[inline]
-    pub(super) fn count_delivered(&mut self, session: Key, delivered: Delivered, payload: usize) {
-        let counters = &self.env.counters[usize::from(self.env.id)];
-        match delivered {
-            Delivered::Sent => {
-                counters.publish_sent_total.add(1);
-                counters.publish_bytes_sent_total.add(payload as u64);
-                counters.packets_sent_total.add(1);
-            }
-            Delivered::Queued | Delivered::QueuedDroppingOldest | Delivered::Refused(_) => {}
-            Delivered::Dropped(reason) => {
-                self.count_drop(reason, 1);
-                self.note_drop(session, reason);
-            }
-            Delivered::Disconnect => {
-                self.count_drop(DropReason::QueueFull, 1);
-                self.note_drop(session, DropReason::QueueFull);
-                self.overflowed(session);
-            }
-        }
-    }
-
-    pub(super) fn count_drop(&self, reason: DropReason, count: u64) {
-        let counters = self.env.counters();
-        match reason {
-            DropReason::SendBuffer => counters.dropped_send_buffer_total.add(count),
-            DropReason::Offline => counters.dropped_offline_total.add(count),
-            DropReason::QueueFull => counters.dropped_queue_full_total.add(count),
-            DropReason::Memory => counters.dropped_memory_total.add(count),
-            DropReason::Expired => counters.dropped_expired_total.add(count),
-            DropReason::PacketTooLarge => counters.dropped_too_large_total.add(count),
-        }
-    }
-
-    /// Messages that were deleted while they waited.
-    pub(super) fn count_drops(&self, drops: Drops) {
-        if drops != Drops::default() {
-            let counters = self.env.counters();
-            counters.dropped_queue_oldest_total.add(drops.oldest);
-            counters.dropped_expired_total.add(drops.expired);
-            counters.dropped_too_large_total.add(drops.packet_too_large);
-        }
-    }
-
-    /// The policy `disconnect` of a full queue: the client goes, and its session with it, since it has a gap now. Not
-    /// here but later in the turn: its will may fill the next queue, and so on through all of them.
-    fn overflowed(&mut self, session: Key) {
-        if let Some(slot) = self.sessions.arena.get_mut(session)
-            && !slot.overflowed
-        {
-            slot.overflowed = true;
-            self.sessions.overflowed.push(session);
-            self.env.counters().sessions_ended_queue_full_total.add(1);
-        }
-    }
-
-    /// Ends the sessions whose queues were full. Those that overflow by this are left to the next turn.
-    pub(super) fn end_overflowed(&mut self) {
-        for session in std::mem::take(&mut self.sessions.overflowed) {
-            let Some(slot) = self.sessions.arena.get_mut(session) else { continue };
-            slot.expiry_s = 0;
-            match slot.connection {
-                Some(key) => {
-                    self.end(
-                        key,
-                        End::Refused(crate::wire::Reason::QUOTA_EXCEEDED, "the session's queue is full"),
-                    );
-                }
-                // Whoever waits for it begins a new one.
-                None if slot.aside.has_successor() => slot.ends_at = self.env.now,
-                None => self.end_session(session),
-            }
-        }
-    }
-
     /// Runs `f`, which frees quota, on the session of a live connection; then what waited for it goes on.
     pub(super) fn acknowledged(&mut self, key: Key, f: impl FnOnce(&mut Session, &mut Link, &mut Cx<'_>)) {
         let Some(live) = self.clients.connections.get_mut(key).and_then(|connection| connection.live_mut())
@@ -393,7 +310,7 @@ impl Core {
         let mut cx = context!(self, drops);
         f(&mut slot.session, &mut live.link, &mut cx);
         let waits = slot.session.is_waiting() || slot.cursors.is_some();
-        self.count_drops(drops);
+        self.env.count_drops(drops);
         if waits {
             self.room_made(key);
         }
@@ -413,8 +330,8 @@ impl Core {
         let mut cx = context!(self, drops);
         let result = f(&mut slot.session, wire, &mut cx);
         if drops != Drops::default() {
-            self.count_drops(drops);
-            self.note_drops(session, drops);
+            self.env.count_drops(drops);
+            self.sessions.note_drops(session, drops);
         }
         Some((key, result))
     }
@@ -422,9 +339,9 @@ impl Core {
     /// So many packets of a run are in the outbox of a connection; with none it keeps no buffer.
     pub(super) fn sent_of_run(&mut self, key: Key, count: u64, payload_bytes: u64) {
         if count == 0 {
-            return self.reclaim(key);
+            return self.clients.reclaim(key);
         }
-        self.mark_dirty(key);
+        self.clients.mark_dirty(key);
         let counters = self.env.counters();
         counters.publish_sent_total.add(count);
         counters.publish_bytes_sent_total.add(payload_bytes);
@@ -442,17 +359,14 @@ impl Core {
         let mut drops = Drops::default();
         let mut cx = context!(self, drops);
         let result = f(&mut slot.session, &mut live.link, &mut cx);
-        self.count_drops(drops);
+        self.env.count_drops(drops);
         Some(result)
     }
 
     /// The connection can take more, by an acknowledgement or because bytes were sent: what waits for it goes on.
     pub(super) fn room_made(&mut self, key: Key) {
-        self.check_waiting(key);
-        let Some(session) = self.clients.connections.get(key).and_then(|c| c.live()).map(|live| live.session)
-        else {
-            return;
-        };
+        let Some(session) = self.clients.live(key).map(|live| live.session) else { return };
+        self.sessions.check_waiting(session, &mut self.env);
         let Some(slot) = self.sessions.arena.get(session) else { return };
         let has_cursors = slot.cursors.is_some();
         if slot.session.is_waiting()
@@ -464,13 +378,13 @@ impl Core {
             counters.publish_bytes_sent_total.add(pumped.payload_bytes);
             counters.packets_sent_total.add(packets.into());
             if packets > 0 {
-                self.mark_dirty(key);
+                self.clients.mark_dirty(key);
             } else {
-                self.reclaim(key);
+                self.clients.reclaim(key);
             }
         }
         if has_cursors {
-            self.schedule_cursors(session);
+            self.sessions.schedule_cursors(session);
         }
     }
 

@@ -9,6 +9,7 @@ use crate::io::ListenerId;
 use crate::limits::{Limits, ListenerLimits};
 use crate::memory::{Budget, ShardId};
 use crate::metrics::Counters;
+use crate::session::{Cx, DropReason, Drops, Spares};
 use crate::timer::Timers;
 use crate::topic::HashKeys;
 use crate::wire::DecodeLimits;
@@ -35,6 +36,8 @@ pub(super) struct Env {
     pub timers: Timers<u64>,
     /// The state of [`Env::random`].
     pub seed: u64,
+    /// The shard drains.
+    pub is_stopping: bool,
 }
 
 impl Env {
@@ -64,5 +67,32 @@ impl Env {
     #[inline]
     pub fn set_timer(&mut self, at: Millis, timer: Timer) {
         self.timers.set(at, timer.pack());
+    }
+    /// What a call on a session needs.
+    #[inline(always)]
+    pub fn cx<'a>(&'a mut self, drops: &'a mut Drops, spares: &'a mut Spares) -> Cx<'a> {
+        Cx { now: self.now, limits: &self.limits, budget: &mut self.budget, drops, spares }
+    }
+
+    pub fn count_drop(&self, reason: DropReason, count: u64) {
+        let counters = self.counters();
+        match reason {
+            DropReason::SendBuffer => counters.dropped_send_buffer_total.add(count),
+            DropReason::Offline => counters.dropped_offline_total.add(count),
+            DropReason::QueueFull => counters.dropped_queue_full_total.add(count),
+            DropReason::Memory => counters.dropped_memory_total.add(count),
+            DropReason::Expired => counters.dropped_expired_total.add(count),
+            DropReason::PacketTooLarge => counters.dropped_too_large_total.add(count),
+        }
+    }
+
+    /// Messages that were deleted while they waited.
+    pub fn count_drops(&self, drops: Drops) {
+        if drops != Drops::default() {
+            let counters = self.counters();
+            counters.dropped_queue_oldest_total.add(drops.oldest);
+            counters.dropped_expired_total.add(drops.expired);
+            counters.dropped_too_large_total.add(drops.packet_too_large);
+        }
     }
 }

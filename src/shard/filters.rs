@@ -6,13 +6,18 @@
 
 use std::collections::VecDeque;
 
-use crate::memory::Key;
+use crate::memory::{Class, Key};
+use crate::topic::{self, Options, RetainHandling, Router};
 use crate::wire::{
-    self, DecodeError, Reason, Subscribe, SubscribeFilters, Unsubscribe, UnsubscribeFilters, Version,
+    self, DecodeError, Reason, Subscribe, SubscribeEntry, SubscribeFilters, Unsubscribe, UnsubscribeFilters,
+    Version,
 };
 
 use super::Core;
+use super::cursors::NotFrom;
+use super::events;
 use super::ingress::{Handled, Pressure};
+use super::losses::Denied;
 use super::waits::Blocked;
 
 /// Filters of one packet that a turn acts upon.
@@ -141,7 +146,9 @@ impl Core {
             sliced.reasons.push(self.unsubscribe(session, filter));
         }
         if filters.len() == 0 {
-            self.stage(key, |out| wire::encode_unsuback(out, version, sliced.packet_id, &sliced.reasons));
+            self.clients.stage(key, &self.env, |out| {
+                wire::encode_unsuback(out, version, sliced.packet_id, &sliced.reasons)
+            });
             return Handled::Done;
         }
         (sliced.bytes_left, sliced.left) = (filters.bytes_len(), filters.len() as u32);
@@ -177,6 +184,7 @@ impl Core {
                 }
                 Err(error) => self.refuse(key, error),
             }
+            self.settle();
         }
     }
 
@@ -200,6 +208,116 @@ impl Core {
                 let filters = UnsubscribeFilters::of_rest(rest, left);
                 Ok(self.unsubscribe_slice(key, version, filters, sliced, FILTERS_IN_SLICE))
             }
+        }
+    }
+
+    /// One filter of a SUBSCRIBE: what goes into the SUBACK, and what peers must know before it leaves. An outer error
+    /// ends the connection.
+    /// [U5-3.8.2-2] [U5-3.8.4-5] [U5-4.8.2-4]
+    pub(super) fn subscribe(
+        &mut self,
+        session: Key,
+        version: Version,
+        entry: &SubscribeEntry<'_>,
+        identifier: u32,
+    ) -> Result<Result<(Reason, u64), Reason>, DecodeError> {
+        // [MQTT-4.7.1-1] [MQTT-4.7.1-2] [MQTT-4.7.3-1] [MQTT-4.8.2-1] [MQTT-4.8.2-2]
+        let Ok(filter) = topic::parse_filter(entry.filter, self.env.limits.topic_levels_max) else {
+            return Ok(Err(Reason::TOPIC_FILTER_INVALID));
+        };
+        if filter.share.is_some() && entry.no_local {
+            return Err(DecodeError::ProtocolError("No Local on a shared subscription")); // [MQTT-3.8.3-4]
+        }
+        let Some(slot) = self.sessions.arena.get_mut(session) else {
+            return Ok(Err(Reason::UNSPECIFIED_ERROR));
+        };
+        let full = slot.subscriptions.len() >= self.env.limits.subscriptions_max as usize;
+        let fits = self.env.budget.has_room(Class::Subscription, Router::cost_at_most(entry.filter));
+        if (full || !fits) && !self.sessions.router.is_subscribed(&slot.subscriptions, entry.filter) {
+            self.env.counters().subscriptions_refused_total.add(1);
+            let why = match full {
+                true => "it has as many subscriptions as --subscriptions-max allows",
+                false => "the memory for subscriptions is used up; --memory-max bounds it",
+            };
+            if let Some(slot) = self.sessions.get(session)
+                && let Some(connection) = slot.connection.and_then(|key| self.clients.connections.get(key))
+            {
+                events::limit_reached(connection, slot, why);
+            }
+            return Ok(Err(Reason::QUOTA_EXCEEDED));
+        }
+        if let Err(refusal) = self.sessions.may_subscribe(session, filter.filter, &mut self.env) {
+            self.log_denied(session, Denied::Subscribe, entry.filter, 1);
+            return Ok(Err(refusal));
+        }
+        let Some(slot) = self.sessions.arena.get_mut(session) else {
+            return Ok(Err(Reason::UNSPECIFIED_ERROR));
+        };
+        let retain_handling = match entry.retain_handling {
+            crate::wire::RetainHandling::SendAtSubscribe => RetainHandling::Send,
+            crate::wire::RetainHandling::SendIfNew => RetainHandling::SendIfNew,
+            crate::wire::RetainHandling::DoNotSend => RetainHandling::DontSend,
+        };
+        let options = Options {
+            qos: entry.qos,
+            no_local: entry.no_local,
+            retain_as_published: entry.retain_as_published && version == Version::V5,
+            retain_handling,
+        };
+        // [MQTT-3.8.4-3]: an identical filter replaces options and identifier.
+        let subscribed = self.sessions.router.subscribe(
+            &mut slot.subscriptions,
+            session,
+            entry.filter,
+            options,
+            identifier,
+        );
+        // [MQTT-3.3.1-9] [MQTT-3.3.1-10] [MQTT-3.3.1-11] [MQTT-3.8.4-4] [U5-3.8.4-2]
+        let wants_retained = filter.share.is_none()
+            && match retain_handling {
+                RetainHandling::Send => true,
+                RetainHandling::SendIfNew => !subscribed.existed,
+                RetainHandling::DontSend => false,
+            };
+        if let Some(change) = subscribed.interest {
+            self.interest_changed(change);
+        }
+        self.sessions.charge_topics(&mut self.env);
+        let need = self.exchange.announced_at(subscribed.filter);
+        // The hints come after the announcement, and only one that the others can read counts.
+        if wants_retained
+            && (need > self.exchange.announced() || self.retained.may_match(filter.filter, &self.env))
+        {
+            let not_from = if options.no_local { NotFrom::Itself } else { NotFrom::Nobody };
+            self.sessions.add_cursor(session, subscribed.key, need, not_from, &self.env);
+        } else if let Some(cursors) =
+            self.sessions.arena.get_mut(session).and_then(|slot| slot.cursors.as_mut())
+        {
+            cursors.replaced(subscribed.key);
+        }
+        Ok(Ok((Reason(entry.qos as u8), need)))
+    }
+
+    /// [MQTT-3.10.4-1]
+    /// The whole `$share/...` text names a shared subscription. // [U5-3.10.4-1] [U5-4.8.2-5]
+    pub(super) fn unsubscribe(&mut self, session: Key, filter: &str) -> Reason {
+        if topic::parse_filter(filter, self.env.limits.topic_levels_max).is_err() {
+            return Reason::TOPIC_FILTER_INVALID;
+        }
+        let Some(slot) = self.sessions.arena.get_mut(session) else { return Reason::NO_SUBSCRIPTION_EXISTED };
+        match self.sessions.router.unsubscribe(&mut slot.subscriptions, filter) {
+            Some(unsubscribed) => {
+                if let Some(cursors) = &mut slot.cursors {
+                    cursors.remove(unsubscribed.key);
+                    self.sessions.schedule_cursors(session); // something may have waited for it
+                }
+                if let Some(change) = unsubscribed.interest {
+                    self.interest_changed(change);
+                }
+                self.sessions.charge_topics(&mut self.env);
+                Reason::SUCCESS
+            }
+            None => Reason::NO_SUBSCRIPTION_EXISTED,
         }
     }
 }

@@ -49,7 +49,7 @@ impl<I: Io> Shard<I> {
             }
             // Only now: consumed means acted upon.
             core.exchange.links.consumed(from, parcels);
-            core.relays_taken(from, relays, targets);
+            core.exchange.relays_taken(from, relays, targets);
         }
     }
 }
@@ -67,7 +67,7 @@ impl Core {
             }
             Parcel::Run { packets, version } => self.run_arrived(&packets, version),
             Parcel::Relay(message) => return self.relay_arrived(&message),
-            Parcel::Query(query) => self.query_arrived(from, query),
+            Parcel::Query(query) => self.retained.ask(from, query),
             Parcel::Retained(found) => self.found_arrived(from, *found),
             Parcel::Share(pass) => {
                 self.hear();
@@ -76,6 +76,7 @@ impl Core {
             Parcel::HandOff(hand_off) => {
                 self.hear();
                 self.hand_off_arrived(*hand_off);
+                self.settle();
             }
         }
         None

@@ -1,13 +1,12 @@
 //! Control Packets of a connected client: bytes are cut into packets, packets change its session, replies are staged.
 
-use crate::memory::{Class, Key, Outbox, Whole};
+use crate::memory::{Key, Outbox, Whole};
 use crate::session::{Cx, Link, PubrecReply, Session};
 use crate::wire::{self, AckKind, DecodeError, Disconnect, Frame, NextFrame, Packet, Reason, Version};
 
 use super::Core;
-use super::connection::{Closing, End, Known, Phase};
+use super::connection::{End, Known};
 use super::gather::gather;
-use super::login::NOT_IN_TIME;
 use super::publish::Publisher;
 use super::waits::Blocked;
 
@@ -73,7 +72,7 @@ impl Core {
                 gather(&mut partial, more, awaited);
                 rest = later;
                 if more.is_empty() || matches!(stop, Stop::Blocked) {
-                    return self.keep(key, partial);
+                    return self.clients.keep(key, partial, &mut self.env);
                 }
             }
         }
@@ -85,9 +84,9 @@ impl Core {
         if used < rest.len() {
             let mut partial = Vec::new();
             gather(&mut partial, &rest[used..], need);
-            self.keep(key, partial);
+            self.clients.keep(key, partial, &mut self.env);
         } else {
-            self.charge_receive(key);
+            self.clients.charge_receive(key, &mut self.env);
         }
     }
 
@@ -112,52 +111,11 @@ impl Core {
     pub(super) fn parse_last(&mut self, key: Key, bytes: &[u8]) -> LastParse {
         match self.consume(key, bytes, None, Pressure::Ignore) {
             (used, Stop::Blocked) => {
-                self.keep(key, bytes[used..].to_vec());
+                self.clients.keep(key, bytes[used..].to_vec(), &mut self.env);
                 LastParse::Waits
             }
             (_, Stop::Over | Stop::Incomplete { .. }) => LastParse::Done,
         }
-    }
-
-    fn keep(&mut self, key: Key, partial: Vec<u8>) {
-        if let Some(connection) = self.clients.connections.get_mut(key) {
-            connection.partial = partial;
-            connection.heard_bytes(self.env.now);
-            self.charge_receive(key);
-        }
-    }
-
-    /// Charges what a connection keeps on the way in.
-    pub(super) fn charge_receive(&mut self, key: Key) {
-        let Some(connection) = self.clients.connections.get_mut(key) else { return };
-        let (kept, login) = connection.kept_bytes();
-        let charged = connection.charged_receive as usize;
-        if kept <= charged {
-            self.env.budget.release(Class::Receive, charged - kept);
-            connection.charged_receive = kept as u32; // no larger than what is charged
-        } else if kept <= u32::MAX as usize && self.env.budget.charge(Class::Receive, kept - charged) {
-            connection.charged_receive = kept as u32;
-        } else {
-            self.env.counters().dropped_receive_memory_total.add(1);
-            return self
-                .end(key, End::Refused(Reason::QUOTA_EXCEEDED, "memory for partial packets is used up"));
-        }
-        if login != connection.charged_login as usize {
-            self.charge_login(key, login);
-        }
-    }
-
-    /// Charges what a connection keeps whose client is not logged in.
-    #[inline(never)]
-    fn charge_login(&mut self, key: Key, kept: usize) {
-        let Some(connection) = self.clients.connections.get_mut(key) else { return };
-        let charged = connection.charged_login as usize;
-        if kept <= charged {
-            self.env.budget.release(Class::Login, charged - kept);
-        } else if !self.env.budget.charge(Class::Login, kept - charged) {
-            return self.refuse_unfinished_connect(key);
-        }
-        connection.charged_login = kept as u32; // a CONNECT and a receive buffer
     }
 
     /// Acts upon the packets at the front of `input`; `whole` is all of it if that is one packet that has its memory for itself.
@@ -190,7 +148,7 @@ impl Core {
         known: &mut Option<Known>,
         pressure: Pressure,
     ) -> (usize, Stop) {
-        let packet_size_max = self.packet_size_max(key);
+        let packet_size_max = self.clients.packet_size_max(key);
         let mut used = 0;
         // One more packet, though much is owed.
         let mut may_answer = pressure == Pressure::Ignore;
@@ -200,7 +158,7 @@ impl Core {
                 return (input.len(), Stop::Over);
             };
             if connection.owes_much() && !may_answer {
-                if self.holds_back(key) {
+                if self.clients.holds_back(key, &mut self.env) {
                     return (used, Stop::Blocked);
                 }
                 may_answer = true;
@@ -258,25 +216,6 @@ impl Core {
         }
     }
 
-    /// Stops answering a client that owes it to us to read first, and says so: a turn may have received much from it, and
-    /// from thousands like it, once the memory for sending is used up.
-    #[inline(never)]
-    fn holds_back(&mut self, key: Key) -> bool {
-        let Some(connection) = self.clients.connections.get_mut(key) else { return false };
-        let waiting = connection.outbox.len() + connection.in_flight_bytes as usize;
-        let more = waiting.saturating_sub(connection.charged_send as usize);
-        connection.starved |= !self.env.budget.has_room(Class::Send, more);
-        // What a client said before it left is acted upon, though nobody reads the answers.
-        let leaves = connection.eof || connection.broken;
-        if leaves || !connection.is_clogged(self.env.limits.send_buffer_bytes_max) {
-            return false;
-        }
-        let Some(live) = connection.live_mut() else { return false };
-        let _ = live.block(Blocked::Output);
-        self.mark_dirty(key);
-        true
-    }
-
     /// A send has ended: who was held back until then goes on.
     pub(super) fn output_taken(&mut self, key: Key) {
         let max = self.env.limits.send_buffer_bytes_max;
@@ -290,7 +229,7 @@ impl Core {
     /// The first fault that is found is the one reported; nobody else notices. // [U5-4.13-2] [U5-4.13-3]; 3.1.1: [MQTT-4.8.0-1] [U311-4.8-1]
     pub(super) fn refuse(&mut self, key: Key, error: DecodeError) {
         self.env.counters().protocol_errors_total.add(1);
-        self.end(key, End::Refused(error.reason(), error.detail()));
+        self.clients.end(key, End::Refused(error.reason(), error.detail()), &mut self.env);
     }
 
     /// A packet other than PUBLISH.
@@ -317,7 +256,7 @@ impl Core {
                 return self.handle_unsubscribe(key, version, &unsubscribe, frame.len, pressure);
             }
             // [MQTT-3.12.4-1]
-            Packet::PingReq => self.stage(key, wire::encode_pingresp),
+            Packet::PingReq => self.clients.stage(key, &self.env, wire::encode_pingresp),
             Packet::Disconnect(disconnect) => self.handle_disconnect(key, &disconnect)?,
             // [MQTT-3.1.0-2]; 3.1.1: [311:MQTT-3.1.0-2]
             Packet::Connect => return Err(SECOND_CONNECT),
@@ -328,47 +267,6 @@ impl Core {
             }
         }
         Ok(Handled::Done)
-    }
-
-    /// Stages a packet for the client.
-    /// Nothing here is larger than it has to be: no Reason String, no User Property. // [MQTT-3.4.2-2] [MQTT-3.4.2-3]
-    /// [MQTT-3.5.2-2] [MQTT-3.5.2-3] [MQTT-3.6.2-2] [MQTT-3.6.2-3] [MQTT-3.7.2-2] [MQTT-3.7.2-3] [MQTT-3.9.2-1]
-    /// [MQTT-3.9.2-2] [MQTT-3.11.2-1] [MQTT-3.11.2-2] [MQTT-3.14.2-4]
-    pub(super) fn stage(&mut self, key: Key, encode: impl FnOnce(&mut Vec<u8>)) {
-        let Some(connection) = self.clients.connections.get_mut(key) else { return };
-        let packet_size_max = connection.live().map_or(u32::MAX, |live| live.link.packet_size_max);
-        connection.outbox.provide(&mut self.clients.spare_buffers);
-        let out = connection.outbox.bytes_mut();
-        let start = out.len();
-        encode(out);
-        if out.len() - start > packet_size_max as usize {
-            out.truncate(start); // [MQTT-3.1.2-24] [MQTT-3.1.2-25]
-            return;
-        }
-        self.env.counters[usize::from(self.env.id)].packets_sent_total.add(1);
-        if !connection.dirty {
-            connection.dirty = true;
-            self.clients.dirty.push(key);
-        }
-    }
-
-    /// Stages acknowledgements that say no more than success.
-    pub(super) fn stage_acks(&mut self, key: Key, kind: AckKind, packet_ids: impl Iterator<Item = u16>) {
-        let Some(connection) = self.clients.connections.get_mut(key) else { return };
-        let Some(live) = connection.live() else { return };
-        let (version, packet_size_max) = (live.link.version, live.link.packet_size_max);
-        if wire::ack_packet_size(version, Reason::SUCCESS) > packet_size_max as usize {
-            return; // [MQTT-3.1.2-24] [MQTT-3.1.2-25]
-        }
-        connection.outbox.provide(&mut self.clients.spare_buffers);
-        let out = connection.outbox.bytes_mut();
-        let mut count = 0;
-        for packet_id in packet_ids {
-            wire::encode_ack(out, version, kind, packet_id, Reason::SUCCESS);
-            count += 1;
-        }
-        self.env.counters[usize::from(self.env.id)].packets_sent_total.add(count);
-        self.mark_dirty(key);
     }
 
     /// Acknowledgements that say no more than success.
@@ -410,7 +308,7 @@ impl Core {
             });
             let Some(unknown) = unknown else { return };
             if unknown == 0 {
-                self.stage_acks(key, kind, some.packet_ids());
+                self.clients.stage_acks(key, kind, some.packet_ids(), &self.env);
                 continue;
             }
             let Some(version) = self.clients.connections.get(key).and_then(|connection| connection.version())
@@ -420,7 +318,8 @@ impl Core {
             for (packet_id, at) in some.packet_ids().zip(0..) {
                 let known = unknown >> at & 1 == 0;
                 let reason = if known { Reason::SUCCESS } else { Reason::PACKET_IDENTIFIER_NOT_FOUND };
-                self.stage(key, |out| wire::encode_ack(out, version, kind, packet_id, reason));
+                self.clients
+                    .stage(key, &self.env, |out| wire::encode_ack(out, version, kind, packet_id, reason));
             }
         }
     }
@@ -439,7 +338,9 @@ impl Core {
         let (Some(reason), Some(version)) = (reply.and_then(pubrel), version) else {
             return self.room_made(key);
         };
-        self.stage(key, |out| wire::encode_ack(out, version, AckKind::PubRel, ack.packet_id, reason));
+        self.clients.stage(key, &self.env, |out| {
+            wire::encode_ack(out, version, AckKind::PubRel, ack.packet_id, reason)
+        });
     }
 
     /// [MQTT-4.3.3-11]
@@ -447,7 +348,9 @@ impl Core {
         let reason = self.with_session(key, |session, link, _| session.handle_pubrel(link, ack.packet_id));
         let version = self.clients.connections.get(key).and_then(|connection| connection.version());
         if let (Some(reason), Some(version)) = (reason, version) {
-            self.stage(key, |out| wire::encode_ack(out, version, AckKind::PubComp, ack.packet_id, reason));
+            self.clients.stage(key, &self.env, |out| {
+                wire::encode_ack(out, version, AckKind::PubComp, ack.packet_id, reason)
+            });
         }
     }
 
@@ -461,106 +364,21 @@ impl Core {
     fn handle_disconnect(&mut self, key: Key, disconnect: &Disconnect<'_>) -> Result<(), DecodeError> {
         let connection = self.clients.connections.get(key);
         let at = connection.and_then(|connection| Some((connection.session()?, connection.listener)));
-        let at = at.map(|(session, listener)| (session, self.env.limits_at(listener).session_expiry_max_s));
-        if let (Some((session, expiry_max_s)), Some(expiry_s)) = (at, disconnect.session_expiry_s)
-            && let Some(slot) = self.sessions.arena.get_mut(session)
-        {
-            // [U5-3.14.2-4]: then the DISCONNECT counts as not received, and the will goes out.
-            if slot.asked_expiry_s == 0 && expiry_s != 0 {
+        if let (Some((session, listener)), Some(expiry_s)) = (at, disconnect.session_expiry_s) {
+            let expiry_max_s = self.env.limits_at(listener).session_expiry_max_s;
+            if !self.sessions.set_expiry(session, expiry_s, expiry_max_s) {
                 return Err(DecodeError::ProtocolError(
                     "Session Expiry Interval on DISCONNECT after 0 on CONNECT",
                 ));
             }
-            slot.expiry_s = expiry_s.min(expiry_max_s); // [U5-3.14.2-3]
         }
         let end = if disconnect.reason == Reason::NORMAL_DISCONNECTION {
             End::Disconnected
         } else {
             End::DisconnectedWithWill // [U5-3.14.2-2]
         };
-        self.end(key, end);
+        self.clients.end(key, end, &mut self.env);
         Ok(())
-    }
-
-    /// Ends a connection: its session learns of it, a v5 client is told why if we are the ones who end it, and what is
-    /// staged is sent unless the peer is gone.
-    /// After DISCONNECT nothing more is staged, and we close. // [MQTT-3.14.4-1] [MQTT-3.14.4-2] [MQTT-3.14.2-2]
-    /// A DISCONNECT goes only to a client whose CONNECT was accepted, and never to 3.x. // [MQTT-3.14.0-1] [U5-4.13-1] [U5-3.14.4-1]; 3.1.1: [U311-3.14-1] [U311-3.14.4-1]
-    pub(super) fn end(&mut self, key: Key, end: End) {
-        let Some(connection) = self.clients.connections.get(key) else { return };
-        if connection.is_closing() {
-            if matches!(end, End::Lost | End::Told) {
-                self.start_closing(key, Closing::Abort);
-            }
-            return;
-        }
-        self.log_end(key, end);
-        self.forget_waiting(key);
-        let disconnect = match end {
-            End::Refused(reason, _) => Some(reason),
-            End::TakenOver => Some(Reason::SESSION_TAKEN_OVER), // [MQTT-3.1.4-3]
-            End::Disconnected | End::DisconnectedWithWill | End::Lost | End::Told => None,
-        };
-        let Some(connection) = self.clients.connections.get_mut(key) else { return };
-        if let (Phase::Live(live), Some(reason)) = (&connection.phase, disconnect)
-            && live.link.version == Version::V5
-        {
-            let packet_size_max = live.link.packet_size_max;
-            let text = match end {
-                End::Refused(_, detail) => Some(detail),
-                End::TakenOver | End::Disconnected | End::DisconnectedWithWill | End::Lost | End::Told => {
-                    None
-                }
-            };
-            let out = connection.outbox.bytes_mut();
-            let start = out.len();
-            wire::encode_disconnect(out, reason, text, packet_size_max);
-            let written = u64::from(out.len() > start);
-            self.env.counters[usize::from(self.env.id)].packets_sent_total.add(written);
-        }
-        let live = connection.live().map(|live| live.session);
-        // Who only ended its own side may still read what it is owed.
-        let step = match end {
-            End::Lost | End::Told if !connection.is_half_closed() => Closing::Abort,
-            _ => Closing::Flush,
-        };
-        self.start_closing(key, step);
-        if let Some(session) = live {
-            self.connection_ended(session, key, end);
-        }
-    }
-
-    /// A deadline passed that nothing moved on.
-    pub(super) fn deadline_passed(&mut self, key: Key) {
-        let Some(connection) = self.clients.connections.get_mut(key) else { return };
-        match &connection.phase {
-            Phase::Opening | Phase::HandOff => {
-                let why = connection.late();
-                self.env.counters().connect_timeouts_total.add(1); // [U5-3.1.0-1]
-                self.turn_away(key, why);
-            }
-            Phase::Verifying(verifying) => {
-                let refusal = verifying.refusal.unwrap_or(NOT_IN_TIME);
-                self.refuse_login(key, refusal);
-            }
-            Phase::Waiting(successor) => {
-                let session = successor.session;
-                self.force_takeover(session);
-                // Others may be served before it, each of whom has to end then.
-                self.set_deadline(key, self.env.now + self.env.options.takeover_ms);
-            }
-            Phase::Live(_) => {
-                self.env.counters().keep_alive_timeouts_total.add(1);
-                self.end(
-                    key,
-                    End::Refused(Reason::KEEP_ALIVE_TIMEOUT, "no packet within 1.5 times the Keep Alive"),
-                );
-            }
-            Phase::Closing(_) => {
-                connection.phase = Phase::Closing(Closing::Abort);
-                self.mark_dirty(key);
-            }
-        }
     }
 }
 

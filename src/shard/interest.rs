@@ -12,8 +12,10 @@ use std::collections::{HashMap, VecDeque};
 
 use crate::memory::Key;
 use crate::mesh::USER;
-use crate::topic::{self, Announcement, Change, ChangeKind, FilterKey};
+use crate::topic::{self, Announcement, Change, ChangeKind, FilterKey, Router};
 
+use super::env::Env;
+use super::exchange::Exchange;
 use super::replies::{Release, Reply};
 use super::{Core, Timer};
 
@@ -81,44 +83,41 @@ impl Interest {
     }
 }
 
-impl Core {
+impl Exchange {
     /// A local subscription changed what others must know.
-    pub(super) fn interest_changed(&mut self, change: Change) {
+    pub fn interest_changed(&mut self, change: Change, router: &mut Router, env: &mut Env) {
         let filter = change.filter;
-        if self.env.shards == 1 {
-            return self.sessions.router.forget_filter(filter); // nobody to tell; a no-op if it is in use
+        if env.shards == 1 {
+            return router.forget_filter(filter); // nobody to tell; a no-op if it is in use
         }
         match change.kind {
             ChangeKind::Withdrawn => {
-                let entry = self.exchange.interest.entries.entry(filter).or_default();
+                let entry = self.interest.entries.entry(filter).or_default();
                 if !entry.lingers {
                     entry.lingers = true;
-                    self.env.set_timer(
-                        self.env.now + self.env.options.interest_linger_ms,
-                        Timer::Interest(filter),
-                    );
+                    env.set_timer(env.now + env.options.interest_linger_ms, Timer::Interest(filter));
                 }
             }
-            ChangeKind::Wanted => match self.exchange.interest.entries.get_mut(&filter) {
+            ChangeKind::Wanted => match self.interest.entries.get_mut(&filter) {
                 // While it lingered it stayed announced, or it still waits to be.
                 Some(entry) if entry.lingers => {
                     entry.lingers = false;
                     if entry.unsent.is_none() {
-                        self.exchange.interest.entries.remove(&filter);
+                        self.interest.entries.remove(&filter);
                     }
                 }
-                _ => self.announce(filter),
+                _ => self.announce(filter, router, env),
             },
-            ChangeKind::Counts => self.announce(filter),
+            ChangeKind::Counts => self.announce(filter, router, env),
         }
     }
 
     /// Tells the others a filter's value, now or when there is room.
-    fn announce(&mut self, filter: FilterKey) {
-        if self.exchange.interest.unsent.is_empty() && self.log_has_room() {
-            return self.append(filter);
+    fn announce(&mut self, filter: FilterKey, router: &mut Router, env: &Env) {
+        if self.interest.unsent.is_empty() && self.log_has_room(env) {
+            return self.append(filter, router);
         }
-        let interest = &mut self.exchange.interest;
+        let interest = &mut self.interest;
         let entry = interest.entries.entry(filter).or_default();
         if entry.unsent.is_none() {
             interest.waited += 1;
@@ -131,124 +130,116 @@ impl Core {
     }
 
     /// Writes a filter's value of the moment into the log; a filter that is not wanted any more is forgotten with that.
-    fn append(&mut self, filter: FilterKey) {
+    fn append(&mut self, filter: FilterKey, router: &mut Router) {
         // A filter that lingers is still announced: whoever wants it again meanwhile announces nothing.
-        let lingers = self.exchange.interest.entries.get(&filter).is_some_and(|entry| entry.lingers);
-        match self.sessions.router.announcement(filter) {
+        let lingers = self.interest.entries.get(&filter).is_some_and(|entry| entry.lingers);
+        match router.announcement(filter) {
             Some(Announcement::Exact { fingerprint, wanted }) => {
-                self.exchange
-                    .announcements
-                    .append(Announced::Exact { fingerprint, wanted: wanted || lingers });
+                self.announcements.append(Announced::Exact { fingerprint, wanted: wanted || lingers });
             }
             Some(Announcement::Wildcard { text, wanted }) => {
-                self.exchange
-                    .announcements
+                self.announcements
                     .append(Announced::Wildcard { filter: text.into(), wanted: wanted || lingers });
             }
             Some(Announcement::Group { text, online, offline }) => {
-                self.exchange.announcements.append(Announced::Group { filter: text.into(), online, offline });
+                self.announcements.append(Announced::Group { filter: text.into(), online, offline });
             }
             None => debug_assert!(false, "a filter is kept until it was announced"),
         }
         if lingers {
             return;
         }
-        self.exchange.interest.entries.remove(&filter);
-        self.sessions.router.forget_filter(filter);
-        self.charge_topics();
+        self.interest.entries.remove(&filter);
+        router.forget_filter(filter);
     }
 
     /// Whether another announcement fits. Those who have read little are woken before the log is full.
-    fn log_has_room(&mut self) -> bool {
-        let (appended, max) = (self.exchange.announcements.appended(), self.env.options.announcements_max);
-        if appended - self.exchange.interest.read_by_all < max / 2 {
+    fn log_has_room(&mut self, env: &Env) -> bool {
+        let (appended, max) = (self.announcements.appended(), env.options.announcements_max);
+        if appended - self.interest.read_by_all < max / 2 {
             return true;
         }
         let mut read_by_all = appended;
-        for peer in self.exchange.links.peers().iter() {
-            let read = self.exchange.links.register(peer, LOG_READ);
+        for peer in self.links.peers().iter() {
+            let read = self.links.register(peer, LOG_READ);
             if appended - read >= max / 2 {
-                self.exchange.links.call(peer);
+                self.links.call(peer);
             }
             read_by_all = read_by_all.min(read);
         }
-        self.exchange.interest.read_by_all = read_by_all;
+        self.interest.read_by_all = read_by_all;
         appended - read_by_all < max
     }
 
-    /// Whether [`Core::log_has_room`] would say so.
-    fn log_may_have_room(&self) -> bool {
-        let read =
-            self.exchange.links.peers().iter().map(|peer| self.exchange.links.register(peer, LOG_READ));
-        let appended = self.exchange.announcements.appended();
-        appended - read.min().unwrap_or(appended) < self.env.options.announcements_max
+    /// Whether [`Exchange::log_has_room`] would say so.
+    fn log_may_have_room(&self, env: &Env) -> bool {
+        let read = self.links.peers().iter().map(|peer| self.links.register(peer, LOG_READ));
+        let appended = self.announcements.appended();
+        appended - read.min().unwrap_or(appended) < env.options.announcements_max
     }
 
     /// A withdrawn filter has lingered.
-    pub(super) fn interest_due(&mut self, filter: FilterKey) {
-        let Some(entry) = self.exchange.interest.entries.get_mut(&filter) else { return };
+    pub fn interest_due(&mut self, filter: FilterKey, router: &mut Router, env: &Env) {
+        let Some(entry) = self.interest.entries.get_mut(&filter) else { return };
         if entry.lingers {
             entry.lingers = false;
-            self.announce(filter);
+            self.announce(filter, router, env);
         }
         // Else it is wanted again; a timer set meanwhile for another withdrawal is not needed either.
     }
 
-    /// What a SUBACK for this filter has to wait for: a number for [`Release::Announced`].
-    pub(super) fn announced_at(&self, filter: FilterKey) -> u64 {
-        self.exchange.interest.entries.get(&filter).and_then(|entry| entry.unsent).unwrap_or(0)
+    /// What a SUBACK for this filter has to wait for: a number for [`Release::Announced`](super::replies::Release).
+    pub fn announced_at(&self, filter: FilterKey) -> u64 {
+        self.interest.entries.get(&filter).and_then(|entry| entry.unsent).unwrap_or(0)
     }
 
-    /// Up to which number of [`Core::announced_at`] everything is in the log.
-    pub(super) fn announced(&self) -> u64 {
-        self.exchange.interest.flushed
+    /// Up to which number of [`Exchange::announced_at`] everything is in the log.
+    #[inline]
+    pub fn announced(&self) -> u64 {
+        self.interest.flushed
     }
 
-    /// Answers a SUBSCRIBE: once its filters are in the log, up to number `need`, and all replies before have left.
-    /// A PUBLISH may come before it. // [U5-3.8.4-1]; 3.1.1: [U311-3.8.4-1]
-    pub(super) fn suback(&mut self, connection: Key, session: Key, need: u64, packet: Box<[u8]>) {
-        self.reply(connection, Reply::SubAck(packet), Release::Announced(need));
-        if need <= self.announced() {
-            self.schedule_cursors(session);
-        } else {
-            self.exchange.interest.subscribed.push_back((need, session));
+    /// The session's cursors may go on once everything up to number `need` is in the log.
+    pub fn call_when_announced(&mut self, session: Key, need: u64) {
+        self.interest.subscribed.push_back((need, session));
+    }
+
+    /// A session whose cursors may go on.
+    pub fn next_announced(&mut self) -> Option<Key> {
+        let (need, _) = *self.interest.subscribed.front()?;
+        if need > self.announced() {
+            return None;
         }
+        self.interest.subscribed.pop_front().map(|(_, session)| session)
     }
 
-    /// Once per turn: what waited for room in the log, and the cursors that waited with it.
-    pub(super) fn flush_interest(&mut self) {
-        if self.exchange.interest.unsent.is_empty() {
-            return;
+    /// Once per turn: what waited for room in the log. Returns whether anything did.
+    pub fn flush_interest(&mut self, router: &mut Router, env: &Env) -> bool {
+        if self.interest.unsent.is_empty() {
+            return false;
         }
         self.await_all();
-        while !self.exchange.interest.unsent.is_empty() && self.log_has_room() {
-            let Some(filter) = self.exchange.interest.unsent.pop_front() else { break };
-            self.exchange.interest.flushed += 1;
-            if let Some(entry) = self.exchange.interest.entries.get_mut(&filter) {
+        while !self.interest.unsent.is_empty() && self.log_has_room(env) {
+            let Some(filter) = self.interest.unsent.pop_front() else { break };
+            self.interest.flushed += 1;
+            if let Some(entry) = self.interest.entries.get_mut(&filter) {
                 entry.unsent = None;
             }
-            self.append(filter);
+            self.append(filter, router);
         }
-        self.exchange.waits.look_again(); // SUBACKs may wait for it
-        while let Some((need, session)) = self.exchange.interest.subscribed.front().copied()
-            && need <= self.announced()
-        {
-            self.exchange.interest.subscribed.pop_front();
-            self.schedule_cursors(session); // also if its connection is another by now
-        }
+        self.waits.look_again(); // SUBACKs may wait for it
+        true
     }
 
     /// Whether something that waits has room by now.
-    pub(super) fn interest_may_go_on(&self) -> bool {
-        !self.exchange.interest.unsent.is_empty() && self.log_may_have_room()
+    pub fn interest_may_go_on(&self, env: &Env) -> bool {
+        !self.interest.unsent.is_empty() && self.log_may_have_room(env)
     }
 
-    /// Learns what the others have announced; called when something was taken in, before it is acted upon. So whoever sent it
-    /// could know of nothing that this shard does not know.
+    /// Learns what the others have announced. Returns whether there was anything.
     #[inline]
-    pub(super) fn hear(&mut self) {
-        let router = &mut self.sessions.router;
-        let heard = self.exchange.announcements.read(|from, announced| match announced {
+    pub fn hear(&mut self, router: &mut Router) -> bool {
+        let heard = self.announcements.read(|from, announced| match announced {
             Announced::Exact { fingerprint, wanted } => {
                 router.remote_exact(from, *fingerprint, value(*wanted))
             }
@@ -257,12 +248,53 @@ impl Core {
                 router.remote_group(from, filter, *online, *offline)
             }
         });
-        if heard.is_empty() {
+        for from in heard.iter() {
+            self.links.set_register(from, LOG_READ, self.announcements.read_of(from));
+        }
+        !heard.is_empty()
+    }
+}
+
+impl Core {
+    /// A local subscription changed what others must know.
+    pub(super) fn interest_changed(&mut self, change: Change) {
+        self.exchange.interest_changed(change, &mut self.sessions.router, &mut self.env);
+    }
+
+    /// A withdrawn filter has lingered.
+    pub(super) fn interest_due(&mut self, filter: FilterKey) {
+        self.exchange.interest_due(filter, &mut self.sessions.router, &self.env);
+        self.sessions.charge_topics(&mut self.env);
+    }
+
+    /// Answers a SUBSCRIBE: once its filters are in the log, up to number `need`, and all replies before have left.
+    /// A PUBLISH may come before it. // [U5-3.8.4-1]; 3.1.1: [U311-3.8.4-1]
+    pub(super) fn suback(&mut self, connection: Key, session: Key, need: u64, packet: Box<[u8]>) {
+        self.reply(connection, Reply::SubAck(packet), Release::Announced(need));
+        if need <= self.exchange.announced() {
+            self.sessions.schedule_cursors(session);
+        } else {
+            self.exchange.call_when_announced(session, need);
+        }
+    }
+
+    /// Once per turn: what waited for room in the log, and the cursors that waited with it.
+    pub(super) fn flush_interest(&mut self) {
+        if !self.exchange.flush_interest(&mut self.sessions.router, &self.env) {
             return;
         }
-        self.charge_topics();
-        for from in heard.iter() {
-            self.exchange.links.set_register(from, LOG_READ, self.exchange.announcements.read_of(from));
+        self.sessions.charge_topics(&mut self.env);
+        while let Some(session) = self.exchange.next_announced() {
+            self.sessions.schedule_cursors(session); // also if its connection is another by now
+        }
+    }
+
+    /// Learns what the others have announced; called when something was taken in, before it is acted upon. So whoever sent it
+    /// could know of nothing that this shard does not know.
+    #[inline]
+    pub(super) fn hear(&mut self) {
+        if self.exchange.hear(&mut self.sessions.router) {
+            self.sessions.charge_topics(&mut self.env);
         }
     }
 }

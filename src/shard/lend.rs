@@ -53,7 +53,7 @@ impl Core {
             wire.send_room = size;
             session.deliver(Some(wire), fanout, grant, cx)
         });
-        self.mark_dirty(key);
+        self.clients.mark_dirty(key);
         delivered.map_or(DROPPED, |(_, delivered)| delivered)
     }
 

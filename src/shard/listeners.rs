@@ -7,11 +7,17 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::clock::Millis;
+use crate::io::ListenerId;
 use crate::limits::{Limits, ListenerLimits};
-use crate::memory::Key;
 use crate::transport::{Acceptor, Expiry};
 
-use super::Core;
+use super::clients::Clients;
+use super::env::Env;
+use super::{Listener, events};
+
+/// How long accepting rests when descriptors or memory ran out.
+const REST_MS: Millis = 100;
 
 /// What the connections of a listening socket speak.
 #[derive(Clone, Debug)]
@@ -91,25 +97,33 @@ pub(super) fn limits(listeners: &[Listening], all: &Limits) -> Box<[ListenerLimi
     listeners.iter().map(|listener| listener.limits.unwrap_or(ListenerLimits::of(all))).collect()
 }
 
-impl Core {
-    /// Bytes of a packet from this client, as it was told.
-    pub(super) fn packet_size_max(&self, key: Key) -> u32 {
-        let live = self.clients.connections.get(key).and_then(|connection| connection.live());
-        live.map_or(0, |live| self.clients.told.terms(live.link.terms).packet_size_max)
-    }
-
+impl Clients {
     /// When certificates expire, by listener; a reload may have changed it.
-    pub(super) fn expiries(&self) -> impl Iterator<Item = Option<Expiry>> {
-        self.clients.listening.iter().map(|listening| match &listening.kind {
+    pub fn expiries(&self) -> impl Iterator<Item = Option<Expiry>> {
+        self.listening.iter().map(|listening| match &listening.kind {
             ListenerKind::Secure(acceptor) if listening.is_open => Some(acceptor.expiry()),
             ListenerKind::Plain | ListenerKind::Secure(_) => None,
         })
     }
 
     /// Shows the first of them to whoever reads counters.
-    pub(super) fn count_expiry(&self) {
+    pub fn count_expiry(&self, env: &Env) {
         let first = self.expiries().flatten().map(|expiry| expiry.certificate_at_s).min();
-        self.env.counters().certificate_expiry_s.set(first.unwrap_or(0));
+        env.counters().certificate_expiry_s.set(first.unwrap_or(0));
+    }
+
+    /// The accept of a listening socket has ended.
+    pub fn accept_ended(&mut self, listener: ListenerId, errno: i32, env: &Env) {
+        if let Some(state) = self.listeners.get_mut(usize::from(listener.0)) {
+            *state = match *state {
+                Listener::Closing => Listener::Silent,
+                _ if errno == 0 => Listener::Ended,
+                _ => Listener::Resting(env.now + REST_MS),
+            };
+        }
+        if errno != 0 {
+            events::accept_failed(errno);
+        }
     }
 }
 

@@ -1,170 +1,176 @@
-//! Who a client is: decided by the shard that read its CONNECT, before it goes home.
+//! Who a client is: decided by the shard that read its CONNECT, before the connection goes home.
 //!
 //! A password that was verified before is known at once. Any other is hashed elsewhere: the connection is parked with its
-//! CONNECT, under a deadline of its own, until the answer comes.
+//! request, under a deadline of its own, until the answer comes.
 
 use std::sync::Arc;
 
 use crate::access::{Anonymous, Answer, Identity, LOGIN_WAIT_MAX_MS, Login, Outcome, Verdict};
 use crate::clock::Millis;
-use crate::memory::{Key, ShardId};
+use crate::memory::Key;
 use crate::wire::{Connect, Reason};
 
-use super::Core;
-use super::connection::{Phase, Refusal, Verifying};
-use super::events::Who;
+use super::clients::Clients;
+use super::connection::{Connection, Phase, Refusal, Verifying};
+use super::env::Env;
+use super::request::Request;
 
 /// How much later than its hold is over a client is told that its login failed: a turn may know a moment that is a little
-/// older than the one at which the hold began, and whoever is told may try again at once.
+/// older than the one at which the hold began, and a client that is told may try again at once.
 const TOLD_LATER_MS: Millis = 20;
 
 /// A login waited for its hash until [`LOGIN_WAIT_MAX_MS`] was over.
-pub(super) const NOT_IN_TIME: Refusal = (Reason::SERVER_BUSY, "the password was not verified in time");
+const NOT_IN_TIME: Refusal = (Reason::SERVER_BUSY, "the password was not verified in time");
 
 /// Whether it is known who sent a CONNECT.
 #[must_use]
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Identified {
-    Yes,
-    /// The connection is parked.
+    Yes(Identity),
+    /// An answer will come.
     Later,
-    /// It was refused.
-    No,
+    No(Refusal),
 }
 
-impl Core {
-    /// Finds out who sent a CONNECT, if that is not known yet.
-    pub(super) fn identify(&mut self, key: Key, connect: &Connect<'_>, home: ShardId) -> Identified {
-        let now = self.env.now;
-        let Some(connection) = self.clients.connections.get_mut(key) else { return Identified::No };
-        if connection.identity.is_some() {
-            return Identified::Yes;
+/// Finds out who sent a CONNECT.
+pub(super) fn identify(
+    key: Key,
+    connection: &Connection,
+    connect: &Connect<'_>,
+    env: &mut Env,
+) -> Identified {
+    let door = env.access.door(connection.listener.0);
+    let peer = connection.secure.as_ref().map(|secure| secure.peer()).unwrap_or_default();
+    let (is_certified, certified) = (peer.is_certified, peer.user.map(Arc::from));
+    let identity = match (connect.authentication_method, connect.user_name) {
+        // No method is offered, so nothing but CONNACK follows such a CONNECT.
+        // [MQTT-3.1.2-30] [MQTT-4.12.0-1] [MQTT-4.12.0-6]
+        (Some(_), _) => {
+            let why = "no Authentication Method is configured";
+            return Identified::No((Reason::BAD_AUTHENTICATION_METHOD, why));
         }
-        let door = self.env.access.door(connection.listener.0);
-        let peer = connection.secure.as_ref().map(|secure| secure.peer()).unwrap_or_default();
-        let (is_certified, certified) = (peer.is_certified, peer.user.map(Arc::from));
-        let refusal = match (connect.authentication_method, connect.user_name) {
-            // No method is offered, so nothing but CONNACK follows such a CONNECT.
-            // [MQTT-3.1.2-30] [MQTT-4.12.0-1] [MQTT-4.12.0-6]
-            (Some(_), _) => (Reason::BAD_AUTHENTICATION_METHOD, "no Authentication Method is configured"),
-            // Whoever shows a certificate is its user, whatever CONNECT says.
-            (None, _) if certified.is_some() => {
-                return self.known(key, Identity { user: certified, by_certificate: true }, connect);
-            }
-            (None, user) => match (user, door.users) {
-                (Some(user), Some(users)) => {
-                    let login = Login {
-                        users,
-                        user,
-                        password: connect.password.unwrap_or_default(),
-                        peer: connection.peer().ip(),
-                        connection: key,
-                        patience_ms: LOGIN_WAIT_MAX_MS,
-                    };
-                    match self.env.access.verify(login) {
-                        Verdict::Verified(user) => {
-                            let identity = Identity { user: Some(user), by_certificate: false };
-                            return self.known(key, identity, connect);
-                        }
-                        Verdict::Later => {
-                            let verifying = Verifying { home, connected_at: now, refusal: None };
-                            connection.phase = Phase::Verifying(Box::new(verifying));
-                            // What it waits for now is ours, and none of its time to send CONNECT.
-                            self.set_deadline(key, now + LOGIN_WAIT_MAX_MS);
-                            return Identified::Later;
-                        }
-                        Verdict::Busy => {
-                            (Reason::SERVER_UNAVAILABLE, "too many passwords wait to be verified")
-                        }
+        // A client that shows a certificate is its user, whatever CONNECT says.
+        (None, _) if certified.is_some() => Identity { user: certified, by_certificate: true },
+        (None, user) => match (user, door.users) {
+            (Some(user), Some(users)) => {
+                let login = Login {
+                    users,
+                    user,
+                    password: connect.password.unwrap_or_default(),
+                    peer: connection.peer().ip(),
+                    connection: key,
+                    patience_ms: LOGIN_WAIT_MAX_MS,
+                };
+                match env.access.verify(login) {
+                    Verdict::Verified(user) => Identity { user: Some(user), by_certificate: false },
+                    Verdict::Later => return Identified::Later,
+                    Verdict::Busy => {
+                        let why = "too many passwords wait to be verified";
+                        return Identified::No((Reason::SERVER_UNAVAILABLE, why));
                     }
                 }
-                (Some(_) | None, _) => match door.anonymous {
-                    Anonymous::Admitted => return self.known(key, Identity::default(), connect),
-                    Anonymous::Refused if is_certified => {
-                        (Reason::BAD_USER_NAME_OR_PASSWORD, "the certificate names no user")
-                    }
-                    Anonymous::Refused => (Reason::NOT_AUTHORIZED, "anonymous clients are not let in here"),
-                },
+            }
+            (Some(_) | None, _) => match door.anonymous {
+                Anonymous::Admitted => Identity::default(),
+                Anonymous::Refused if is_certified => {
+                    let why = "the certificate names no user";
+                    return Identified::No((Reason::BAD_USER_NAME_OR_PASSWORD, why));
+                }
+                Anonymous::Refused => {
+                    let why = "anonymous clients are not let in here";
+                    return Identified::No((Reason::NOT_AUTHORIZED, why));
+                }
             },
-        };
-        self.refuse_client(key, connect, refusal)
+        },
+    };
+    match may_be_called(&identity, connect.client_id, connection, env) {
+        Ok(()) => Identified::Yes(identity),
+        Err(refusal) => Identified::No(refusal),
     }
+}
 
-    fn known(&mut self, key: Key, identity: Identity, connect: &Connect<'_>) -> Identified {
-        let Some(connection) = self.clients.connections.get(key) else { return Identified::No };
-        let rule = self.env.access.door(connection.listener.0).client_ids;
-        if identity.user.as_ref().is_some_and(|user| !rule.permits(user, connect.client_id)) {
+/// Whether a user may have this Client Identifier here.
+fn may_be_called(
+    identity: &Identity,
+    client_id: &str,
+    connection: &Connection,
+    env: &Env,
+) -> Result<(), Refusal> {
+    let rule = env.access.door(connection.listener.0).client_ids;
+    match &identity.user {
+        Some(user) if !rule.permits(user, client_id) => {
             let why = "the Client Identifier does not go with the user name";
-            return self.refuse_client(key, connect, (Reason::CLIENT_IDENTIFIER_NOT_VALID, why));
+            Err((Reason::CLIENT_IDENTIFIER_NOT_VALID, why))
         }
-        match self.clients.connections.get_mut(key) {
-            Some(connection) => {
-                connection.identity = Some(Box::new(identity));
-                Identified::Yes
-            }
-            None => Identified::No,
-        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+impl Clients {
+    /// The connection waits until its client's password is verified.
+    pub fn park(&mut self, key: Key, request: Box<Request>, env: &mut Env) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        connection.phase = Phase::Verifying(Box::new(Verifying { request, refusal: None }));
+        // What it waits for now is ours, and none of its time to send CONNECT.
+        self.set_deadline(key, env.now + LOGIN_WAIT_MAX_MS, env);
+        self.charge_receive(key, env);
     }
 
-    fn refuse_client(&mut self, key: Key, connect: &Connect<'_>, (reason, why): Refusal) -> Identified {
-        let who = Who::of(connect);
-        self.refuse_connect(key, who, connect.version, reason, connect.packet_size_max, why);
-        Identified::No
-    }
-
-    /// Refuses a connection that has its CONNECT at the front of its bytes.
-    pub(super) fn refuse_login(&mut self, key: Key, refusal: Refusal) {
-        let Some(connection) = self.clients.connections.get_mut(key) else { return };
-        let bytes = std::mem::take(&mut connection.partial);
-        self.with_connect(&bytes, |core, connect| Some(core.refuse_client(key, connect, refusal)));
-    }
-
-    /// Once per turn: logins that were decided elsewhere.
-    pub(super) fn take_answers(&mut self) {
-        while let Some(answer) = self.env.access.answer() {
-            self.answer_arrived(answer);
-        }
-    }
-
-    fn answer_arrived(&mut self, Answer { connection: key, outcome }: Answer) {
+    /// A login was decided elsewhere. Returns a connection that may go home.
+    pub fn answer_arrived(&mut self, answer: Answer, env: &mut Env) -> Option<(Key, Box<Request>)> {
+        let Answer { connection: key, outcome } = answer;
         if matches!(outcome, Outcome::Wrong { .. }) {
-            self.env.counters().logins_failed_total.add(1);
+            env.counters().logins_failed_total.add(1);
         }
-        let now = self.env.now;
         // Its peer may have lost patience, or its deadline may have passed.
-        let Some(connection) = self.clients.connections.get_mut(key) else { return };
-        let Phase::Verifying(verifying) = &mut connection.phase else { return };
+        let connection = self.connections.get_mut(key)?;
+        let Phase::Verifying(verifying) = &mut connection.phase else { return None };
         if verifying.refusal.is_some() {
-            return;
+            return None;
         }
-        let (home, connected_at) = (verifying.home, verifying.connected_at);
-        let wrong = (Reason::BAD_USER_NAME_OR_PASSWORD, "the user name or the password is wrong");
-        match outcome {
+        const WRONG: Refusal = (Reason::BAD_USER_NAME_OR_PASSWORD, "the user name or the password is wrong");
+        let refusal = match outcome {
             Outcome::Verified(user) => {
-                connection.phase = Phase::Opening;
-                let bytes = std::mem::take(&mut connection.partial);
                 let identity = Identity { user: Some(user), by_certificate: false };
-                let known =
-                    self.with_connect(&bytes, |core, connect| Some(core.known(key, identity, connect)));
-                if let (Some(connection), Some(Identified::Yes)) =
-                    (self.clients.connections.get_mut(key), known)
-                {
-                    connection.partial = bytes;
-                    let listener = connection.listener;
-                    self.set_deadline(key, now + self.env.limits_at(listener).connect_timeout_ms);
-                    self.go_home(key, home, connected_at);
+                let Phase::Verifying(verifying) = std::mem::replace(&mut connection.phase, Phase::Opening)
+                else {
+                    return None;
+                };
+                let mut request = verifying.request;
+                if let Err(refusal) = may_be_called(&identity, &request.client_id, connection, env) {
+                    self.refuse_request(key, &request, refusal, None, env);
+                    return None;
                 }
+                request.identity = identity;
+                let timeout_ms = env.limits_at(connection.listener).connect_timeout_ms;
+                self.set_deadline(key, env.now + timeout_ms, env);
+                return Some((key, request));
             }
-            Outcome::Wrong { hold_ms: 0 } => self.refuse_login(key, wrong),
+            Outcome::Wrong { hold_ms: 0 } => WRONG,
             Outcome::Wrong { hold_ms } => {
-                verifying.refusal = Some(wrong);
-                self.set_deadline(key, now + hold_ms + TOLD_LATER_MS);
+                verifying.refusal = Some(WRONG);
+                self.set_deadline(key, env.now + hold_ms + TOLD_LATER_MS, env);
+                return None;
             }
             Outcome::TooSoon => {
                 let why = "too many logins of this user from this address, or of all from there, have failed";
-                self.refuse_login(key, (Reason::CONNECTION_RATE_EXCEEDED, why));
+                (Reason::CONNECTION_RATE_EXCEEDED, why)
             }
-            Outcome::Late => self.refuse_login(key, NOT_IN_TIME),
-        }
+            Outcome::Late => NOT_IN_TIME,
+        };
+        verifying.refusal = Some(refusal);
+        self.refuse_unverified(key, env);
+        None
+    }
+
+    /// Tells a client whose password was not verified, or is wrong, that it is not let in.
+    pub fn refuse_unverified(&mut self, key: Key, env: &mut Env) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Phase::Verifying(verifying) = std::mem::replace(&mut connection.phase, Phase::Opening) else {
+            debug_assert!(false, "a password of this connection is verified");
+            return;
+        };
+        let refusal = verifying.refusal.unwrap_or(NOT_IN_TIME);
+        self.refuse_request(key, &verifying.request, refusal, None, env);
     }
 }

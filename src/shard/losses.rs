@@ -5,6 +5,7 @@
 //! this period. Invariant: a session that has the box is in the list, once; one that ended may still be there.
 
 use std::fmt::Write;
+use std::net::SocketAddr;
 
 use crate::clock::Millis;
 use crate::log::{self, Kind, Level, Value};
@@ -12,6 +13,9 @@ use crate::memory::Key;
 use crate::session::{DropReason, Drops};
 
 use super::Core;
+use super::env::Env;
+use super::sessions::Sessions;
+use super::slots::Slot;
 
 /// How often the log says what clients missed.
 pub(super) const REPORT_MS: Millis = 10_000;
@@ -110,9 +114,9 @@ pub(super) struct Losses {
     reported_at: Millis,
 }
 
-impl Core {
+impl Sessions {
     /// One message did not reach a client. What it could not have got anyway is no loss of this kind.
-    pub(super) fn note_drop(&mut self, session: Key, reason: DropReason) {
+    pub fn note_drop(&mut self, session: Key, reason: DropReason) {
         self.note(session, |missed| match reason {
             DropReason::SendBuffer => missed.send_buffer += 1,
             DropReason::QueueFull => missed.queue_full += 1,
@@ -123,7 +127,7 @@ impl Core {
     }
 
     /// Messages that waited and were deleted.
-    pub(super) fn note_drops(&mut self, session: Key, drops: Drops) {
+    pub fn note_drops(&mut self, session: Key, drops: Drops) {
         if drops.oldest + drops.packet_too_large > 0 {
             self.note(session, |missed| {
                 missed.queue_oldest += drops.oldest;
@@ -133,7 +137,7 @@ impl Core {
     }
 
     fn note(&mut self, session: Key, add: impl FnOnce(&mut Missed)) {
-        let Some(slot) = self.sessions.arena.get_mut(session) else { return };
+        let Some(slot) = self.arena.get_mut(session) else { return };
         let before = slot.aside.missed();
         let mut missed = before;
         add(&mut missed);
@@ -142,30 +146,30 @@ impl Core {
         }
         slot.aside.note_missed(missed);
         if before == Missed::default() {
-            self.sessions.losses.sessions.push(session);
+            self.losses.sessions.push(session);
         }
     }
 
     /// A message was not retained because there is no room.
-    pub(super) fn note_not_retained(&mut self) {
-        self.env.counters().dropped_retained_full_total.add(1);
-        self.sessions.losses.not_retained += 1;
+    pub fn note_not_retained(&mut self, env: &Env) {
+        env.counters().dropped_retained_full_total.add(1);
+        self.losses.not_retained += 1;
     }
 
-    /// Says what was missed since the last time, if it is time.
-    pub(super) fn report_losses(&mut self) {
-        if self.env.now < self.sessions.losses.reported_at + REPORT_MS {
+    /// Says what was missed since the last time, if it is time. `address` tells where a connection comes from.
+    pub fn report_losses(&mut self, now: Millis, address: impl Fn(Key) -> Option<SocketAddr>) {
+        if now < self.losses.reported_at + REPORT_MS {
             return;
         }
-        self.sessions.losses.reported_at = self.env.now;
-        let not_retained = std::mem::take(&mut self.sessions.losses.not_retained);
+        self.losses.reported_at = now;
+        let not_retained = std::mem::take(&mut self.losses.not_retained);
         if not_retained > 0 {
             let values = [("why", "no room for retained messages".into()), ("dropped", not_retained.into())];
             log::event(Level::Warn, Kind::LimitReached, &values);
         }
-        let mut sessions = std::mem::take(&mut self.sessions.losses.sessions);
-        let missed = |core: &Core, session: Key| {
-            core.sessions.arena.get(session).map_or(0, |slot| slot.aside.missed().sum())
+        let mut sessions = std::mem::take(&mut self.losses.sessions);
+        let missed = |sessions: &Sessions, session: Key| {
+            sessions.get(session).map_or(0, |slot| slot.aside.missed().sum())
         };
         // Of many, those who missed most.
         if sessions.len() > CLIENTS_MAX {
@@ -175,7 +179,7 @@ impl Core {
             let clients = others.len() as u64;
             let mut denied = 0;
             for session in others {
-                if let Some(slot) = self.sessions.arena.get_mut(session) {
+                if let Some(slot) = self.arena.get_mut(session) {
                     let missed = slot.aside.take_missed();
                     denied += missed.denied_more().iter().map(|(_, count)| count).sum::<u64>();
                 }
@@ -189,27 +193,18 @@ impl Core {
             log::event(Level::Warn, Kind::LimitReached, &values);
         }
         for session in sessions {
-            self.report_missed(session);
+            self.report_missed(session, &address);
         }
     }
 
     /// Says what one client missed; also when its session ends.
-    pub(super) fn report_missed(&mut self, session: Key) {
-        let Some(slot) = self.sessions.arena.get_mut(session) else { return };
+    pub fn report_missed(&mut self, session: Key, address: impl Fn(Key) -> Option<SocketAddr>) {
+        let Some(slot) = self.arena.get_mut(session) else { return };
         let missed = slot.aside.take_missed();
-        if missed == Missed::default() {
+        if missed == Missed::default() || !log::enabled(Level::Warn) {
             return;
         }
-        if !log::enabled(Level::Warn) {
-            return;
-        }
-        let Some(slot) = self.sessions.arena.get(session) else { return };
-        let connection = slot.connection.and_then(|key| self.clients.connections.get(key));
-        let mut values = vec![
-            ("client", Value::from(&*slot.client_id)),
-            ("user", slot.user.as_deref().unwrap_or_default().into()),
-        ];
-        values.extend(connection.map(|connection| ("address", connection.peer().into())));
+        let mut values = who(slot, slot.connection.and_then(address));
         for (denied, count) in missed.denied_more().into_iter().filter(|(_, count)| *count > 0) {
             let more = [("packet", denied.name().into()), ("more", count.into())];
             log::event(Level::Warn, Kind::Denied, &[&values[..], &more].concat());
@@ -224,23 +219,22 @@ impl Core {
 
     /// A client was denied something, `count` times in a row. The first ones have a line each, the others are counted and
     /// said with what was missed.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn log_denied(&mut self, session: Key, denied: Denied, topic: &str, count: u64) {
+    pub fn log_denied(
+        &mut self,
+        session: Key,
+        (denied, topic): (Denied, &str),
+        count: u64,
+        address: impl Fn(Key) -> Option<SocketAddr>,
+    ) {
         if !log::enabled(Level::Warn) {
             return;
         }
-        let Some(slot) = self.sessions.arena.get(session) else { return };
+        let Some(slot) = self.arena.get(session) else { return };
         let mut missed = slot.aside.missed();
         let denials = missed.denials(denied);
         let has_line = denials.said < DENIED_LINES_MAX;
         if has_line {
-            let connection = slot.connection.and_then(|key| self.clients.connections.get(key));
-            let mut values = vec![
-                ("client", Value::from(&*slot.client_id)),
-                ("user", slot.user.as_deref().unwrap_or_default().into()),
-            ];
-            values.extend(connection.map(|connection| ("address", connection.peer().into())));
+            let mut values = who(slot, slot.connection.and_then(address));
             values.extend([("packet", denied.name().into()), ("topic", topic.into())]);
             log::event(Level::Warn, Kind::Denied, &values);
         }
@@ -251,21 +245,12 @@ impl Core {
         });
     }
 
-    /// Bytes that wait for a session's client, and those of them that its socket did not take yet.
-    pub(super) fn waiting_bytes(&self, session: Key) -> (u64, u64) {
-        let Some(slot) = self.sessions.arena.get(session) else { return (0, 0) };
-        let connection = slot.connection.and_then(|key| self.clients.connections.get(key));
-        // What this turn has staged is on its way; only what the socket did not take yet is waiting.
-        let waits = connection.filter(|connection| connection.send_in_flight);
-        let sending = waits.map_or(0, |c| c.in_flight_bytes as usize + c.outbox.len()) as u64;
-        (slot.session.queue_bytes() + sending, sending)
-    }
-
-    /// The sessions of this shard that hold the most, as the last survey found them, a line each.
-    pub(super) fn deepest(&self) -> String {
+    /// The sessions of this shard that hold the most, as the last survey found them, a line each. `sending` tells how many bytes
+    /// the socket of a connection did not take yet.
+    pub fn deepest(&self, sending: impl Fn(Key) -> u64) -> String {
         let mut text = String::new();
-        for &(_, session) in &self.sessions.survey.last.deepest {
-            let Some(slot) = self.sessions.arena.get(session) else { continue };
+        for &(_, session) in &self.survey.last.deepest {
+            let Some(slot) = self.arena.get(session) else { continue };
             let client: String = slot.client_id.chars().take(CLIENT_CHARS_MAX).collect();
             let _ = writeln!(
                 text,
@@ -273,7 +258,7 @@ impl Core {
                 slot.session.queue_len(),
                 slot.session.queue_bytes(),
                 slot.session.inflight_len(),
-                self.waiting_bytes(session).1,
+                slot.connection.map_or(0, &sending),
                 slot.connection.is_some(),
             );
         }
@@ -281,5 +266,34 @@ impl Core {
             text.push_str("none\n");
         }
         text
+    }
+}
+
+/// Whose session it is, as the log says it.
+fn who(slot: &Slot, address: Option<SocketAddr>) -> Vec<(&'static str, Value<'_>)> {
+    let mut values = vec![
+        ("client", Value::from(&*slot.client_id)),
+        ("user", slot.user.as_deref().unwrap_or_default().into()),
+    ];
+    values.extend(address.map(|address| ("address", address.into())));
+    values
+}
+
+impl Core {
+    /// Says what one client missed.
+    pub(super) fn report_missed(&mut self, session: Key) {
+        self.sessions.report_missed(session, |connection| self.clients.address(connection));
+    }
+
+    /// Once in a while: says what clients missed.
+    pub(super) fn report_losses(&mut self) {
+        self.sessions.report_losses(self.env.now, |connection| self.clients.address(connection));
+    }
+
+    #[cold]
+    #[inline(never)]
+    pub(super) fn log_denied(&mut self, session: Key, denied: Denied, topic: &str, count: u64) {
+        let address = |connection| self.clients.address(connection);
+        self.sessions.log_denied(session, (denied, topic), count, address);
     }
 }

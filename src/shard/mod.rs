@@ -30,6 +30,10 @@
 //! | `filters` | SUBSCRIBE and UNSUBSCRIBE, in slices |
 //! | `gather` | a packet that comes in several receives |
 //! | `publish` | routing: direct, through the owner of a retained topic, the switch between both |
+//! | `lifetime` | what follows from the end of a connection or a session |
+//! | `request` | a CONNECT that was read |
+//! | `will` | the Will Message of a session |
+//! | `pulls` | retained messages on their way to new subscriptions |
 //! | `run` | packets that repeat one another, in one piece |
 //! | `run_kept` | the same at QoS 1 and 2, where each is kept |
 //! | `run_between` | the same for other shards |
@@ -85,13 +89,16 @@ mod inbox;
 mod ingress;
 mod interest;
 mod lend;
+mod lifetime;
 mod listeners;
 mod login;
 mod losses;
 mod parcel;
 mod publish;
+mod pulls;
 mod reap;
 mod replies;
+mod request;
 mod retained;
 mod rights;
 mod run;
@@ -109,6 +116,7 @@ mod sys;
 mod tend;
 mod terms;
 mod waits;
+mod will;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -474,6 +482,7 @@ impl Core {
             access,
             timers: Timers::with_capacity(options.clients_expected),
             seed: random,
+            is_stopping: false,
             options,
         };
         let sys = sys::Sys::new(now, env.options.sys_interval_ms > 0);
@@ -493,15 +502,6 @@ impl Core {
         }
     }
 
-    fn mark_dirty(&mut self, key: Key) {
-        if let Some(connection) = self.clients.connections.get_mut(key)
-            && !connection.dirty
-        {
-            connection.dirty = true;
-            self.clients.dirty.push(key);
-        }
-    }
-
     fn fire_timers(&mut self) {
         if self.env.timers.len()
             > 2 * (self.clients.connections.len() + self.sessions.arena.len()) + TIMERS_SPARE
@@ -514,14 +514,20 @@ impl Core {
                 Some(Timer::Connection(key)) => self.connection_due(key),
                 Some(Timer::Session(key)) => self.session_due(key),
                 Some(Timer::Interest(filter)) => self.interest_due(filter),
-                Some(Timer::Share(key)) => self.share_due(key),
-                Some(Timer::Survey) => self.survey_on(),
+                Some(Timer::Share(key)) => {
+                    let orphans = self.sessions.share_due(key, &mut self.env);
+                    self.redistribute(orphans);
+                }
+                Some(Timer::Survey) => {
+                    self.sessions.survey_on(&mut self.env, |key| self.clients.sending_bytes(key));
+                }
                 Some(Timer::Sys) if self.sys.is_due(self.env.now) => self.sys_due(),
                 Some(Timer::Sys) => {} // of an interval that does not hold any more
                 Some(Timer::Sweep) => {
-                    self.sweep_due();
-                    self.begin_survey();
-                    self.count_expiry();
+                    self.retained.sweep(&mut self.env);
+                    self.report_losses();
+                    self.sessions.begin_survey(&mut self.env, |key| self.clients.sending_bytes(key));
+                    self.clients.count_expiry(&self.env);
                 }
                 None => break,
             }
@@ -530,7 +536,7 @@ impl Core {
 
     fn next_deadline(&self) -> Millis {
         let resting = self.clients.listeners.iter().filter_map(|listener| match listener {
-            Listener::Resting(until) if self.stop.is_running() => Some(*until),
+            Listener::Resting(until) if !self.env.is_stopping => Some(*until),
             Listener::Accepting
             | Listener::Ended
             | Listener::Cancelling
@@ -544,7 +550,8 @@ impl Core {
 
     /// Whether another turn would find something to do without a completion or a bell.
     fn has_work(&self) -> bool {
-        self.retained.pulls.has_work()
+        self.sessions.pulls.has_work()
+            || self.retained.has_questions()
             || !self.sessions.overflowed.is_empty()
             || !self.sessions.vacant.is_empty()
             || !self.clients.filters.is_empty()
@@ -567,14 +574,8 @@ impl Core {
             retained_bytes: self.env.budget.used(Class::Retained),
             buffers: self.env.budget.used(Class::Receive) + self.env.budget.used(Class::Login) + sends,
             timers: self.live_timers(),
-            mesh: if self.env.shards == 1 { 0 } else { self.mesh_waiting() },
+            mesh: if self.env.shards == 1 { 0 } else { self.exchange.waiting_len() },
         }
-    }
-
-    fn mesh_waiting(&self) -> u64 {
-        self.exchange.links.waiting() as u64
-            + self.exchange.waits.len() as u64
-            + self.exchange.interest.len() as u64
     }
 
     /// Deadlines beside those that a shard always has.

@@ -2,14 +2,13 @@
 
 use std::net::SocketAddr;
 
-use crate::access::Identity;
-use crate::clock::Millis;
 use crate::io::{ListenerId, Socket};
 use crate::memory::{Key, Message, ShardSet};
 use crate::session::DropReason;
 use crate::topic::Round;
 use crate::wire::Version;
 
+use super::request::Request;
 use super::secure::Secure;
 
 /// One entry of a ring between two shards.
@@ -106,17 +105,15 @@ pub struct HandOff {
     pub peer: SocketAddr,
     /// Where it was accepted.
     pub listener: ListenerId,
-    pub identity: Option<Box<Identity>>,
     pub secure: Option<Box<Secure>>,
-    /// CONNECT and whatever was read behind it.
+    pub(super) request: Box<Request>,
+    /// What was read behind CONNECT.
     pub bytes: Vec<u8>,
-    /// When CONNECT was read.
-    pub connected_at: Millis,
 }
 
 impl HandOff {
     fn cost(&self) -> usize {
         let secure = self.secure.as_ref().map_or(0, |secure| secure.cost());
-        size_of::<HandOff>() + self.bytes.capacity() + secure
+        size_of::<HandOff>() + self.bytes.capacity() + self.request.cost() + secure
     }
 }

@@ -151,7 +151,7 @@ impl Core {
             Ingress::Route => {}
             // [MQTT-4.3.3-10]
             Ingress::Repeat => {
-                let release = self.stored_before(publish.retain);
+                let release = self.exchange.stored_before(publish.retain, self.env.shards);
                 self.answer_publish(key, publish, Reason::SUCCESS, release);
                 return Ok(Handled::Done);
             }
@@ -164,7 +164,7 @@ impl Core {
             }
         }
 
-        if !self.may_publish(session, topic) {
+        if !self.sessions.may_publish(session, topic, &mut self.env) {
             self.log_denied(session, Denied::Publish, topic, 1);
             self.refuse_publish(key, version, publish);
             return Ok(Handled::Done);
@@ -192,11 +192,11 @@ impl Core {
         };
         let (routed, release) = if publish.retain {
             let Published { routed, targets, way } = self.publish(&view);
-            self.touch(key, targets);
+            self.clients.touch(key, targets);
             (routed, self.stored(key, targets, way))
         } else {
             let (routed, touched) = self.route_known(&view, arrived.verbatim, known);
-            self.touch(key, touched);
+            self.clients.touch(key, touched);
             (routed, Release::Now)
         };
         self.scratch.properties = cleaned;
@@ -273,7 +273,11 @@ impl Core {
             if retain { topic::shard_of(&self.env.keys, topic, self.env.shards) } else { self.env.id };
         let full = self.exchange.links.full();
         if !full.is_empty() {
-            let hops = if owner == self.env.id { self.next_hops(topic) } else { ShardSet::EMPTY.with(owner) };
+            let hops = if owner == self.env.id {
+                self.sessions.next_hops(topic)
+            } else {
+                ShardSet::EMPTY.with(owner)
+            };
             let held = hops.intersection(full);
             if !held.is_empty() {
                 return Err(Blocked::Mesh(held));
@@ -302,17 +306,9 @@ impl Core {
         }
     }
 
-    /// Every shard that a direct message on `topic` could go to from here, members of share groups included.
-    fn next_hops(&mut self, topic: &str) -> ShardSet {
-        let route = self.sessions.router.route(topic);
-        route.groups.iter().fold(route.remote, |hops, group| {
-            hops.union(self.sessions.router.group_shards(*group, topic::Members::Any))
-        })
-    }
-
     /// The connection is about to publish to a topic for which both ways are one.
     fn begin(&self, key: Key) -> Result<(), Blocked> {
-        self.holds_many(key)?;
+        self.clients.holds_many(key)?;
         let live = self.clients.connections.get(key).and_then(|connection| connection.live());
         live.map_or(Ok(()), |live| self.exchange.waits.lets_begin(live.mode))
     }
@@ -350,10 +346,10 @@ impl Core {
         }
         let fingerprint = topic::fingerprint(&self.env.keys, view.topic);
         let owner = topic::shard_of_fingerprint(fingerprint, self.env.shards);
-        self.note_retained(view, fingerprint);
+        self.retained.note(view, fingerprint, &self.env);
         if owner != self.env.id {
             self.exchange.waits.count_relay(owner);
-            self.push(owner, Parcel::Relay(view.to_message()));
+            self.exchange.push(owner, Parcel::Relay(view.to_message()), &self.env);
             let targets = ShardSet::EMPTY.with(owner);
             return Published { routed: Routed::Somewhere, targets, way: Mode::Owner };
         }
@@ -361,17 +357,6 @@ impl Core {
         self.store_retained(view);
         let (routed, targets) = self.route(view);
         Published { routed, targets, way: Mode::Direct }
-    }
-
-    /// A connection's messages went to these shards.
-    #[inline]
-    pub(super) fn touch(&mut self, key: Key, touched: ShardSet) {
-        if !touched.is_empty()
-            && let Some(live) =
-                self.clients.connections.get_mut(key).and_then(|connection| connection.live_mut())
-        {
-            live.touched = live.touched.union(touched);
-        }
     }
 
     /// Delivers here and sends to the other shards that want it; returns which these were.
@@ -424,16 +409,10 @@ impl Core {
                 ordinary: route.remote.contains(shard),
                 groups: (!groups.is_empty()).then(|| Box::new(groups)),
             };
-            self.push(shard, parcel);
+            self.exchange.push(shard, parcel, &self.env);
         }
         let nowhere = !reached && !shared_here && targets.is_empty();
         (if nowhere { Routed::Nowhere } else { Routed::Somewhere }, targets)
-    }
-
-    pub(super) fn push(&mut self, to: crate::memory::ShardId, parcel: Parcel) {
-        self.env.counters().mesh_sent_total.add(1);
-        let bytes = parcel.cost();
-        self.exchange.links.push(to, parcel, bytes);
     }
 }
 

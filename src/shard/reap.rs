@@ -7,10 +7,7 @@ use super::ahead::TOGETHER;
 use super::connection::{Closing, Connection, End, Phase};
 use super::listeners::Entry;
 use super::secure::Secure;
-use super::{Core, Listener, ListenerKind, Shard};
-
-/// How long accepting rests when descriptors or memory ran out.
-const REST_MS: u64 = 100;
+use super::{Core, ListenerKind, Shard, events};
 
 impl<I: Io> Shard<I> {
     /// Ends the sends among the completions that were taken, so that whatever is delivered finds the room that they leave: a
@@ -24,6 +21,7 @@ impl<I: Io> Shard<I> {
                     std::mem::replace(completion, Completion::Doorbell)
             {
                 self.sent(token.key(), batch, result);
+                self.core.settle();
             }
         }
         self.completions = completions;
@@ -43,14 +41,20 @@ impl<I: Io> Shard<I> {
             let Some(completion) = rest.next() else { break };
             match completion {
                 Completion::Received { token, buffer, more } => self.received(token.key(), buffer, more),
-                Completion::ReceiveEnded { token, end } => self.core.receive_ended(token.key(), end),
-                Completion::CancelEnded { token } => self.core.cancel_ended(token.key()),
+                Completion::ReceiveEnded { token, end } => {
+                    self.core.receive_ended(token.key(), end);
+                    self.core.settle();
+                }
+                Completion::CancelEnded { token } => self.core.clients.cancel_ended(token.key()),
                 Completion::Accepted { listener, socket, peer } => {
                     if let Some(socket) = self.core.accepted(listener, socket, peer) {
                         self.io.close(socket);
                     }
+                    self.core.settle();
                 }
-                Completion::AcceptEnded { listener, errno } => self.core.accept_ended(listener, errno),
+                Completion::AcceptEnded { listener, errno } => {
+                    self.core.clients.accept_ended(listener, errno, &self.core.env)
+                }
                 Completion::Sent { .. } | Completion::Doorbell => {}
             }
         }
@@ -65,7 +69,7 @@ impl<I: Io> Shard<I> {
             let is_secure = connection.secure.is_some();
             if !more {
                 connection.receive_armed = false;
-                core.mark_dirty(key);
+                core.clients.mark_dirty(key);
             }
             if is_secure {
                 core.secure_received(key, self.io.bytes(buffer));
@@ -74,6 +78,7 @@ impl<I: Io> Shard<I> {
             }
         }
         self.io.replenish(buffer);
+        self.core.settle();
     }
 
     fn sent(&mut self, key: Key, mut batch: OutBatch, result: Result<usize, i32>) {
@@ -114,11 +119,11 @@ impl<I: Io> Shard<I> {
                 connection.send_in_flight = false;
                 connection.in_flight_bytes = 0;
                 let (starved, held_back) = (connection.starved, connection.is_held_back());
-                core.recycle(batch.into_buffer());
-                core.mark_dirty(key);
+                core.clients.recycle(batch.into_buffer());
+                core.clients.mark_dirty(key);
                 if starved {
                     // Not any more, before it is looked what waits for room: nobody would look again.
-                    core.charge_send(key);
+                    core.clients.charge_send(key, &mut core.env);
                 }
                 core.room_made(key);
                 if held_back {
@@ -136,12 +141,12 @@ impl<I: Io> Shard<I> {
                     connection.broken = true;
                     self.io.shutdown(&connection.socket, Shutdown::Both);
                 }
-                core.recycle(batch.into_buffer());
-                core.mark_dirty(key);
+                core.clients.recycle(batch.into_buffer());
+                core.clients.mark_dirty(key);
                 if is_live {
                     core.output_taken(key);
                 } else {
-                    core.end(key, End::Lost);
+                    core.clients.end(key, End::Lost, &mut core.env);
                 }
             }
         }
@@ -161,10 +166,10 @@ impl Core {
         let others = crate::metrics::sum(&self.env.counters, |shard| &shard.connections)
             - self.env.counters().connections.get();
         let all = others + self.clients.connections.len() as u64;
-        if self.stop.is_stopping() || all >= u64::from(self.env.limits.connections_max) {
+        if self.env.is_stopping || all >= u64::from(self.env.limits.connections_max) {
             self.env.counters().connections_refused_total.add(1);
-            if self.stop.is_running() {
-                self.log_turned_away(peer, "there are as many connections as --connections-max allows");
+            if !self.env.is_stopping {
+                events::turned_away(peer, "there are as many connections as --connections-max allows");
             }
             return Some(socket);
         }
@@ -173,7 +178,7 @@ impl Core {
         if let Some(listening) = self.clients.listening.get(usize::from(listener.0)) {
             if listening.enter() == Entry::Full {
                 self.env.counters().connections_refused_total.add(1);
-                self.log_turned_away(
+                events::turned_away(
                     peer,
                     "there are as many connections as this listener's connections-max allows",
                 );
@@ -183,49 +188,28 @@ impl Core {
                 let Some(transport) = acceptor.accept() else {
                     listening.leave();
                     self.env.counters().connections_refused_total.add(1);
-                    self.log_turned_away(peer, "no TLS connection could be made");
+                    events::turned_away(peer, "no TLS connection could be made");
                     return Some(connection.socket);
                 };
                 connection.secure = Some(Box::new(Secure::new(transport)));
             }
         }
         let key = self.clients.connections.insert(connection);
-        self.set_deadline(key, deadline);
-        self.charge_receive(key); // which may end it
-        self.mark_dirty(key);
+        self.clients.set_deadline(key, deadline, &mut self.env);
+        self.clients.charge_receive(key, &mut self.env); // which may end it
+        self.clients.mark_dirty(key);
         None
-    }
-
-    fn accept_ended(&mut self, listener: ListenerId, errno: i32) {
-        let rest = self.env.now + REST_MS;
-        if let Some(state) = self.clients.listeners.get_mut(usize::from(listener.0)) {
-            *state = match *state {
-                Listener::Closing => Listener::Silent,
-                _ if errno == 0 => Listener::Ended,
-                _ => Listener::Resting(rest),
-            };
-        }
-        if errno != 0 {
-            self.log_accept_failed(errno);
-        }
     }
 
     fn receive_ended(&mut self, key: Key, end: ReceiveEnd) {
         let Some(connection) = self.clients.connections.get_mut(key) else { return };
         connection.receive_armed = false;
         connection.broken |= matches!(end, ReceiveEnd::Error(_));
-        self.mark_dirty(key);
+        self.clients.mark_dirty(key);
         match end {
             ReceiveEnd::NoBuffers => self.env.counters().no_buffers_total.add(1),
             ReceiveEnd::Cancelled => {}
             ReceiveEnd::Eof | ReceiveEnd::Error(_) => self.peer_closed(key),
-        }
-    }
-
-    fn cancel_ended(&mut self, key: Key) {
-        if let Some(connection) = self.clients.connections.get_mut(key) {
-            connection.cancel_in_flight = false;
-            self.mark_dirty(key);
         }
     }
 
@@ -241,8 +225,8 @@ impl Core {
             // one that holds replies with the last of them, and one that is taken over by its last read.
             Phase::Live(live) if !live.has_said_all() => {}
             // The connection that it waits for has to end first; the session would otherwise come to life for nobody.
-            Phase::Opening | Phase::Verifying(_) | Phase::HandOff | Phase::Waiting(_) | Phase::Live(_) => {
-                self.end(key, End::Lost)
+            Phase::Opening | Phase::Verifying(_) | Phase::HandOff(_) | Phase::Waiting(_) | Phase::Live(_) => {
+                self.clients.end(key, End::Lost, &mut self.env)
             }
             Phase::Closing(_) => {}
         }
@@ -254,19 +238,19 @@ impl Core {
         match &connection.phase {
             Phase::Live(live) if live.blocked().is_some() => {
                 connection.partial.extend_from_slice(bytes);
-                self.mark_dirty(key);
-                self.charge_receive(key);
+                self.clients.mark_dirty(key);
+                self.clients.charge_receive(key, &mut self.env);
             }
             Phase::Live(_) => self.parse(key, bytes),
             Phase::Opening => {
                 connection.partial.extend_from_slice(bytes);
-                self.charge_receive(key);
+                self.clients.charge_receive(key, &mut self.env);
                 self.try_connect(key);
             }
             // Not armed in these phases, but a completion may still be on its way when the phase changes.
-            Phase::Verifying(_) | Phase::HandOff | Phase::Waiting(_) => {
+            Phase::Verifying(_) | Phase::HandOff(_) | Phase::Waiting(_) => {
                 connection.partial.extend_from_slice(bytes);
-                self.charge_receive(key);
+                self.clients.charge_receive(key, &mut self.env);
             }
             Phase::Closing(_) => {}
         }

@@ -16,7 +16,10 @@ use crate::session::Session;
 use crate::wire::{self, AckKind, Qos, Reason};
 
 use super::Core;
+use super::clients::Clients;
 use super::connection::{End, Mode};
+use super::env::Env;
+use super::exchange::Exchange;
 use super::parcel::Parcel;
 use super::waits::{Blocked, Fence};
 
@@ -109,24 +112,74 @@ impl Holding {
     }
 }
 
+impl Clients {
+    #[inline]
+    pub fn stage_ack(&mut self, key: Key, kind: AckKind, packet_id: u16, reason: Reason, env: &Env) {
+        let Some(live) = self.live_mut(key) else { return };
+        // A reason that refuses has given the quota back already, with the identifier.
+        if kind == AckKind::PubAck && !reason.is_error() {
+            Session::acknowledge_publish(&mut live.link, Qos::AtLeastOnce);
+        }
+        let version = live.link.version;
+        self.stage(key, env, |out| wire::encode_ack(out, version, kind, packet_id, reason));
+    }
+
+    /// Tells the client a reply whose turn has come.
+    fn tell(&mut self, key: Key, reply: Reply, env: &Env) {
+        match reply {
+            Reply::Ack { qos: Qos::ExactlyOnce, packet_id, reason } => {
+                self.stage_ack(key, AckKind::PubRec, packet_id, reason, env);
+            }
+            Reply::Ack { qos: Qos::AtMostOnce | Qos::AtLeastOnce, packet_id, reason } => {
+                self.stage_ack(key, AckKind::PubAck, packet_id, reason, env);
+            }
+            Reply::SubAck(packet) => self.stage(key, env, |out| out.extend_from_slice(&packet)),
+        }
+    }
+
+    /// Whether something that the client is to be told waits.
+    pub fn holds_replies(&self, key: Key) -> bool {
+        self.live(key).is_some_and(|live| live.replies().is_some())
+    }
+
+    /// Whether the client may be told no more for now: it would be one reply too many to hold.
+    pub fn holds_many(&self, key: Key) -> Result<(), Blocked> {
+        match self.live(key).and_then(|live| live.replies()) {
+            Some(replies) if replies.are_many() => Err(Blocked::Replies),
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+impl Exchange {
+    /// A PUBLISH that repeats one of a former connection is answered when everything that left this shard is acted upon, that
+    /// message included: which owner it went to is not known any more.
+    pub fn stored_before(&self, retain: bool, shards: u16) -> Release {
+        match retain && shards > 1 {
+            true => Release::Fence(Fence::everything(&self.links, &self.waits)),
+            false => Release::Now,
+        }
+    }
+}
+
 impl Core {
     /// Tells the client `reply` once `release` is reached and all replies before it have left.
     /// In the order of the PUBLISH packets. // 3.1.1: [MQTT-2.3.1-6] [MQTT-4.6.0-2] [MQTT-4.6.0-3] [MQTT-4.6.0-4]
     pub(super) fn reply(&mut self, key: Key, reply: Reply, release: Release) {
-        let announced = self.announced();
+        let announced = self.exchange.announced();
         let Some(live) = self.clients.connections.get_mut(key).and_then(|connection| connection.live_mut())
         else {
             return;
         };
         let holds_none = live.replies().is_none();
         if holds_none && release.is_reached(announced, &self.exchange.links) {
-            return self.tell(key, reply);
+            return self.clients.tell(key, reply, &self.env);
         }
         live.replies_mut().0.push_back((reply, release));
         if holds_none {
             self.exchange.waits.holding.connections.push_back(key);
             self.exchange.waits.look_again();
-            self.await_all(); // Before the registers are looked at again, so that no growth is missed.
+            self.exchange.await_all(); // Before the registers are looked at again, so that no growth is missed.
         }
     }
 
@@ -145,34 +198,7 @@ impl Core {
         if live.replies().is_some() {
             return self.reply(key, Reply::Ack { qos, packet_id, reason }, Release::Now);
         }
-        self.stage_ack(key, kind, packet_id, reason);
-    }
-
-    #[inline]
-    fn stage_ack(&mut self, key: Key, kind: AckKind, packet_id: u16, reason: Reason) {
-        let Some(live) = self.clients.connections.get_mut(key).and_then(|connection| connection.live_mut())
-        else {
-            return;
-        };
-        // A reason that refuses has given the quota back already, with the identifier.
-        if kind == AckKind::PubAck && !reason.is_error() {
-            Session::acknowledge_publish(&mut live.link, Qos::AtLeastOnce);
-        }
-        let version = live.link.version;
-        self.stage(key, |out| wire::encode_ack(out, version, kind, packet_id, reason));
-    }
-
-    /// Tells the client a reply whose turn has come.
-    fn tell(&mut self, key: Key, reply: Reply) {
-        match reply {
-            Reply::Ack { qos: Qos::ExactlyOnce, packet_id, reason } => {
-                self.stage_ack(key, AckKind::PubRec, packet_id, reason);
-            }
-            Reply::Ack { qos: Qos::AtMostOnce | Qos::AtLeastOnce, packet_id, reason } => {
-                self.stage_ack(key, AckKind::PubAck, packet_id, reason);
-            }
-            Reply::SubAck(packet) => self.stage(key, |out| out.extend_from_slice(&packet)),
-        }
+        self.clients.stage_ack(key, kind, packet_id, reason, &self.env);
     }
 
     /// Once per turn: replies whose time has come.
@@ -183,12 +209,13 @@ impl Core {
             if self.release_those_of(key) {
                 self.exchange.waits.holding.connections.push_back(key);
             }
+            self.settle();
         }
     }
 
     /// Returns whether the connection still holds replies.
     fn release_those_of(&mut self, key: Key) -> bool {
-        let announced = self.announced();
+        let announced = self.exchange.announced();
         loop {
             let Some(connection) = self.clients.connections.get_mut(key) else { return false };
             let eof = connection.eof;
@@ -196,13 +223,13 @@ impl Core {
             if let Some(reply) =
                 live.take_reply(|release| release.is_reached(announced, &self.exchange.links))
             {
-                self.tell(key, reply);
+                self.clients.tell(key, reply, &self.env);
                 continue;
             }
             let holds = live.replies().is_some();
             // Its client had said everything, and has its answers now.
             if !holds && eof && live.has_said_all() {
-                self.end(key, End::Lost);
+                self.clients.end(key, End::Lost, &mut self.env);
             }
             return holds;
         }
@@ -223,7 +250,7 @@ impl Core {
 
     /// A SUBSCRIBE comes after what its client published with RETAIN before it, so that it finds that in the store.
     pub(super) fn subscribe_waits(&self, key: Key) -> Result<(), Blocked> {
-        self.holds_many(key)?;
+        self.clients.holds_many(key)?;
         let relayed = match self.clients.connections.get(key).and_then(|connection| connection.live()) {
             Some(live) if live.mode == Mode::Owner => self.exchange.waits.relayed(live.touched),
             Some(_) | None => return Ok(()),
@@ -231,30 +258,6 @@ impl Core {
         match relayed.is_reached(&self.exchange.links) {
             true => Ok(()),
             false => Err(Blocked::Fence(relayed, Mode::Owner)),
-        }
-    }
-
-    /// A PUBLISH that repeats one of a former connection is answered when everything that left this shard is acted upon, that
-    /// message included: which owner it went to is not known any more.
-    pub(super) fn stored_before(&self, retain: bool) -> Release {
-        match retain && self.env.shards > 1 {
-            true => Release::Fence(Fence::everything(&self.exchange.links, &self.exchange.waits)),
-            false => Release::Now,
-        }
-    }
-
-    /// Whether something that the client is to be told waits.
-    pub(super) fn holds_replies(&self, key: Key) -> bool {
-        let live = self.clients.connections.get(key).and_then(|connection| connection.live());
-        live.is_some_and(|live| live.replies().is_some())
-    }
-
-    /// Whether the client may be told no more for now: it would be one reply too many to hold.
-    pub(super) fn holds_many(&self, key: Key) -> Result<(), Blocked> {
-        let live = self.clients.connections.get(key).and_then(|connection| connection.live());
-        match live.and_then(|live| live.replies()) {
-            Some(replies) if replies.are_many() => Err(Blocked::Replies),
-            Some(_) | None => Ok(()),
         }
     }
 }

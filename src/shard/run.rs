@@ -53,7 +53,7 @@ impl Core {
         route: &Route,
         input: &[u8],
     ) -> usize {
-        let packet_size_max = self.packet_size_max(from.connection);
+        let packet_size_max = self.clients.packet_size_max(from.connection);
         let run = Run::of(repeat, input, packet_size_max, Outbox::SPLICE_MIN - 1);
         if run.count == 0 {
             return 0;
@@ -62,7 +62,7 @@ impl Core {
         counters.packets_received_total.add(run.count.into());
         counters.publish_received_total.add(run.count.into());
         counters.publish_bytes_received_total.add(run.payload_bytes);
-        if !self.may_publish(from.session, &route.topic) {
+        if !self.sessions.may_publish(from.session, &route.topic, &mut self.env) {
             self.env.counters().dropped_denied_total.add(run.count.into());
             self.log_denied(from.session, Denied::Publish, &route.topic, run.count.into());
             return run.packets.len();
@@ -89,7 +89,9 @@ impl Core {
 
     /// Gives it the run in one piece; false, and nothing done, if it cannot have it so.
     fn deliver_run(&mut self, receiver: &Receiver, run: &Run<'_>, topic: &str) -> bool {
-        if !self.may_receive(receiver.session, topic) || self.has_cursors(receiver.session) {
+        if !self.sessions.may_receive(receiver.session, topic, &mut self.env)
+            || self.sessions.has_cursors(receiver.session)
+        {
             return false;
         }
         let delivered =

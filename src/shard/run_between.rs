@@ -24,9 +24,13 @@ impl Core {
         let run = MessageView { qos: repeat.qos(), ..view(repeat.topic(), packets, from.client_hash) };
         let packets = run.to_message();
         for shard in route.remote.iter() {
-            self.push(shard, Parcel::Run { packets: packets.clone(), version: from.version });
+            self.exchange.push(
+                shard,
+                Parcel::Run { packets: packets.clone(), version: from.version },
+                &self.env,
+            );
         }
-        self.touch(from.connection, route.remote);
+        self.clients.touch(from.connection, route.remote);
     }
 
     /// The same for packets of which some may have been routed before.

@@ -48,7 +48,10 @@ impl Core {
             true => here.next().is_some(),
             false => here.all(|subscription| self.is_connected(subscription.session)),
         };
-        if !goes || !self.may_publish(from.session, &route.topic) || self.holds_replies(from.connection) {
+        if !goes
+            || !self.sessions.may_publish(from.session, &route.topic, &mut self.env)
+            || self.clients.holds_replies(from.connection)
+        {
             return 0; // Then each goes by itself.
         }
         let message = MessageView { qos: repeat.qos(), ..view(&route.topic, &[], from.client_hash) };
@@ -59,7 +62,12 @@ impl Core {
             self.deliver_kept_run(&run, route);
             self.pass_entries(from, repeat, route, (&entries, &input[..used]));
             let kind = if repeat.qos() == Qos::AtLeastOnce { AckKind::PubAck } else { AckKind::PubRec };
-            self.stage_acks(from.connection, kind, entries.iter().map(|entry| entry.packet_id));
+            self.clients.stage_acks(
+                from.connection,
+                kind,
+                entries.iter().map(|entry| entry.packet_id),
+                &self.env,
+            );
         }
         self.scratch.run.entries = Scratch::emptied(entries);
         used
@@ -80,7 +88,7 @@ impl Core {
     ) -> usize {
         let mut used = 0;
         let mut payload_bytes = 0;
-        let packet_size_max = self.packet_size_max(from.connection);
+        let packet_size_max = self.clients.packet_size_max(from.connection);
         self.with_session(from.connection, |session, link, _| {
             while let Some(next) = repeat.next(&input[used..], packet_size_max) {
                 if next.payload_len >= Outbox::SPLICE_MIN {
@@ -132,8 +140,8 @@ impl Core {
     ) -> usize {
         // At another level it would have another form.
         if receiver.qos != run.message.qos
-            || !self.may_receive(receiver.session, run.message.topic)
-            || self.has_cursors(receiver.session)
+            || !self.sessions.may_receive(receiver.session, run.message.topic, &mut self.env)
+            || self.sessions.has_cursors(receiver.session)
         {
             return 0;
         }

@@ -7,11 +7,13 @@
 use std::collections::VecDeque;
 
 use crate::io::ReadNow;
+use crate::log::{Kind, Level};
 use crate::memory::{Key, OutBatch, Outbox};
 use crate::transport::{Fed, PeerIdentity, Transport};
 
 use super::Core;
 use super::connection::{Closing, End, Phase};
+use super::events;
 use super::{Io, Shard};
 
 /// Bytes charged for a transport at rest, and during its handshake, beside what it holds. Measured for TLS: 6.4 KB and 13 to
@@ -84,7 +86,7 @@ fn ends_stream(phase: &Phase) -> bool {
         Phase::Closing(Closing::Drain | Closing::Abort)
         | Phase::Opening
         | Phase::Verifying(_)
-        | Phase::HandOff
+        | Phase::HandOff(_)
         | Phase::Waiting(_)
         | Phase::Live(_) => false,
     }
@@ -142,7 +144,8 @@ impl Core {
             };
             let waiting = std::mem::take(&mut secure.waiting);
             self.feed(key, &waiting);
-            self.mark_dirty(key); // it was not read while it waited
+            self.settle();
+            self.clients.mark_dirty(key); // it was not read while it waited
         }
     }
 
@@ -158,7 +161,7 @@ impl Core {
                 self.clients.handshakes.line.push_back(key);
             }
             secure.waiting.extend_from_slice(bytes);
-            return self.charge_receive(key);
+            return self.clients.charge_receive(key, &mut self.env);
         }
         self.feed(key, bytes);
     }
@@ -181,14 +184,14 @@ impl Core {
             self.env.counters().handshakes_total.add(1);
         }
         if wants_send {
-            self.mark_dirty(key);
+            self.clients.mark_dirty(key);
         }
         if plain.is_empty() {
             // A part of a record is a part of a packet.
             if let Some(connection) = self.clients.connections.get_mut(key) {
                 connection.heard_bytes(self.env.now);
             }
-            self.charge_receive(key); // for what the transport holds now
+            self.clients.charge_receive(key, &mut self.env); // for what the transport holds now
         } else {
             self.bytes_received(key, &plain);
         }
@@ -220,9 +223,15 @@ impl Core {
         if connection.is_closing() {
             return;
         }
-        self.log_transport_failed(connection, why);
+        match connection.live().and_then(|live| self.sessions.get(live.session)) {
+            Some(slot) => {
+                let who = events::Who::has(slot);
+                events::of_client(connection, who, (Level::Warn, Kind::ProtocolError), why, None);
+            }
+            None => events::no_connect(connection, why),
+        }
         self.env.counters().transport_failures_total.add(1);
-        self.end(key, End::Told);
-        self.start_closing(key, Closing::Flush);
+        self.clients.end(key, End::Told, &mut self.env);
+        self.clients.start_closing(key, Closing::Flush, &mut self.env);
     }
 }

@@ -1,15 +1,27 @@
 //! The sessions of a shard, by Client Identifier, and their subscriptions. It knows no socket.
+//!
+//! What outlives a connection changes here and nowhere else: a session begins and ends, gets and loses its connection, its
+//! will, its expiry and its subscriptions. What follows from a change at other owners is returned as a value.
 
 use std::collections::VecDeque;
 
-use crate::memory::{Arena, Key, Table};
-use crate::session::Spares;
-use crate::topic::Router;
+use sha2::{Digest, Sha256};
 
+use crate::clock::{Millis, NEVER, after_s};
+use crate::io::ListenerId;
+use crate::memory::{Arena, Class, Key, Message, ShardSet, Table};
+use crate::session::{Cx, Delivered, DropReason, Drops, Orphan, Session, Spares};
+use crate::topic::{self, Change, FilterKey, Presence, Router};
+
+use super::Timer;
+use super::connection::End;
 use super::env::Env;
 use super::losses::Losses;
+use super::pulls::Pulls;
+use super::request::Request;
 use super::slots::Slot;
 use super::survey::Survey;
+use super::will::Will;
 
 pub(super) struct Sessions {
     pub arena: Arena<Slot>,
@@ -25,8 +37,32 @@ pub(super) struct Sessions {
     /// Sessions without a connection for which others wait.
     pub vacant: VecDeque<Key>,
     pub client_ids_assigned: u64,
+    /// Sessions with cursors that may go on.
+    pub pulls: Pulls,
     pub losses: Losses,
     pub survey: Survey,
+}
+
+/// Messages of shared subscriptions that a session will not finish, with their groups.
+pub(super) type Orphans = Vec<(Option<Key>, Message)>;
+
+/// What follows when a session has lost its connection.
+#[must_use]
+pub(super) struct Disconnected {
+    /// What other shards are to know.
+    pub interest: Vec<Change>,
+    pub orphans: Orphans,
+    /// Its will or its end is due.
+    pub is_due: bool,
+}
+
+/// What follows when a session has ended.
+#[must_use]
+pub(super) struct SessionEnd {
+    pub interest: Vec<Change>,
+    pub orphans: Orphans,
+    /// Messages that nobody gets any more.
+    pub lost: u64,
 }
 
 impl Sessions {
@@ -41,8 +77,290 @@ impl Sessions {
             overflowed: Vec::new(),
             vacant: VecDeque::new(),
             client_ids_assigned: 0,
+            pulls: Pulls::new(env.options.questions_max),
             losses: Losses::default(),
             survey: Survey::default(),
         }
+    }
+
+    #[inline]
+    pub fn get(&self, session: Key) -> Option<&Slot> {
+        self.arena.get(session)
+    }
+
+    #[inline]
+    pub fn get_mut(&mut self, session: Key) -> Option<&mut Slot> {
+        self.arena.get_mut(session)
+    }
+
+    /// The session of a Client Identifier.
+    pub fn find(&self, client_id: &str, env: &Env) -> Option<Key> {
+        let named = |index| self.arena.at(index).is_some_and(|(_, slot)| *slot.client_id == *client_id);
+        let index = self.by_client_id.find(topic::fingerprint(&env.keys, client_id), named)?;
+        self.arena.at(index).map(|(key, _)| key)
+    }
+
+    // ---- life --------------------------------------------------------------------------------------------------------
+
+    /// Whether there is room for the session that a client asks for, besides what its session takes already.
+    pub fn fits(&self, request: &Request, env: &mut Env) -> bool {
+        let kept = self.find(&request.client_id, env).and_then(|session| self.get(session));
+        let will = request.will.as_ref().map_or(0, |will| will.cost());
+        let cost = Slot::cost_of(&request.client_id) + will;
+        env.budget.has_room(Class::Session, cost.saturating_sub(kept.map_or(0, Slot::cost)))
+    }
+
+    /// A session of its own for a Client Identifier that has none.
+    pub fn begin(&mut self, request: &Request, client_hash: u64, env: &mut Env) -> Key {
+        let client_id = request.client_id.clone();
+        env.budget.charge_always(Class::Session, Slot::cost_of(&client_id)); // `fits` has said so
+        let key = self.arena.insert(Slot::new(client_id, client_hash, request.identity.user.clone()));
+        self.by_client_id.insert(client_hash, key.index);
+        key
+    }
+
+    /// The session gets a connection, and what its client asks for. // [MQTT-3.1.2-7]
+    pub fn connect(
+        &mut self,
+        session: Key,
+        (connection, listener): (Key, ListenerId),
+        request: &mut Request,
+        expiry_s: u32,
+        env: &mut Env,
+    ) {
+        let Some(slot) = self.arena.get_mut(session) else { return };
+        debug_assert!(slot.connection.is_none(), "the former connection has ended");
+        slot.rights.enter(listener.0);
+        slot.by_certificate |= request.identity.by_certificate;
+        slot.connection = Some(connection);
+        slot.connected_at = slot.connected_at.max(request.read_at);
+        slot.asked_expiry_s = request.session_expiry_s;
+        slot.expiry_s = expiry_s;
+        slot.ends_at = NEVER;
+        slot.session.resume();
+        debug_assert!(slot.will.is_none(), "the former will was sent or forgotten");
+        slot.will = request.will.take();
+        env.budget.charge_always(Class::Session, slot.will.as_ref().map_or(0, |will| will.cost()));
+    }
+
+    /// DISCONNECT names another Session Expiry Interval. False if it must not, since CONNECT said 0; then the DISCONNECT counts
+    /// as not received, and the will goes out. // [U5-3.14.2-4] [U5-3.14.2-3]
+    #[must_use]
+    pub fn set_expiry(&mut self, session: Key, expiry_s: u32, expiry_max_s: u32) -> bool {
+        let Some(slot) = self.arena.get_mut(session) else { return true };
+        if slot.asked_expiry_s == 0 && expiry_s != 0 {
+            return false;
+        }
+        slot.expiry_s = expiry_s.min(expiry_max_s);
+        true
+    }
+
+    /// The connection of a session is over: its will, its expiry, and what share groups are to get back. `None` if it has
+    /// another connection by now.
+    /// [MQTT-3.1.2-23] [U5-3.14-1] [U5-4.1-1]; 3.1.1: [MQTT-3.1.2-5] [MQTT-4.1.0-1]
+    pub fn disconnect(
+        &mut self,
+        session: Key,
+        connection: Key,
+        end: End,
+        env: &mut Env,
+    ) -> Option<Disconnected> {
+        let slot = self.arena.get_mut(session)?;
+        if slot.connection != Some(connection) {
+            return None;
+        }
+        slot.connection = None;
+        slot.aside.forget_lag();
+        slot.session.connection_lost();
+        if slot.cursors.is_some() {
+            self.drop_behind(session, env);
+        }
+        env.counters().clients_connected.sub(1);
+        match end {
+            // [MQTT-3.14.4-3] [MQTT-3.1.2-10]
+            End::Disconnected => drop(self.take_will(session, env)),
+            // Of a session that is taken over the next connection decides, in `find_or_begin`.
+            End::TakenOver | End::DisconnectedWithWill | End::Lost | End::Told | End::Refused(..) => {}
+        }
+        let slot = self.arena.get_mut(session)?;
+        let (expiry_s, has_next) = (slot.expiry_s, slot.aside.has_successor());
+        slot.ends_at = if expiry_s == u32::MAX { NEVER } else { after_s(env.now, expiry_s.into()) };
+        if let Some(will) = &mut slot.will {
+            will.due_at = after_s(env.now, will.delay_s.min(expiry_s).into()); // [U5-3.1.3-1]
+        }
+        let due = slot.ends_at.min(slot.will_at());
+
+        let interest = self.set_presence(session, Presence::Offline);
+        let orphans = self.take_orphans(session, env, |session, router, cx, out| {
+            session.take_unsent_shared(cx, |member| router.subscription(member).is_some(), out);
+        });
+        // A successor decides about will and session itself.
+        let is_due = !has_next && due <= env.now;
+        if has_next {
+            self.vacant.push_back(session);
+        } else if due != NEVER && !is_due {
+            env.set_timer(due, Timer::Session(session));
+        }
+        Some(Disconnected { interest, orphans, is_due })
+    }
+
+    /// Ends a session and everything in it.
+    /// Only here is state discarded, and never that of a live connection. // [MQTT-4.1.0-1] [U5-4.1-2]; 3.1.1: [MQTT-4.1.0-2]
+    pub fn end(&mut self, session: Key, env: &mut Env) -> Option<SessionEnd> {
+        // [U5-4.8.2-6] [MQTT-4.8.2-5]
+        let orphans = self.take_orphans(session, env, |session, _, cx, out| {
+            session.take_unacked_shared(cx, out);
+            session.take_unsent_shared(cx, |_| true, out);
+        });
+        let waited = self.forget_behind(session, env);
+        let mut slot = self.arena.remove(session)?;
+        debug_assert!(slot.will.is_none(), "a will goes out before its session ends");
+        debug_assert!(!slot.aside.has_successor(), "a session with successors does not end on its own");
+        let lost = waited + slot.session.release(&mut env.budget);
+        let mut interest = Vec::new();
+        self.router.drop_all(&mut slot.subscriptions, &mut interest);
+        self.by_client_id.remove(slot.client_hash, session.index);
+        env.budget.release(Class::Session, slot.cost());
+        Some(SessionEnd { interest, orphans, lost })
+    }
+
+    /// It is looked at again when its will or its end is due.
+    pub fn set_timer(&self, session: Key, env: &mut Env) {
+        let next = self.get(session).map_or(NEVER, |slot| slot.ends_at.min(slot.will_at()));
+        if next != NEVER {
+            env.set_timer(next, Timer::Session(session));
+        }
+    }
+
+    pub fn has_ended(&self, session: Key, now: Millis) -> bool {
+        self.get(session).is_none_or(|slot| slot.overflowed || slot.ends_at <= now)
+    }
+
+    /// The policy `disconnect` of a full queue: the client goes, and its session with it, since it has a gap now. Not
+    /// here but later in the turn: its will may fill the next queue, and so on through all of them.
+    pub fn overflow(&mut self, session: Key, env: &Env) {
+        if let Some(slot) = self.arena.get_mut(session)
+            && !slot.overflowed
+        {
+            slot.overflowed = true;
+            self.overflowed.push(session);
+            env.counters().sessions_ended_queue_full_total.add(1);
+        }
+    }
+
+    /// A Client Identifier that no session has and that is at home here. // [MQTT-3.1.3-6] [MQTT-3.2.2-16]
+    ///
+    /// Nobody can tell the next one from those before: they are hashed with the keys of the process, which the kernel's
+    /// random numbers made and nobody is told.
+    pub fn assign_client_id(&mut self, env: &Env) -> Box<str> {
+        loop {
+            self.client_ids_assigned += 1;
+            let mut hash = Sha256::new();
+            env.keys.iter().for_each(|key| hash.update(key.to_le_bytes()));
+            hash.update(b"assigned Client Identifier");
+            hash.update(env.id.to_le_bytes());
+            hash.update(self.client_ids_assigned.to_le_bytes());
+            let hash = hash.finalize();
+            let id = hash[..10].iter().fold("auto-".to_owned(), |id, byte| id + &format!("{byte:02x}"));
+            let here = topic::shard_of(&env.keys, &id, env.shards) == env.id;
+            if here && self.find(&id, env).is_none() {
+                return id.into();
+            }
+        }
+    }
+
+    // ---- wills -------------------------------------------------------------------------------------------------------
+
+    pub fn take_will(&mut self, session: Key, env: &mut Env) -> Option<Box<Will>> {
+        let will = self.arena.get_mut(session)?.will.take()?;
+        env.budget.release(Class::Session, will.cost());
+        Some(will)
+    }
+
+    /// Whether a client that comes back to its session is in time to cancel its will. // [U5-3.1.4-3] [U5-3.1.3-2]
+    pub fn will_is_cancelled(&self, session: Key, now: Millis) -> bool {
+        self.get(session).is_some_and(|slot| {
+            let survives = slot.will.as_ref().is_some_and(|will| will.delay_s > 0) && slot.expiry_s > 0;
+            slot.will_at() > now && survives
+        })
+    }
+
+    // ---- subscriptions -----------------------------------------------------------------------------------------------
+
+    /// What the router keeps is charged as it is: at each SUBSCRIBE, and where something of it may have gone.
+    pub fn charge_topics(&mut self, env: &mut Env) {
+        let kept = self.router.kept_bytes();
+        env.budget.recharge(Class::Subscription, self.charged_topics, kept);
+        self.charged_topics = kept;
+    }
+
+    /// Its subscriptions count as those of a connected client, or not any more. Returns what other shards are to know.
+    #[must_use]
+    pub fn set_presence(&mut self, session: Key, presence: Presence) -> Vec<Change> {
+        let mut changes = Vec::new();
+        if let Some(slot) = self.arena.get(session) {
+            self.router.set_presence(&slot.subscriptions, presence, &mut changes);
+        }
+        changes
+    }
+
+    /// Every shard that a direct message on `topic` could go to from here, members of share groups included.
+    pub fn next_hops(&mut self, topic: &str) -> ShardSet {
+        let route = self.router.route(topic);
+        route.groups.iter().fold(route.remote, |hops, group| {
+            hops.union(self.router.group_shards(*group, topic::Members::Any))
+        })
+    }
+
+    // ---- messages ----------------------------------------------------------------------------------------------------
+
+    /// Counts what became of a message that was delivered to a session.
+    #[inline]
+    pub fn count_delivered(&mut self, session: Key, delivered: Delivered, payload: usize, env: &Env) {
+        let counters = env.counters();
+        match delivered {
+            Delivered::Sent => {
+                counters.publish_sent_total.add(1);
+                counters.publish_bytes_sent_total.add(payload as u64);
+                counters.packets_sent_total.add(1);
+            }
+            Delivered::Queued | Delivered::QueuedDroppingOldest | Delivered::Refused(_) => {}
+            Delivered::Dropped(reason) => {
+                env.count_drop(reason, 1);
+                self.note_drop(session, reason);
+            }
+            Delivered::Disconnect => {
+                env.count_drop(DropReason::QueueFull, 1);
+                self.note_drop(session, DropReason::QueueFull);
+                self.overflow(session, env);
+            }
+        }
+    }
+
+    // ---- messages of share groups ------------------------------------------------------------------------------------
+
+    /// Messages of shared subscriptions that the session will not finish, with their groups.
+    pub fn take_orphans(
+        &mut self,
+        session: Key,
+        env: &mut Env,
+        take: impl FnOnce(&mut Session, &Router, &mut Cx<'_>, &mut Vec<Orphan>),
+    ) -> Orphans {
+        let Some(slot) = self.arena.get_mut(session) else { return Vec::new() };
+        let mut drops = Drops::default();
+        let mut orphans = Vec::new();
+        let mut cx = env.cx(&mut drops, &mut self.spares);
+        take(&mut slot.session, &self.router, &mut cx, &mut orphans);
+        env.count_drops(drops);
+        self.groups_of(orphans)
+    }
+
+    /// With their groups, while the subscriptions exist.
+    fn groups_of(&self, orphans: Vec<Orphan>) -> Orphans {
+        let group = |subscription| match self.router.filter_of(subscription) {
+            Some(FilterKey::Group(group)) => Some(group),
+            Some(FilterKey::Ordinary(_)) | None => None,
+        };
+        orphans.into_iter().map(|(subscription, message, _)| (group(subscription), message)).collect()
     }
 }

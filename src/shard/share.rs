@@ -16,8 +16,8 @@
 //! Each group gets its own copy, in addition to ordinary subscriptions. // [U5-4.8.2-2] [U5-4.8.2-3] [U5-3.1.2-10]
 
 use crate::memory::{Key, Message, ShardId, ShardSet};
-use crate::session::{Delivered, DropReason, Fanout, Grant, Orphan, Share};
-use crate::topic::{FilterKey, Members, Presence, Round};
+use crate::session::{Delivered, DropReason, Fanout, Grant, Share};
+use crate::topic::{Members, Presence, Round};
 use crate::wire::Qos;
 
 use super::Core;
@@ -75,7 +75,11 @@ impl Core {
             if let Some(to) = self.prefer_online(group, untried) {
                 let (message, group) =
                     (fanout.shared().clone(), self.sessions.router.group_fingerprint(group));
-                return self.push(to, Parcel::Share(Box::new(Pass { message, group, way })));
+                return self.exchange.push(
+                    to,
+                    Parcel::Share(Box::new(Pass { message, group, way })),
+                    &self.env,
+                );
             }
             // Nothing waits at QoS 0.
             way.round = match way.round {
@@ -111,7 +115,7 @@ impl Core {
                 self.offer_to(members, fanout, Share::Now, way)
             }
             Round::Queue => {
-                let moves = |core: &Core, member| !core.is_stuck(member);
+                let moves = |core: &Core, member| !core.sessions.is_stuck(member);
                 let members = self.members(group, Presence::Online, fanout.message.topic, moves);
                 self.offer_shortest(members, fanout, way)
             }
@@ -145,7 +149,7 @@ impl Core {
 
     /// The same, beginning with those for whom the fewest messages wait.
     fn offer_shortest(&mut self, mut members: Vec<Key>, fanout: &mut Fanout<'_>, way: &mut Way) -> bool {
-        members.sort_by_key(|member| self.queue_len_of(*member));
+        members.sort_by_key(|member| self.sessions.queue_len_of(*member));
         self.offer_to(members, fanout, Share::Queued, way)
     }
 
@@ -160,7 +164,7 @@ impl Core {
                 let dropped = self.offer_shared(fanout, Share::Last(member));
                 debug_assert!(dropped.is_ok(), "the last member has to take it or drop it");
             }
-            (None, Some(reason)) => self.count_drop(reason, 1),
+            (None, Some(reason)) => self.env.count_drop(reason, 1),
             (None, None) => self.env.counters().dropped_no_member_total.add(1),
         }
     }
@@ -176,7 +180,7 @@ impl Core {
         (first..count).chain(0..first).find_map(|at| {
             let member = *self.sessions.router.group_members(group, presence).get(at)?;
             let session = self.sessions.router.subscription(member)?.session;
-            self.may_receive(session, topic).then_some(member)
+            self.sessions.may_receive(session, topic, &mut self.env).then_some(member)
         })
     }
 
@@ -196,7 +200,7 @@ impl Core {
             let member = self.sessions.router.group_members(group, presence)[at];
             if chosen(self, member)
                 && let Some(session) = self.sessions.router.subscription(member).map(|s| s.session)
-                && self.may_receive(session, topic)
+                && self.sessions.may_receive(session, topic, &mut self.env)
             {
                 members.push(member);
             }
@@ -212,13 +216,6 @@ impl Core {
         let Some(live) = connection.and_then(|connection| connection.live()) else { return false };
         subscription.options.qos.min(qos) == Qos::AtMostOnce
             || slot.session.is_ready(&live.link, &self.env.limits)
-    }
-
-    /// Messages that wait for a member.
-    fn queue_len_of(&self, member: Key) -> usize {
-        let session =
-            self.sessions.router.subscription(member).and_then(|s| self.sessions.arena.get(s.session));
-        session.map_or(0, |slot| slot.session.queue_len())
     }
 
     /// Delivers to the member that `share` names.
@@ -243,7 +240,9 @@ impl Core {
         };
         match self.offer(session, fanout, &grant, &[]) {
             Some(Delivered::Refused(reason)) => return Err(reason),
-            Some(Delivered::Queued | Delivered::QueuedDroppingOldest) => self.watch_share(session),
+            Some(Delivered::Queued | Delivered::QueuedDroppingOldest) => {
+                self.sessions.watch_share(session, &mut self.env)
+            }
             Some(Delivered::Sent | Delivered::Dropped(_) | Delivered::Disconnect) | None => {}
         }
         Ok(())
@@ -255,19 +254,10 @@ impl Core {
         self.scratch.variants = Some(variants);
     }
 
-    /// Messages that a member had and will not finish, with their groups; to be called while its subscriptions exist.
-    pub(super) fn groups_of(&self, orphans: Vec<Orphan>) -> Vec<(Option<Key>, Message)> {
-        let group = |subscription| match self.sessions.router.filter_of(subscription) {
-            Some(FilterKey::Group(group)) => Some(group),
-            Some(FilterKey::Ordinary(_)) | None => None,
-        };
-        orphans.into_iter().map(|(subscription, message, _)| (group(subscription), message)).collect()
-    }
-
     /// They go to other members.
     pub(super) fn redistribute(&mut self, orphans: Vec<(Option<Key>, Message)>) {
         for (group, message) in orphans {
-            match group.filter(|_| self.stop.is_running()) {
+            match group.filter(|_| !self.env.is_stopping) {
                 Some(group) => {
                     self.with_fanout(&message, |core, fanout| core.share_on(group, fanout, Way::default()));
                 }

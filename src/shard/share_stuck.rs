@@ -14,7 +14,9 @@ use crate::clock::{Millis, NEVER};
 use crate::memory::Key;
 use crate::topic::{FilterKey, Router};
 
-use super::{Core, Timer};
+use super::Timer;
+use super::env::Env;
+use super::sessions::{Orphans, Sessions};
 
 /// By how much a wait that is in vain again and again may grow.
 const WAIT_GROWTH_MAX: Millis = 32;
@@ -32,46 +34,51 @@ pub(super) struct Lag {
     stuck: bool,
 }
 
-impl Core {
+impl Sessions {
     /// A message of a share group waits in this session, or may do so.
-    pub(super) fn watch_share(&mut self, session: Key) {
-        let wait = self.env.limits.share_wait_ms;
-        let Some(slot) = self.sessions.arena.get_mut(session) else { return };
+    pub fn watch_share(&mut self, session: Key, env: &mut Env) {
+        let wait = env.limits.share_wait_ms;
+        let Some(slot) = self.arena.get_mut(session) else { return };
         if slot.connection.is_none() || slot.lag_due_at() != NEVER || wait == 0 {
             return;
         }
         let mark = slot.session.sent_mark();
         let known = slot.aside.lag().filter(|lag| lag.mark == mark);
         let lag = known.unwrap_or(Lag { due_at: NEVER, wait, mark, stuck: false });
-        let due_at = self.env.now.saturating_add(lag.wait);
+        let due_at = env.now.saturating_add(lag.wait);
         slot.aside.set_lag(Lag { due_at, ..lag });
-        self.env.set_timer(due_at, Timer::Share(session));
+        env.set_timer(due_at, Timer::Share(session));
     }
 
     /// Whether a member's session took nothing for too long, and nothing since.
-    pub(super) fn is_stuck(&self, member: Key) -> bool {
-        let slot = self.sessions.router.subscription(member).and_then(|s| self.sessions.arena.get(s.session));
+    pub fn is_stuck(&self, member: Key) -> bool {
+        let slot = self.router.subscription(member).and_then(|s| self.arena.get(s.session));
         slot.is_some_and(|slot| {
             slot.aside.lag().is_some_and(|lag| lag.stuck && lag.mark == slot.session.sent_mark())
         })
     }
 
-    /// Looks at a session for which messages of share groups wait.
-    pub(super) fn share_due(&mut self, session: Key) {
-        let Some(slot) = self.sessions.arena.get_mut(session) else { return };
-        let Some(lag) = slot.aside.lag().filter(|lag| lag.due_at <= self.env.now) else { return };
+    /// Messages that members have queued.
+    pub fn queue_len_of(&self, member: Key) -> usize {
+        let session = self.router.subscription(member).and_then(|s| self.arena.get(s.session));
+        session.map_or(0, |slot| slot.session.queue_len())
+    }
+
+    /// Looks at a session for which messages of share groups wait. Returns those that go to other members.
+    pub fn share_due(&mut self, session: Key, env: &mut Env) -> Orphans {
+        let Some(slot) = self.arena.get_mut(session) else { return Vec::new() };
+        let Some(lag) = slot.aside.lag().filter(|lag| lag.due_at <= env.now) else { return Vec::new() };
         if lag.mark != slot.session.sent_mark() {
             slot.aside.forget_lag();
             if slot.session.has_unsent_shared() {
-                self.watch_share(session);
+                self.watch_share(session, env);
             }
-            return;
+            return Vec::new();
         }
-        let wait =
-            lag.wait.saturating_mul(2).min(self.env.limits.share_wait_ms.saturating_mul(WAIT_GROWTH_MAX));
+        let wait = lag.wait.saturating_mul(2).min(env.limits.share_wait_ms.saturating_mul(WAIT_GROWTH_MAX));
         slot.aside.set_lag(Lag { due_at: NEVER, wait, stuck: true, ..lag });
         let stays = Cell::new(false);
-        let orphans = self.take_orphans(session, |session, router, cx, out| {
+        let orphans = self.take_orphans(session, env, |session, router, cx, out| {
             let moves = |member| match has_others(router, member) {
                 Some(true) => true,
                 Some(false) => {
@@ -82,10 +89,10 @@ impl Core {
             };
             session.take_unsent_shared(cx, moves, out);
         });
-        self.redistribute(orphans);
         if stays.get() {
-            self.watch_share(session); // another member may join
+            self.watch_share(session, env); // another member may join
         }
+        orphans
     }
 }
 

@@ -78,26 +78,19 @@ impl Stop {
         Stop { stage: Stage::Running, shared }
     }
 
-    pub fn is_running(&self) -> bool {
-        matches!(self.stage, Stage::Running)
-    }
-
-    pub fn is_stopping(&self) -> bool {
-        !self.is_running()
-    }
-
     /// When to look again.
     pub fn poll_at(&self, now: Millis) -> Option<Millis> {
-        self.is_stopping().then_some(now + POLL_MS)
+        (!matches!(self.stage, Stage::Running)).then_some(now + POLL_MS)
     }
 }
 
 impl<I: Io> Shard<I> {
     pub(super) fn begin_stop(&mut self) {
         let core = &mut self.core;
-        if core.stop.is_stopping() {
+        if core.env.is_stopping {
             return;
         }
+        core.env.is_stopping = true;
         core.stop.stage = Stage::Begun;
         for (index, listener) in core.clients.listeners.iter_mut().enumerate() {
             if *listener == Listener::Accepting {
@@ -190,7 +183,8 @@ impl Core {
                 }
                 _ => End::Lost,
             };
-            self.end(key, end);
+            self.clients.end(key, end, &mut self.env);
+            self.settle();
         }
     }
 }

@@ -9,8 +9,10 @@ use crate::clock::Millis;
 use crate::memory::Key;
 use crate::session::Drops;
 
+use super::Timer;
+use super::env::Env;
 use super::losses::DEEPEST_MAX;
-use super::{Core, Timer};
+use super::sessions::Sessions;
 
 /// Places of sessions that are looked at in one turn: some 50 microseconds, if they are in no cache.
 const SLICE: u32 = 1024;
@@ -36,42 +38,42 @@ pub(super) struct Survey {
     pub last: Found,
 }
 
-impl Core {
+impl Sessions {
     /// Begins a pass, if none is under way. Few sessions are seen at once.
-    pub(super) fn begin_survey(&mut self) {
-        if self.sessions.survey.next.is_none() {
-            self.sessions.survey.next = Some(0);
-            self.survey_on();
+    pub fn begin_survey(&mut self, env: &mut Env, sending: impl Fn(Key) -> u64) {
+        if self.survey.next.is_none() {
+            self.survey.next = Some(0);
+            self.survey_on(env, sending);
         }
     }
 
-    /// The next slice.
-    pub(super) fn survey_on(&mut self) {
-        let Some(from) = self.sessions.survey.next else { return };
-        let end = self.sessions.arena.end();
+    /// The next slice. `sending` tells how many bytes the socket of a connection did not take yet.
+    pub fn survey_on(&mut self, env: &mut Env, sending: impl Fn(Key) -> u64) {
+        let Some(from) = self.survey.next else { return };
+        let end = self.arena.end();
         let to = end.min(from.saturating_add(SLICE));
         for place in from..to {
-            self.look_at_session(place);
+            self.look_at_session(place, env, &sending);
         }
         if to < end {
-            self.sessions.survey.next = Some(to);
-            return self.env.set_timer(self.env.now + GAP_MS, Timer::Survey);
+            self.survey.next = Some(to);
+            return env.set_timer(env.now + GAP_MS, Timer::Survey);
         }
-        self.sessions.survey.next = None;
-        self.sessions.survey.last = std::mem::take(&mut self.sessions.survey.found);
-        self.env.counters().queued_messages.set(self.sessions.survey.last.queued);
+        self.survey.next = None;
+        self.survey.last = std::mem::take(&mut self.survey.found);
+        env.counters().queued_messages.set(self.survey.last.queued);
     }
 
-    fn look_at_session(&mut self, place: u32) {
-        let Some((session, slot)) = self.sessions.arena.at(place) else { return };
-        if slot.session.expires_at_min() <= self.env.now {
-            self.delete_expired(session);
+    fn look_at_session(&mut self, place: u32, env: &mut Env, sending: impl Fn(Key) -> u64) {
+        let Some((session, slot)) = self.arena.at(place) else { return };
+        if slot.session.expires_at_min() <= env.now {
+            self.delete_expired(session, env);
         }
-        let Some(slot) = self.sessions.arena.get(session) else { return };
+        let Some(slot) = self.arena.get(session) else { return };
         let in_flight = slot.session.inflight_len() as u64;
-        self.sessions.survey.found.queued += slot.session.queue_len() as u64 + in_flight;
-        let weight = self.waiting_bytes(session).0 + in_flight;
-        let deepest = &mut self.sessions.survey.found.deepest;
+        self.survey.found.queued += slot.session.queue_len() as u64 + in_flight;
+        let weight = slot.session.queue_bytes() + slot.connection.map_or(0, sending) + in_flight;
+        let deepest = &mut self.survey.found.deepest;
         if weight > 0 && (deepest.len() < DEEPEST_MAX || deepest.last().is_some_and(|last| last.0 < weight)) {
             let at = deepest.partition_point(|other| other.0 >= weight);
             deepest.insert(at, (weight, session));
@@ -79,11 +81,11 @@ impl Core {
         }
     }
 
-    fn delete_expired(&mut self, session: Key) {
-        let Some(slot) = self.sessions.arena.get_mut(session) else { return };
+    fn delete_expired(&mut self, session: Key, env: &mut Env) {
+        let Some(slot) = self.arena.get_mut(session) else { return };
         let mut drops = Drops::default();
-        let mut cx = context!(self, drops);
+        let mut cx = env.cx(&mut drops, &mut self.spares);
         slot.session.delete_expired(&mut cx);
-        self.count_drops(drops);
+        env.count_drops(drops);
     }
 }

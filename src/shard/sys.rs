@@ -171,9 +171,9 @@ impl Core {
             self.prune_timers();
         }
         self.publish_gauges();
-        self.begin_survey();
+        self.sessions.begin_survey(&mut self.env, |key| self.clients.sending_bytes(key));
         self.env.counters().subscriptions_shared.set(self.sessions.router.memberships_len() as u64);
-        self.count_expiry();
+        self.clients.count_expiry(&self.env);
         let all = self.env.counters.clone();
         self.update_rates(&all);
         let mut text = String::new();
@@ -202,7 +202,7 @@ impl Core {
                 });
             }
         }
-        let expiries: Vec<_> = self.expiries().collect();
+        let expiries: Vec<_> = self.clients.expiries().collect();
         for (listener, expiry) in expiries.iter().enumerate() {
             let shown = [
                 ("certificate_expiry", expiry.map(|expiry| expiry.certificate_at_s)),
@@ -239,7 +239,7 @@ impl Core {
 
     /// Only this shard knows its sessions, whoever owns the topic.
     fn publish_deepest(&mut self) {
-        let deepest = self.deepest();
+        let deepest = self.sessions.deepest(|key| self.clients.sending_bytes(key));
         if deepest != self.sys.deepest {
             self.publish_text(&format!("$SYS/broker/shard/{}/deepest", self.env.id), deepest.as_bytes());
             self.sys.deepest = deepest;

@@ -8,15 +8,11 @@ use crate::io::{Io, ListenerId, ReadNow, ReceiveMode, Shutdown, Token};
 use crate::limits::Limits;
 use crate::memory::{Arena, Class, Key};
 
+use super::clients::Need;
 use super::connection::{Closing, Connection, Phase};
 use super::ingress::LastParse;
 use super::slots::Slot;
-use super::waits::Blocked;
-use super::{Core, Listener, Shard, Timer};
-
-/// Buffers that are kept for reuse, and the largest that is.
-const SPARE_BUFFERS_MAX: usize = 1024;
-const SPARE_BUFFER_BYTES_MAX: usize = 64 * 1024;
+use super::{Listener, Shard};
 
 /// Bytes read from a connection that is taken over: more than a kernel keeps for one socket (6 MiB by default), so that
 /// only a client that goes on sending meets this bound.
@@ -24,14 +20,6 @@ const LAST_READ_MAX: usize = 16 << 20;
 
 /// Looks within a Keep Alive at the socket of somebody who seems to be silent.
 const LOOKS: Millis = 4;
-
-/// What a live connection needs, decided without touching `Io`.
-enum Need {
-    Nothing,
-    Receive(ReceiveMode),
-    Cancel,
-    LastRead,
-}
 
 impl<I: Io> Shard<I> {
     /// Once per turn, after all handlers.
@@ -45,6 +33,7 @@ impl<I: Io> Shard<I> {
         let mut dirty = std::mem::take(&mut self.core.clients.dirty);
         for key in dirty.drain(..) {
             self.tend(key);
+            self.core.settle();
         }
         // What tending marked anew waits for the next turn; keep the larger list's memory.
         if self.core.clients.dirty.is_empty() {
@@ -78,9 +67,10 @@ impl<I: Io> Shard<I> {
             };
             let idle_max_ms = live.idle_max_ms();
             if !speaks && connection.heard_until() <= core.env.now {
-                core.deadline_passed(key);
+                let overdue = core.clients.deadline_passed(key, &mut core.env);
+                core.act_on(overdue);
             } else {
-                core.set_deadline(key, core.env.now + (idle_max_ms / LOOKS).max(1));
+                core.clients.set_deadline(key, core.env.now + (idle_max_ms / LOOKS).max(1), &mut core.env);
             }
         }
         self.core.clients.silent = silent;
@@ -97,7 +87,7 @@ impl<I: Io> Shard<I> {
         let Some(connection) = self.core.clients.connections.get(key) else { return };
         match connection.phase {
             Phase::Closing(step) => self.tend_closing(key, step),
-            Phase::Opening | Phase::Verifying(_) | Phase::HandOff | Phase::Waiting(_) | Phase::Live(_) => {
+            Phase::Opening | Phase::Verifying(_) | Phase::HandOff(_) | Phase::Waiting(_) | Phase::Live(_) => {
                 self.tend_receive(key)
             }
         }
@@ -114,7 +104,7 @@ impl<I: Io> Shard<I> {
             || !connection.has_output()
             || matches!(connection.phase, Phase::Closing(Closing::Drain | Closing::Abort))
         {
-            core.charge_send(key);
+            core.clients.charge_send(key, &mut core.env);
             return;
         }
         let mut emptied = Vec::new();
@@ -123,9 +113,9 @@ impl<I: Io> Shard<I> {
             let spare = core.clients.spare_buffers.pop().unwrap_or_default();
             (batch, emptied) = secure.seal(batch, &connection.phase, spare);
             if batch.remaining() == 0 {
-                core.recycle(batch.into_buffer());
-                core.recycle(emptied);
-                return core.charge_send(key);
+                core.clients.recycle(batch.into_buffer());
+                core.clients.recycle(emptied);
+                return core.clients.charge_send(key, &mut core.env);
             }
         }
         connection.in_flight_bytes = batch.remaining() as u32;
@@ -133,18 +123,18 @@ impl<I: Io> Shard<I> {
         core.env.counters[usize::from(core.env.id)].sends_total.add(1);
         if connection.sends_in_parts(batch.remaining(), core.env.limits.send_buffer_bytes_max) {
             self.io.send_in_parts(&connection.socket, Token::new(key), batch);
-        } else if core.stop.is_stopping() || awaits_sent(connection, &core.sessions.arena, &core.env.limits) {
+        } else if core.env.is_stopping || awaits_sent(connection, &core.sessions.arena, &core.env.limits) {
             self.io.send(&connection.socket, Token::new(key), batch);
         } else {
             core.clients.quiet_bytes += batch.remaining() as u64;
             self.io.send_unawaited(&connection.socket, Token::new(key), batch);
         }
-        core.recycle(emptied);
-        core.charge_send(key);
+        core.clients.recycle(emptied);
+        core.clients.charge_send(key, &mut core.env);
     }
 
     fn tend_receive(&mut self, key: Key) {
-        match self.core.receive_need(key) {
+        match self.core.clients.receive_need(key, &self.core.env) {
             Need::Nothing => {}
             Need::Receive(mode) => self.arm_receive(key, mode),
             Need::Cancel => self.cancel_receive(key),
@@ -245,7 +235,7 @@ impl<I: Io> Shard<I> {
     fn tend_listeners(&mut self) {
         self.close_silent();
         let core = &mut self.core;
-        if core.stop.is_stopping() {
+        if core.env.is_stopping {
             return;
         }
         let crowded = core.clients.hand_offs.len() >= core.env.options.hand_offs_max;
@@ -273,153 +263,6 @@ impl<I: Io> Shard<I> {
                 | Listener::Closed => {}
             }
         }
-    }
-}
-
-impl Core {
-    fn receive_need(&self, key: Key) -> Need {
-        let Some(connection) = self.clients.connections.get(key) else { return Need::Nothing };
-        let idle = !connection.receive_armed && !connection.cancel_in_flight;
-        match &connection.phase {
-            // What was received may have to wait for the end of a handshake.
-            Phase::Opening if connection.secure.as_ref().is_some_and(|secure| secure.is_waiting()) => {
-                Need::Nothing
-            }
-            Phase::Opening if idle && !connection.eof => Need::Receive(ReceiveMode::Once),
-            Phase::Live(live) if live.taken_over => {
-                if idle && matches!(live.blocked(), Some(Blocked::Fence(..))) {
-                    Need::Nothing // a switch takes a moment; the deadline of the takeover is there for more
-                } else if idle {
-                    Need::LastRead
-                } else if connection.receive_armed && !connection.cancel_in_flight {
-                    Need::Cancel
-                } else {
-                    Need::Nothing
-                }
-            }
-            Phase::Live(live) if live.blocked().is_some() => {
-                // Who is held back may be so for long, and what is kept of it is charged.
-                let crowded = connection.is_held_back()
-                    || connection.partial.len() >= self.env.options.paused_bytes_max;
-                if crowded && connection.receive_armed && !connection.cancel_in_flight {
-                    Need::Cancel
-                } else {
-                    Need::Nothing
-                }
-            }
-            // It does not read what it is answered: then it is not read either, until it does.
-            Phase::Live(_) if connection.is_clogged(self.env.limits.send_buffer_bytes_max) => {
-                if connection.receive_armed && !connection.cancel_in_flight {
-                    Need::Cancel
-                } else {
-                    Need::Nothing
-                }
-            }
-            Phase::Live(_) if idle && !connection.eof => Need::Receive(ReceiveMode::Many),
-            Phase::Opening
-            | Phase::Verifying(_)
-            | Phase::HandOff
-            | Phase::Waiting(_)
-            | Phase::Live(_)
-            | Phase::Closing(_) => Need::Nothing,
-        }
-    }
-
-    /// Charges what waits behind a send in flight. A connection that cannot be charged has no send room until it has
-    /// sent everything (see [`super::connection::Connection::send_room`]).
-    pub(super) fn charge_send(&mut self, key: Key) {
-        let Some(connection) = self.clients.connections.get_mut(key) else { return };
-        let waiting = if connection.send_in_flight {
-            connection.in_flight_bytes as usize + connection.outbox.len()
-        } else {
-            0
-        };
-        if let Some(lent) = &mut connection.lent {
-            lent.bytes =
-                lent.bytes.min(waiting.saturating_sub(self.env.limits.send_buffer_bytes_max as usize));
-            if lent.bytes == 0 {
-                connection.lent = None;
-            }
-        }
-        let charged = connection.charged_send as usize;
-        if waiting <= charged {
-            self.env.budget.release(Class::Send, charged - waiting);
-            connection.starved &= waiting > 0;
-        } else if !self.env.budget.charge(Class::Send, waiting - charged) {
-            self.env.budget.charge_always(Class::Send, waiting - charged);
-            connection.starved = true;
-        }
-        connection.charged_send = waiting as u32; // two send buffers, what is lent, and a turn's answers
-    }
-
-    /// Keeps a sent buffer for the next connection.
-    pub(super) fn recycle(&mut self, buffer: Vec<u8>) {
-        if buffer.capacity() > 0
-            && buffer.capacity() <= SPARE_BUFFER_BYTES_MAX
-            && self.clients.spare_buffers.len() < SPARE_BUFFERS_MAX
-        {
-            self.clients.spare_buffers.push(buffer);
-        }
-    }
-
-    /// Ends a connection whose logical end was dealt with already.
-    pub(super) fn start_closing(&mut self, key: Key, step: Closing) {
-        let linger = self.env.now + self.env.options.linger_ms;
-        let Some(connection) = self.clients.connections.get_mut(key) else { return };
-        if let Some(live) = connection.live() {
-            self.clients.told.forget(live.link.terms);
-        }
-        connection.phase = Phase::Closing(step);
-        connection.partial = Vec::new();
-        connection.release_receive(&mut self.env.budget);
-        if step == Closing::Abort {
-            connection.outbox.clear();
-        }
-        self.set_deadline(key, linger);
-        self.mark_dirty(key);
-    }
-
-    pub(super) fn set_deadline(&mut self, key: Key, at: Millis) {
-        let Some(connection) = self.clients.connections.get_mut(key) else { return };
-        connection.deadline = at;
-        if at < connection.timer_at {
-            connection.timer_at = at;
-            self.env.set_timer(at, Timer::Connection(key));
-        }
-    }
-
-    /// A timer of the connection fired: act if its deadline has come, set the next one otherwise.
-    pub(super) fn connection_due(&mut self, key: Key) {
-        let now = self.env.now;
-        let Some(connection) = self.clients.connections.get_mut(key) else { return };
-        if connection.timer_at > now {
-            return; // a later timer than the earliest: superseded
-        }
-        connection.timer_at = crate::clock::NEVER;
-        let owes = connection.is_unheard(self.env.limits.send_buffer_bytes_max);
-        let heard_until = connection.heard_until();
-        if let Phase::Live(live) = &mut connection.phase
-            && !live.taken_over
-            && live.keep_alive_s > 0
-        {
-            // [MQTT-3.1.2-22]; 3.1.1: [311:MQTT-3.1.2-24]. A paused connection is not read, so its silence is ours. So is
-            // that of one that owes us reading, but only while it goes on reading.
-            let is_paused = live.blocked().is_some_and(|blocked| !matches!(blocked, Blocked::Output));
-            connection.deadline = if is_paused { now + live.idle_max_ms() } else { heard_until };
-            if !is_paused && (owes || connection.deadline <= now) {
-                self.clients.silent.push(key);
-                return;
-            }
-            live.unsent_bytes = None;
-        }
-        let deadline = connection.deadline;
-        if deadline > now {
-            if deadline != crate::clock::NEVER {
-                self.set_deadline(key, deadline);
-            }
-            return;
-        }
-        self.deadline_passed(key);
     }
 }
 

@@ -11,6 +11,8 @@ use crate::mesh::{CONSUMED, Links, USER};
 
 use super::Core;
 use super::connection::{End, Live, Mode};
+use super::env::Env;
+use super::exchange::Exchange;
 use super::filters::Sliced;
 use super::parcel::Parcel;
 use super::replies::Holding;
@@ -177,6 +179,66 @@ impl Waits {
     }
 }
 
+impl Exchange {
+    /// Sends a parcel to another shard, at the end of the turn.
+    #[inline]
+    pub fn push(&mut self, to: ShardId, parcel: Parcel, env: &Env) {
+        env.counters().mesh_sent_total.add(1);
+        let bytes = parcel.cost();
+        self.links.push(to, parcel, bytes);
+    }
+
+    /// Asks every peer to ring when it has made progress; what waits for that is looked at after this.
+    pub fn await_all(&self) {
+        self.links.peers().iter().for_each(|peer| self.links.await_progress(peer));
+    }
+
+    /// A batch of parcels from `from` was acted upon; `relays` of them were relays, fanned out to `targets`.
+    pub fn relays_taken(&mut self, from: ShardId, relays: u64, targets: ShardSet) {
+        if relays == 0 {
+            return;
+        }
+        let at = usize::from(from);
+        self.waits.relays_taken[at] += relays;
+        let fence = Fence::consumed(targets, &self.links);
+        self.waits.relays_open[at].push_back((self.waits.relays_taken[at], fence));
+        self.waits.relaying.insert(from);
+        self.finish_relays();
+    }
+
+    /// Tells senders of relays which of them are consumed by all that they were for.
+    pub fn finish_relays(&mut self) {
+        for from in self.waits.relaying.iter() {
+            let open = &mut self.waits.relays_open[usize::from(from)];
+            while let Some((number, fence)) = open.front()
+                && fence.is_reached(&self.links)
+            {
+                self.links.set_register(from, RELAYS_DONE, *number);
+                open.pop_front();
+            }
+            if open.is_empty() {
+                self.waits.relaying.remove(from);
+            }
+        }
+    }
+
+    /// The next held message whose fence is reached.
+    fn next_held(&mut self) -> Option<Message> {
+        if !self.waits.may_release(&self.links) {
+            return None;
+        }
+        let (message, _) = self.waits.held.pop_front()?;
+        self.waits.released += 1;
+        self.waits.look_again();
+        Some(message)
+    }
+
+    /// What is on its way to other shards, or waits for them.
+    pub fn waiting_len(&self) -> u64 {
+        self.links.waiting() as u64 + self.waits.len() as u64 + self.interest.len() as u64
+    }
+}
+
 impl Core {
     /// The connection is not parsed until `blocked` is over.
     pub(super) fn pause(&mut self, key: Key, blocked: Blocked) {
@@ -194,12 +256,7 @@ impl Core {
             self.exchange.waits.look_again();
             self.env.counters().pauses_total.add(1);
         }
-        self.mark_dirty(key);
-    }
-
-    /// Asks every peer to ring when it has made progress; what waits for that is looked at after this.
-    pub(super) fn await_all(&self) {
-        self.exchange.links.peers().iter().for_each(|peer| self.exchange.links.await_progress(peer));
+        self.clients.mark_dirty(key);
     }
 
     /// Lets everything go on whose time has come.
@@ -207,11 +264,11 @@ impl Core {
         if self.env.shards == 1 {
             return;
         }
-        if !self.exchange.waits.is_empty() || !self.stop.is_running() {
-            self.await_all();
+        if !self.exchange.waits.is_empty() || self.env.is_stopping {
+            self.exchange.await_all();
         }
         self.flush_interest();
-        self.finish_relays();
+        self.exchange.finish_relays();
         self.release_held();
         // First, since each takes one place only, and those that keep a shard full would leave it none.
         if !self.clients.hand_offs.is_empty() {
@@ -285,57 +342,27 @@ impl Core {
         }
         live.last_packet_at = now;
         if live.taken_over {
-            return self.mark_dirty(key); // its last read goes on
+            return self.clients.mark_dirty(key); // its last read goes on
         }
         self.parse(key, &[]);
-        self.mark_dirty(key);
+        self.clients.mark_dirty(key);
         let Some(connection) = self.clients.connections.get(key) else { return };
         if connection.eof && connection.live().is_some_and(Live::has_said_all) {
-            self.end(key, End::Lost);
+            self.clients.end(key, End::Lost, &mut self.env);
         }
+        self.settle();
     }
 
     fn release_held(&mut self) {
-        while self.exchange.waits.may_release(&self.exchange.links) {
-            let Some((message, _)) = self.exchange.waits.held.pop_front() else { return };
-            self.exchange.waits.released += 1;
-            self.exchange.waits.look_again();
+        while let Some(message) = self.exchange.next_held() {
             let _ = self.publish(&message.view());
-        }
-    }
-
-    /// A batch of parcels from `from` was acted upon; `relays` of them were relays, fanned out to `targets`.
-    pub(super) fn relays_taken(&mut self, from: ShardId, relays: u64, targets: ShardSet) {
-        if relays == 0 {
-            return;
-        }
-        let at = usize::from(from);
-        self.exchange.waits.relays_taken[at] += relays;
-        let fence = Fence::consumed(targets, &self.exchange.links);
-        self.exchange.waits.relays_open[at].push_back((self.exchange.waits.relays_taken[at], fence));
-        self.exchange.waits.relaying.insert(from);
-        self.finish_relays();
-    }
-
-    fn finish_relays(&mut self) {
-        for from in self.exchange.waits.relaying.iter() {
-            let open = &mut self.exchange.waits.relays_open[usize::from(from)];
-            while let Some((number, fence)) = open.front()
-                && fence.is_reached(&self.exchange.links)
-            {
-                self.exchange.links.set_register(from, RELAYS_DONE, *number);
-                open.pop_front();
-            }
-            if open.is_empty() {
-                self.exchange.waits.relaying.remove(from);
-            }
         }
     }
 
     /// Whether something that waits could go on now.
     pub(super) fn has_progress(&self) -> bool {
         self.env.shards > 1
-            && (self.interest_may_go_on()
+            && (self.exchange.interest_may_go_on(&self.env)
                 || self.exchange.waits.may_release(&self.exchange.links)
                 || self.exchange.waits.unlooked > 0
                 || self.exchange.waits.holding.has_unlooked()
