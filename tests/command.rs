@@ -467,7 +467,7 @@ fn a_file_of_another_kind_is_recognised() {
         let (code, _, stderr) = run(arguments);
         assert_eq!(code, Some(78), "{stderr}");
         for words in [
-            "mosquitto.conf:2:1: this is a configuration of mosquitto",
+            "mosquitto.conf:2:1: this is a mosquitto.conf",
             "allow-anonymous = true\n\n[[listener]]\naddress = \":1883\"",
         ] {
             assert!(stderr.contains(words), "{arguments:?}: {words} is missing in\n{stderr}");
