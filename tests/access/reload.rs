@@ -207,7 +207,7 @@ fn a_mistake_changes_nothing_and_has_its_place() {
     let mut client = Client::fresh(&broker, V5);
     let good = "packet-size-max = \"1k\"\nreceive-maximum = 2\nlog-level = \"error\"\n";
     let bad = [
-        ("packet-size-maks = 1\n".to_owned() + &one, ":8:1: ", "is \"packet-size-max\" meant?"),
+        ("packet-size-maks = 1\n".to_owned() + &one, ":8:1: ", "did you mean \"packet-size-max\"?"),
         ("sys-interval = 3\n".to_owned() + &one, ":8:1: ", "duplicate"),
         ("retained-messages-max = -1\n".to_owned() + &one, ":8:25: ", "a number from 0"),
         (one.clone() + &listener("127.0.0.1:1", "packet-size-max = 1"), ":13:1: ", "between 128"),
