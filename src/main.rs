@@ -110,7 +110,7 @@ fn reload(server: &mut Server, source: &Source) {
             log::set_level(level);
         }
         Err(why) => {
-            let values = [("why", log::Value::Ours(&why)), ("kept", "what was in force before".into())];
+            let values = [("why", log::Value::Ours(&why)), ("kept", "the former settings".into())];
             log::event(Level::Error, Kind::Reload, &values);
         }
     }
@@ -170,7 +170,9 @@ fn run(config: &Config, source: &Source) -> ExitCode {
     let (stopped, left) = server.finish(patience, |poll| {
         match signals.wait(poll) {
             Some(signal) if signal.stops() => second = Some(signal),
-            Some(Signal::HangUp) => ignore(Signal::HangUp, "the broker stops, and reads nothing any more"),
+            Some(Signal::HangUp) => {
+                ignore(Signal::HangUp, "the broker is stopping and reads no files any more")
+            }
             Some(signal) => ignore(signal, NO_MEANING),
             None => {}
         }
@@ -182,7 +184,7 @@ fn run(config: &Config, source: &Source) -> ExitCode {
             log::event(
                 Level::Warn,
                 Kind::Stop,
-                &[("why", "the time was up before everybody was gone".into())],
+                &[("why", "--shutdown-timeout was over before all clients were gone".into())],
             );
             ExitCode::SUCCESS
         }
@@ -218,7 +220,7 @@ fn handle(signal: Signal, server: &mut Server, source: &Source) {
 }
 
 /// Why most signals are ignored.
-const NO_MEANING: &str = "it means nothing here and is ignored";
+const NO_MEANING: &str = "ringmq ignores this signal";
 
 /// A signal that changes nothing but the log.
 fn ignore(signal: Signal, why: &str) {

@@ -35,7 +35,7 @@ impl Broker {
                 line.split("listening on ").nth(1).map(|rest| rest.trim_end_matches(['\n', '"', '}']));
             address = address.or(found.map(str::to_owned));
             text.push(line);
-            if text.last().unwrap().contains("to listen to the network") {
+            if text.last().unwrap().contains("to let the network in") {
                 break;
             }
         }
@@ -176,7 +176,7 @@ fn a_signal_that_means_nothing_is_named_and_ignored() {
         name => format!("SIG{name}"),
     });
     for name in names {
-        let line = format!(" warn signal signal={name} why=\"it means nothing here and is ignored\"\n");
+        let line = format!(" warn signal signal={name} why=\"ringmq ignores this signal\"\n");
         assert!(log.contains(&line), "{name} in\n{log}");
     }
     assert!(log.contains(" signal=SIGUSR1 why=\"the log is on stderr"), "{log}");
@@ -221,7 +221,7 @@ fn a_log_file_has_everything_and_is_opened_again_at_usr1() {
     let directory = Directory::new("log-file");
     let path = directory.path("log");
     let broker = Quiet::start(&["--log-file", &path]);
-    directory.until("log", " info start only this machine is served");
+    directory.until("log", " info start only this machine can connect");
     assert!(
         directory.text("log").contains(" info start listening on 127.0.0.1:"),
         "{}",
@@ -337,7 +337,7 @@ fn lines_have_their_level_in_front_where_journald_reads_stderr() {
         let mut command = ringmq(&flags);
         command.stderr(file).env("JOURNAL_STREAM", format!("{}:{inode}", meta.dev()));
         let mut child = command.spawn().unwrap();
-        directory.until(&name, "only this machine is served");
+        directory.until(&name, "only this machine can connect");
         for signal in ["-USR2", "-TERM"] {
             assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
             directory.until(&name, if signal == "-USR2" { "SIGUSR2" } else { "lost_sessions" });
@@ -411,7 +411,7 @@ fn each_command_has_a_help_of_its_own() {
         assert!(wrong.2.contains(&usage[.."Usage: ringmq c".len()]), "{}", wrong.2);
     }
     for (arguments, words) in [
-        (&["pasword", "f", "u"][..], "is \"passwd\" meant?"),
+        (&["pasword", "f", "u"][..], "did you mean \"passwd\"?"),
         (&["help", "no-such"], "there is no command"),
         (&["/etc/ringmq.toml"], "--config /etc/ringmq.toml"),
     ] {
@@ -437,7 +437,7 @@ fn localhost_is_every_loopback_address_that_there_is() {
         addresses.extend(
             line.strip_prefix("listening on ").map(|rest| rest.split(' ').next().unwrap().to_owned()),
         );
-        if line.contains("only this machine is served") {
+        if line.contains("only this machine can connect") {
             break;
         }
     }
@@ -467,7 +467,7 @@ fn a_file_of_another_kind_is_recognised() {
         let (code, _, stderr) = run(arguments);
         assert_eq!(code, Some(78), "{stderr}");
         for words in [
-            "mosquitto.conf:2:1: this is a configuration of mosquitto",
+            "mosquitto.conf:2:1: this is a mosquitto.conf",
             "allow-anonymous = true\n\n[[listener]]\naddress = \":1883\"",
         ] {
             assert!(stderr.contains(words), "{arguments:?}: {words} is missing in\n{stderr}");
@@ -483,7 +483,7 @@ fn a_shutdown_timeout_is_kept_whatever_clients_do() {
     broker.signal("INT");
     let (code, log) = broker.end();
     assert_eq!(code, Some(0));
-    assert!(log.contains("the time was up"), "{log}");
+    assert!(log.contains("--shutdown-timeout was over"), "{log}");
     assert!(log.contains("lost_sessions=0 "), "its session would have ended with its connection: {log}");
     assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
 }
@@ -493,7 +493,7 @@ fn a_second_instance_is_refused() {
     let broker = Broker::start(&[]);
     let (code, _, stderr) = run(&["--listen", &broker.address]);
     assert_eq!(code, Some(71));
-    assert!(stderr.contains("another ringmq serves it"), "{stderr}");
+    assert!(stderr.contains("another ringmq listens there"), "{stderr}");
     drop(broker.connect());
 }
 
@@ -501,7 +501,7 @@ fn a_second_instance_is_refused() {
 fn what_is_refused_has_an_exit_code_and_says_what_to_type() {
     for (flags, code, words) in [
         (&["--listen", "0.0.0.0:0"][..], 64, "--listen 0.0.0.0:0 --allow-anonymous"),
-        (&["--cores", "900"], 64, "there is no CPU 900"),
+        (&["--cores", "900"], 64, "has no CPU 900"),
         (&["--listen", "192.0.2.1:1883", "--allow-anonymous"], 64, "ip addr"),
         (&["--no-such-flag"], 64, "--help"),
         (&["--connections-max", "4000000000"], 71, "ulimit -n"),

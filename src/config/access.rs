@@ -9,36 +9,40 @@ use crate::access::{ClientIds, Denial, Overlap, Settings};
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Users and rules")]
 pub(super) struct AccessFlags {
-    /// Users and the hashes of their passwords, a line `name:hash` for each
+    /// File of users and their password hashes, one line `name:hash` for each
     ///
-    /// Made by: ringmq passwd FILE USER (argon2id; see its --cost). Files of mosquitto are read too ($6$, $7$, and the
-    /// argon2id of 2.1). A client that names a
-    /// user has to give that user's password (else 0x86; 4 in 3.x), also where anonymous clients are let in. Read again
-    /// at SIGHUP, as the whole file is (see --config).
+    /// ringmq passwd FILE USER writes it (argon2id; see its --cost). Password files of mosquitto
+    /// are read too ($6$, $7$, and the argon2id of 2.1). A client that names a user has to give
+    /// that user's password (else 0x86; 4 in 3.x), also where anonymous clients are let in. SIGHUP
+    /// reads the file again.
     #[arg(long, value_name = "FILE")]
     pub password_file: Option<PathBuf>,
 
-    /// Rules about who may publish and subscribe to what, in the format of mosquitto's ACL files
+    /// File of rules about who may publish and subscribe to what, in the format of mosquitto's ACL
+    /// files
     ///
-    /// What no rule allows is denied, and a deny wins. `topic` lines are for the anonymous, or for the last `user NAME`
-    /// or `client ID` above them; `pattern` lines are for everybody, with %u and %c for the client's own names,
-    /// also inside a level (dev-%c). Read again at SIGHUP; clients stay, and what they may have is checked anew.
+    /// Whatever no rule allows is denied, and a deny wins over an allow. `topic` lines are for the
+    /// last `user NAME` or `client ID` line above them, and for anonymous clients if there is none.
+    /// `pattern` lines are for everybody; %u stands for the user name and %c for the Client
+    /// Identifier, also inside a level (dev-%c). SIGHUP reads the file again. Clients stay
+    /// connected, and the new rules apply to every further message.
     #[arg(long, value_name = "FILE")]
     pub acl_file: Option<PathBuf>,
 
-    /// Client Identifiers that a user may have; others get 0x85 (2 in 3.x)
+    /// Client Identifiers that a user may have; a client with another one gets 0x85 (2 in 3.x)
     #[arg(long, value_enum, value_name = "WHICH", default_value_t = ClientIdsFlag::Any)]
     pub client_ids: ClientIdsFlag,
 
-    /// Refuse a SUBSCRIBE that matches anything which the client may not have
+    /// Refuse a SUBSCRIBE whose filter also matches topics that the client may not read
     ///
-    /// Without this flag a SUBSCRIBE is refused only if the client may have nothing that its filter matches. Otherwise it
-    /// is granted, SUBACK says so, and of what matches the client gets just the messages that it may have: `#` is granted to
-    /// a client that may read `home/#`, and brings it `home/#`. With this flag `#` is refused to that client.
+    /// Without this flag a SUBSCRIBE is refused only if the client may read none of the topics that
+    /// its filter matches. Otherwise it is granted, and the client gets the messages that it may
+    /// read. A client that may read `home/#` can then subscribe to `#` and gets `home/#`. With this
+    /// flag the broker refuses `#` to that client.
     #[arg(long)]
     strict_subscribe: bool,
 
-    /// Answer a SUBSCRIBE that is denied with 0x80 in v5 too, instead of 0x87
+    /// Answer a denied SUBSCRIBE with 0x80 in v5 too, instead of 0x87
     #[arg(long)]
     suback_unspecified: bool,
 }

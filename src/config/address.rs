@@ -46,21 +46,21 @@ impl FromStr for Place {
             ));
         }
         let Some((host, port)) = text.rsplit_once(':') else {
-            return Err(format!("an address and a port are expected, {example}"));
+            return Err(format!("expected an address and a port, {example}"));
         };
         let Ok(port) = port.parse() else {
             return Err(format!("'{port}' is not a port, which is a number up to 65535"));
         };
         if let Ok(ip) = host.parse::<Ipv6Addr>() {
-            return Err(format!("an IPv6 address stands in brackets: {}", SocketAddr::new(ip.into(), port)));
+            return Err(format!("write an IPv6 address in brackets: {}", SocketAddr::new(ip.into(), port)));
         }
         match host {
             "" => Ok(Place::Everywhere(port)),
             host if host.eq_ignore_ascii_case("localhost") => Ok(Place::Localhost(port)),
-            "*" => Err(format!("every address is written :{port}")),
+            "*" => Err(format!("write :{port} for every address")),
             host => Err(format!(
-                "'{host}' is not an IP address, and names are not looked up (except localhost); its address is \
-                 shown by: getent hosts {host}"
+                "'{host}' is not an IP address, and ringmq looks up no names (except localhost). To find \
+                 its address: getent hosts {host}"
             )),
         }
     }
@@ -107,7 +107,7 @@ mod tests {
             ("::1:1883", "[::1:1883]:1883"),
             ("fe80::1:99999", "99999"),
             ("1883", ":1883 for every address"),
-            ("*:1883", "every address is written :1883"),
+            ("*:1883", "write :1883 for every address"),
             ("localhost", "localhost:1883"),
             ("localhost:", "not a port"),
             ("127.0.0.1:99999", "99999"),

@@ -1,4 +1,5 @@
-//! Where settings come from, and the commands that serve nobody: `ringmq passwd`, `check` and `config`.
+//! Where settings come from, and the commands that serve nobody: `ringmq passwd`, `check` and
+//! `config`.
 
 use std::path::{Path, PathBuf};
 
@@ -35,7 +36,8 @@ pub(super) struct Unfit {
 }
 
 impl Sources {
-    /// Where the file says what holds for the whole broker; `None` if it does not, or the command line replaces it.
+    /// Where the file says what holds for the whole broker; `None` if it does not, or the command
+    /// line replaces it.
     pub fn place_of(&self, key: &str) -> Option<Place> {
         let said = self.settings.iter().find(|setting| setting.key == key)?;
         (!file::is_given(key, &self.given, &Flags::command())).then_some(said.at)
@@ -55,8 +57,8 @@ impl Sources {
         self.wrong((at, format!("{dashes}{setting}: {what}")))
     }
 
-    /// What clap says of the command line and the file together. The command line was looked at before, so what is
-    /// missing is missing beside something in the file.
+    /// What clap says of the command line and the file together. The command line was looked at
+    /// before, so what is missing is missing beside something in the file.
     pub fn incomplete(&self, error: clap::Error) -> ConfigError {
         let begun = self
             .settings
@@ -89,8 +91,9 @@ impl Sources {
     }
 }
 
-/// `ringmq config`: what would hold with the rest of the command line, as a file would have it, each setting with where
-/// it comes from, and what holds instead where another limit cuts it on this machine.
+/// `ringmq config`: what would hold with the rest of the command line, as a file would have it,
+/// each setting with where it comes from, and what holds instead where another limit cuts it on
+/// this machine.
 ///
 /// # Errors
 /// As [`Config::parse`], for what is wrong with single settings.
@@ -119,11 +122,9 @@ pub fn effective(args: &[String], machine: &Machine) -> Result<String, ConfigErr
 
 #[derive(Parser, Debug)]
 #[command(name = "ringmq check", bin_name = "ringmq check", max_term_width = 110)]
-#[command(
-    about = "Looks for mistakes in a file of settings and in the files that it names, and says what it means"
-)]
+#[command(about = "Checks a file of settings and the files that it names, and explains what it means")]
 struct CheckFlags {
-    /// The file that --config would name
+    /// The file, as for --config
     file: PathBuf,
 }
 
@@ -185,7 +186,7 @@ pub fn check(args: &[String], machine: &Machine, affinity: &[u16]) -> Result<Che
     warnings.dedup();
     lines.extend(warnings.iter().map(|warning| format!("warning: {warning}")));
     let found = match warnings.len() {
-        0 => "all well".to_owned(),
+        0 => "no problems".to_owned(),
         1 => "1 warning".to_owned(),
         several => format!("{several} warnings"),
     };
@@ -199,7 +200,7 @@ fn logins_text(path: &Path, users: &Users, threads: usize) -> Option<String> {
     let rate = (1_000_000_000 * threads as u128 / hash_ns).max(1);
     let all_s = (users.len() as u128).div_ceil(rate);
     Some(format!(
-        "{}: about {rate} new logins a second while {threads} CPUs are idle, all {} users within {all_s} s",
+        "{}: about {rate} logins a second if {threads} CPUs are idle; all {} users in {all_s} s",
         path.display(),
         users.len(),
     ))
@@ -215,30 +216,32 @@ fn without_word(args: &[String]) -> Vec<String> {
 #[command(name = "ringmq passwd", bin_name = "ringmq passwd", max_term_width = 110)]
 #[command(about = "Sets the password of a user in a file for --password-file", long_about = None)]
 struct PasswdFlags {
-    /// The file that --password-file names; made if it is not there, readable by its owner alone
+    /// The password file; if it does not exist, it is made, readable by its owner alone
     file: PathBuf,
-    /// The user whose password is set; new ones are added
+    /// The user whose password to set; a new user is added
     user: String,
     /// Read the password from the first line of stdin instead of the terminal
     #[arg(long, conflicts_with = "delete")]
     password_stdin: bool,
-    /// Take the user out
+    /// Remove the user
     #[arg(long)]
     delete: bool,
-    /// What a login costs the broker, and a guess a thief of the file: device, mixed, person, or m=KIB,t=PASSES[,p=LANES]
+    /// Work for each login, and for each guess of a thief: device, mixed, person, or
+    /// m=KIB,t=PASSES[,p=LANES]
     ///
-    /// device (m=1024,t=1) is for long random passwords, such as 16 characters from `openssl rand`: nobody guesses those,
-    /// whatever a guess costs, and after a restart a core lets 1,000 and more back in every second. person (m=19456,t=2)
-    /// is for passwords that people make up: whoever steals the file tries some fifty times fewer guesses in the same
-    /// time, and so many fewer clients come back in a second. mixed (m=8192,t=1) lies between. The cost stands in the
-    /// hash: one file may have several, and old ones stay valid. `ringmq check` says how many logins a second a file
+    /// device (m=1024,t=1) is for long random passwords, such as 16 characters from `openssl rand`.
+    /// Nobody can guess such a password, and after a restart each core lets 1,000 clients and more
+    /// back in every second. person (m=19456,t=2) is for passwords that people make up. A thief of
+    /// the file can then try some fifty times fewer guesses in the same time, and some fifty times
+    /// fewer clients can log in per second. mixed (m=8192,t=1) lies between. Each hash contains its
+    /// cost, so one file may have several. `ringmq check` says how many logins a second a file
     /// allows on this machine.
     #[arg(long, value_name = "COST", default_value_t = Cost::DEVICE, conflicts_with = "delete")]
     cost: Cost,
 }
 
-/// Sets a password in a file of users, as `ringmq passwd` is told by `args`, the program's name first. Returns what to
-/// tell the person.
+/// Sets a password in a file of users, as `ringmq passwd` is told by `args`, the program's name
+/// first. Returns what to tell the person.
 ///
 /// # Errors
 /// What is wrong; nothing was changed then.

@@ -17,10 +17,10 @@ pub fn listener_text(config: &Config, listener: &ListenerConfig) -> String {
         match &tls.clients {
             ClientCertificates::None => {}
             ClientCertificates::Optional { .. } => {
-                parts.push(format!("certificates of clients optional, their {user} is the user"));
+                parts.push(format!("client certificates optional, their {user} is the user name"));
             }
             ClientCertificates::Required { .. } => {
-                parts.push(format!("certificates of clients required, their {user} is the user"));
+                parts.push(format!("client certificates required, their {user} is the user name"));
             }
         }
     }
@@ -64,8 +64,8 @@ fn limits(own: &ListenerLimits, all: &ListenerLimits) -> Vec<String> {
     parts
 }
 
-/// Who is let in at each listener and what they may do, one line if all are alike. `users` counts those of each file.
-/// Nothing where nobody set anything and only this machine is served.
+/// Who is let in at each listener and what they may do, one line if all are alike. `users` counts
+/// those of each file. Nothing where nobody set anything and only this machine is served.
 pub fn access_text(config: &Config, users: &[usize]) -> Vec<String> {
     let doors: Vec<String> = config
         .listeners
@@ -109,7 +109,7 @@ fn door_text(config: &Config, listener: &ListenerConfig, door: &Door, users: &[u
             who.push("everybody on this machine".to_owned());
         }
         Anonymous::Admitted if who.is_empty() => {
-            who.push("everybody who reaches this address, as was said (allow-anonymous)".to_owned());
+            who.push("everybody who reaches this address (allow-anonymous)".to_owned());
         }
         Anonymous::Admitted => who.push("anonymous clients".to_owned()),
         Anonymous::Refused if certified => {}
@@ -122,7 +122,7 @@ fn door_text(config: &Config, listener: &ListenerConfig, door: &Door, users: &[u
     };
     let rules = door.rules.and_then(|at| config.access.acl_files.get(usize::from(at)));
     match rules {
-        Some(path) => format!("{}{ids}; what they may do is in {}", who.join(", "), path.display()),
-        None => format!("{}{ids}; all may publish and subscribe", who.join(", ")),
+        Some(path) => format!("{}{ids}; their rules are in {}", who.join(", "), path.display()),
+        None => format!("{}{ids}; all of them may publish and subscribe", who.join(", ")),
     }
 }

@@ -1,9 +1,10 @@
-//! `ringmq.toml`: a key for each flag, named as the flag is, with the same values and the same meaning; and a table
-//! `[[listener]]` for each listener, whose keys are those of [`super::listener`].
+//! `ringmq.toml`: a key for each flag, named as the flag is, with the same values and the same
+//! meaning; and a table `[[listener]]` for each listener, whose keys are those of
+//! [`super::listener`].
 //!
-//! So there is one list of settings, with one help text each. A flag on the command line replaces what the file says;
-//! nothing else does. Paths in the file are relative to the file. Every value is checked where it stands, so that an
-//! error has a line and a column.
+//! So there is one list of settings, with one help text each. A flag on the command line replaces
+//! what the file says; nothing else does. Paths in the file are relative to the file. Every value
+//! is checked where it stands, so that an error has a line and a column.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -127,7 +128,10 @@ fn parse(text: &str, command: &clap::Command, directory: &Path) -> Result<Conten
         let items = match value.get_ref() {
             DeValue::Array(items) => items,
             _ => {
-                return Err((key.span(), "listeners are a list: [[listener]], with two brackets".to_owned()));
+                return Err((
+                    key.span(),
+                    "write [[listener]] with two brackets, since there may be several".to_owned(),
+                ));
             }
         };
         let own = ListenerKeys::command();
@@ -135,11 +139,13 @@ fn parse(text: &str, command: &clap::Command, directory: &Path) -> Result<Conten
             let DeValue::Table(table) = item.get_ref() else {
                 return Err((
                     item.span(),
-                    "a listener is a table: [[listener]], and its keys below".to_owned(),
+                    "a listener is a table: write [[listener]], and its keys below that line".to_owned(),
                 ));
             };
             let no_key = |name: &str| match settable(command).any(|arg| arg.get_long() == Some(name)) {
-                true => format!("{name:?} is of the whole broker: it stands above the first [[listener]]"),
+                true => {
+                    format!("{name:?} is a setting of the whole broker: move it above the first [[listener]]")
+                }
                 false => unknown(name, &own, &[]),
             };
             let settings = reader.settings(table.iter().collect(), &own, &no_key)?;
@@ -157,11 +163,14 @@ fn second_way(table: &DeTable<'_>) -> Option<Wrong> {
     table.iter().find_map(|(key, _)| match key.get_ref().as_ref() {
         name @ ("listen" | "tls-listen") => Some((
             key.span(),
-            format!("{name} beside [[listener]]: make it the address of another [[listener]]"),
+            format!(
+                "{name} and [[listener]] cannot be combined: write this address into a [[listener]] \
+            of its own"
+            ),
         )),
         name if name.starts_with("tls-") => Some((
             key.span(),
-            format!("{name} goes with tls-listen: a [[listener]] has cert, key and client-ca"),
+            format!("{name} belongs to tls-listen: in a [[listener]] use cert, key and client-ca instead"),
         )),
         _ => None,
     })
@@ -177,7 +186,8 @@ struct Reader<'a> {
 type Entry<'t, 'a> = (&'t Spanned<Cow<'a, str>>, &'t Spanned<DeValue<'a>>);
 
 impl Reader<'_> {
-    /// Each value is checked by its flag where it stands. `no_key` says what is wrong with a key that is none.
+    /// Each value is checked by its flag where it stands. `no_key` says what is wrong with a key
+    /// that is none.
     fn settings(
         &self,
         mut entries: Vec<Entry<'_, '_>>,
@@ -224,10 +234,10 @@ fn values(arg: &Arg, value: &Spanned<DeValue<'_>>) -> Result<Vec<Placed>, Wrong>
     let span = value.span();
     match (value.get_ref(), arg.get_action()) {
         (DeValue::Boolean(on), ArgAction::SetTrue) => Ok(on.then_some((None, span)).into_iter().collect()),
-        (_, ArgAction::SetTrue) => Err((span, "true or false is expected".to_owned())),
+        (_, ArgAction::SetTrue) => Err((span, "expected true or false, without quotes".to_owned())),
         (value, ArgAction::Set) if is_switch(arg) => match value {
             DeValue::Boolean(on) => Ok(vec![(Some(on.to_string()), span)]),
-            _ => Err((span, "true or false is expected".to_owned())),
+            _ => Err((span, "expected true or false, without quotes".to_owned())),
         },
         (DeValue::Array(items), ArgAction::Append) => {
             items.iter().map(|item| Ok((Some(scalar(item)?), item.span()))).collect()
@@ -247,11 +257,13 @@ fn scalar(value: &Spanned<DeValue<'_>>) -> Result<String, Wrong> {
         DeValue::String(text) => Ok(text.to_string()),
         DeValue::Integer(number) => u64::from_str_radix(number.as_str(), number.radix())
             .map(|number| number.to_string())
-            .map_err(|_| wrong("a number from 0 is expected")),
-        DeValue::Array(_) => Err(wrong("one value is expected")),
-        DeValue::Table(_) => Err(wrong("this is no section: keys stand by themselves, as flags do")),
+            .map_err(|_| wrong("expected a whole number, 0 or more")),
+        DeValue::Array(_) => Err(wrong("expected one value, not a list")),
+        DeValue::Table(_) => Err(wrong(
+            "there are no sections, except [[listener]]: write each key by itself, such as shards = 2",
+        )),
         DeValue::Float(_) | DeValue::Boolean(_) | DeValue::Datetime(_) => {
-            Err(wrong("a text or a whole number is expected"))
+            Err(wrong("expected text in quotes or a whole number"))
         }
     }
 }
@@ -269,9 +281,9 @@ fn unknown(name: &str, command: &clap::Command, others: &[&str]) -> String {
     let known = settable(command).filter_map(Arg::get_long).chain(others.iter().copied());
     match known.map(|known| (distance(name, known), known)).min() {
         Some((changes, near)) if changes <= near.len() / 2 => {
-            format!("there is no setting {name:?}; is {near:?} meant?")
+            format!("there is no setting {name:?}; did you mean {near:?}?")
         }
-        Some(_) | None => format!("there is no setting {name:?}; all: ringmq --help"),
+        Some(_) | None => format!("there is no setting {name:?}; all settings: ringmq --help"),
     }
 }
 
@@ -432,17 +444,17 @@ mod tests {
     #[test]
     fn what_is_wrong_has_a_place_and_a_neighbour() {
         let wrong = [
-            ("shards = 1\nlissten = []\n", (2, 1), "is \"listen\" meant?"),
-            ("pasword_file = 'x'", (1, 1), "is \"password-file\" meant?"),
+            ("shards = 1\nlissten = []\n", (2, 1), "did you mean \"listen\"?"),
+            ("pasword_file = 'x'", (1, 1), "did you mean \"password-file\"?"),
             ("zzzzzzzzzzzz = 1", (1, 1), "ringmq --help"),
             ("config = 'other'", (1, 1), "there is no setting"),
             ("\n  shards = 0", (2, 12), "--shards"),
             ("listen = ['127.0.0.1:1', 'here']", (1, 26), "an address and a port"),
-            ("listen = 1.5", (1, 10), "text or a whole number"),
+            ("listen = 1.5", (1, 10), "text in quotes or a whole number"),
             ("shards = [1]", (1, 10), "one value"),
-            ("shards = -1", (1, 10), "from 0"),
+            ("shards = -1", (1, 10), "0 or more"),
             ("allow-anonymous = 'yes'", (1, 19), "true or false"),
-            ("[shards]\nx = 1", (1, 1), "no section"),
+            ("[shards]\nx = 1", (1, 1), "no sections"),
             ("shards = ", (1, 10), ""),
             ("shards = 1\nshards = 2", (2, 1), "duplicate"),
         ];

@@ -36,32 +36,34 @@ Examples:
   A small machine with many idle clients:
     ringmq --memory-max 256M --queue-messages-max 100 --send-buffer-max 64k
 
-Listeners in a file, one table for each; --listen and --tls-listen on the command line replace all of them:
+Listeners in a file, one table for each. --listen and --tls-listen on the command line replace all of them:
   [[listener]]
-  address = \":8883\"              the only key that has to be there
-  cert = \"server.pem\"            which makes it a TLS listener (kind = \"tls\"; the other kind is tcp)
-  key = \"server.key\"             the private key; left out, it is looked for in the file of the certificate
+  address = \":8883\"              the only key that every listener needs
+  cert = \"server.pem\"            makes it a TLS listener (kind = \"tls\"; the other kind is tcp)
+  key = \"server.key\"             the private key; if left out, it is read from the file of the certificate
   key-password-file, client-ca, client-cert, client-user, record-size-max
-                                                      as the flags with tls- in front
-  allow-anonymous = true or false, password-file, acl-file, client-ids
-  connect-timeout, connect-packet-size-max, packet-size-max, keep-alive-max, session-expiry-max
-      for this listener alone; what is left out is as for the whole broker, and a flag replaces it
-  connections-max                                     of this listener, beside the limit for all
+      like the flags that have tls- in front of these names
+  allow-anonymous, password-file, acl-file, client-ids, connect-timeout, connect-packet-size-max,
+  packet-size-max, keep-alive-max, session-expiry-max
+      for this listener alone; a key that is left out has the value of the whole broker, and a flag on
+      the command line replaces the key
+  connections-max
+      for this listener; the limit of the whole broker applies too
 
 Exit codes:
   0    stopped by SIGTERM, SIGINT or SIGQUIT
-  1    ringmq check alone: a start would succeed, but there are warnings, such as a certificate that expires soon
-  64   the command line is wrong, or asks for what this machine does not have
-  69   io_uring is missing or forbidden; the message says which, and what to type
+  1    only from ringmq check: a start would succeed, but there are warnings
+  64   the command line is wrong, or asks for something that this machine does not have
+  69   io_uring is missing or forbidden, and --io uring asks for it
   71   the operating system refused: the address is taken, descriptors or memory ran out
   77   a privilege is missing, as for a port below 1024
-  78   a file that was named is missing or wrong
+  78   a file is missing or wrong
   130, 131, 143  ended at once by a second signal (SIGINT, SIGQUIT, SIGTERM)
 
-Signals: SIGTERM, SIGINT and SIGQUIT stop the broker in order. SIGHUP reads files again, SIGUSR1 opens the file of the log
-again. All others that would end a process are named in the log and ignored.
+Signals: SIGTERM, SIGINT and SIGQUIT stop the broker in order. SIGHUP reads all files again. SIGUSR1 opens the
+log file again. The broker ignores other signals that would end a process, and names them in the log.
 
-Sessions, queued messages and retained messages live in memory: they are lost when the process stops.";
+Sessions, queued messages and retained messages live in memory. They are lost when the process stops.";
 
 /// An MQTT 5.0, 3.1.1 and 3.1 broker that uses every core.
 ///
@@ -69,18 +71,20 @@ Sessions, queued messages and retained messages live in memory: they are lost wh
 #[derive(Parser, Debug)]
 #[command(override_usage = help::USAGE, help_template = help::TEMPLATE)]
 #[command(name = "ringmq", version, after_long_help = AFTER_HELP, max_term_width = 110)]
-#[command(
-    after_help = "ringmq --help has the whole story: what happens at each limit, examples, exit codes."
-)]
+#[command(after_help = "ringmq --help says more: what happens at each limit, examples, exit codes.")]
 pub(super) struct Flags {
     /// Read settings from this file
     ///
-    /// TOML, with a key for each flag: memory-max = "1G", listen = ["127.0.0.1:1883"], allow-anonymous = true; or with a
-    /// table [[listener]] for each address, see the end of this text. A flag on the command line replaces what the file
-    /// says. `ringmq check FILE` looks for mistakes and explains, `ringmq config` with flags prints what would hold and
-    /// where it comes from. SIGHUP reads the file again, and all that it names: all of it takes effect or, if anything is
-    /// wrong, nothing. Clients stay, also those of a listener that is gone. The log says what changed, and what needs a
-    /// restart: cores, shards, no-pin, io, cached-topics-max, log-format.
+    /// The file is TOML and has a key for each flag: memory-max = "1G", listen =
+    /// ["127.0.0.1:1883"], allow-anonymous = true. Instead of listen it may have a table
+    /// [[listener]] for each address; see the end of this text. A flag on the command line replaces
+    /// the value in the file. `ringmq check FILE` looks for mistakes and explains the file. `ringmq
+    /// config`, with flags, prints every setting and where it comes from.
+    ///
+    /// SIGHUP reads the file again, and all files that it names. If anything is wrong, nothing
+    /// changes. Clients stay connected, also those of a listener that was removed. The log says
+    /// what changed and what needs a restart. These settings need one: cores, shards, no-pin, io,
+    /// cached-topics-max, log-format, log-file.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     #[command(flatten)]
@@ -108,17 +112,19 @@ pub(super) struct Flags {
 pub(super) struct AddressFlags {
     /// Address and port to listen on; may be given several times
     ///
-    /// An IP address, IPv6 in brackets: [::1]:1883. localhost:1883 is 127.0.0.1 and, where this machine has it, ::1.
-    /// :1883 is every address of this machine, IPv4 and IPv6. With port 0 the kernel chooses a port for each address, and
-    /// the start text has it. An address that others can reach needs --password-file or --allow-anonymous.
-    /// [default: localhost:1883, unless --tls-listen is given]
+    /// Write IPv6 addresses in brackets: [::1]:1883. localhost:1883 means 127.0.0.1 and, if this
+    /// machine has it, ::1. :1883 means every address of this machine, IPv4 and IPv6. With port 0
+    /// the kernel chooses a port for each address, and the start text shows it. An address that the
+    /// network can reach needs --password-file or --allow-anonymous. [default: localhost:1883,
+    /// unless --tls-listen is given]
     #[arg(long, value_name = "ADDR:PORT")]
     pub listen: Vec<Place>,
 
-    /// Let clients in that name no user, at every address
+    /// Let clients without a user name in, at every address
     ///
-    /// Without this flag they are let in at loopback addresses only, and nowhere if there is a --password-file; a client
-    /// with a certificate (--tls-client-ca) is not anonymous. What they may do then is up to the rules.
+    /// Without this flag they are let in at loopback addresses only, and nowhere if there is a
+    /// --password-file. A client with a certificate (--tls-client-ca) is not anonymous. The rules
+    /// (--acl-file) say what anonymous clients may do.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub allow_anonymous: Option<bool>,
 }
@@ -128,14 +134,14 @@ pub(super) struct AddressFlags {
 pub(super) struct CoreFlags {
     /// CPUs to use, one shard on each, such as 0-3,6 [default: all that this process may use]
     ///
-    /// The default is the affinity mask of the process, but no more CPUs than the cgroup's cpu.max grants. --cores 0
-    /// is a single-threaded broker.
+    /// The default is the affinity mask of the process, but no more CPUs than the cgroup's cpu.max
+    /// grants. With --cores 0 the broker is single-threaded.
     #[arg(long, value_name = "LIST")]
     pub cores: Option<String>,
 
     /// Number of shards [default: one per CPU]
     ///
-    /// May exceed the CPUs, which costs speed and helps only to test.
+    /// More shards than CPUs are possible, but slower; they help only in tests.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=ShardSet::MAX as i64))]
     pub shards: Option<u16>,
 
@@ -145,8 +151,8 @@ pub(super) struct CoreFlags {
 
     /// How to talk to the kernel
     ///
-    /// Containers often forbid io_uring: Docker, Podman and containerd by default. What is taken, and why, is printed at
-    /// the start.
+    /// Docker, Podman and containerd forbid io_uring by default. The start text says which way was
+    /// chosen, and why.
     #[arg(long, value_enum, value_name = "WAY", default_value_t = Choice::Auto)]
     pub io: Choice,
 }
@@ -156,32 +162,36 @@ pub(super) struct CoreFlags {
 pub(super) struct ClientFlags {
     /// Connections in all [default: 1000000, or what the limit of descriptors allows]
     ///
-    /// Handshakes count. Beyond it a connection is closed as soon as it is accepted.
+    /// Connections in a TLS handshake count too. Beyond the limit a connection is closed as soon as
+    /// it is accepted.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub connections_max: Option<u32>,
 
-    /// Time from the connection to a whole CONNECT; beyond it the connection is closed
+    /// Time in which a new connection has to send its CONNECT; after it the connection is closed
     #[arg(long, value_name = "TIME", default_value_t = Span { ms: Limits::default().connect_timeout_ms },
           value_parser = connect_timeout())]
     pub connect_timeout: Span,
 
     /// Longest Keep Alive of a v5 client; 0 leaves it to the client
     ///
-    /// A longer wish is shortened and announced (Server Keep Alive). Clients of 3.1.1 and 3.1 keep theirs.
+    /// A longer Keep Alive is shortened, and CONNACK says so (Server Keep Alive). Clients of 3.1.1
+    /// and 3.1 keep theirs.
     #[arg(long, value_name = "TIME", default_value_t = Span::seconds(Limits::default().keep_alive_max_s.into()),
           value_parser = keep_alive_max())]
     pub keep_alive_max: Span,
 
-    /// Time that a session outlives its connection at most
+    /// Longest time for which a session outlives its connection
     ///
-    /// A longer wish is shortened and announced (v5). Persistent sessions of 3.x clients end after this time too.
+    /// A longer Session Expiry Interval is shortened, and CONNACK says so (v5). Persistent sessions
+    /// of 3.x clients end after this time too.
     #[arg(long, value_name = "TIME", default_value_t = Span::seconds(Limits::default().session_expiry_max_s.into()),
           value_parser = session_expiry_max())]
     pub session_expiry_max: Span,
 
     /// Subscriptions of one session
     ///
-    /// Beyond it SUBACK says 0x97 (v5) or 0x80 (3.1.1) for each filter too many; what exists stays.
+    /// Beyond the limit SUBACK has 0x97 (v5) or 0x80 (3.1.1) for each further filter. Existing
+    /// subscriptions stay.
     #[arg(long, value_name = "N", default_value_t = Limits::default().subscriptions_max)]
     pub subscriptions_max: u32,
 }
@@ -193,9 +203,10 @@ pub(super) struct PacketFlags {
     #[arg(long, value_name = "BYTES", default_value_t = Size(Limits::default().packet_size_max.into()))]
     pub packet_size_max: Size,
 
-    /// Bytes of a packet before CONNECT was accepted; beyond it CONNACK 0x95 (v5) and close
+    /// Bytes of a CONNECT; beyond it CONNACK 0x95 (v5) and close
     ///
-    /// Memory grows with what has come, and all who are not logged in share one part of it, see --memory-max.
+    /// Until its CONNECT is accepted, a client uses memory only for the bytes that it has sent. All
+    /// such clients share one part of --memory-max.
     #[arg(long, value_name = "BYTES", default_value_t = Size(Limits::default().connect_packet_size_max.into()))]
     pub connect_packet_size_max: Size,
 
@@ -204,9 +215,10 @@ pub(super) struct PacketFlags {
           value_parser = clap::value_parser!(u16).range(1..))]
     pub receive_maximum: u16,
 
-    /// QoS 1 and 2 messages that the broker has unacknowledged at one client
+    /// QoS 1 and 2 messages that one client may have to acknowledge
     ///
-    /// The client's own Receive Maximum holds if it is smaller. Beyond it messages wait in the session's queue.
+    /// The client's own Receive Maximum applies if it is smaller. Further messages wait in the
+    /// session's queue.
     #[arg(long, value_name = "N", default_value_t = Limits::default().send_maximum,
           value_parser = clap::value_parser!(u16).range(1..))]
     pub send_maximum: u16,
@@ -229,7 +241,7 @@ pub(super) struct PacketFlags {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Limits of queues")]
 pub(super) struct QueueFlags {
-    /// Messages that wait in one session, beside those in flight; beyond it see --queue-full
+    /// Messages that wait in one session, without those in flight; beyond it see --queue-full
     #[arg(long, value_name = "N", default_value_t = Limits::default().queue_messages_max)]
     pub queue_messages_max: u32,
 
@@ -237,37 +249,39 @@ pub(super) struct QueueFlags {
     #[arg(long, value_name = "BYTES", default_value_t = Size(Limits::default().queue_bytes_max))]
     pub queue_bytes_max: Size,
 
-    /// What gives way when a session's queue is full; each message dropped is counted
+    /// What to drop when a session's queue is full; each dropped message is counted
     #[arg(long, value_enum, value_name = "WHAT", default_value_t = QueueFullFlag::DropNewest)]
     pub queue_full: QueueFullFlag,
 
-    /// How long messages of a share group wait for a member that takes none; 0 lets them wait
+    /// How long messages of a share group wait for a member that takes nothing; 0 for no limit
     ///
-    /// A message goes to a member that can be sent it at once. It waits in a member's queue only while all members are
-    /// busy. If that member is sent nothing for this time, what waits there goes to other members.
+    /// A message goes to a member that can take it at once. It waits in a member's queue only while
+    /// all members are busy. If that member takes nothing for this time, the messages that wait
+    /// there go to other members.
     #[arg(long, value_name = "TIME", default_value_t = Span { ms: Limits::default().share_wait_ms },
           value_parser = span::between(Span::seconds(0), Span::seconds(86_400)))]
     pub share_wait: Span,
 
-    /// Bytes that wait for the socket of one connection [default: 1M, and more for who reads]
+    /// Bytes that may wait for the socket of one connection [default: 1M, and more while the client
+    /// reads]
     ///
-    /// Beyond it QoS 0 messages to this client are dropped and counted, and QoS 1 and 2 stay in its queue. Without this
-    /// setting four times --packet-size-max more of QoS 0 may wait for a client that goes on reading, while half of the
-    /// memory for sending is free; but no more than a sixteenth of that memory.
+    /// Beyond the limit QoS 0 messages to this client are dropped and counted, and QoS 1 and 2 messages stay in its queue.
+    /// If you do not set this limit, a client that goes on reading may have more QoS 0 bytes waiting: four times
+    /// --packet-size-max, but at most a sixteenth of the memory for sending, and only while half of that memory is free.
     #[arg(long, value_name = "BYTES")]
     pub send_buffer_max: Option<Size>,
 
     /// Retained messages
     ///
-    /// Beyond it a message on a new topic is delivered but not retained, which is counted; on a topic that has one it
-    /// still replaces it.
+    /// Beyond the limit a message on a new topic is delivered but not retained, and counted. A
+    /// message on a topic that has a retained message still replaces it.
     #[arg(long, value_name = "N", default_value_t = Limits::default().retained_messages_max)]
     pub retained_messages_max: u64,
 
     /// Bytes of retained messages
     ///
-    /// Beyond it a message is delivered but not retained, which is counted; an older one on its topic is dropped, since
-    /// it would be wrong from now on.
+    /// Beyond the limit a message is delivered but not retained, and counted. The older retained
+    /// message of its topic is dropped, since it is out of date.
     #[arg(long, value_name = "BYTES", default_value_t = Size(Limits::default().retained_bytes_max))]
     pub retained_bytes_max: Size,
 }
@@ -277,21 +291,27 @@ pub(super) struct QueueFlags {
 pub(super) struct MemoryFlags {
     /// Bytes for everything that clients make the broker keep [default: 75 % of memory]
     ///
-    /// The default is three quarters of the cgroup's memory.max or of RAM, whichever is smaller; the last quarter is
-    /// for connections and the program itself, which are bounded by their number, and for receive buffers, up to a
-    /// sixteenth of this. Retained messages may have --retained-bytes-max of it, but no more than half. Of the rest, queues
-    /// of sessions get 45 %, bytes that wait for sockets 20 %, partial packets 12 %, CONNECTs that are not whole 3 %,
-    /// subscriptions 10 %, sessions with their wills 5 %, and messages between cores 5 %. When a share is used up, in the order in which it happens to clients:
-    /// QoS 0 messages to slow sockets are dropped; publishers that flood other cores are read more slowly; messages that
-    /// a queue would have to keep are dropped as --queue-full says; new topics are not retained; new subscriptions are
-    /// refused, and clients without a session; connections with large unfinished packets are closed. All of it is counted.
+    /// The default is three quarters of the cgroup's memory.max or of RAM, whichever is smaller.
+    /// The last quarter is for connections and the program itself, and for receive buffers, which
+    /// take up to a sixteenth of this limit.
+    ///
+    /// Retained messages may use --retained-bytes-max of it, but no more than half. The rest is
+    /// divided: queues of sessions 45 %, bytes that wait for sockets 20 %, incomplete packets 12 %,
+    /// incomplete CONNECTs 3 %, subscriptions 10 %, sessions with their Wills 5 %, messages between
+    /// cores 5 %.
+    ///
+    /// When a share is used up: QoS 0 messages to slow sockets are dropped; publishers that flood
+    /// other cores are read more slowly; messages for queues are dropped as --queue-full says; new
+    /// topics are not retained; new subscriptions and new sessions are refused; connections with
+    /// large incomplete packets are closed. All of it is counted.
     #[arg(long, value_name = "BYTES")]
     pub memory_max: Option<Size>,
 
     /// Topics whose subscribers each shard remembers
     ///
-    /// Beside --memory-max, up to 1 kB each on average. Beyond it the topic used least makes room, and is matched anew
-    /// when it comes again. 0 remembers none.
+    /// This memory is not part of --memory-max: up to 1 kB for each topic on average. Beyond the
+    /// limit the topic that was used least is forgotten, and matched again when it is used again. 0
+    /// remembers none.
     #[arg(long, value_name = "N", default_value_t = CACHED_TOPICS_MAX)]
     pub cached_topics_max: u32,
 }
@@ -299,7 +319,7 @@ pub(super) struct MemoryFlags {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Operation")]
 pub(super) struct OperationFlags {
-    /// Events to log; off is silent once the broker runs
+    /// Least important events to log; off logs nothing once the broker runs
     #[arg(long, value_enum, value_name = "LEVEL", default_value_t = Level::Info)]
     pub log_level: Level,
 
@@ -309,19 +329,21 @@ pub(super) struct OperationFlags {
 
     /// File to append the log to, instead of stderr
     ///
-    /// SIGUSR1 opens it again, as logrotate wants it. Why the broker does not start is said on stderr all the same.
+    /// SIGUSR1 opens the file again, for logrotate. The reason why the broker does not start is on
+    /// stderr too.
     #[arg(long, value_name = "FILE")]
     pub log_file: Option<PathBuf>,
 
-    /// Time between two states of $SYS; 0 publishes none
+    /// Time between two updates of $SYS; 0 for no $SYS topics
     #[arg(long, value_name = "TIME", default_value_t = Span::seconds(10),
           value_parser = span::between(Span::seconds(0), Span::seconds(86_400)))]
     pub sys_interval: Span,
 
     /// Time that stopping may take
     ///
-    /// After SIGTERM, SIGINT or SIGQUIT no connection is accepted, Wills are published and clients are told to go (v5: 0x8B).
-    /// What is not done in this time is left undone. A second signal ends the process at once.
+    /// After SIGTERM, SIGINT or SIGQUIT the broker accepts no connection, publishes all Wills and
+    /// disconnects all clients (v5: 0x8B). When this time is over the process ends in any case. A
+    /// second signal ends it at once.
     #[arg(long, value_name = "TIME", default_value_t = Span::seconds(5),
           value_parser = span::between(Span::seconds(0), Span::seconds(3600)))]
     pub shutdown_timeout: Span,
@@ -329,11 +351,11 @@ pub(super) struct OperationFlags {
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum QueueFullFlag {
-    /// The message that does not fit any more
+    /// The new message
     DropNewest,
-    /// The message that has waited longest
+    /// The message that has waited longest, until the new one fits
     DropOldest,
-    /// The client: 0x97 and close, and its session ends
+    /// The client, with 0x97; its session ends
     Disconnect,
 }
 

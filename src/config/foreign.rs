@@ -1,5 +1,5 @@
-//! A file for `--config` that is something else: a mosquitto.conf, which is said once more as a ringmq.toml would have it,
-//! or a file that another flag takes.
+//! A file for `--config` that is something else: a mosquitto.conf, which is said once more as a
+//! ringmq.toml would have it, or a file that another flag takes.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -13,74 +13,119 @@ enum Goes {
     All(&'static str),
     /// To this key of the listener above it.
     Listener(&'static str),
+    /// To this key of the listener above it with `per_listener_settings true`, else of the whole
+    /// broker.
+    Door(&'static str),
+    /// Whether [`Goes::Door`] is about listeners.
+    PerListener,
     /// A listener begins: a port and, if it follows, an address.
     Begins,
-    /// The address of the listener that stands for no `listener` line.
+    /// The same, for a number of which 0 or -1 means that there is no limit.
+    Limit(&'static str),
+    ListenerLimit(&'static str),
+    /// To `client-ca` of the listener, if that listener requires certificates of clients.
+    Authority,
+    /// Whether the listener requires certificates of clients.
+    Requires,
+    /// What the listener speaks.
+    Protocol,
+    /// The address of the listener that has no `listener` line.
     Binds,
-    /// Nowhere, and why.
+    /// Nowhere; what to know or to do instead.
     Nowhere(&'static str),
 }
 
-const NO_PERSISTENCE: &str = "everything is kept in memory";
-const NO_BRIDGE: &str = "there are no bridges";
-const SHARED: &str = "each [[listener]] has its own, and takes the rest from above";
+const NO_PERSISTENCE: &str = "ringmq keeps everything in memory; a restart loses it";
+const NO_BRIDGE: &str = "ringmq has no bridges";
+const NO_PLUGINS: &str = "ringmq has no plugins";
+const NO_WEBSOCKETS: &str = "ringmq has no WebSocket listeners";
+const NO_PSK: &str = "ringmq has no pre-shared keys; use certificates";
 
 /// Settings of mosquitto.
 const MOSQUITTO: &[(&str, Goes)] = &[
     ("listener", Goes::Begins),
     ("port", Goes::Begins),
     ("bind_address", Goes::Binds),
-    ("allow_anonymous", Goes::All("allow-anonymous")),
-    ("password_file", Goes::All("password-file")),
-    ("acl_file", Goes::All("acl-file")),
+    ("allow_anonymous", Goes::Door("allow-anonymous")),
+    ("password_file", Goes::Door("password-file")),
+    ("acl_file", Goes::Door("acl-file")),
+    ("listener_allow_anonymous", Goes::Listener("allow-anonymous")),
     ("max_keepalive", Goes::All("keep-alive-max")),
-    ("max_packet_size", Goes::All("packet-size-max")),
-    ("message_size_limit", Goes::All("packet-size-max")),
-    ("max_queued_messages", Goes::All("queue-messages-max")),
-    ("max_queued_bytes", Goes::All("queue-bytes-max")),
-    ("max_inflight_messages", Goes::All("send-maximum")),
+    ("max_packet_size", Goes::Limit("packet-size-max")),
+    ("message_size_limit", Goes::Limit("packet-size-max")),
+    ("max_queued_messages", Goes::Limit("queue-messages-max")),
+    ("max_queued_bytes", Goes::Limit("queue-bytes-max")),
+    ("max_inflight_messages", Goes::Limit("send-maximum")),
     ("max_topic_alias", Goes::All("topic-alias-max")),
-    ("memory_limit", Goes::All("memory-max")),
+    ("memory_limit", Goes::Limit("memory-max")),
     ("sys_interval", Goes::All("sys-interval")),
     ("certfile", Goes::Listener("cert")),
     ("keyfile", Goes::Listener("key")),
-    ("cafile", Goes::Listener("client-ca")),
-    ("max_connections", Goes::Listener("connections-max")),
-    ("require_certificate", Goes::Nowhere("certificates of clients are required where there is a client-ca")),
-    ("use_identity_as_username", Goes::Nowhere("the Common Name of a certificate is the user name")),
-    ("use_subject_as_username", Goes::Nowhere("client-user = \"subject\" in its [[listener]]")),
-    ("persistent_client_expiration", Goes::Nowhere("session-expiry-max, such as \"14d\"")),
-    ("log_dest", Goes::Nowhere("the log goes to stderr, or to log-file")),
-    ("log_type", Goes::Nowhere("log-level is one of off, error, warn, info, debug")),
-    ("log_timestamp", Goes::Nowhere("the log has the time always")),
-    ("log_timestamp_format", Goes::Nowhere("the log has the time always")),
-    ("connection_messages", Goes::Nowhere("log-level = \"info\" has them")),
-    ("protocol", Goes::Nowhere("MQTT over TCP and TLS is spoken, and no WebSocket")),
-    ("per_listener_settings", Goes::Nowhere(SHARED)),
+    ("cafile", Goes::Authority),
+    ("require_certificate", Goes::Requires),
+    ("max_connections", Goes::ListenerLimit("connections-max")),
+    ("global_max_connections", Goes::Limit("connections-max")),
+    ("use_identity_as_username", Goes::Nowhere("the Common Name of a client certificate is its user name")),
+    ("use_subject_as_username", Goes::Nowhere("write client-user = \"subject\" in the [[listener]]")),
+    (
+        "use_username_as_clientid",
+        Goes::Nowhere("client-ids = \"user-name\" refuses other Client Identifiers"),
+    ),
+    ("clientid_prefixes", Goes::Nowhere("client-ids = \"begin-with-user-name\" is the nearest")),
+    ("persistent_client_expiration", Goes::Nowhere("write session-expiry-max, such as \"14d\"")),
+    ("log_dest", Goes::Nowhere("the log goes to stderr, or to the file of log-file")),
+    ("log_facility", Goes::Nowhere("the log goes to stderr, or to the file of log-file")),
+    ("log_type", Goes::Nowhere("write log-level: off, error, warn, info or debug")),
+    ("log_timestamp", Goes::Nowhere("every line of the log has its time")),
+    ("log_timestamp_format", Goes::Nowhere("every line of the log has its time")),
+    ("connection_messages", Goes::Nowhere("log-level = \"info\" has them, \"warn\" does not")),
+    ("protocol", Goes::Protocol),
+    ("http_dir", Goes::Nowhere(NO_WEBSOCKETS)),
+    ("websockets_log_level", Goes::Nowhere(NO_WEBSOCKETS)),
+    ("per_listener_settings", Goes::PerListener),
     ("persistence", Goes::Nowhere(NO_PERSISTENCE)),
     ("persistence_location", Goes::Nowhere(NO_PERSISTENCE)),
     ("persistence_file", Goes::Nowhere(NO_PERSISTENCE)),
     ("autosave_interval", Goes::Nowhere(NO_PERSISTENCE)),
     ("autosave_on_changes", Goes::Nowhere(NO_PERSISTENCE)),
-    ("retain_available", Goes::Nowhere("retained messages are always there")),
-    ("set_tcp_nodelay", Goes::Nowhere("it is always so")),
-    ("queue_qos0_messages", Goes::Nowhere("QoS 0 messages are not queued")),
-    ("pid_file", Goes::Nowhere("it stays in the foreground")),
-    ("user", Goes::Nowhere("start it as the user that it shall be")),
-    ("include_dir", Goes::Nowhere("there is one file")),
-    ("plugin", Goes::Nowhere("there are no plugins")),
-    ("auth_plugin", Goes::Nowhere("there are no plugins")),
+    ("retain_available", Goes::Nowhere("ringmq always has retained messages")),
+    ("set_tcp_nodelay", Goes::Nowhere("ringmq always sets it")),
+    ("queue_qos0_messages", Goes::Nowhere("ringmq does not queue messages at QoS 0")),
+    ("upgrade_outgoing_qos", Goes::Nowhere("ringmq never raises the QoS of a message")),
+    ("max_inflight_bytes", Goes::Nowhere("send-maximum bounds the number of messages in flight")),
+    ("max_qos", Goes::Nowhere("ringmq always takes QoS 0, 1 and 2")),
+    ("mount_point", Goes::Nowhere("ringmq has no mount points; use rules (acl-file)")),
+    ("bind_interface", Goes::Nowhere("write the address of the interface")),
+    ("socket_domain", Goes::Nowhere("write an IPv4 or an IPv6 address")),
+    ("allow_duplicate_messages", Goes::Nowhere("a client gets one copy of each message")),
+    ("pid_file", Goes::Nowhere("ringmq stays in the foreground")),
+    ("user", Goes::Nowhere("start ringmq as the user that it should run as")),
+    ("include_dir", Goes::Nowhere("ringmq reads one file")),
+    ("allow_zero_length_clientid", Goes::Nowhere("ringmq always allows it")),
+    ("auto_id_prefix", Goes::Nowhere("ringmq assigns Client Identifiers without a prefix")),
+    ("plugin", Goes::Nowhere(NO_PLUGINS)),
+    ("plugin_load", Goes::Nowhere(NO_PLUGINS)),
+    ("plugin_use", Goes::Nowhere(NO_PLUGINS)),
+    ("global_plugin", Goes::Nowhere(NO_PLUGINS)),
+    ("auth_plugin", Goes::Nowhere(NO_PLUGINS)),
+    ("psk_hint", Goes::Nowhere(NO_PSK)),
+    ("psk_file", Goes::Nowhere(NO_PSK)),
     ("capath", Goes::Nowhere("client-ca is one file with all certificates")),
-    ("crlfile", Goes::Nowhere("lists of revoked certificates are not read")),
-    ("ciphers", Goes::Nowhere("TLS 1.2 and 1.3 with what is safe")),
-    ("tls_version", Goes::Nowhere("TLS 1.2 and 1.3 are spoken")),
+    ("crlfile", Goes::Nowhere("ringmq reads no lists of revoked certificates")),
+    ("dhparamfile", Goes::Nowhere("ringmq uses elliptic curves only")),
+    ("ciphers", Goes::Nowhere("ringmq speaks TLS 1.2 and 1.3 with their safe ciphers")),
+    ("ciphers_tls1.3", Goes::Nowhere("ringmq speaks TLS 1.2 and 1.3 with their safe ciphers")),
+    ("tls_version", Goes::Nowhere("ringmq speaks TLS 1.2 and 1.3")),
     ("connection", Goes::Nowhere(NO_BRIDGE)),
     ("address", Goes::Nowhere(NO_BRIDGE)),
+    ("addresses", Goes::Nowhere(NO_BRIDGE)),
+    ("remote_clientid", Goes::Nowhere(NO_BRIDGE)),
     ("remote_username", Goes::Nowhere(NO_BRIDGE)),
     ("remote_password", Goes::Nowhere(NO_BRIDGE)),
 ];
 
-/// What a file is that is no `ringmq.toml`, with the number of the line that shows it, and what to do.
+/// What a file is that is no `ringmq.toml`, with the number of the line that shows it, and what to
+/// do.
 pub(super) fn recognised(text: &str, path: &Path) -> Option<(usize, String)> {
     let lines: Vec<(usize, &str)> = text
         .lines()
@@ -92,22 +137,19 @@ pub(super) fn recognised(text: &str, path: &Path) -> Option<(usize, String)> {
     let path = path.display();
     if first.starts_with("-----BEGIN ") {
         let what =
-            "this is a certificate or a key in PEM; those are for --tls-cert, --tls-key and --tls-client-ca";
+            "this is a certificate or a key in PEM; name it with --tls-cert, --tls-key or --tls-client-ca";
         return Some((first_at, what.to_owned()));
     }
     if first.starts_with('{') {
         return Some((
             first_at,
-            "this looks like JSON; a file of settings is TOML, lines of key = value".to_owned(),
+            "this looks like JSON; a file of settings is TOML, with lines such as shards = 2".to_owned(),
         ));
     }
     let most =
         |is: &dyn Fn(&str) -> bool| lines.iter().filter(|(_, line)| is(line)).count() * 2 > lines.len();
     if most(&|line| line.split_once(":$").is_some_and(|(name, _)| !name.contains(' '))) {
-        return Some((
-            first_at,
-            format!("these are users with hashes of passwords; use it so: --password-file {path}"),
-        ));
+        return Some((first_at, format!("this is a password file; to use it: --password-file {path}")));
     }
     let is_rule = |line: &str| {
         let mut words = line.split_whitespace();
@@ -115,12 +157,20 @@ pub(super) fn recognised(text: &str, path: &Path) -> Option<(usize, String)> {
             && words.next().is_some_and(|word| word != "=")
     };
     if most(&is_rule) && lines.iter().any(|(_, line)| !line.starts_with("user")) {
-        return Some((first_at, format!("these are rules about topics; use it so: --acl-file {path}")));
+        return Some((
+            first_at,
+            format!("this is a file of rules about topics; to use it: --acl-file {path}"),
+        ));
     }
     let at = lines.iter().find(|(_, line)| setting(line).is_some())?.0;
     most(&|line| setting(line).is_some()).then(|| {
         let same = translated(lines.iter().map(|(_, line)| *line));
-        (at, format!("this is a configuration of mosquitto, and ringmq reads TOML. The same in a ringmq.toml:\n\n{same}"))
+        (
+            at,
+            format!(
+                "this is a mosquitto.conf, and ringmq reads TOML. Its settings in a ringmq.toml:\n\n{same}"
+            ),
+        )
     })
 }
 
@@ -132,39 +182,86 @@ fn setting(line: &str) -> Option<(&str, &str, Goes)> {
     (!value.starts_with('=')).then_some((key, value, known.1))
 }
 
+/// A listener as it is translated.
+#[derive(Default)]
+struct Translated {
+    keys: String,
+    authority: Option<String>,
+    requires_certificates: bool,
+}
+
 /// The settings as a `ringmq.toml` has them; comments say what has no place there.
 fn translated<'a>(lines: impl Iterator<Item = &'a str>) -> String {
-    let (mut all, mut notes) = (String::new(), String::new());
-    let mut listeners: Vec<String> = Vec::new();
+    let mut all: Vec<(&str, String)> = Vec::new();
+    let mut notes = String::new();
+    let mut listeners: Vec<Translated> = Vec::new();
+    let mut is_per_listener = false;
     for line in lines {
-        match setting(line) {
-            Some((_, value, Goes::All(key))) => {
-                let _ = writeln!(all, "{key} = {}", quoted(value));
+        let Some((_, value, goes)) = setting(line) else {
+            let _ = writeln!(notes, "# {line}: not known");
+            continue;
+        };
+        let is_unlimited = matches!(value, "0" | "-1");
+        match goes {
+            Goes::Limit(key) | Goes::ListenerLimit(key) if is_unlimited => {
+                let _ = writeln!(notes, "# {line}: ringmq always has a limit here; see {key}");
             }
-            Some((_, value, Goes::Begins)) => {
+            Goes::PerListener => is_per_listener = value == "true",
+            Goes::Door(key) if is_per_listener && !listeners.is_empty() => {
+                let _ = writeln!(last(&mut listeners).keys, "{key} = {}", quoted(value));
+            }
+            Goes::All(key) | Goes::Limit(key) | Goes::Door(key) => {
+                // As with mosquitto the last one counts.
+                all.retain(|(other, _)| *other != key);
+                all.push((key, quoted(value)));
+            }
+            Goes::Begins => {
                 let (port, host) = value.split_once(' ').unwrap_or((value, ""));
-                listeners.push(format!("address = \"{}:{port}\"\n", host.trim()));
+                let keys = format!("address = \"{}:{port}\"\n", host.trim());
+                listeners.push(Translated { keys, ..Translated::default() });
             }
-            Some((_, value, Goes::Listener(key))) => {
-                if listeners.is_empty() {
-                    listeners.push("address = \"localhost:1883\"\n".to_owned());
-                }
-                let last = listeners.len() - 1;
-                let _ = writeln!(listeners[last], "{key} = {}", quoted(value));
+            Goes::Listener(key) | Goes::ListenerLimit(key) => {
+                let _ = writeln!(last(&mut listeners).keys, "{key} = {}", quoted(value));
             }
-            Some((_, value, Goes::Binds)) => {
-                let _ = writeln!(notes, "# {line}: it is part of the address, such as {value}:1883");
+            Goes::Authority => last(&mut listeners).authority = Some(value.to_owned()),
+            Goes::Requires => last(&mut listeners).requires_certificates = value == "true",
+            Goes::Protocol if value == "mqtt" => {}
+            Goes::Protocol => {
+                let _ = writeln!(notes, "# {line}: {NO_WEBSOCKETS}; remove its [[listener]]");
             }
-            Some((_, _, Goes::Nowhere(why))) => {
+            Goes::Binds => {
+                let _ = writeln!(notes, "# {line}: write it into the address, such as {value}:1883");
+            }
+            Goes::Nowhere(why) => {
                 let _ = writeln!(notes, "# {line}: {why}");
-            }
-            None => {
-                let _ = writeln!(notes, "# {line}: not known");
             }
         }
     }
-    let listeners: String = listeners.iter().map(|keys| format!("\n[[listener]]\n{keys}")).collect();
+    let listeners: String = listeners
+        .into_iter()
+        .map(|Translated { mut keys, authority, requires_certificates }| {
+            let _ = match authority {
+                Some(path) if requires_certificates => writeln!(keys, "client-ca = {}", quoted(&path)),
+                Some(path) => {
+                    writeln!(keys, "# cafile {path}: without require_certificate no client needs one")
+                }
+                None => Ok(()),
+            };
+            format!("\n[[listener]]\n{keys}")
+        })
+        .collect();
+    let all: String = all.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
     format!("{all}{notes}{listeners}").trim().to_owned()
+}
+
+/// The listener that a line belongs to; the default one if none has begun.
+fn last(listeners: &mut Vec<Translated>) -> &mut Translated {
+    if listeners.is_empty() {
+        let keys = "address = \"localhost:1883\"\n".to_owned();
+        listeners.push(Translated { keys, ..Translated::default() });
+    }
+    let at = listeners.len() - 1;
+    &mut listeners[at]
 }
 
 #[cfg(test)]
@@ -183,11 +280,47 @@ mod tests {
         let (at, what) = said(text);
         assert_eq!(at, 3);
         let toml = "allow-anonymous = true\npassword-file = \"users\"\n\
-                    # persistence true: everything is kept in memory\n# some_other thing: not known\n\n\
+                    # persistence true: ringmq keeps everything in memory; a restart loses it\n# \
+                    some_other thing: not known\n\n\
                     [[listener]]\naddress = \":1883\"\n\n[[listener]]\naddress = \"0.0.0.0:8883\"\n\
                     cert = \"/etc/server.pem\"\nkey = \"/etc/server.key\"";
-        assert!(what.contains("configuration of mosquitto") && what.ends_with(toml), "{what}");
+        assert!(what.contains("this is a mosquitto.conf") && what.ends_with(toml), "{what}");
         assert!(said("max_connections 5\n").1.ends_with("address = \"localhost:1883\"\nconnections-max = 5"));
+    }
+
+    /// mosquitto asks clients for certificates only with `require_certificate true`.
+    #[test]
+    fn clients_need_certificates_where_mosquitto_requires_them() {
+        let listener = "listener 8883\ncafile ca.pem\ncertfile server.pem\n";
+        let (_, open) = said(listener);
+        assert!(open.contains("\n# cafile ca.pem: ") && !open.contains("client-ca ="), "{open}");
+        let (_, closed) = said(&format!("{listener}require_certificate true\n"));
+        assert!(closed.ends_with("cert = \"server.pem\"\nclient-ca = \"ca.pem\""), "{closed}");
+    }
+
+    #[test]
+    fn settings_of_a_listener_stay_with_it() {
+        let (_, what) = said(
+            "per_listener_settings true\nlistener 8883\nallow_anonymous false\npassword_file u\nlistener \
+             1883\n\
+             allow_anonymous true\n",
+        );
+        let first = "address = \":8883\"\nallow-anonymous = false\npassword-file = \"u\"\n";
+        assert!(
+            what.contains(first) && what.ends_with("address = \":1883\"\nallow-anonymous = true"),
+            "{what}"
+        );
+        let (_, what) = said("listener 1883\nallow_anonymous false\nallow_anonymous true\n");
+        assert_eq!(what.matches("allow-anonymous").count(), 1, "{what}");
+        assert!(what.contains("allow-anonymous = true"), "{what}");
+    }
+
+    #[test]
+    fn a_limit_that_mosquitto_switches_off_stays_a_limit() {
+        let (_, what) =
+            said("listener 1883\nmax_connections -1\nmax_queued_messages 0\nmax_packet_size 70000\n");
+        assert!(what.contains("packet-size-max = 70000\n# max_connections -1: "), "{what}");
+        assert!(!what.contains("connections-max =") && !what.contains("queue-messages-max ="), "{what}");
     }
 
     #[test]
@@ -217,11 +350,23 @@ mod tests {
         };
         for (name, goes) in MOSQUITTO {
             match goes {
-                Goes::All(key) => assert!(of(super::super::Flags::command(), key), "{name}"),
-                Goes::Listener(key) => {
+                Goes::Door(key) => {
+                    assert!(of(super::super::Flags::command(), key), "{name}");
                     assert!(of(super::super::listener::ListenerKeys::command(), key), "{name}");
                 }
-                Goes::Begins | Goes::Binds | Goes::Nowhere(_) => {}
+                Goes::All(key) | Goes::Limit(key) => {
+                    assert!(of(super::super::Flags::command(), key), "{name}");
+                }
+                Goes::Listener(key) | Goes::ListenerLimit(key) => {
+                    assert!(of(super::super::listener::ListenerKeys::command(), key), "{name}");
+                }
+                Goes::Begins
+                | Goes::PerListener
+                | Goes::Authority
+                | Goes::Requires
+                | Goes::Protocol
+                | Goes::Binds
+                | Goes::Nowhere(_) => {}
             }
         }
     }

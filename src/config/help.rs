@@ -15,10 +15,10 @@ pub(super) const TEMPLATE: &str = "\
 {usage-heading} {usage}
 
 Commands, each with its own --help:
-  check FILE        Looks for mistakes in a file of settings, and says what it means
-  config [OPTIONS]  Prints the settings that would apply, and where each comes from
+  check FILE        Checks a file of settings and explains what it means
+  config [OPTIONS]  Prints every setting that would apply, and where it comes from
   passwd FILE USER  Sets the password of a user in a file for --password-file
-  help [COMMAND]    Prints this text, or that of a command
+  help [COMMAND]    Prints this help, or the help of a command
 
 {all-args}{after-help}";
 
@@ -28,10 +28,11 @@ pub(super) const USAGE: &str = "ringmq [OPTIONS]\n       ringmq COMMAND ...";
 pub(super) fn config_command() -> clap::Command {
     Flags::command()
         .name("ringmq config")
-        .about("Prints the settings that would apply with these flags, and where each comes from.")
+        .about("Prints every setting that would apply with these flags, and where it comes from.")
         .long_about(
-            "Prints the settings that would apply with these flags: as a file would have them, each with where it comes \
-             from, and what applies instead where another limit cuts it. Nothing is started.",
+            "Prints every setting that would apply with these flags, in the form of a file. Behind each \
+             setting stands where it comes from, and the value that applies instead if another limit is \
+             lower. Nothing is started.",
         )
         .override_usage("ringmq config [OPTIONS]")
         .help_template("{about-with-newline}\n{usage-heading} {usage}\n\n{all-args}")
@@ -64,9 +65,9 @@ fn no_command(word: &str, program: &str) -> String {
     let near = COMMANDS.iter().map(|known| (file::distance(word, known), known)).min();
     match near {
         Some((changes, near)) if changes <= near.len() / 2 => {
-            format!("there is no command {word:?}; is {near:?} meant? All: {program} --help")
+            format!("there is no command {word:?}; did you mean {near:?}? All commands: {program} --help")
         }
-        Some(_) | None => format!("there is no command {word:?}; all: {program} --help"),
+        Some(_) | None => format!("there is no command {word:?}; all commands: {program} --help"),
     }
 }
 
@@ -91,9 +92,9 @@ mod tests {
             assert_eq!(of(line).unwrap(), spelled);
         }
         for (line, said) in [
-            ("ringmq pasword f u", "is \"passwd\" meant?"),
-            ("ringmq help chek", "is \"check\" meant?"),
-            ("ringmq start", "all: ringmq --help"),
+            ("ringmq pasword f u", "did you mean \"passwd\"?"),
+            ("ringmq help chek", "did you mean \"check\"?"),
+            ("ringmq start", "all commands: ringmq --help"),
             ("ringmq ringmq.toml", "ringmq --config ringmq.toml"),
         ] {
             let error = of(line).unwrap_err();

@@ -13,7 +13,8 @@ pub(super) const PACKET_SIZE_MAX: u64 = 268_435_455 + 5;
 pub(super) const PACKET_SIZE_MIN: u64 = 128;
 /// No broker can live on less.
 const MEMORY_MIN: u64 = 16 << 20;
-/// One connection may wait with no more than this part of the memory for sending, beyond its send buffer.
+/// One connection may wait with no more than this part of the memory for sending, beyond its send
+/// buffer.
 const SEND_BURST_SHARE: u64 = 16;
 
 pub(super) fn limits(flags: &Flags, machine: &Machine) -> Result<Limits, Unfit> {
@@ -70,8 +71,8 @@ pub(super) fn warnings(flags: &Flags, machine: &Machine) -> Vec<String> {
         .map(|asked| {
             let of = if machine.memory_max.is_some() { "the cgroup grants" } else { "this machine has" };
             format!(
-                "--memory-max {asked} is more than the {} that {of}: the kernel may end the broker before this limit \
-                 is reached. Without the flag it is three quarters of what there is",
+                "--memory-max {asked} is more than the {} that {of}: the kernel may kill the broker \
+                 before it reaches this limit. Leave the flag out to use three quarters",
                 bytes(machine.memory())
             )
         })
@@ -79,20 +80,21 @@ pub(super) fn warnings(flags: &Flags, machine: &Machine) -> Vec<String> {
         .collect()
 }
 
-/// By setting, what holds where another limit cuts what was asked for, or nothing was and this machine decides.
+/// By setting, what holds where another limit cuts what was asked for, or nothing was and this
+/// machine decides.
 pub(super) fn adjusted(flags: &Flags, limits: &Limits, machine: &Machine) -> Vec<(&'static str, String)> {
     let mut found = Vec::new();
     if flags.packet.connect_packet_size_max.0 > limits.packet_size_max.into() {
         let holds = Size(limits.connect_packet_size_max.into());
-        found.push(("connect-packet-size-max", format!("{holds} holds, which is packet-size-max")));
+        found.push(("connect-packet-size-max", format!("{holds} applies, which is packet-size-max")));
     }
     let half = limits.memory_max / 2;
     if limits.retained_bytes_max > half {
-        found.push(("retained-bytes-max", format!("{} holds, half of memory-max", Size(half))));
+        found.push(("retained-bytes-max", format!("{} applies, half of memory-max", Size(half))));
     }
     if flags.memory.memory_max.is_none() {
         let holds = Size(limits.memory_max);
-        found.push(("memory-max", format!("{holds} holds, three quarters of what there is here")));
+        found.push(("memory-max", format!("{holds} applies, three quarters of the memory here")));
     }
     if let Some(asked) = flags.memory.memory_max.filter(|asked| asked.0 > machine.memory()) {
         found.push(("memory-max", format!("{asked} is more than the {} here", bytes(machine.memory()))));
@@ -113,9 +115,10 @@ pub(super) fn size(setting: &'static str, Size(bytes): Size, min: u64, max: u64)
 
 /// How `memory_max` is split among the classes of kept bytes, for [`crate::memory::Pool::new`].
 ///
-/// Retained messages have what was asked for them, but no more than half; the rest goes to queues (45 %), sends (20 %),
-/// receives (12 %), CONNECTs that are not whole (3 %), subscriptions (10 %), sessions (5 %) and the mesh (5 %). What a class does not use is not lent to
-/// another: a flood of one kind must not take what another needs to drain it.
+/// Retained messages have what was asked for them, but no more than half; the rest goes to queues
+/// (45 %), sends (20 %), receives (12 %), CONNECTs that are not whole (3 %), subscriptions (10 %),
+/// sessions (5 %) and the mesh (5 %). What a class does not use is not lent to another: a flood of
+/// one kind must not take what another needs to drain it.
 pub fn pools(limits: &Limits) -> [u64; CLASSES] {
     let retained = limits.retained_bytes_max.min(limits.memory_max / 2);
     let hundredth = (limits.memory_max - retained) / 100;

@@ -1,8 +1,10 @@
-//! Listeners: `[[listener]]` tables of the file, or `--listen` and `--tls-listen`, to what is behind each address.
+//! Listeners: `[[listener]]` tables of the file, or `--listen` and `--tls-listen`, to what is
+//! behind each address.
 //!
-//! A listener of the file has certificates, limits and access rules of its own; what it leaves out is as for the whole
-//! broker. `--listen` and `--tls-listen` on the command line replace all listeners of the file; any other flag replaces
-//! the key of its name in each of them, so that a flag always holds.
+//! A listener of the file has certificates, limits and access rules of its own; what it leaves out
+//! is as for the whole broker. `--listen` and `--tls-listen` on the command line replace all
+//! listeners of the file; any other flag replaces the key of its name in each of them, so that a
+//! flag always holds.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -45,7 +47,7 @@ pub(super) struct ListenerKeys {
     /// The certificate, then those that sign it (PEM, or DER for it alone)
     #[arg(long, value_name = "FILE")]
     cert: Option<PathBuf>,
-    /// Its private key (PEM or DER); looked for in the file of the certificate if left out
+    /// Its private key (PEM or DER); if left out, it is read from the file of the certificate
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
     /// A file whose first line is the password of an encrypted key
@@ -57,25 +59,26 @@ pub(super) struct ListenerKeys {
     /// none, optional or required; required where there is a client-ca
     #[arg(long, value_enum)]
     client_cert: Option<ClientCertFlag>,
-    /// What of a client's certificate is its user name: common-name or subject
+    /// Which part of a client's certificate is its user name: common-name or subject
     #[arg(long, value_enum)]
     client_user: Option<ClientUserFlag>,
-    /// Payload of one TLS record to a client at most, 512 to 16k; 16k if left out
+    /// Largest payload of one TLS record to a client, 512 to 16k; 16k if left out
     #[arg(long, value_name = "BYTES")]
     record_size_max: Option<Size>,
-    /// Whether clients come in that name no user; only at loopback and without users if left out
+    /// Whether clients without a user name are let in; if left out, only at loopback and without
+    /// users
     #[arg(long)]
     allow_anonymous: Option<bool>,
     /// As the flag, for this listener; names of several files are names of the same users
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
-    /// As the flag, for whoever came in here last
+    /// As the flag, for clients that connected here last
     #[arg(long, value_name = "FILE")]
     acl_file: Option<PathBuf>,
     /// As the flag
     #[arg(long, value_enum)]
     client_ids: Option<ClientIdsFlag>,
-    /// Connections that came in here, beside the limit for all
+    /// Connections of this listener; the limit of the whole broker applies too
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     connections_max: Option<u32>,
     /// As the flag
@@ -123,14 +126,14 @@ struct Asked {
 enum Open {
     Yes,
     No,
-    /// Others could reach it, and nobody said in so many words that they may.
+    /// The network can reach it, and no setting says that everybody may come in.
     Unsaid,
-    /// It was said that they may not, and there is no other way to come in.
+    /// Anonymous clients are refused, and there is no other way to come in.
     Nobody,
 }
 
 impl Asked {
-    /// Whether a client that comes in here may be a user.
+    /// Whether clients of this listener can be users.
     fn knows_users(&self) -> bool {
         self.password_file.is_some() || self.tls.as_ref().is_some_and(|tls| tls.clients.is_asked())
     }
@@ -191,7 +194,12 @@ pub(super) fn listeners(
             Open::No => Anonymous::Refused,
             Open::Unsaid => return Err(unsaid(one, sources, args)),
             Open::Nobody => {
-                let what = "nobody could connect here: there are no users and no client-ca".to_owned();
+                let what = format!(
+                    "nobody could connect to {}: allow-anonymous is false, and there are no users. Add \
+                     password-file = \"FILE\" or client-ca = \"FILE\" (as flags: --password-file FILE, \
+                     --tls-client-ca FILE)",
+                    one.address
+                );
                 return Err(sources.wrong((one.at, what)));
             }
         };
@@ -216,15 +224,17 @@ pub(super) fn listeners(
     Ok(Listeners { listeners, access, places })
 }
 
-/// A rule about the Client Identifiers of users is of use where there are users; one that stands for all listeners, at any.
+/// `client-ids` says which Client Identifiers users may have, so it needs a listener that has
+/// users. A `client-ids` of the whole broker needs at least one such listener; a `client-ids` of
+/// one listener needs users at that listener.
 fn client_ids_of_users(asked: &[Asked], sources: &Sources) -> Result<(), ConfigError> {
     let mut ruled = asked.iter().filter(|one| one.client_ids != ClientIdsFlag::Any).peekable();
     let Some(first) = ruled.peek().map(|one| one.at) else { return Ok(()) };
     if ruled.any(Asked::knows_users) {
         return Ok(());
     }
-    let what = "it is a rule for users, and nobody is one here; users come from --password-file, or from certificates of \
-                clients by --tls-client-ca (in a file password-file, client-ca)"
+    let what = "no effect, since no listener has users; add --password-file FILE or --tls-client-ca FILE \
+     (in a file: password-file, client-ca)"
         .to_owned();
     let setting = "client-ids";
     match first {
@@ -292,7 +302,7 @@ fn from_file(
 ) -> Result<Vec<Asked>, Wrong> {
     let keys = parsed(table, sources)?;
     let Some(place) = keys.address else {
-        let what = "a [[listener]] has an address, such as address = \"127.0.0.1:1883\"".to_owned();
+        let what = "a [[listener]] needs an address, such as address = \"127.0.0.1:1883\"".to_owned();
         return Err((Some(table.at), what));
     };
     let wrong =
@@ -352,7 +362,7 @@ fn tls_of(keys: &ListenerKeys) -> Result<Option<TlsSettings>, (&'static str, Str
     let certificate = match (keys.kind, &keys.cert) {
         (None | Some(Kind::Tls), Some(certificate)) => certificate.clone(),
         (Some(Kind::Tls), None) => {
-            return Err(("kind", "a listener of kind tls has a certificate: cert = \"FILE\"".to_owned()));
+            return Err(("kind", "kind = \"tls\" needs a certificate: add cert = \"FILE\"".to_owned()));
         }
         (None | Some(Kind::Tcp), None) | (Some(Kind::Tcp), Some(_)) => {
             let present = [
@@ -366,10 +376,10 @@ fn tls_of(keys: &ListenerKeys) -> Result<Option<TlsSettings>, (&'static str, Str
             ];
             return match present.into_iter().find(|(_, is_there)| *is_there) {
                 Some((key, _)) if keys.kind.is_some() => {
-                    Err((key, format!("a listener of kind tcp has no {key}; the other kind is tls")))
+                    Err((key, format!("{key} is for TLS only: remove it, or write kind = \"tls\"")))
                 }
                 Some((key, _)) => {
-                    Err((key, format!("{key} is of no use without a certificate: cert = \"FILE\"")))
+                    Err((key, format!("{key} has no effect without a certificate: add cert = \"FILE\"")))
                 }
                 None => Ok(None),
             };
@@ -377,12 +387,13 @@ fn tls_of(keys: &ListenerKeys) -> Result<Option<TlsSettings>, (&'static str, Str
     };
     let clients =
         tls::clients(keys.client_cert, keys.client_ca.clone()).map_err(|mismatch| match mismatch {
-            tls::Mismatch::OfNoUse => {
-                ("client-ca", "client-ca is of no use with client-cert = \"none\"".to_owned())
-            }
+            tls::Mismatch::OfNoUse => (
+                "client-ca",
+                "client-ca has no effect with client-cert = \"none\": remove one of them".to_owned(),
+            ),
             tls::Mismatch::CaMissing => (
                 "client-cert",
-                "client-cert needs the certificates that sign those of clients: client-ca = \"FILE\""
+                "client-cert needs the CA that signs the clients' certificates: add client-ca = \"FILE\""
                     .to_owned(),
             ),
         })?;
@@ -413,7 +424,7 @@ fn distinct(asked: &[Asked], sources: &Sources) -> Result<(), ConfigError> {
             if same_family && (other.ip().is_unspecified() || address.ip().is_unspecified()) {
                 let (all, one_of_them) =
                     if other.ip().is_unspecified() { (other, address) } else { (address, other) };
-                let what = format!("{flag} {all} serves {one_of_them} too; leave {flag} {one_of_them} out");
+                let what = format!("{flag} {all} covers {one_of_them} too; remove {flag} {one_of_them}");
                 return Err(sources.wrong((one.at, what)));
             }
         }
@@ -425,20 +436,20 @@ fn distinct(asked: &[Asked], sources: &Sources) -> Result<(), ConfigError> {
 fn unsaid(one: &Asked, sources: &Sources, args: &[String]) -> ConfigError {
     let address = one.address;
     let why = format!(
-        "not listening on {address}: others can reach it, and without users everybody who does could publish and \
-         subscribe. To have users:"
+        "will not listen on {address}: the network can reach it, and without users anybody could publish \
+         and subscribe there. To require users, add"
     );
     match one.at {
         Some(at) => sources.wrong((
             Some(at),
             format!(
-                "{why} password-file = \"FILE\" (see: ringmq passwd --help){}. If everybody is what you want: \
+                "{why} password-file = \"FILE\" (see: ringmq passwd --help){}. To let everybody in, add \
                  allow-anonymous = true",
                 if sources.listeners.is_empty() { "" } else { ", or client-ca = \"FILE\"" }
             ),
         )),
         None => ConfigError::Wrong(format!(
-            "{why} --password-file FILE (see: ringmq passwd --help). If everybody is what you want: {} \
+            "{why} --password-file FILE (see: ringmq passwd --help). To let everybody in: {} \
              --allow-anonymous",
             super::command(args)
         )),
@@ -452,8 +463,8 @@ impl Config {
     }
 }
 
-/// The listeners of the file as they are in force, each key with its value and where that comes from. `flat` says so of
-/// the settings of the whole broker.
+/// The listeners of the file as they are in force, each key with its value and where that comes
+/// from. `flat` says so of the settings of the whole broker.
 pub(super) fn effective(
     sources: &Sources,
     flat: &file::Effective<'_>,

@@ -7,8 +7,8 @@ use crate::memory::ShardSet;
 
 /// Which shards there are, and where.
 ///
-/// Shards are bound to CPUs if CPUs were named, or if there are at least as many shards as CPUs. With fewer, binding
-/// would put every such process of a machine on the same first CPUs.
+/// Shards are bound to CPUs if CPUs were named, or if there are at least as many shards as CPUs.
+/// With fewer, binding would put every such process of a machine on the same first CPUs.
 pub(super) fn placement(
     flags: &CoreFlags,
     machine: &Machine,
@@ -18,12 +18,12 @@ pub(super) fn placement(
     let named = flags.cores.as_deref().map(parse_cpus).transpose().map_err(unfit)?;
     if let Some(missing) = named.iter().flatten().find(|cpu| !machine.cpus_online.contains(cpu)) {
         return Err(unfit(format!(
-            "there is no CPU {missing} on this machine; there are {}. See: lscpu --extended",
+            "this machine has no CPU {missing}; it has {}. To see them: lscpu --extended",
             ranges(&machine.cpus_online)
         )));
     }
     if affinity.is_empty() {
-        return Err(unfit("this process may use no CPU; see: taskset -p $$".to_owned()));
+        return Err(unfit("this process may not use any CPU. To see its CPUs: taskset -cp $$".to_owned()));
     }
     let granted = machine.cpu_quota.map_or(usize::MAX, |quota| (quota as usize).max(1));
     let cpus = named.as_deref().unwrap_or(affinity);
@@ -33,7 +33,10 @@ pub(super) fn placement(
         (None, None) => affinity.len().min(granted),
     };
     if count > ShardSet::MAX {
-        return Err(unfit(format!("{count} shards are more than the {} that there can be", ShardSet::MAX)));
+        return Err(unfit(format!(
+            "{count} shards are too many: at most {} are possible. Name fewer CPUs, or add --shards N",
+            ShardSet::MAX
+        )));
     }
     let pin = !flags.no_pin && (named.is_some() || count >= cpus.len());
     Ok((0..count).map(|shard| pin.then(|| cpus[shard % cpus.len()])).collect())

@@ -1,4 +1,5 @@
-//! What a file that is read again changes: the settings of the whole broker by name, and which of them need a restart.
+//! What a file that is read again changes: the settings of the whole broker by name, and which of
+//! them need a restart.
 
 use std::fmt;
 
@@ -79,8 +80,8 @@ impl Settings {
 }
 
 impl Config {
-    /// What differs from the configuration that is in force: what takes effect, and what needs a restart. The latter is as
-    /// in `running` from here on.
+    /// What differs from the configuration that is in force: what takes effect, and what needs a
+    /// restart. The latter is as in `running` from here on.
     pub fn succeed(&mut self, running: &Config) -> (Vec<Change>, Vec<Change>) {
         let changes = self.settings.changes(&running.settings);
         let (kept, taken) =
@@ -96,7 +97,8 @@ impl Config {
         (taken, kept)
     }
 
-    /// A limit that cannot be changed so far now stays; it is no change in `taken` then. Returns what was asked for.
+    /// A limit that cannot be changed so far now stays; it is no change in `taken` then. Returns
+    /// what was asked for.
     pub fn keep_connections_max(&mut self, running: &Config, taken: &mut Vec<Change>) -> Option<Change> {
         const NAME: &str = "connections-max";
         self.settings.set(NAME, &running.settings);

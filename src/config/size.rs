@@ -18,10 +18,10 @@ impl FromStr for Size {
             "m" | "mb" | "mib" => 20,
             "g" | "gb" | "gib" => 30,
             "t" | "tb" | "tib" => 40,
-            other => return Err(format!("'{other}' is no suffix; k, M and G are")),
+            other => return Err(format!("'{other}' is not a suffix of sizes; use k, M or G")),
         };
         let number: u64 =
-            digits.parse().map_err(|_| "a whole number is expected, such as 4096, 64k or 1M".to_owned())?;
+            digits.parse().map_err(|_| "expected a whole number, such as 4096, 64k or 1M".to_owned())?;
         number.checked_mul(1 << shift).map(Size).ok_or_else(|| "that is too large".to_owned())
     }
 }

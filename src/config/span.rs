@@ -11,7 +11,8 @@ pub(super) struct Span {
     pub ms: Millis,
 }
 
-/// Units with their milliseconds, the largest first; the first name of each is the one that is printed.
+/// Units with their milliseconds, the largest first; the first name of each is the one that is
+/// printed.
 const UNITS: [(&[&str], Millis); 6] = [
     (&["w"], 7 * 24 * 3_600_000),
     (&["d"], 24 * 3_600_000),
@@ -41,11 +42,11 @@ impl FromStr for Span {
             "" => 1000,
             name => {
                 let known = UNITS.iter().find(|(names, _)| names.contains(&name));
-                known.ok_or_else(|| format!("'{name}' is not a unit of time; ms, s, m, h, d and w are"))?.1
+                known.ok_or_else(|| format!("'{name}' is not a unit of time; use ms, s, m, h, d or w"))?.1
             }
         };
         let number: u64 =
-            digits.parse().map_err(|_| "a whole number is expected, such as 10, 10s or 7d".to_owned())?;
+            digits.parse().map_err(|_| "expected a whole number, such as 10, 10s or 7d".to_owned())?;
         number.checked_mul(unit).map(|ms| Span { ms }).ok_or_else(|| "that is too long".to_owned())
     }
 }

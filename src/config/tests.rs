@@ -123,12 +123,12 @@ fn what_is_wrong_is_named() {
         ("--shards 0", "--shards"),
         ("--shards 129", "--shards"),
         ("--listen local:1883", "getent hosts local"),
-        ("--listen :1883 --listen 127.0.0.1:1883 --allow-anonymous", "leave --listen 127.0.0.1:1883 out"),
+        ("--listen :1883 --listen 127.0.0.1:1883 --allow-anonymous", "remove --listen 127.0.0.1:1883"),
         ("--listen localhost:1883 --listen [::1]:1883", "twice"),
         ("--keep-alive-max 1500ms", "whole number of seconds"),
         ("--session-expiry-max 1y", "unit of time"),
         ("--listen 127.0.0.1:1 --listen 127.0.0.1:1", "twice"),
-        ("--listen 127.0.0.1:1 --listen 0.0.0.0:1 --allow-anonymous", "leave --listen 127.0.0.1:1 out"),
+        ("--listen 127.0.0.1:1 --listen 0.0.0.0:1 --allow-anonymous", "remove --listen 127.0.0.1:1"),
         ("--packet-size-max 300M", "--packet-size-max"),
         ("--packet-size-max 1x", "suffix"),
         ("--packet-size-max -1", "-1"),
@@ -145,7 +145,7 @@ fn what_is_wrong_is_named() {
         ),
         (
             "--tls-listen 127.0.0.1:8883 --tls-cert c --tls-key k --tls-client-ca a --tls-client-cert none",
-            "no use",
+            "no effect",
         ),
         ("--listen 127.0.0.1:8883 --tls-listen 127.0.0.1:8883 --tls-cert c --tls-key k", "twice"),
     ] {
@@ -265,7 +265,7 @@ fn what_is_wrong_with_a_value_of_the_file_has_its_place() {
         ("packet-size-max = 1", (1, 1), "packet-size-max: 1 is not between 128"),
         ("\nmemory-max = \"1k\"", (2, 1), "memory-max: 1k is not between 16M"),
         ("send-buffer-max = 0", (1, 1), "send-buffer-max"),
-        ("cores = \"9\"", (1, 1), "cores: there is no CPU 9"),
+        ("cores = \"9\"", (1, 1), "cores: this machine has no CPU 9"),
         ("cores = \"a\"", (1, 1), "cores"),
         (
             "tls-listen = [\"127.0.0.1:1\"]\ntls-cert = \"c\"\ntls-key = \"k\"\ntls-client-cert = \"required\"",
@@ -359,7 +359,7 @@ fn a_rule_for_users_needs_users() {
     for text in [rule.to_owned(), one(rule), [rule, &one("")].concat(), [&one(rule), other].concat()] {
         let error = File::new(&text).config("").unwrap_err();
         assert_eq!(error.exit_code(), exit::CONFIG, "{text}");
-        assert!(error.to_string().contains("client-ids: it is a rule for users"), "{error}");
+        assert!(error.to_string().contains("client-ids: no effect, since no listener has users"), "{error}");
     }
 }
 
@@ -431,15 +431,15 @@ fn a_listener_that_cannot_be_has_a_place_and_a_reason() {
     for (text, at, what) in [
         ("[[listener]]\nkind = \"tcp\"\n".to_owned(), (1, 1), "an address"),
         (listener("kind = \"tls\""), (3, 1), "cert = "),
-        (listener("kind = \"tcp\"\ncert = \"c\""), (4, 1), "of kind tcp has no cert"),
+        (listener("kind = \"tcp\"\ncert = \"c\""), (4, 1), "cert is for TLS only"),
         (listener("key = \"k\""), (3, 1), "without a certificate"),
         (listener("cert = \"c\"\nclient-cert = \"required\""), (4, 1), "client-ca"),
-        (listener("cert = \"c\"\nclient-ca = \"a\"\nclient-cert = \"none\""), (4, 1), "of no use"),
+        (listener("cert = \"c\"\nclient-ca = \"a\"\nclient-cert = \"none\""), (4, 1), "no effect"),
         (listener("allow-anonymous = false"), (1, 1), "nobody could connect"),
         (listener("allow-anonymous = \"no\""), (3, 19), "true or false"),
         (listener("packet-size-max = 1"), (3, 1), "between 128 and"),
         (listener("connections-max = 0"), (3, 19), "connections-max"),
-        (listener("conections-max = 1"), (3, 1), "is \"connections-max\" meant?"),
+        (listener("conections-max = 1"), (3, 1), "did you mean \"connections-max\"?"),
         (listener("queue-bytes-max = 1"), (3, 1), "above the first [[listener]]"),
         (listener("kind = \"udp\""), (3, 8), "udp"),
         ("\n[[listener]]\naddress = \"0.0.0.0:1\"\n".to_owned(), (2, 1), "allow-anonymous = true"),
@@ -447,13 +447,13 @@ fn a_listener_that_cannot_be_has_a_place_and_a_reason() {
         (
             listener("") + "[[listener]]\naddress = \"0.0.0.0:1\"\nallow-anonymous = true\n",
             (4, 1),
-            "leave address",
+            "remove address",
         ),
         ("[listener]\naddress = \"127.0.0.1:1\"\n".to_owned(), (1, 2), "two brackets"),
         ("listener = [1]\n".to_owned(), (1, 13), "a table"),
-        ("[[listner]]\naddress = \"127.0.0.1:1\"\n".to_owned(), (1, 3), "is \"listener\" meant?"),
-        ("listen = [\"127.0.0.1:2\"]\n".to_owned() + &listener(""), (1, 1), "beside [[listener]]"),
-        ("tls-cert = \"c\"\n".to_owned() + &listener(""), (1, 1), "goes with tls-listen"),
+        ("[[listner]]\naddress = \"127.0.0.1:1\"\n".to_owned(), (1, 3), "did you mean \"listener\"?"),
+        ("listen = [\"127.0.0.1:2\"]\n".to_owned() + &listener(""), (1, 1), "cannot be combined"),
+        ("tls-cert = \"c\"\n".to_owned() + &listener(""), (1, 1), "belongs to tls-listen"),
     ] {
         let file = File::new(&text);
         match file.config("") {
@@ -495,14 +495,17 @@ fn what_is_in_force_at_each_listener_has_its_source_and_can_be_read_again() {
     let cut = File::new("connect-packet-size-max = \"4M\"\n")
         .effective("--packet-size-max 1M --memory-max 64M --retained-bytes-max 32M");
     assert!(
-        cut.contains("connect-packet-size-max = \"4M\"  # FILE:1: 1M holds, which is packet-size-max\n"),
+        cut.contains("connect-packet-size-max = \"4M\"  # FILE:1: 1M applies, which is packet-size-max\n"),
         "{cut}"
     );
     assert!(cut.contains("retained-bytes-max = \"32M\"  # command line\n"), "{cut}");
     let cut = File::new("memory-max = \"64M\"\n").effective("");
-    assert!(cut.contains("retained-bytes-max = \"1G\"  # default: 32M holds, half of memory-max\n"), "{cut}");
     assert!(
-        File::new("").effective("").contains("# memory-max is not set: 12G holds, three quarters of "),
+        cut.contains("retained-bytes-max = \"1G\"  # default: 32M applies, half of memory-max\n"),
+        "{cut}"
+    );
+    assert!(
+        File::new("").effective("").contains("# memory-max is not set: 12G applies, three quarters of "),
         "{cut}"
     );
     assert!(file.effective("--listen 127.0.0.1:7").contains("listen = [\"127.0.0.1:7\"]  # command line\n"));

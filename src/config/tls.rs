@@ -33,16 +33,19 @@ pub(super) struct TlsFlags {
     #[arg(long, value_name = "FILE", requires = "tls_listen")]
     tls_client_ca: Option<PathBuf>,
 
-    /// Whether clients show certificates [default: required with --tls-client-ca, else none]
+    /// Whether clients have to show certificates [default: required with --tls-client-ca, else
+    /// none]
     #[arg(long, value_enum, value_name = "WHETHER", requires = "tls_listen")]
     tls_client_cert: Option<ClientCertFlag>,
 
-    /// What of a client's certificate is its user name [default: common-name]
+    /// Which part of a client's certificate is its user name [default: common-name]
     #[arg(long, value_enum, value_name = "WHAT", requires = "tls_listen")]
     tls_client_user: Option<ClientUserFlag>,
 
-    /// Payload of one TLS record to a client at most, 512 to 16k [default: 16k]; for devices that have no
-    /// room for large records, such as those that ask for max_fragment_length. Smaller records cost CPU
+    /// Largest payload of one TLS record to a client, 512 to 16k [default: 16k]
+    ///
+    /// For devices that have no room for large records, such as those that ask for
+    /// max_fragment_length. Smaller records cost CPU time.
     #[arg(long, value_name = "BYTES", requires = "tls_listen")]
     tls_record_size_max: Option<Size>,
 }
@@ -55,11 +58,11 @@ pub(super) fn record_size(setting: &'static str, asked: Option<Size>) -> Result<
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum ClientCertFlag {
-    /// They are not asked
+    /// Clients are not asked for one
     None,
-    /// One that is shown must be good
+    /// A client may show one; it must be valid then
     Optional,
-    /// Without one there is no connection
+    /// A client without a valid one is refused
     Required,
 }
 
@@ -88,7 +91,8 @@ pub(super) enum Mismatch {
     CaMissing,
 }
 
-/// Whether clients show certificates: they have to where somebody signs them, unless it is said otherwise.
+/// Whether clients show certificates: they have to where somebody signs them, unless it is said
+/// otherwise.
 pub(super) fn clients(
     whether: Option<ClientCertFlag>,
     ca: Option<PathBuf>,
@@ -103,17 +107,20 @@ pub(super) fn clients(
     }
 }
 
-/// The flags, checked against each other: addresses and what is behind them; `None` if there is no TLS.
+/// The flags, checked against each other: addresses and what is behind them; `None` if there is no
+/// TLS.
 pub(super) fn tls(flags: &TlsFlags) -> Result<Option<(&[Place], Settings)>, Unfit> {
     let (Some(certificate), Some(key)) = (&flags.tls_cert, &flags.tls_key) else { return Ok(None) };
     let clients =
         clients(flags.tls_client_cert, flags.tls_client_ca.clone()).map_err(|mismatch| match mismatch {
-            Mismatch::OfNoUse => {
-                Unfit { setting: "tls-client-ca", what: "of no use with --tls-client-cert none".to_owned() }
-            }
+            Mismatch::OfNoUse => Unfit {
+                setting: "tls-client-ca",
+                what: "no effect with --tls-client-cert none; remove one of them".to_owned(),
+            },
             Mismatch::CaMissing => Unfit {
                 setting: "tls-client-cert",
-                what: "needs those who sign certificates of clients: --tls-client-ca FILE".to_owned(),
+                what: "needs the CA that signs the clients' certificates: add --tls-client-ca FILE"
+                    .to_owned(),
             },
         })?;
     let user = flags.tls_client_user.unwrap_or(ClientUserFlag::CommonName).into();

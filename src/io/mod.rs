@@ -1,8 +1,8 @@
 //! The kernel boundary: what a shard may ask of the world, and what the world answers.
 //!
-//! Knows no MQTT word. A shard runs over the trait [`Io`]; `uring` is the kernel, `epoll` is the kernel where rings are
-//! forbidden, `sim` is a seeded fake. Everything that a shard asks for is an operation that completes later; nothing
-//! here blocks. The rules that both sides keep:
+//! Knows no MQTT word. A shard runs over the trait [`Io`]; `uring` is the kernel, `epoll` is the
+//! kernel where rings are forbidden, `sim` is a seeded fake. Everything that a shard asks for is an
+//! operation that completes later; nothing here blocks. The rules that both sides keep:
 //!
 //! - One receive and one send per socket at a time. A socket is closed or moved to another shard only after both had
 //!   their final completion.
@@ -31,7 +31,8 @@ pub use token::{Operation, Token};
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct ListenerId(pub u16);
 
-/// A connected socket. Whoever holds it owns it; it moves between shards by value and must end in [`Io::close`].
+/// A connected socket. Whoever holds it owns it; it moves between shards by value and must end in
+/// [`Io::close`].
 #[derive(Debug, PartialEq, Eq)]
 pub struct Socket(pub u64);
 
@@ -90,7 +91,8 @@ pub enum Completion {
         socket: Socket,
         peer: SocketAddr,
     },
-    /// Accepting ended (cancelled, out of descriptors, ...); arm again to go on. 0 when it was cancelled.
+    /// Accepting ended (cancelled, out of descriptors, ...); arm again to go on. 0 when it was
+    /// cancelled.
     AcceptEnded {
         listener: ListenerId,
         errno: i32,
@@ -112,7 +114,8 @@ pub enum Completion {
         batch: OutBatch,
         result: Result<usize, i32>,
     },
-    /// The cancel of a receive is over; the receive itself ends by its own completion, before or after this.
+    /// The cancel of a receive is over; the receive itself ends by its own completion, before or
+    /// after this.
     CancelEnded {
         token: Token,
     },
@@ -125,16 +128,20 @@ pub trait Io {
     /// A listening socket as it is given to a shard that runs.
     type Listener;
 
-    /// A further listening socket, which does not accept yet. Its number is that of no other that is open.
+    /// A further listening socket, which does not accept yet. Its number is that of no other that
+    /// is open.
     fn listen(&mut self, listener: ListenerId, socket: Self::Listener);
-    /// Closes a listening socket that does not accept; whoever waits there is turned away by the kernel.
+    /// Closes a listening socket that does not accept. The kernel resets connections that wait
+    /// there.
     fn unlisten(&mut self, listener: ListenerId);
-    /// Starts accepting; connections come as [`Completion::Accepted`] until [`Completion::AcceptEnded`].
+    /// Starts accepting; connections come as [`Completion::Accepted`] until
+    /// [`Completion::AcceptEnded`].
     fn accept(&mut self, listener: ListenerId);
     /// Stops accepting; ends with [`Completion::AcceptEnded`].
     fn accept_cancel(&mut self, listener: ListenerId);
-    /// The socket stays here to its end, and no operation on it is in flight: it may be kept where that costs less, and is
-    /// called so from now on. For one that is kept there already nothing happens.
+    /// Moves a socket into this shard's own table, where it needs no process descriptor, and
+    /// changes `socket` to its name there. The socket must have no operation in flight, and must
+    /// not move to another shard later. A socket that is in the table already stays as it is.
     fn settle(&mut self, socket: &mut Socket) {
         let _ = socket;
     }
@@ -144,24 +151,28 @@ pub trait Io {
     fn receive_cancel(&mut self, token: Token);
     /// Sends a batch that is not empty.
     fn send(&mut self, socket: &Socket, token: Token, batch: OutBatch);
-    /// The same, for a batch whose end nobody waits for yet. If all of it is sent at once, that ends no wait: the completion
-    /// is there when completions are taken the next time, whatever led to that. Otherwise it is a send like any other.
+    /// Sends a batch without waking the shard when all of it is sent at once. The completion of
+    /// such a send is found when the shard takes completions for another reason. A send that cannot
+    /// finish at once is like any other send.
     fn send_unawaited(&mut self, socket: &Socket, token: Token, batch: OutBatch) {
         self.send(socket, token, batch);
     }
-    /// The same, for a large batch: over as soon as the socket took a part of it, so that it is seen how long the peer goes on
-    /// reading.
+    /// Sends a large batch. The send ends as soon as the socket has taken a part of it, so the
+    /// shard learns that the peer is still reading.
     fn send_in_parts(&mut self, socket: &Socket, token: Token, batch: OutBatch) {
         self.send(socket, token, batch);
     }
-    /// Shuts down. `Write`: the peer sees the end after what was sent. `Both`: moreover a receive in flight ends after
-    /// the pending data, and a send in flight fails.
+    /// Shuts down. With `Write` the peer sees the end of the stream after what was sent. With
+    /// `Both` a receive in flight also ends after the pending data, and a send in flight fails.
     fn shutdown(&mut self, socket: &Socket, how: Shutdown);
-    /// Reads at most `max` bytes that the kernel already has, without waiting, and appends them to `into`.
+    /// Reads at most `max` bytes that the kernel already has, without waiting, and appends them to
+    /// `into`.
     fn read_now(&mut self, socket: &Socket, into: &mut Vec<u8>, max: usize) -> ReadNow;
-    /// Bytes that were sent and that the peer's kernel did not take yet. `None` where that cannot be known now.
+    /// Bytes that were sent and that the peer's kernel has not acknowledged. `None` if that cannot
+    /// be known now.
     fn unsent(&mut self, socket: &Socket) -> Option<u32>;
-    /// Bytes that the kernel has for us and that no completion told of yet. `None` where that cannot be known now.
+    /// Bytes that have come to the socket and that no completion has reported yet. `None` if that
+    /// cannot be known now.
     fn unread(&mut self, socket: &Socket) -> Option<u32>;
     /// Closes; the socket has no operation in flight.
     fn close(&mut self, socket: Socket);
@@ -179,8 +190,8 @@ pub trait Io {
 
 /// A backend with a real clock behind it.
 pub trait Driver: Io<Listener = TcpListener> {
-    /// Submits everything that was asked for, and waits for a completion, for so many milliseconds at most; 0 only submits
-    /// and looks.
+    /// Submits everything that was asked for, then waits for a completion, but at most
+    /// `timeout_ms`. With 0 it does not wait.
     fn submit_and_wait(&mut self, timeout_ms: u64);
     /// System calls so far, of every kind.
     fn system_calls(&self) -> u64;

@@ -78,25 +78,27 @@ impl fmt::Display for ListenError {
         match &self.cause {
             Cause::Instance => write!(
                 f,
-                "another ringmq serves it. See which: ss -ltnp 'sport = :{port}'. Another port: --listen {}:PORT",
+                "another ringmq listens there. To see which: ss -ltnp 'sport = :{port}'. To use another port: --listen {}:PORT",
                 host(&self.address)
             ),
             Cause::Taken => write!(
                 f,
-                "something else serves it, or another address of port {port} that it would cover. See what: \
-                 ss -ltnp 'sport = :{port}'. Another port: --listen {}:PORT",
+                "another program listens there, or on an address of port {port} that this one covers. To see which: \
+                 ss -ltnp 'sport = :{port}'. To use another port: --listen {}:PORT",
                 host(&self.address)
             ),
             Cause::Privileged => write!(
                 f,
-                "ports below 1024 need a privilege. Grant it: sudo setcap cap_net_bind_service=+ep $(command -v ringmq). \
-                 Or take a port from 1024 up: --listen {}:1883",
+                "ports below 1024 need a privilege. To grant it: sudo setcap cap_net_bind_service=+ep $(command -v ringmq). \
+                 Or use a port above 1023: --listen {}:1883",
                 host(&self.address)
             ),
             Cause::NotHere => {
-                write!(f, "no interface of this machine has this address. See which there are: ip addr")
+                write!(f, "this machine does not have this address. To see its addresses: ip addr")
             }
-            Cause::Descriptors => write!(f, "out of descriptors. More for this shell: ulimit -n 20000"),
+            Cause::Descriptors => {
+                write!(f, "out of descriptors. To raise the limit in this shell: ulimit -n 20000")
+            }
             Cause::Other(error) => write!(f, "{error}"),
         }
     }

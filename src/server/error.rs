@@ -68,17 +68,17 @@ impl fmt::Display for StartError {
             StartError::Tls(error) => error.fmt(f),
             StartError::Descriptors { limit, needed, connections, shards } => write!(
                 f,
-                "this process may have {limit} descriptors, and {connections} connections need {needed}. More for this \
-                 shell: ulimit -n {needed} (as root if the hard limit is lower); for a systemd unit: \
-                 LimitNOFILE={needed}; for a container: --ulimit nofile={needed}{}",
+                "this process may have {limit} descriptors, but {connections} connections need {needed}. \
+                 To raise the limit in this shell: ulimit -n {needed} (as root if the hard limit is \
+                 lower); for a systemd unit: LimitNOFILE={needed}; for a container: --ulimit nofile={needed}{}",
                 shards.map_or(String::new(), |shards| format!(
-                    ". Without that: --shards {shards}, since each shard's ring holds up to {limit} sockets itself"
+                    ". Or use --shards {shards}: each shard keeps up to {limit} sockets in its ring"
                 ))
             ),
             StartError::Pin { cpu, error } => write!(
                 f,
-                "this process may not run on CPU {cpu}: {error}. See where it may: taskset -cp $$. \
-                 Name others with --cores, or let the scheduler choose with --no-pin"
+                "this process may not run on CPU {cpu}: {error}. To see its CPUs: taskset -cp $$. \
+                 Name other CPUs with --cores, or let the scheduler choose with --no-pin"
             ),
             StartError::System { what, error } => write!(f, "{what}: {error}"),
         }
@@ -125,11 +125,12 @@ impl fmt::Display for ReloadError {
             ReloadError::Listeners => {
                 write!(
                     f,
-                    "this process has known {LISTENERS_MAX} addresses, or files of users; one more needs a restart"
+                    "this process has used {LISTENERS_MAX} addresses or password files, which is the most \
+                     it can; restart it to use another one"
                 )
             }
             ReloadError::NoAnswer => {
-                write!(f, "a shard does not answer: the new settings hold, but no address was opened")
+                write!(f, "a shard did not answer: the new settings apply, but no new address was opened")
             }
         }
     }

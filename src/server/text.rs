@@ -95,7 +95,7 @@ impl Server {
         if !config.network_hint.is_empty() {
             said.push(
                 Sentence::new(format!(
-                    "only this machine is served; to listen to the network: {}",
+                    "only this machine can connect; to let the network in: {}",
                     config.network_hint
                 ))
                 .flag("local", true),
@@ -178,7 +178,7 @@ impl Server {
 pub fn lost_in_a_crash(counters: &[Counters]) -> String {
     let of = |pick: fn(&Counters) -> &Counter| sum(counters, pick);
     format!(
-        "ringmq: it ends here. Lost with it, as counted last: {} sessions, {} messages for them, {} retained messages\n",
+        "ringmq: the process ends after a panic. Lost, as last counted: {} sessions, {} messages for them, {} retained messages\n",
         of(|shard| &shard.sessions),
         of(|shard| &shard.queued_messages),
         of(|shard| &shard.retained_messages)

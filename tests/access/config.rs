@@ -50,11 +50,11 @@ fn a_mistake_has_a_line_and_a_column_and_refuses_the_start() {
     for (content, what) in [
         (
             "shards = 1\nlissten = [\"127.0.0.1:0\"]\n",
-            ":2:1: there is no setting \"lissten\"; is \"listen\" meant?",
+            ":2:1: there is no setting \"lissten\"; did you mean \"listen\"?",
         ),
         ("shards = 1\n  memory-max = \"much\"\n", ":2:16: invalid value"),
         ("password-file = \"none\"\n", "none: No such file"),
-        ("listen = [\"0.0.0.0:0\"]\n", ":1:1: not listening on 0.0.0.0:0"),
+        ("listen = [\"0.0.0.0:0\"]\n", ":1:1: will not listen on 0.0.0.0:0"),
         ("shards = 1\nmemory-max = \"1k\"\n", ":2:1: memory-max: 1k is not between 16M"),
     ] {
         let file = place.write("wrong.toml", content);
@@ -71,7 +71,7 @@ fn a_mistake_has_a_line_and_a_column_and_refuses_the_start() {
     assert!(output.status.success(), "{said}");
     for words in [
         "listens on 0.0.0.0:0\n",
-        "access: 1 users, no anonymous clients; all may",
+        "access: 1 users, no anonymous clients; all of them may",
         "2 settings, 1 listeners",
     ] {
         assert!(said.contains(words), "{words} is missing in\n{said}");

@@ -213,10 +213,10 @@ fn what_is_checked_includes_certificates() {
     let (code, text) = check();
     assert_eq!(code, Some(0), "{text}");
     for words in [
-        "listens on 127.0.0.1:8883: TLS, certificates of clients required",
+        "listens on 127.0.0.1:8883: TLS, client certificates required",
         "certificate until 2040-01-01",
         "access: clients with a certificate",
-        "1 listeners: all well",
+        "1 listeners: no problems",
     ] {
         assert!(text.contains(words), "{words} is missing in\n{text}");
     }

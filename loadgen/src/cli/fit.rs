@@ -69,7 +69,7 @@ impl RunArgs {
                 Some("find-max") => "--find-max tries one rate after the other, and [[phases]] give their own: leave \
                                      those out, or say with --rate where to begin"
                     .into(),
-                Some("duration") => "--duration has no say beside [[phases]], which last as long as their seconds: \
+                Some("duration") => "--duration has no effect with [[phases]], which have seconds of their own: \
                                      leave it out, or give --rate or --window on the command line instead of phases"
                     .into(),
                 Some(option) => format!(

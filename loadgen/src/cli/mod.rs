@@ -24,11 +24,11 @@ use crate::wire::Version;
 const EXAMPLES: &str = "\
 Examples:
   loadgen
-      Ten seconds of p2p against 127.0.0.1:1883, as fast as it goes without loss.
+      Ten seconds of p2p against 127.0.0.1:1883, as fast as possible without loss.
   loadgen p2p --pairs 50 --qos 1 --payload 256 --window 16 --pid $(pidof mosquitto)
       Saturation with acknowledgements, and what each message costs the broker.
   loadgen p2p --pairs 100 --rate 20k --max p99=5ms --max lost=0
-      A fixed rate; latency counts from when each message was due. Exit code 1 if p99 exceeds 5 ms.
+      A fixed rate; latency counts from the time at which each message was due. Exit code 1 if p99 exceeds 5 ms.
   loadgen fanout-5-1000-5-250K -h broker.example -u me -P secret --html report.html
       A preset of the public benchmark suite (see `loadgen presets`), with a page to look at.
   loadgen reconnect-storm --subscribers 5000 --persistent --qos 1 --publishers 10 --rate 1000
@@ -42,7 +42,7 @@ Exit codes: 0 fine, 1 threshold not met, 2 usage, 3 lost, duplicated, disordered
 4 INVALID (the generator was late or busy) or, at a given rate, DISTURBED (others had the CPU), 5 connection,
 130 interrupted, after the report. If several apply: 130, then 5, 3, 4, 1.";
 
-/// Measures any MQTT broker over the network, and itself.
+/// Measures any MQTT broker over the network, checks every message, and judges its own part in the figures.
 #[derive(Parser)]
 #[command(
     name = "loadgen",
@@ -70,10 +70,10 @@ pub struct Cli {
 /// What there is to do beside a run.
 #[derive(Subcommand)]
 pub enum Action {
-    /// List presets and scenarios, with what each means
+    /// List the presets and scenarios
     #[command(disable_help_flag = true)]
     Presets,
-    /// Measure this machine's ceiling and latency floor, without a broker; later reports show them
+    /// Measure what this generator can do on this machine, without a broker; later reports show it
     #[command(disable_help_flag = true)]
     Calibrate {
         /// CPU of the generator [default: the last that is allowed]
@@ -89,14 +89,14 @@ pub enum Action {
     /// Run the same work against several brokers in turn
     #[command(disable_help_flag = true)]
     Compare {
-        /// A broker: name=host:port, with ,pid to measure its CPU time; the first is what others are compared with
+        /// A broker: name=host:port, with ,pid to measure its CPU time; the others are compared with the first
         #[arg(long = "broker", required = true, value_parser = Contender::parse)]
         brokers: Vec<Contender>,
         /// Rounds, in each of which every broker has its turn [default: 3]
         #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
         rounds: Option<u32>,
-        /// A file with several works (TOML: [[work]] with name and run; see bench/peers/table.toml); options after --
-        /// are added to each
+        /// A file with several runs (TOML: [[work]] with name and run; see bench/peers/table.toml); options after --
+        /// are added to each of them
         #[arg(long)]
         plan: Option<PathBuf>,
         /// Write the comparison as one HTML page
@@ -170,10 +170,10 @@ pub struct RunArgs {
     /// Connections that only stay open
     #[arg(long, help_heading = "Work")]
     pub connections: Option<u32>,
-    /// Each of those connections subscribes, to a topic of its own
+    /// Each of these connections subscribes to a topic of its own
     #[arg(long, help_heading = "Work")]
     pub subscribe: bool,
-    /// Slow subscribers beside the others (slow-subscriber)
+    /// Slow subscribers, in addition to the others (slow-subscriber)
     #[arg(long, default_value_t = 1, help_heading = "Work")]
     pub slow: u32,
     /// Bytes a second that each of them reads; 0 for none at all
@@ -185,7 +185,7 @@ pub struct RunArgs {
     /// Topic template below loadgen/RUNID/, with {pub} for the publisher's number and {k} for the topic's
     #[arg(long, help_heading = "Work")]
     pub topic: Option<String>,
-    /// Subscribe with wildcards, also where each topic could be named
+    /// Subscribe with wildcards, even if each topic could be named
     #[arg(long, help_heading = "Work")]
     pub wildcard: bool,
     /// QoS of messages and subscriptions
@@ -194,16 +194,16 @@ pub struct RunArgs {
     /// Payload bytes: 64, a range 64..1024, or sizes with weights 64:90,1024:9,65536:1
     #[arg(long, default_value = "64", value_parser = Sizes::parse, help_heading = "Work")]
     pub payload: Sizes,
-    /// Messages are retained too (and removed at the end)
+    /// Retain the messages (they are removed at the end)
     #[arg(long, help_heading = "Work")]
     pub retain: bool,
-    /// Persistent sessions (removed at the end)
+    /// Use persistent sessions (removed at the end)
     #[arg(long, help_heading = "Work")]
     pub persistent: bool,
-    /// Topic Aliases, as many as this and as the broker takes
+    /// Topic Aliases: this many, or as many as the broker allows if that is less
     #[arg(long, default_value_t = 0, help_heading = "Work")]
     pub alias: u16,
-    /// No check header: payloads may be below 16 bytes, and the run is marked UNCHECKED
+    /// Send no check header: payloads may be below 16 bytes, and the report says UNCHECKED
     #[arg(long, help_heading = "Work")]
     pub no_check: bool,
 
@@ -216,13 +216,13 @@ pub struct RunArgs {
     /// Open loop with random (Poisson) gaps instead of even ones
     #[arg(long, help_heading = "Schedule")]
     pub poisson: bool,
-    /// Unacknowledged QoS 1 and 2 messages for each publisher; the broker's Receive Maximum holds too
+    /// Unacknowledged QoS 1 and 2 messages for each publisher; the broker's Receive Maximum applies too
     #[arg(long, default_value_t = 65_535, value_parser = clap::value_parser!(u16).range(1..), help_heading = "Schedule")]
     pub inflight: u16,
     /// Seconds to measure [default: 10]
     #[arg(short, long, value_parser = values::seconds, help_heading = "Schedule")]
     pub duration: Option<f64>,
-    /// Seconds of load before that, which do not count [default: 1]
+    /// Seconds of load before the measurement, which do not count [default: 1]
     #[arg(long, value_parser = values::seconds, help_heading = "Schedule")]
     pub warmup: Option<f64>,
     /// Seconds to wait for missing messages after the last arrival
@@ -250,7 +250,7 @@ pub struct RunArgs {
     /// Sleep between messages of an open loop instead of looking for work all the time
     #[arg(long, help_heading = "Generator")]
     pub no_spin: bool,
-    /// Closed loop: wait up to so long for more completions (50us), for larger batches at less CPU time each
+    /// Closed loop: wait up to this long for more completions (50us), which makes batches larger and cheaper
     #[arg(long, value_parser = values::short, help_heading = "Generator")]
     pub gather: Option<f64>,
     /// Seed of payloads, sizes and random gaps
@@ -272,10 +272,10 @@ pub struct RunArgs {
     /// Write the report as one HTML page
     #[arg(long, help_heading = "Report")]
     pub html: Option<PathBuf>,
-    /// Search the highest rate at which the conditions hold, beginning at --rate
+    /// Search for the highest rate that meets all conditions, beginning at --rate
     #[arg(long, conflicts_with = "window", help_heading = "Report")]
     pub find_max: bool,
-    /// No progress while running
+    /// Print nothing while the run goes on
     #[arg(long, help_heading = "Report")]
     pub quiet: bool,
 

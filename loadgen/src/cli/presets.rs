@@ -89,7 +89,7 @@ pub const PRESETS: &[Preset] = &[
 
 /// The scenarios, each with what it means.
 pub const SCENARIOS: &[(&str, &str)] = &[
-    ("p2p", "publisher i to subscriber i (--pairs)"),
+    ("p2p", "each publisher to one subscriber of its own (--pairs)"),
     ("fan-in", "many publishers, each heard by all of a few subscribers"),
     ("fan-out", "a few publishers, each heard by all of many subscribers"),
     ("shared", "many publishers, each message to one member of each share group (--groups)"),
@@ -97,10 +97,10 @@ pub const SCENARIOS: &[(&str, &str)] = &[
         "retained",
         "stores retained messages (--publishers x --topics), then all subscribers fetch all of them",
     ),
-    ("connect-storm", "connections (--connections) at a rate, or as fast as it goes"),
+    ("connect-storm", "opens connections (--connections) at a rate, or as fast as possible"),
     ("reconnect-storm", "subscribers or --connections are all cut off at once, every --storm-every seconds"),
-    ("idle", "connections that only stay open: memory and CPU time for nothing"),
-    ("slow-subscriber", "fan-out beside subscribers (--slow) that read --slow-rate bytes a second"),
+    ("idle", "connections that only stay open: shows their memory and CPU time"),
+    ("slow-subscriber", "fan-out with some subscribers (--slow) that read only --slow-rate bytes a second"),
     ("swallow", "publishers alone, against a peer that only reads: measures this generator"),
 ];
 

@@ -38,8 +38,8 @@ pub use config::{CertificateUser, ClientCertificates, Loaded, RECORD_SIZE, Setti
 pub use files::{FILE_BYTES_MAX, LoadError};
 pub use validity::{EXPIRES_SOON_DAYS, Warning};
 
-/// Bytes that a peer may make the transport itself say before it takes them: a chain of certificates, tickets, alerts,
-/// answers to key updates. Beyond it the connection fails.
+/// Bytes of TLS's own that may wait for a peer to read them: certificates, tickets, alerts and answers to key updates.
+/// With more the connection fails, since such a peer sends but does not read.
 pub const OUTPUT_MAX: usize = 64 * 1024;
 
 /// What stands behind one TLS listener.
@@ -168,7 +168,7 @@ impl Tls {
             let was_handshaking = self.connection.is_handshaking();
             let taken = self.connection.read_tls(&mut rest).map_err(|error| error.to_string())?;
             let state = self.connection.process_new_packets();
-            // What came before an error was good.
+            // Bytes that were decrypted before an error belong to the stream.
             while let Ok(chunk @ [_, ..]) = self.connection.reader().fill_buf() {
                 plain.extend_from_slice(chunk);
                 let len = chunk.len();
@@ -176,10 +176,7 @@ impl Tls {
             }
             let state = state.map_err(|error| words::why(&error, &self.head, was_handshaking))?;
             if state.tls_bytes_to_write() > OUTPUT_MAX {
-                return Err(format!(
-                    "client does not read: {} KiB of the TLS handshake wait for it",
-                    OUTPUT_MAX / 1024
-                ));
+                return Err(format!("TLS peer is not reading: {} KiB are waiting for it", OUTPUT_MAX / 1024));
             }
             if matches!(self.identity, Identity::Unknown) && !self.connection.is_handshaking() {
                 self.identity = self.identify()?;
