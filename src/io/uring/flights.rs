@@ -219,7 +219,7 @@ mod tests {
     fn what_is_in_flight_when_the_flights_end_is_never_freed() {
         for ended in [true, false] {
             let (mut flights, whole) = (Flights::default(), Whole::new(vec![7; 10_000]));
-            drop(begin(&mut flights, &whole));
+            let _unsent = begin(&mut flights, &whole);
             if ended {
                 flights.end(Token::new(Key { index: 0, generation: 0 }));
             }
