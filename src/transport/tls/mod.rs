@@ -34,9 +34,11 @@ use records::Records;
 use validity::Role;
 use words::Head;
 
-pub use config::{CertificateUser, ClientCertificates, Loaded, RECORD_SIZE, Settings};
-pub use files::{FILE_BYTES_MAX, LoadError};
-pub use validity::{EXPIRES_SOON_DAYS, Warning};
+// What tests use besides the broker.
+pub use files::LoadError;
+
+pub(crate) use config::{CertificateUser, ClientCertificates, Loaded, RECORD_SIZE, Settings};
+pub(crate) use validity::Warning;
 
 /// Bytes that a peer may make the transport itself say before it takes them: a chain of certificates, tickets, alerts,
 /// answers to key updates. Beyond it the connection fails.
