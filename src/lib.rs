@@ -16,7 +16,7 @@
 //! | [`wire`] | bytes to Control Packets and back; pure, borrowed views |
 //! | [`memory`] | keys with generations, kept messages, output buffers, byte budgets |
 //! | [`topic`] | filters, subscriptions, routes, share groups, retained messages; pure |
-//! | [`timer`] | deadlines of one shard |
+//! | `timer` | deadlines of one shard |
 //! | [`mesh`] | the rings between shards and the doorbell; knows no MQTT word |
 //! | [`access`] | who is let in, and the rules about what they may do; and the threads that hash passwords |
 //! | [`session`] | the MQTT behaviour of one client, without I/O |
@@ -79,7 +79,7 @@ pub mod metrics;
 pub mod server;
 pub mod session;
 pub mod shard;
-pub mod timer;
+mod timer;
 pub mod topic;
 pub mod transport;
 pub mod wire;

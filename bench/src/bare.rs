@@ -15,7 +15,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use io_uring::types::{BufRingEntry, Fd, SubmitArgs, Timespec};
+use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
 /// Receive buffers, and bytes of each: those of the prototypes whose figures are known.
@@ -40,55 +40,65 @@ struct Client {
     target: Option<usize>,
 }
 
-/// Receive buffers that the kernel fills, all of them offered always.
+/// Receive buffers that the kernel fills, all of them offered always. Their memory is never freed.
 struct Buffers {
-    /// Aligned as entries are, which is what the kernel asks for; a page.
-    entries: Box<[Page]>,
-    memory: Vec<u8>,
+    entries: *mut Entries,
+    memory: *mut u8,
     tail: u16,
 }
 
+/// Aligned as the kernel asks for: to a page.
 #[repr(C, align(4096))]
-#[derive(Clone)]
-struct Page([u8; 4096]);
+struct Entries([Entry; BUFFERS as usize]);
+
+/// `struct io_uring_buf`: a buffer as it is offered.
+#[repr(C)]
+struct Entry {
+    address: u64,
+    len: u32,
+    id: u16,
+    /// In the first entry the ring's tail, which the kernel reads at any time.
+    tail: AtomicU16,
+}
 
 impl Buffers {
     fn new(ring: &IoUring) -> Result<Buffers, String> {
-        let pages = (usize::from(BUFFERS) * size_of::<BufRingEntry>()).div_ceil(4096);
-        let entries = vec![Page([0; 4096]); pages].into_boxed_slice();
-        let mut buffers = Buffers { entries, memory: vec![0; usize::from(BUFFERS) * BUFFER_BYTES], tail: 0 };
-        // SAFETY: page-aligned, with room for all entries, and never freed: `run` leaks what it made.
-        unsafe {
-            let entries = buffers.entries.as_ptr() as u64;
-            ring.submitter().register_buf_ring_with_flags(entries, BUFFERS, 0, 0)
-        }
-        .map_err(|error| format!("a ring of buffers: {error}"))?;
+        let free = || Entry { address: 0, len: 0, id: 0, tail: AtomicU16::new(0) };
+        let entries = Box::into_raw(Box::new(Entries(std::array::from_fn(|_| free()))));
+        let memory = vec![0; usize::from(BUFFERS) * BUFFER_BYTES].leak().as_mut_ptr();
+        let mut buffers = Buffers { entries, memory, tail: 0 };
+        // SAFETY: page-aligned, with room for all entries, and never freed.
+        unsafe { ring.submitter().register_buf_ring_with_flags(entries as u64, BUFFERS, 0, 0) }
+            .map_err(|error| format!("a ring of buffers: {error}"))?;
         (0..BUFFERS).for_each(|id| buffers.give(id));
         buffers.show();
         Ok(buffers)
     }
 
     fn bytes(&self, id: u16, len: usize) -> &[u8] {
-        &self.memory[usize::from(id) * BUFFER_BYTES..][..len]
+        assert!(id < BUFFERS && len <= BUFFER_BYTES, "{len} bytes in buffer {id}");
+        // SAFETY: in bounds, as was just checked, and initialised; the kernel does not write there before `give`, which needs
+        // `self` mutably.
+        unsafe { std::slice::from_raw_parts(self.memory.add(usize::from(id) * BUFFER_BYTES), len) }
     }
 
     fn give(&mut self, id: u16) {
-        let memory = self.memory[usize::from(id) * BUFFER_BYTES..].as_mut_ptr();
-        let entries = self.entries.as_mut_ptr().cast::<BufRingEntry>();
-        // SAFETY: within the entries; the kernel does not read this one before `show`.
-        let entry = unsafe { &mut *entries.add(usize::from(self.tail % BUFFERS)) };
-        entry.set_addr(memory as u64);
-        entry.set_len(BUFFER_BYTES as u32);
-        entry.set_bid(id);
+        let memory = self.memory.wrapping_add(usize::from(id) * BUFFER_BYTES);
+        // SAFETY: within the entries. The kernel does not read these three fields before `show`; the tail, which it may read in
+        // the first entry now, is not touched, and no reference to a whole entry is made.
+        unsafe {
+            let entry = self.entries.cast::<Entry>().add(usize::from(self.tail % BUFFERS));
+            (&raw mut (*entry).address).write(memory as u64);
+            (&raw mut (*entry).len).write(BUFFER_BYTES as u32);
+            (&raw mut (*entry).id).write(id);
+        }
         self.tail = self.tail.wrapping_add(1);
     }
 
     fn show(&mut self) {
-        // SAFETY: the tail lies in the first entry, is aligned, and is written by nobody else.
-        unsafe {
-            let tail = BufRingEntry::tail(self.entries.as_ptr().cast());
-            AtomicU16::from_ptr(tail.cast_mut()).store(self.tail, Ordering::Release);
-        }
+        // SAFETY: the first of the entries, which are never freed; its tail is stored here only, and the kernel reads it with
+        // acquire.
+        unsafe { (*self.entries.cast::<Entry>()).tail.store(self.tail, Ordering::Release) };
     }
 }
 

@@ -29,7 +29,7 @@ impl Still {
         let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1024));
         self.completions.push(Completion::Accepted {
             listener: ListenerId(0),
-            socket: Socket(socket as u64),
+            socket: Socket::imagined(socket as u32),
             peer,
         });
         socket
@@ -80,7 +80,7 @@ impl Io for Still {
     fn accept_cancel(&mut self, _: ListenerId) {}
 
     fn receive(&mut self, socket: &Socket, token: Token, mode: ReceiveMode) {
-        self.receives[socket.0 as usize] = Some((token, mode));
+        self.receives[socket.imagined_number() as usize] = Some((token, mode));
     }
 
     fn receive_cancel(&mut self, token: Token) {
@@ -88,7 +88,7 @@ impl Io for Still {
     }
 
     fn send(&mut self, socket: &Socket, token: Token, batch: OutBatch) {
-        self.sends.push((socket.0 as usize, token, batch));
+        self.sends.push((socket.imagined_number() as usize, token, batch));
     }
 
     fn shutdown(&mut self, _: &Socket, _: Shutdown) {}

@@ -5,6 +5,7 @@
 //!
 //! Invariants
 //! - Bytes in flight to the kernel are owned by `flights[slot]` until the send's last CQE; a slot has at most one.
+//! - `in_flight` counts the operations that use memory of this ring. What they use is freed only when there is none.
 //! - A receive buffer is the reader's between its CQE and `recycle`. `RecvBuf` cannot be copied and `recycle` takes
 //!   it by value; a buffer goes back to the kernel only when the kernel has let go of it and no `RecvBuf` of it is left.
 //! - `user_data` is packed and unpacked here only.
@@ -13,9 +14,10 @@
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::collections::VecDeque;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU16, Ordering, fence};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
@@ -33,6 +35,8 @@ const BUFFERS_PLAIN: (u16, usize) = (2048, 8 * 1024);
 const GATHER_MAX: usize = 256;
 const BUFFER_GROUP: u16 = 0;
 const PAGE: usize = 4096;
+/// Looks at the completion queue when a ring ends; one is enough unless the queue had overflown.
+const DROP_ROUNDS: u32 = 64;
 /// `IOU_PBUF_RING_INC` of linux/io_uring.h.
 const PBUF_RING_INC: u16 = 2;
 
@@ -88,7 +92,9 @@ struct Flight {
 /// See the top of the file.
 pub struct Ring {
     ring: IoUring,
-    buffers: Buffers,
+    /// Connects, receives and sends whose last CQE has not come.
+    in_flight: usize,
+    buffers: ManuallyDrop<Buffers>,
     flights: Vec<Option<Flight>>,
     /// Addresses that connects point to; never changed after creation.
     targets: Box<[SockAddr]>,
@@ -109,12 +115,12 @@ impl Ring {
             .setup_clamp()
             .build(SQ_ENTRIES)?;
         ring.submitter().register_files_sparse(slots)?;
-        let buffers = Buffers::register(&ring)?;
+        let buffers = ManuallyDrop::new(Buffers::register(&ring)?);
         // A faster way to name the ring in system calls; the kernel may lack it, and nothing else depends on it.
         let _ = ring.submitter().register_ring_fd();
         ring.completion().sync();
         let flights = (0..slots).map(|_| None).collect();
-        Ok(Ring { ring, buffers, flights, targets: targets.into(), reaped: VecDeque::new() })
+        Ok(Ring { ring, in_flight: 0, buffers, flights, targets: targets.into(), reaped: VecDeque::new() })
     }
 
     /// The descriptor by which other rings can ring this one's bell.
@@ -123,11 +129,13 @@ impl Ring {
     }
 
     fn push(&mut self, entry: squeue::Entry) -> io::Result<()> {
+        let uses_memory = uses_memory(entry.get_user_data());
         // SAFETY: every entry is built in this file, and what it points to is owned by `self` (`flights`, `targets`,
-        // `buffers`) and stays unmoved until the operation's last CQE. `Drop` order: the ring is dropped first.
+        // `buffers`) and stays unmoved until the operation's last CQE; `drop` leaks it if that has not come.
         while unsafe { self.ring.submission().push(&entry) }.is_err() {
             self.submit()?;
         }
+        self.in_flight += usize::from(uses_memory);
         Ok(())
     }
 
@@ -236,7 +244,10 @@ impl Ring {
     }
 
     fn reap(&mut self) {
+        let known = self.reaped.len();
         self.reaped.extend(self.ring.completion());
+        let is_last = |cqe: &&cqueue::Entry| uses_memory(cqe.user_data()) && !cqueue::more(cqe.flags());
+        self.in_flight -= self.reaped.range(known..).filter(is_last).count();
     }
 
     /// Whether [`Ring::take`] has something.
@@ -308,6 +319,32 @@ impl Ring {
     }
 }
 
+impl Drop for Ring {
+    /// Cancels everything. What the kernel does not let go of stays in memory for good.
+    fn drop(&mut self) {
+        let _ = self.submit();
+        let second = types::Timespec::new().sec(1);
+        let _ = self.ring.submitter().register_sync_cancel(Some(second), types::CancelBuilder::any());
+        for _ in 0..DROP_ROUNDS {
+            if self.in_flight == 0 || self.wait(Duration::from_millis(10), None).is_err() {
+                break;
+            }
+        }
+        if self.in_flight == 0 {
+            // SAFETY: dropped once, here, and not used afterwards; the kernel has no operation that would use it either.
+            unsafe { ManuallyDrop::drop(&mut self.buffers) };
+        } else {
+            std::mem::forget(std::mem::take(&mut self.flights));
+            std::mem::forget(std::mem::take(&mut self.targets));
+        }
+    }
+}
+
+/// Whether the operation has pointers to memory of its ring.
+fn uses_memory(token: u64) -> bool {
+    [Op::Connect, Op::Recv, Op::Send].iter().any(|op| token >> 32 == *op as u64)
+}
+
 fn outcome(result: i32) -> io::Result<()> {
     if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(()) }
 }
@@ -346,6 +383,16 @@ impl Drop for Pages {
     }
 }
 
+/// `struct io_uring_buf`: a buffer as it is lent.
+#[repr(C)]
+struct Entry {
+    address: u64,
+    len: u32,
+    bid: u16,
+    /// In the first entry the ring's tail, which the kernel reads at any time.
+    tail: AtomicU16,
+}
+
 /// The buffer ring that all receives share.
 struct Buffers {
     entries: Pages,
@@ -368,9 +415,9 @@ impl Buffers {
     }
 
     fn register_as(ring: &IoUring, (count, size): (u16, usize), flags: u16) -> io::Result<Buffers> {
-        let entries = Pages::new((usize::from(count) * size_of::<types::BufRingEntry>()).max(PAGE));
-        // SAFETY: `entries` is page-aligned, holds `count` entries, and is freed after the ring: `Ring` drops its
-        // fields in order, the ring first.
+        let entries = Pages::new((usize::from(count) * size_of::<Entry>()).max(PAGE));
+        // SAFETY: `entries` is page-aligned and holds `count` entries. The kernel looks at them for a receive only, and `Ring`
+        // frees them when none is in flight and none can follow.
         unsafe {
             ring.submitter().register_buf_ring_with_flags(
                 entries.start.as_ptr() as u64,
@@ -400,21 +447,23 @@ impl Buffers {
     fn give(&mut self, bid: u16) {
         let index = usize::from(self.tail & (self.count - 1));
         let start = usize::from(bid) * self.size;
-        let base = self.entries.start.as_ptr().cast::<types::BufRingEntry>();
-        // SAFETY: `index` is below `count` and `entries` holds `count` entries (all-zero is a valid entry); the
-        // kernel does not read an entry before the tail passes it. `start` lies inside `memory`.
+        let base = self.entries.start.as_ptr().cast::<Entry>();
+        let address = self.memory.start.as_ptr().wrapping_add(start) as u64;
+        // SAFETY: `index` is below `count` and `entries` holds `count` entries. The kernel does not read these three fields
+        // before the tail passes them. The fourth is not touched: in the first entry the kernel may read it now, which is why
+        // no reference to a whole entry is made.
         unsafe {
-            let entry = &mut *base.add(index);
-            entry.set_addr(self.memory.start.as_ptr().add(start) as u64);
-            entry.set_len(self.size as u32);
-            entry.set_bid(bid);
+            let entry = base.add(index);
+            (&raw mut (*entry).address).write(address);
+            (&raw mut (*entry).len).write(self.size as u32);
+            (&raw mut (*entry).bid).write(bid);
         }
         self.offset[usize::from(bid)] = 0;
         self.released[usize::from(bid)] = false;
         self.tail = self.tail.wrapping_add(1);
-        fence(Ordering::Release);
-        // SAFETY: the tail is a field of the first entry, aligned for u16, and the kernel only reads it.
-        unsafe { &*types::BufRingEntry::tail(base).cast::<AtomicU16>() }.store(self.tail, Ordering::Release);
+        // SAFETY: the first entry is in `entries` and aligned, and its tail is only used as an atomic: it is stored here, and
+        // the kernel reads it with acquire.
+        unsafe { (*base).tail.store(self.tail, Ordering::Release) };
     }
 
     /// Takes note of a CQE: `len` bytes stand after those that came before; with `more` the kernel goes on filling.

@@ -8,30 +8,33 @@
 //!
 //! What it is not: it sees no connection, no packet and no session. The shard asks and acts.
 
-pub mod acl_file;
+pub(crate) mod acl_file;
 mod cost;
 mod failures;
-pub mod gate;
-pub mod hashing;
-pub mod login;
-pub mod passwd;
+pub(crate) mod gate;
+pub(crate) mod hashing;
+pub(crate) mod login;
+pub(crate) mod passwd;
 mod password;
 mod pattern;
 mod queue;
 mod recent;
 mod room;
-pub mod rules;
-pub mod settings;
-pub mod users;
+pub(crate) mod rules;
+pub(crate) mod settings;
+pub(crate) mod users;
 mod verified;
 
 #[cfg(test)]
 mod rules_tests;
 
-pub use cost::Cost;
-pub use gate::{Access, Anonymous, ClientIds, Current, Denial, Door, Identity, Overlap, Policy, Rights};
-pub use login::{Answer, LOGIN_WAIT_MAX_MS, Login, Outcome, Verdict, Verifier};
-pub use pattern::{Names, Who};
-pub use rules::{Action, Effect, Grants, Permissions, Rule, Rules, Subject, Subscribable, is_sys};
-pub use settings::{FileError, Settings};
-pub use users::Users;
+// What tests and benches use besides the broker.
+pub use gate::Access;
+
+pub(crate) use cost::Cost;
+pub(crate) use gate::{Anonymous, ClientIds, Current, Denial, Door, Identity, Overlap, Policy, Rights};
+pub(crate) use login::{Answer, LOGIN_WAIT_MAX_MS, Login, Outcome, Verdict, Verifier};
+pub(crate) use pattern::Who;
+pub(crate) use rules::{Subscribable, is_sys};
+pub(crate) use settings::{FileError, Settings};
+pub(crate) use users::Users;

@@ -10,11 +10,12 @@
 //! - A batch given to [`Io::send`] is owned by `Io` until [`Completion::Sent`] brings it back.
 //! - Completions of one socket and one direction come in order; between sockets there is no order.
 
-pub mod epoll;
-pub mod kernel;
+pub(crate) mod epoll;
+pub(crate) mod kernel;
 pub mod machine;
 mod random;
 pub mod sim;
+mod socket;
 pub mod sockets;
 #[cfg(test)]
 mod tests;
@@ -25,16 +26,14 @@ use std::net::{SocketAddr, TcpListener};
 
 use crate::memory::{OutBatch, ShardId};
 
-pub use token::{Operation, Token};
+pub use socket::Socket;
+pub use token::Token;
+
+use token::Operation;
 
 /// Index of a listening socket, as given to the backend at start.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct ListenerId(pub u16);
-
-/// A connected socket. Whoever holds it owns it; it moves between shards by value and must end in
-/// [`Io::close`].
-#[derive(Debug, PartialEq, Eq)]
-pub struct Socket(pub u64);
 
 /// A receive buffer that the kernel filled.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]

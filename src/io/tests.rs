@@ -3,9 +3,9 @@
 //!
 //! An echo server over [`Uring`] and [`Epoll`], driven by client threads that use blocking sockets, and single steps for
 //! what must happen at an exact moment.
-#![allow(unsafe_code)] // Descriptors change hands as numbers.
 
 mod descriptors;
+mod foreign;
 mod listeners;
 mod sends;
 mod settled;
@@ -13,7 +13,6 @@ mod settled;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
@@ -175,11 +174,8 @@ impl<B: Backend> Rig<B> {
         match self.next() {
             Completion::Accepted { listener: FIRST, socket, peer } => {
                 assert_eq!(peer, client.local_addr().unwrap());
-                // One in a ring's table has a number beyond these.
-                if socket.0 <= u64::from(u32::MAX) {
-                    // SAFETY: the socket is open until `close` takes it, which is after the last use of `borrowed`.
-                    let borrowed = unsafe { BorrowedFd::borrow_raw(fd(&socket)) };
-                    assert!(socket2::SockRef::from(&borrowed).tcp_nodelay().unwrap());
+                if socket.has_descriptor() {
+                    assert!(socket2::SockRef::from(&socket.descriptor()).tcp_nodelay().unwrap());
                 }
                 (socket, client)
             }
@@ -197,10 +193,6 @@ impl<B: Backend> Rig<B> {
             other => panic!("{other:?} instead of bytes"),
         }
     }
-}
-
-fn fd(socket: &Socket) -> RawFd {
-    socket.0 as RawFd
 }
 
 fn name(index: u32) -> Token {

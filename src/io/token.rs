@@ -11,7 +11,7 @@ pub struct Token(u64);
 /// What kind of operation a `user_data` belongs to.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 #[repr(u8)]
-pub enum Operation {
+pub(super) enum Operation {
     Accept = 1,
     AcceptCancel = 2,
     Receive = 3,
@@ -34,12 +34,12 @@ impl Token {
     }
 
     /// The value that goes to the kernel.
-    pub fn user_data(self, operation: Operation) -> u64 {
+    pub(super) fn user_data(self, operation: Operation) -> u64 {
         self.0 | (operation as u64) << 56
     }
 
     /// The inverse of [`Token::user_data`]; `None` for a value that was never given out.
-    pub fn split(user_data: u64) -> Option<(Operation, Token)> {
+    pub(super) fn split(user_data: u64) -> Option<(Operation, Token)> {
         let operation = match user_data >> 56 {
             1 => Operation::Accept,
             2 => Operation::AcceptCancel,

@@ -78,6 +78,7 @@ impl Pool {
     }
 
     fn take(&self, class: Class, bytes: i64) -> bool {
+        debug_assert!(bytes > 0, "{class:?} leases {bytes} bytes");
         // Never taken for a moment only: another shard that needs less meanwhile would be refused.
         let enough = |free: i64| (free >= bytes).then_some(free - bytes);
         self.free[class as usize].fetch_update(Ordering::Relaxed, Ordering::Relaxed, enough).is_ok()

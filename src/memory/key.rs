@@ -67,6 +67,10 @@ impl<T> Arena<T> {
     pub fn insert(&mut self, value: T) -> Key {
         self.generation = if self.generation == 0x00FF_FFFF { 1 } else { self.generation + 1 };
         let index = self.slots.insert((self.generation, value));
+        debug_assert!(
+            index < Key::NONE.index as usize,
+            "an index has 32 bits, and one of them stands for none"
+        );
         self.end = self.end.max(index as u32 + 1);
         Key { index: index as u32, generation: self.generation }
     }

@@ -167,8 +167,8 @@ impl Message {
         let head = self.0.head();
         let (topic, rest) = self.0.bytes().split_at(head.topic_len as usize);
         MessageView {
-            // The bytes came from a `&str` in `to_message`; checking them again is cheap beside the delivery.
-            topic: std::str::from_utf8(topic).unwrap_or_default(),
+            // Checking the bytes again is cheap compared with the delivery.
+            topic: std::str::from_utf8(topic).expect("they came from a `&str`"),
             properties: &rest[..head.properties_len as usize],
             payload: self.payload(),
             qos: head.qos,

@@ -10,9 +10,13 @@ mod outbox;
 mod shards;
 mod table;
 
-pub use budget::{Budget, CLASSES, Class, Lease, Pool};
+// What tests, benches and the command use besides the broker.
+pub use budget::{Budget, CLASSES, Class, Pool};
 pub use key::{Arena, Key};
-pub use message::{Message, MessageView, SpareMessages, Whole};
+pub use message::MessageView;
 pub use outbox::{OutBatch, Outbox};
-pub use shards::{ShardId, ShardSet};
-pub use table::Table;
+pub use shards::ShardId;
+
+pub(crate) use message::{Message, SpareMessages, Whole};
+pub(crate) use shards::ShardSet;
+pub(crate) use table::Table;

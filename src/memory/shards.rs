@@ -14,7 +14,7 @@ impl ShardSet {
 
     /// All shards below `count`.
     pub fn first(count: u16) -> ShardSet {
-        debug_assert!(usize::from(count) <= Self::MAX);
+        assert!(usize::from(count) <= Self::MAX, "{count} shards");
         if count >= 128 { ShardSet(u128::MAX) } else { ShardSet((1 << count) - 1) }
     }
 

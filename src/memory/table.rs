@@ -65,7 +65,7 @@ impl Table {
 
     /// Adds `value`, which is not in the table.
     pub fn insert(&mut self, hash: u64, value: u32) {
-        debug_assert!(value != NONE);
+        assert!(value != NONE, "no index has this number");
         // At most three quarters full: probes stay short, and there is always a free place to end them.
         if (self.len + 1) * 4 > self.places.len() * 3 {
             self.resize((self.places.len() * 2).max(PLACES_MIN));
@@ -108,18 +108,13 @@ impl Table {
 
     /// Puts `new` in the place of `old`, which was inserted with the same hash.
     pub fn replace(&mut self, hash: u64, old: u32, new: u32) {
-        match self.position(hash, old) {
-            Some(at) => self.places[at].value = new,
-            None => debug_assert!(false, "replaced what was never inserted"),
-        }
+        let at = self.position(hash, old).expect("what is replaced was inserted with this hash");
+        self.places[at].value = new;
     }
 
     /// Takes out `value`, which was inserted with the same hash.
     pub fn remove(&mut self, hash: u64, value: u32) {
-        let Some(mut free) = self.position(hash, value) else {
-            debug_assert!(false, "removed what was never inserted");
-            return;
-        };
+        let mut free = self.position(hash, value).expect("what is removed was inserted with this hash");
         let mask = self.places.len() - 1;
         let mut at = free;
         loop {

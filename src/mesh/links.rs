@@ -116,7 +116,7 @@ impl<T> Outgoing<T> {
         let consumed = self.progress.get(CONSUMED);
         while self.settled < consumed {
             self.settled += 1;
-            self.bytes -= self.sizes.pop_front().unwrap_or(0) as usize;
+            self.bytes -= self.sizes.pop_front().expect("no more is consumed than was pushed") as usize;
         }
         if self.sizes.is_empty() && self.sizes.capacity() > 4096 {
             self.sizes = VecDeque::new();
@@ -226,10 +226,10 @@ impl<T> Links<T> {
             let out = self.out(to);
             out.settle();
             let count = out.spill.len().min(out.ring.slots());
-            if count > 0
-                && let Ok(chunk) = out.ring.write_chunk_uninit(count)
-            {
-                chunk.fill_from_iter(out.spill.drain(..count));
+            if count > 0 {
+                let room = out.ring.write_chunk_uninit(count).expect("so many slots are free");
+                let filled = room.fill_from_iter(out.spill.drain(..count));
+                debug_assert_eq!(filled, count, "an item is lost");
             }
             if out.spill.is_empty() && out.spill.capacity() > 4096 {
                 out.spill = VecDeque::new();
@@ -282,13 +282,11 @@ impl<T> Links<T> {
 
     /// Takes at most `max` items from `from`. The reader acts on them and then calls [`Links::consumed`].
     pub fn read(&mut self, from: ShardId, max: usize, into: &mut VecDeque<T>) -> usize {
-        let Some(incoming) = self.incoming[usize::from(from)].as_mut() else { return 0 };
+        let incoming = self.incoming[usize::from(from)].as_mut().expect("a shard has no link to itself");
         let ready = incoming.ring.slots();
         let count = ready.min(max);
-        if count > 0
-            && let Ok(chunk) = incoming.ring.read_chunk(count)
-        {
-            into.extend(chunk);
+        if count > 0 {
+            into.extend(incoming.ring.read_chunk(count).expect("so many items are there"));
         }
         if ready > count {
             self.unread.insert(from);
@@ -299,7 +297,7 @@ impl<T> Links<T> {
     /// The `count` items of the last [`Links::read`] were acted upon. None are no progress: whoever was rung only because a
     /// register grew must not ring back, or two shards that wait for each other never sleep.
     pub fn consumed(&mut self, from: ShardId, count: usize) {
-        let Some(incoming) = self.incoming[usize::from(from)].as_mut() else { return };
+        let incoming = self.incoming[usize::from(from)].as_mut().expect("a shard has no link to itself");
         incoming.consumed += count as u64;
         let consumed = incoming.consumed;
         if count > 0 {

@@ -19,8 +19,11 @@ mod links;
 mod progress;
 mod published;
 
-pub use announce::{Announcements, logs};
-pub use bell::Bell;
-pub use links::{Bounds, CONSUMED, Links, USER, build};
-pub use progress::REGISTERS;
-pub use published::Published;
+// What tests and benches use besides the broker.
+pub use announce::logs;
+pub use links::{Bounds, build};
+
+pub(crate) use announce::Announcements;
+pub(crate) use bell::Bell;
+pub(crate) use links::{CONSUMED, Links, USER};
+pub(crate) use published::Published;

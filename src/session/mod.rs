@@ -46,13 +46,14 @@ use crate::limits::Limits;
 use crate::memory::{Budget, Key, Message, Outbox};
 use crate::wire::{Qos, Version};
 
-pub use alias::ResolvedTopic;
-pub use fanout::{Fanout, Variants, Verbatim};
-pub use link::Link;
-pub use run::Run;
-pub use run_kept::{KeptRun, RunEntry};
-
+// What tests and benches use besides the broker, with what stands below.
 pub use egress::Spares;
+pub use fanout::{Fanout, Variants};
+pub use link::Link;
+
+pub(crate) use fanout::Verbatim;
+pub(crate) use run::Run;
+pub(crate) use run_kept::{KeptRun, RunEntry};
 
 use egress::Egress;
 use ingress::PacketIds;

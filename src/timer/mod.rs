@@ -31,10 +31,6 @@ impl<T: Ord> Timers<T> {
         self.heap.len()
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.heap.is_empty()
-    }
-
     pub fn set(&mut self, at: Millis, value: T) {
         self.heap.push(Reverse((at, value)));
     }

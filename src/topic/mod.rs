@@ -17,7 +17,8 @@ mod groups;
 mod hints;
 #[cfg(test)]
 mod hints_tests;
-pub mod naive;
+#[cfg(test)]
+mod naive;
 mod order;
 mod remote;
 mod retained;
@@ -36,15 +37,23 @@ use ahash::RandomState;
 
 use crate::memory::ShardId;
 
-pub use filter::{Filter, FilterError, matches, parse_filter};
-pub use groups::{Counts, Members, Round};
-pub use hints::RetainedHints;
+// What tests and benches use besides the broker.
+pub use filter::matches;
 pub use remote::Interest;
-pub use retained::{Retained, Scan, Sweep};
-pub use router::{Announcement, Change, ChangeKind, FilterKey, Footprint, Router, Subscribed, Unsubscribed};
-pub use routes::{Repeats, Route};
+pub use router::Router;
+pub use routes::Route;
 pub use set::SubscriptionSet;
-pub use subscription::{Options, Presence, RetainHandling, Subscription};
+pub use subscription::{Options, RetainHandling};
+
+pub(crate) use filter::parse_filter;
+#[cfg(test)]
+use groups::Counts;
+pub(crate) use groups::{Members, Round};
+pub(crate) use hints::RetainedHints;
+pub(crate) use retained::{Retained, Scan};
+pub(crate) use router::{Announcement, Change, ChangeKind, FilterKey};
+pub(crate) use routes::Repeats;
+pub(crate) use subscription::{Presence, Subscription};
 
 /// Seeds of every hash over text that a client chooses: the same on all shards of a process, random per process.
 pub type HashKeys = [u64; 4];

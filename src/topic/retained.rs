@@ -107,10 +107,6 @@ impl Retained {
         self.messages.len()
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.messages.is_empty()
-    }
-
     /// The sum of [`Message::cost`].
     pub fn bytes(&self) -> usize {
         self.bytes
@@ -354,7 +350,7 @@ mod tests {
         assert!(retained.get("a").is_none() && retained.remove("a").is_none());
         assert_eq!(retained.remove("a/b").unwrap().payload(), b"second!");
         assert_eq!((retained.len(), retained.bytes()), (0, 0));
-        assert!(retained.is_empty());
+        assert_eq!(retained.len(), 0);
     }
 
     /// Topics looked at by a whole scan, found by the smallest limit that suffices.

@@ -7,7 +7,7 @@
 //! - A transport moves between shards as one value.
 
 pub mod tls;
-pub mod x509;
+pub(crate) mod x509;
 
 use std::fmt;
 

@@ -260,11 +260,6 @@ pub fn encode_ack(out: &mut Vec<u8>, version: Version, kind: AckKind, packet_id:
     }
 }
 
-/// Size of what [`encode_suback`] writes for `filters` Topic Filters, in bytes.
-pub const fn suback_packet_size(version: Version, filters: usize) -> usize {
-    packet_size(id_and_reasons_len(version, filters))
-}
-
 /// Appends SUBACK with one reason per Topic Filter, in the order of the SUBSCRIBE. [MQTT-3.8.4-6]
 /// [MQTT-3.9.3-1]
 ///
@@ -281,14 +276,6 @@ pub fn encode_suback(out: &mut Vec<u8>, version: Version, packet_id: u16, reason
         Version::V31 if reason.is_error() => Reason::GRANTED_QOS_0.0,
         Version::V31 | Version::V311 => reason.0,
     }));
-}
-
-/// Size of what [`encode_unsuback`] writes for `filters` Topic Filters, in bytes.
-pub const fn unsuback_packet_size(version: Version, filters: usize) -> usize {
-    match version {
-        Version::V5 => packet_size(id_and_reasons_len(version, filters)),
-        Version::V31 | Version::V311 => 4,
-    }
 }
 
 /// Appends UNSUBACK with one reason per Topic Filter, in the order of the UNSUBSCRIBE; 3.x has none.
@@ -354,6 +341,7 @@ pub fn encode_disconnect(
 /// Appends a v5 AUTH with the Authentication Method of CONNECT.
 ///
 /// `method` and `data` are at most 65,535 bytes each.
+#[cfg(test)]
 pub fn encode_auth(out: &mut Vec<u8>, reason: Reason, method: &str, data: Option<&[u8]>) {
     debug_assert!(matches!(reason, Reason::SUCCESS | Reason::CONTINUE_AUTHENTICATION), "[MQTT-3.15.2-1]");
     let properties = 3 + method.len() + data.map_or(0, |data| 3 + data.len());

@@ -6,6 +6,7 @@
 use super::{DecodeError, Reason};
 
 /// The largest packet that a fixed header can announce, in bytes.
+#[cfg(test)]
 pub const PACKET_SIZE_MAX: usize = 1 + 4 + REMAINING_LENGTH_MAX as usize;
 
 /// The largest variable byte integer.

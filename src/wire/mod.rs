@@ -32,20 +32,31 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use acks::PlainAcks;
-pub use connack::{ConnAck, ConnAckEncoded, encode_connack};
-pub use connect::{Connect, ConnectError, Opening, Will, decode_connect, look_at_connect};
-pub use encode::{
-    AckKind, PublishHead, ack_packet_size, encode_ack, encode_auth, encode_disconnect, encode_pingresp,
-    encode_suback, encode_unsuback, suback_packet_size, unsuback_packet_size,
+// What tests and benches use besides the broker.
+pub use encode::{AckKind, PublishHead, encode_ack};
+pub use frame::{LengthForm, NextFrame, next_frame};
+pub use packet::{Packet, decode};
+pub use reason::Reason;
+
+/// For login by AUTH, which does not exist yet.
+#[cfg(test)]
+pub(crate) use encode::encode_auth;
+#[cfg(test)]
+pub(crate) use frame::PACKET_SIZE_MAX;
+
+pub(crate) use acks::PlainAcks;
+pub(crate) use connack::{ConnAck, ConnAckEncoded, encode_connack};
+pub(crate) use connect::{Connect, ConnectError, Opening, Will, decode_connect, look_at_connect};
+pub(crate) use encode::{
+    ack_packet_size, encode_disconnect, encode_pingresp, encode_suback, encode_unsuback,
 };
-pub use frame::{Frame, LengthForm, NextFrame, PACKET_SIZE_MAX, next_frame, packet_name};
-pub use packet::{Ack, Auth, Disconnect, Packet, decode, decode_publish, judge_first};
-pub use properties::Properties;
-pub use publish::Publish;
-pub use reason::{DecodeError, Reason};
-pub use repeat::{Repeat, Repetition};
-pub use subscribe::{
+pub(crate) use frame::{Frame, packet_name};
+pub(crate) use packet::{Ack, Disconnect, decode_publish, judge_first};
+pub(crate) use properties::Properties;
+pub(crate) use publish::Publish;
+pub(crate) use reason::DecodeError;
+pub(crate) use repeat::{Repeat, Repetition};
+pub(crate) use subscribe::{
     RetainHandling, Subscribe, SubscribeEntry, SubscribeFilters, Unsubscribe, UnsubscribeFilters,
 };
 

@@ -7,6 +7,10 @@
 //! can move to another shard as a number. A send is tried at once, and waits only for what the socket did not take; a
 //! receive waits until the kernel says that there is something.
 //!
+//! Invariant: `pending` has a socket exactly while an operation on it is in flight. Meanwhile the rules of [`Io`] keep it on
+//! this shard, whose `close` refuses it; so what is pending is open.
+#![allow(unsafe_code)] // An operation outlives the borrow of its socket.
+//!
 //! Every turn is bounded: [`EVENTS`] events, [`ACCEPTS`] connections of each listening socket, [`RECEIVES`] buffers of
 //! each socket. What is left is reported again by the next wait.
 
@@ -15,7 +19,7 @@ mod sys;
 use std::collections::HashMap;
 use std::io::{self, IoSlice, Read};
 use std::net::TcpListener;
-use std::os::fd::{AsFd, IntoRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use super::random::Random;
@@ -24,7 +28,8 @@ use super::{
     sockets,
 };
 use crate::memory::{OutBatch, ShardId};
-use sys::{Bell, Change, Event, Poll};
+use socket2::SockRef;
+use sys::{Awaited, Bell, Change, Event, Poll};
 
 /// Events that one wait reports at most.
 pub const EVENTS: usize = 1024;
@@ -59,9 +64,7 @@ impl Bells {
 
     /// Wakes a shard, or tells it before it sleeps.
     pub fn ring(&self, shard: ShardId) {
-        if let Some(bell) = self.0.get(usize::from(shard)) {
-            bell.ring();
-        }
+        self.0[usize::from(shard)].ring();
     }
 }
 
@@ -83,8 +86,8 @@ struct Flight {
 }
 
 /// The operations of one socket.
-#[derive(Default)]
 struct Pending {
+    socket: Awaited,
     receive: Option<(Token, ReceiveMode)>,
     send: Option<Flight>,
     /// As it is registered.
@@ -128,7 +131,7 @@ impl Epoll {
         for socket in &listeners {
             socket.set_nonblocking(true)?;
             // Inherited by what is accepted. Output is batched by the turn; waiting for more would only delay it.
-            socket2::SockRef::from(socket).set_tcp_nodelay(true)?;
+            SockRef::from(socket).set_tcp_nodelay(true)?;
         }
         let (mut random, mut calls) = (Random::default(), 0);
         let [a, b, c, d, e, f, g, h] = std::array::from_fn(|_| random.next(&mut calls));
@@ -179,13 +182,13 @@ impl Epoll {
         let id = ListenerId(index as u16);
         for _ in 0..ACCEPTS {
             self.calls += 1;
-            let Some(socket) = &self.listeners[index].socket else { return };
+            let socket = self.listeners[index].socket.as_ref().expect("a closed socket accepts nothing");
             match socket.accept() {
                 Ok((stream, peer)) => {
                     self.calls += 1;
                     // A socket that cannot be switched is closed again.
                     if stream.set_nonblocking(true).is_ok() {
-                        let socket = Socket(stream.into_raw_fd() as u64);
+                        let socket = Socket::from(OwnedFd::from(stream));
                         self.done.push(Completion::Accepted { listener: id, socket, peer });
                     }
                 }
@@ -212,14 +215,13 @@ impl Epoll {
 
     fn receive_some(&mut self, fd: RawFd) {
         for _ in 0..RECEIVES {
-            let Some((token, mode)) = self.pending.get(&fd).and_then(|pending| pending.receive) else {
-                return;
-            };
+            let Some(pending) = self.pending.get(&fd) else { return };
+            let Some((token, mode)) = pending.receive else { return };
             let Some(&id) = self.free.last() else { return self.receive_over(fd, ReceiveEnd::NoBuffers) };
             let start = usize::from(id) * self.buffer_bytes as usize;
             let into = &mut self.memory[start..start + self.buffer_bytes as usize];
             self.calls += 1;
-            let end = match sys::with(fd, |mut socket| socket.read(into)) {
+            let end = match pending.socket.with(|mut socket| socket.read(into)) {
                 Ok(0) => ReceiveEnd::Eof,
                 Ok(count) => {
                     self.free.pop();
@@ -256,10 +258,22 @@ impl Epoll {
         }
     }
 
-    fn begin_send(&mut self, fd: RawFd, flight: Flight) {
-        debug_assert!(flight.goal > 0, "nothing to send");
-        let pending = self.pending.entry(fd).or_default();
-        debug_assert!(pending.send.is_none(), "a send is in flight");
+    /// The operations of a socket, of which one begins now.
+    fn begin(&mut self, socket: &Socket) -> (RawFd, &mut Pending) {
+        let fd = socket.descriptor().as_raw_fd();
+        let pending = self.pending.entry(fd).or_insert_with(|| {
+            // SAFETY: this is dropped when no operation is in flight any more. Until then `close` refuses the socket here, and no
+            // other shard has it: it moves without operations only, by the first rule of `Io`.
+            let socket = unsafe { Awaited::new(socket) };
+            Pending { socket, receive: None, send: None, interest: 0 }
+        });
+        (fd, pending)
+    }
+
+    fn begin_send(&mut self, socket: &Socket, flight: Flight) {
+        assert!(flight.goal > 0, "nothing to send");
+        let (fd, pending) = self.begin(socket);
+        assert!(pending.send.is_none(), "a send is in flight");
         pending.send = Some(flight);
         self.send_some(fd);
         self.register(fd);
@@ -274,7 +288,7 @@ impl Epoll {
                 break Ok(flight.sent);
             }
             self.calls += 1;
-            match flight.send_once(fd) {
+            match flight.send_once(&pending.socket) {
                 Ok(count) => flight.sent += count,
                 Err(error) => match error.raw_os_error().unwrap_or(libc::EIO) {
                     libc::EAGAIN if flight.sent == 0 || !flight.in_parts => return,
@@ -285,9 +299,8 @@ impl Epoll {
                 },
             }
         };
-        if let Some(Flight { token, batch, .. }) = pending.send.take() {
-            self.done.push(Completion::Sent { token, batch, result });
-        }
+        let Flight { token, batch, .. } = pending.send.take().expect("it was sent from just now");
+        self.done.push(Completion::Sent { token, batch, result });
     }
 
     /// Brings the registration in line with what waits; without anything the socket is forgotten.
@@ -306,7 +319,8 @@ impl Epoll {
         };
         if let Some(change) = change {
             self.calls += 1;
-            if let Err(error) = sys::with(fd, |socket| self.poll.change(change, socket, wanted, fd as u64)) {
+            let changed = pending.socket.with(|socket| self.poll.change(change, socket, wanted, fd as u64));
+            if let Err(error) = changed {
                 self.fail(fd, error.raw_os_error().unwrap_or(libc::EIO));
             }
         }
@@ -335,11 +349,11 @@ impl Flight {
     }
 
     /// One system call for what is left.
-    fn send_once(&self, fd: RawFd) -> io::Result<usize> {
+    fn send_once(&self, socket: &Awaited) -> io::Result<usize> {
         let flags = libc::MSG_NOSIGNAL;
         if let Some(bytes) = self.batch.contiguous() {
             let left = &bytes[self.sent..self.goal];
-            return sys::with(fd, |socket| socket.send_with_flags(left, flags));
+            return socket.with(|socket| socket.send_with_flags(left, flags));
         }
         let mut skip = self.sent;
         let mut room = self.goal - self.sent;
@@ -353,7 +367,7 @@ impl Flight {
                 slices.push(IoSlice::new(piece));
             }
         }
-        sys::with(fd, |socket| socket.send_vectored_with_flags(&slices, flags))
+        socket.with(|socket| socket.send_vectored_with_flags(&slices, flags))
     }
 }
 
@@ -368,7 +382,7 @@ impl Io for Epoll {
         assert!(self.listeners[index].socket.is_none(), "{listener:?} is open");
         self.calls += 2;
         // As in `new`. That it fails costs time, not truth.
-        let _ = socket2::SockRef::from(&socket).set_tcp_nodelay(true);
+        let _ = SockRef::from(&socket).set_tcp_nodelay(true);
         // A socket that would block has no place here: then accepting ends with an error.
         let switched = socket.set_nonblocking(true).is_ok();
         self.listeners[index].socket = Some(socket).filter(|_| switched);
@@ -404,9 +418,8 @@ impl Io for Epoll {
     }
 
     fn receive(&mut self, socket: &Socket, token: Token, mode: ReceiveMode) {
-        let fd = sys::fd(socket);
-        let pending = self.pending.entry(fd).or_default();
-        debug_assert!(pending.receive.is_none(), "a receive is armed");
+        let (fd, pending) = self.begin(socket);
+        assert!(pending.receive.is_none(), "a receive is armed");
         pending.receive = Some((token, mode));
         self.receives.insert(token, fd);
         self.register(fd);
@@ -421,11 +434,11 @@ impl Io for Epoll {
     }
 
     fn send(&mut self, socket: &Socket, token: Token, batch: OutBatch) {
-        self.begin_send(sys::fd(socket), Flight::new(token, batch));
+        self.begin_send(socket, Flight::new(token, batch));
     }
 
     fn send_in_parts(&mut self, socket: &Socket, token: Token, batch: OutBatch) {
-        self.begin_send(sys::fd(socket), Flight { in_parts: true, ..Flight::new(token, batch) });
+        self.begin_send(socket, Flight { in_parts: true, ..Flight::new(token, batch) });
     }
 
     fn shutdown(&mut self, socket: &Socket, how: Shutdown) {
@@ -435,7 +448,7 @@ impl Io for Epoll {
             Shutdown::Both => std::net::Shutdown::Both,
         };
         // The only error is that the peer was faster.
-        let _ = sys::with(sys::fd(socket), |socket| socket.shutdown(how));
+        let _ = SockRef::from(&socket.descriptor()).shutdown(how);
     }
 
     fn read_now(&mut self, socket: &Socket, into: &mut Vec<u8>, max: usize) -> ReadNow {
@@ -446,7 +459,7 @@ impl Io for Epoll {
         let before = into.len();
         into.resize(before + max, 0);
         self.calls += 1;
-        let result = sys::with(sys::fd(socket), |mut socket| socket.read(&mut into[before..]));
+        let result = (&*SockRef::from(&socket.descriptor())).read(&mut into[before..]);
         into.truncate(before + result.as_ref().map_or(0, |count| *count));
         match result {
             Ok(0) => ReadNow::Eof,
@@ -460,18 +473,19 @@ impl Io for Epoll {
 
     fn unsent(&mut self, socket: &Socket) -> Option<u32> {
         self.calls += 1;
-        sys::with(sys::fd(socket), |socket| sockets::unsent(socket.as_fd()))
+        sockets::unsent(socket.descriptor())
     }
 
     fn unread(&mut self, socket: &Socket) -> Option<u32> {
         self.calls += 1;
-        sys::with(sys::fd(socket), |socket| sockets::unread(socket.as_fd()))
+        sockets::unread(socket.descriptor())
     }
 
     fn close(&mut self, socket: Socket) {
-        debug_assert!(!self.pending.contains_key(&sys::fd(&socket)), "closed with an operation in flight");
+        let is_pending = self.pending.contains_key(&socket.descriptor().as_raw_fd());
+        assert!(!is_pending, "closed with an operation in flight");
         self.calls += 1;
-        drop(sys::own(socket));
+        drop(socket.into_descriptor());
     }
 
     fn doorbell(&mut self, shard: ShardId) {
@@ -524,7 +538,7 @@ impl Drop for Epoll {
     fn drop(&mut self) {
         for completion in self.done.drain(..) {
             if let Completion::Accepted { socket, .. } = completion {
-                drop(sys::own(socket));
+                drop(socket.into_descriptor());
             }
         }
     }

@@ -1,10 +1,10 @@
-//! The system calls behind the epoll backend: an epoll instance, a doorbell, random numbers, and descriptors that
-//! change hands as numbers. Nothing here knows what a completion is.
-#![allow(unsafe_code)] // Descriptors change hands as numbers.
+//! The system calls behind the epoll backend: an epoll instance, a doorbell, and sockets that operations wait for. Nothing
+//! here knows what a completion is.
+#![allow(unsafe_code)] // An operation outlives the borrow of its socket.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
@@ -101,20 +101,22 @@ impl Bell {
     }
 }
 
-pub(super) fn fd(socket: &Socket) -> RawFd {
-    socket.0 as RawFd
-}
+/// A socket that an operation waits for.
+#[derive(Debug)]
+pub(super) struct Awaited(RawFd);
 
-/// The socket, to be used but not closed. `fd` is that of a [`Socket`] which somebody holds.
-pub(super) fn with<R>(fd: RawFd, use_it: impl FnOnce(&socket2::Socket) -> R) -> R {
-    // SAFETY: whoever holds a Socket owns its descriptor, and it is open until `close` takes the Socket. Operations in
-    // flight name descriptors of such sockets alone, since a socket is closed only without any.
-    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
-    use_it(&SockRef::from(&borrowed))
-}
+impl Awaited {
+    /// # Safety
+    /// The socket is not closed while this exists.
+    // SAFETY: the number alone does nothing; `with` uses it, while the socket is open.
+    pub unsafe fn new(socket: &Socket) -> Awaited {
+        Awaited(socket.descriptor().as_raw_fd())
+    }
 
-/// The descriptor itself, closed when it is dropped.
-pub(super) fn own(socket: Socket) -> OwnedFd {
-    // SAFETY: the socket came from an accept or a hand-off, is owned by whoever holds it, and ends here.
-    unsafe { OwnedFd::from_raw_fd(fd(&socket)) }
+    /// The socket, to be used but not closed.
+    pub fn with<R>(&self, use_it: impl FnOnce(&socket2::Socket) -> R) -> R {
+        // SAFETY: open, since it was open when `new` borrowed the socket, whose caller promised that it is not closed meanwhile.
+        let borrowed = unsafe { BorrowedFd::borrow_raw(self.0) };
+        use_it(&SockRef::from(&borrowed))
+    }
 }

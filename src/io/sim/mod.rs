@@ -51,7 +51,7 @@ impl SimIo {
     fn hand_over(&mut self, pending: Pending) -> Completion {
         match pending {
             Pending::Accepted { listener, socket, peer } => {
-                Completion::Accepted { listener, socket: Socket(socket as u64), peer }
+                Completion::Accepted { listener, socket: Socket::imagined(socket as u32), peer }
             }
             Pending::AcceptEnded { listener, errno } => Completion::AcceptEnded { listener, errno },
             Pending::Received { token, buffer, bytes, more } => {
@@ -87,7 +87,7 @@ impl Io for SimIo {
     }
 
     fn receive(&mut self, socket: &Socket, token: Token, mode: ReceiveMode) {
-        self.world.borrow_mut().receive(self.shard, socket.0 as usize, token, mode);
+        self.world.borrow_mut().receive(self.shard, socket.imagined_number() as usize, token, mode);
     }
 
     fn receive_cancel(&mut self, token: Token) {
@@ -95,31 +95,31 @@ impl Io for SimIo {
     }
 
     fn send(&mut self, socket: &Socket, token: Token, batch: OutBatch) {
-        self.world.borrow_mut().send(self.shard, socket.0 as usize, token, batch, true);
+        self.world.borrow_mut().send(self.shard, socket.imagined_number() as usize, token, batch, true);
     }
 
     fn send_unawaited(&mut self, socket: &Socket, token: Token, batch: OutBatch) {
-        self.world.borrow_mut().send(self.shard, socket.0 as usize, token, batch, false);
+        self.world.borrow_mut().send(self.shard, socket.imagined_number() as usize, token, batch, false);
     }
 
     fn shutdown(&mut self, socket: &Socket, how: Shutdown) {
-        self.world.borrow_mut().shutdown(self.shard, socket.0 as usize, how);
+        self.world.borrow_mut().shutdown(self.shard, socket.imagined_number() as usize, how);
     }
 
     fn read_now(&mut self, socket: &Socket, into: &mut Vec<u8>, max: usize) -> ReadNow {
-        self.world.borrow_mut().read_now(self.shard, socket.0 as usize, into, max)
+        self.world.borrow_mut().read_now(self.shard, socket.imagined_number() as usize, into, max)
     }
 
     fn unsent(&mut self, socket: &Socket) -> Option<u32> {
-        Some(self.world.borrow_mut().unsent(self.shard, socket.0 as usize))
+        Some(self.world.borrow_mut().unsent(self.shard, socket.imagined_number() as usize))
     }
 
     fn unread(&mut self, socket: &Socket) -> Option<u32> {
-        Some(self.world.borrow_mut().unread(self.shard, socket.0 as usize))
+        Some(self.world.borrow_mut().unread(self.shard, socket.imagined_number() as usize))
     }
 
     fn close(&mut self, socket: Socket) {
-        self.world.borrow_mut().close_socket(self.shard, socket.0 as usize);
+        self.world.borrow_mut().close_socket(self.shard, socket.imagined_number() as usize);
     }
 
     fn doorbell(&mut self, shard: ShardId) {

@@ -441,7 +441,7 @@ fn each_broken_rule_is_noticed() {
         bench.io.accept(LISTENER);
     });
     breaks("used after close", |bench, socket| {
-        let again = Socket(socket.0);
+        let again = Socket::imagined(socket.imagined_number());
         bench.io.close(socket);
         bench.io.shutdown(&again, Shutdown::Both);
     });

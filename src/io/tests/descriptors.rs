@@ -45,9 +45,8 @@ pub(super) fn no_descriptor_is_left_behind<B: Backend>() {
             rig.io.submit_and_wait(100);
             drop(rig);
             for socket in [sending, receiving] {
-                // SAFETY: open, since only `close` of the ring would have closed them, and owned by this list alone: the ring that had
-                // operations on them is gone.
-                drop(unsafe { OwnedFd::from_raw_fd(fd(&socket)) });
+                // The ring that had operations on them is gone.
+                drop(socket.into_descriptor());
             }
             drop(client);
         }

@@ -5,6 +5,8 @@
 //!   knows which, so that neither a stale nor a repeated id can touch memory that the kernel writes to.
 //! - What is given back becomes visible to the kernel at `publish`, once per enter. Under DEFER_TASKRUN the kernel takes
 //!   buffers only inside an enter, so nothing is gained by doing it earlier.
+//! - The kernel writes to the buffers for a receive that is armed, and for nothing else. Receives are made and counted here, and
+//!   while one is armed the memory is not unmapped. So it does not matter whether ring or buffers are dropped first.
 //!
 //! The kernel is offered a *window* of buffers, not all of them: it takes them in turn, so what it is offered is what it
 //! touches, and a few that stay in the caches serve as well as thousands that do not. The window follows what turns
@@ -13,16 +15,18 @@
 #![allow(unsafe_code)] // Memory that is shared with the kernel.
 
 use std::io;
+use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use io_uring::Submitter;
-use io_uring::types::BufRingEntry;
 
-use crate::io::Buffer;
+use super::direct::Place;
+use super::request::Request;
+use crate::io::{Buffer, ReceiveMode};
 
 /// The group that every receive takes its buffers from.
-pub(super) const GROUP: u16 = 0;
+const GROUP: u16 = 0;
 /// `filled` of a buffer that the kernel owns.
 const KERNELS: u32 = u32::MAX;
 /// `filled` of one that nobody uses.
@@ -33,6 +37,16 @@ const WINDOW_MIN: u16 = 64;
 const PERIOD: u16 = 1024;
 /// Buffers whose memory is given back in one turn.
 const TRIM_MAX: usize = 16;
+
+/// `struct io_uring_buf`: a buffer as it is offered.
+#[repr(C)]
+struct Entry {
+    address: u64,
+    len: u32,
+    id: u16,
+    /// In the first entry the ring's tail, which the kernel reads at any time.
+    tail: AtomicU16,
+}
 
 /// An anonymous mapping.
 struct Mapping {
@@ -62,18 +76,18 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        if self.len == 0 {
-            return; // Leaked.
-        }
-        // SAFETY: mapped in `new` with this length, and unmapped only here.
+        // SAFETY: mapped in `new` with this length, and unmapped only here. `BufRing` does not drop a mapping that the kernel
+        // may use.
         unsafe { libc::munmap(self.start.as_ptr().cast(), self.len) };
     }
 }
 
 /// The receive buffers of one ring.
 pub(super) struct BufRing {
-    entries: Mapping,
-    memory: Mapping,
+    entries: ManuallyDrop<Mapping>,
+    memory: ManuallyDrop<Mapping>,
+    /// Receives whose last completion has not come.
+    armed: usize,
     buffer_bytes: u32,
     mask: u16,
     tail: u16,
@@ -103,16 +117,17 @@ impl BufRing {
     pub fn new(submitter: &Submitter<'_>, count: u16, buffer_bytes: u32) -> io::Result<BufRing> {
         assert!(count.is_power_of_two() && count <= 1 << 15, "{count} buffers");
         assert!(buffer_bytes > 0 && buffer_bytes < FREE);
-        let entries = Mapping::new(usize::from(count) * size_of::<BufRingEntry>())?;
+        let entries = Mapping::new(usize::from(count) * size_of::<Entry>())?;
         let memory = Mapping::new(usize::from(count) * buffer_bytes as usize)?;
-        // SAFETY: `entries` is page-aligned, holds `count` entries, and outlives the registration: `Uring` drops the
-        // ring before its buffers, or leaks them.
+        // SAFETY: `entries` is page-aligned and holds `count` entries. The kernel looks at them for a receive of this group, which
+        // only `receive` makes, and while one is armed they are not unmapped; that it may also keep their pages is its own affair.
         unsafe {
             submitter.register_buf_ring_with_flags(entries.start.as_ptr() as u64, count, GROUP, 0)?;
         }
         let mut ring = BufRing {
-            entries,
-            memory,
+            entries: ManuallyDrop::new(entries),
+            memory: ManuallyDrop::new(memory),
+            armed: 0,
             buffer_bytes,
             mask: count - 1,
             tail: 0,
@@ -130,8 +145,24 @@ impl BufRing {
         Ok(ring)
     }
 
-    pub fn buffer_bytes(&self) -> u32 {
-        self.buffer_bytes
+    /// A receive into these buffers, which is armed from now on.
+    #[inline]
+    pub fn receive(&mut self, place: Place, mode: ReceiveMode) -> Request {
+        self.armed += 1;
+        // SAFETY: the group is this one, and its mappings stay while `armed` counts the receive, which is until `ended`.
+        unsafe { Request::receive(place, mode, GROUP, self.buffer_bytes) }
+    }
+
+    /// The last completion of a receive has come.
+    #[inline]
+    pub fn ended(&mut self) {
+        assert!(self.armed > 0, "a receive ends that was never armed");
+        self.armed -= 1;
+    }
+
+    /// Whether a receive may still write to the buffers.
+    pub fn is_used(&self) -> bool {
+        self.armed > 0
     }
 
     /// The kernel named buffer `id` in a completion, with `len` bytes in it: it is ours from now on.
@@ -172,27 +203,24 @@ impl BufRing {
     fn give(&mut self, id: u16) {
         self.filled[usize::from(id)] = KERNELS;
         self.offered += 1;
-        // SAFETY: the offset is in bounds of the mapping. The slot is one that the kernel does not read: it reads
-        // between its head and the published tail, and no more entries than buffers are ever in the ring.
+        let start = self.memory.start.as_ptr().wrapping_add(usize::from(id) * self.buffer_bytes as usize);
+        let entry = self.entry(self.tail & self.mask);
+        // SAFETY: the entry is in bounds, since the mask is one less than their number, and aligned. The kernel does not read
+        // these three fields: it reads entries between its head and the published tail, and no more entries than there are
+        // buffers are ever between them. The fourth field is not touched: in the first entry the kernel may read it now, which
+        // is why no reference to a whole entry is made.
         unsafe {
-            let address = self.memory.start.as_ptr().add(usize::from(id) * self.buffer_bytes as usize);
-            let entry = &mut *self
-                .entries
-                .start
-                .as_ptr()
-                .cast::<BufRingEntry>()
-                .add(usize::from(self.tail & self.mask));
-            entry.set_addr(address as u64);
-            entry.set_len(self.buffer_bytes);
-            entry.set_bid(id);
+            (&raw mut (*entry).address).write(start as u64);
+            (&raw mut (*entry).len).write(self.buffer_bytes);
+            (&raw mut (*entry).id).write(id);
         }
         self.tail = self.tail.wrapping_add(1);
     }
 
-    /// Leaves the memory mapped for good.
-    pub fn leak(&mut self) {
-        self.memory.len = 0;
-        self.entries.len = 0;
+    /// Where an entry is; the first one has the tail.
+    #[inline]
+    fn entry(&self, at: u16) -> *mut Entry {
+        self.entries.start.as_ptr().cast::<Entry>().wrapping_add(usize::from(at))
     }
 
     /// Fills the window up, and shows the kernel what it was offered.
@@ -248,17 +276,32 @@ impl BufRing {
 
     /// Shows the kernel everything that was given.
     fn show(&self) {
-        // SAFETY: the tail lies in the reserved field of the first entry, is aligned, and is written only here; the
-        // kernel reads it with acquire.
-        unsafe {
-            let tail = BufRingEntry::tail(self.entries.start.as_ptr().cast());
-            AtomicU16::from_ptr(tail.cast_mut()).store(self.tail, Ordering::Release);
+        // SAFETY: the first entry is in the mapping and aligned, and its tail is only used as an atomic: it is stored here, and
+        // the kernel reads it with acquire.
+        unsafe { (*self.entry(0)).tail.store(self.tail, Ordering::Release) };
+    }
+}
+
+impl Drop for BufRing {
+    /// Without a receive the kernel uses nothing of this. With one, it may write there for as long as the process runs.
+    fn drop(&mut self) {
+        if self.is_used() {
+            return;
         }
+        // SAFETY: dropped once, here, and not used afterwards.
+        unsafe { ManuallyDrop::drop(&mut self.entries) };
+        // SAFETY: the same is true of the buffers themselves.
+        unsafe { ManuallyDrop::drop(&mut self.memory) };
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixStream;
+
+    use super::super::ring::Ring;
     use super::*;
 
     /// A ring of its own, since buffers are registered with one.
@@ -272,10 +315,10 @@ mod tests {
     fn turn(buffers: &mut BufRing, head: &mut u16, count: u16) {
         let ids: Vec<u16> = (0..count)
             .map(|_| {
-                let at = usize::from(*head & buffers.mask);
+                let at = *head & buffers.mask;
                 *head = head.wrapping_add(1);
                 // SAFETY: within the mapping of entries, which the kernel only reads.
-                unsafe { (*buffers.entries.start.as_ptr().cast::<BufRingEntry>().add(at)).bid() }
+                unsafe { (*buffers.entry(at)).id }
             })
             .collect();
         for id in &ids {
@@ -327,5 +370,29 @@ mod tests {
         buffers.take(0, 1);
         buffers.replenish(0);
         buffers.replenish(0);
+    }
+    #[test]
+    fn memory_that_an_armed_receive_writes_to_outlives_the_buffers() {
+        let mut ring = Ring::new(8, 16).unwrap();
+        let mut buffers = BufRing::new(&ring.submitter(), 2, 64).unwrap();
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let place = Place::Descriptor(ours.as_raw_fd());
+        ring.push(buffers.receive(place, ReceiveMode::Once).user_data(7));
+        let memory = buffers.memory.start;
+        drop(buffers);
+        theirs.write_all(b"late").unwrap();
+        let mut cqes = Vec::new();
+        for _ in 0..100 {
+            ring.submit_and_wait(100);
+            ring.reap(&mut cqes);
+            if !cqes.is_empty() {
+                break;
+            }
+        }
+        let [cqe] = cqes[..] else { panic!("{cqes:?}") };
+        assert_eq!((cqe.user_data, cqe.result), (7, 4));
+        let at = usize::from(io_uring::cqueue::buffer_select(cqe.flags).unwrap()) * 64;
+        // SAFETY: the kernel has just written four bytes there, and what was armed at the drop is mapped for good.
+        assert_eq!(unsafe { memory.add(at).cast::<[u8; 4]>().read() }, *b"late");
     }
 }

@@ -6,16 +6,18 @@
 //! is. What has no operation of the ring that ends at once (a shutdown) is done through a descriptor that lives for the
 //! length of that call.
 
+use std::os::fd::{AsRawFd, RawFd};
+
 use io_uring::Submitter;
 
 use crate::io::Socket;
-
-/// Marks a [`Socket`] that is a place in the table; the place is in the lower 32 bits.
-const DIRECT: u64 = 1 << 32;
+use crate::memory::ShardId;
 
 /// The places of one ring's table.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Direct {
+    /// The shard of the ring, in the names of what is there.
+    shard: ShardId,
     /// The one that was emptied last on top.
     free: Vec<u32>,
 }
@@ -23,14 +25,8 @@ pub(super) struct Direct {
 /// How operations of the ring name a socket.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub(super) enum Place {
-    Descriptor(i32),
+    Descriptor(RawFd),
     Slot(u32),
-}
-
-impl Place {
-    pub fn of(socket: &Socket) -> Place {
-        if socket.0 & DIRECT == 0 { Place::Descriptor(socket.0 as i32) } else { Place::Slot(socket.0 as u32) }
-    }
 }
 
 impl Direct {
@@ -38,28 +34,45 @@ impl Direct {
     ///
     /// # Errors
     /// `EMFILE` for more than the soft limit of descriptors, `ENOMEM`.
-    pub fn new(submitter: &Submitter<'_>, places: u32) -> std::io::Result<Direct> {
+    pub fn new(submitter: &Submitter<'_>, shard: ShardId, places: u32) -> std::io::Result<Direct> {
         if places > 0 {
             submitter.register_files_sparse(places)?;
         }
-        Ok(Direct { free: (0..places).rev().collect() })
+        Ok(Direct { shard, free: (0..places).rev().collect() })
     }
 
-    /// Moves a descriptor to the table; the socket that it is there. The caller closes the descriptor. `None` where there is
-    /// no place, or the kernel has no memory for it.
-    pub fn settle(&mut self, submitter: &Submitter<'_>, descriptor: i32) -> Option<Socket> {
-        let slot = self.free.pop()?;
-        match submitter.register_files_update(slot, &[descriptor]) {
-            Ok(1) => Some(Socket(DIRECT | u64::from(slot))),
+    /// Where a socket is, which is a descriptor or in this table.
+    #[inline]
+    pub fn place(&self, socket: &Socket) -> Place {
+        match socket.slot(self.shard) {
+            None => Place::Descriptor(socket.descriptor().as_raw_fd()),
+            Some(slot) => Place::Slot(slot),
+        }
+    }
+
+    /// Moves a descriptor to the table and closes it; the socket has the name of its place from then on. False, and nothing
+    /// changed, where it is in the table already, there is no place, or the kernel has no memory for it.
+    pub fn settle(&mut self, submitter: &Submitter<'_>, socket: &mut Socket) -> bool {
+        if socket.slot(self.shard).is_some() {
+            return false;
+        }
+        let Some(slot) = self.free.pop() else { return false };
+        match submitter.register_files_update(slot, &[socket.descriptor().as_raw_fd()]) {
+            Ok(1) => {
+                let descriptor = std::mem::replace(socket, Socket::in_table(self.shard, slot));
+                drop(descriptor.into_descriptor());
+                true
+            }
             Ok(_) | Err(_) => {
                 self.free.push(slot);
-                None
+                false
             }
         }
     }
 
     /// Empties a place: closes the socket in it.
     pub fn close(&mut self, submitter: &Submitter<'_>, slot: u32) {
+        debug_assert!(!self.free.contains(&slot), "slot {slot} is closed already");
         // Emptying takes no memory and no descriptor. Should it fail, the place is not used again.
         if submitter.register_files_update(slot, &[-1]).is_ok() {
             self.free.push(slot);

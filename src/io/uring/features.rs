@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::io::{self, Write};
-use std::os::fd::IntoRawFd;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -112,7 +112,7 @@ fn try_all(peers: Arc<Peers>, other: &mpsc::Receiver<()>) -> Result<Features, Un
 fn try_receive(ring: &mut Uring) -> Result<(), Unavailable> {
     let failed = |error: io::Error| Unavailable::step("a pair of sockets", &error);
     let (ours, mut theirs) = UnixStream::pair().map_err(failed)?;
-    let socket = Socket(ours.into_raw_fd() as u64);
+    let socket = Socket::from(OwnedFd::from(ours));
     ring.receive(&socket, token(0), ReceiveMode::Many);
     let mut again = true;
     for _ in 0..2 {

@@ -1,19 +1,19 @@
 //! Batches that the kernel is sending, and the vectors that describe those with spliced payloads.
 //!
 //! Invariant: from `begin` until `end` nothing touches the batch, so the pointers that the submission holds stay valid:
-//! they point to heap memory that does not move when the slab grows.
+//! they point to heap memory that does not move when the slab grows. What is still in flight when the flights are dropped is
+//! never freed.
 //!
 //! A *quiet* send, whose end nobody waits for, is tried without waiting (MSG_DONTWAIT), so that it is over when it was
 //! submitted, and has a completion only if it did not send everything (IOSQE_CQE_SKIP_SUCCESS). So it wakes nobody: what
 //! was submitted and has no completion was sent.
-#![allow(unsafe_code)] // An empty C structure.
+#![allow(unsafe_code)] // Submissions that point to batches; an empty C structure.
 
 use slab::Slab;
 
-use io_uring::{opcode, squeue};
-
 use super::direct::Place;
-use crate::io::{Operation, Socket, Token};
+use super::request::Request;
+use crate::io::{Operation, Token};
 use crate::memory::{Key, OutBatch, Outbox};
 
 /// Pieces in one submission; the kernel refuses more. What is left over goes with the next send.
@@ -57,21 +57,20 @@ impl Flights {
         self.slots.is_empty()
     }
 
-    /// Takes the batch over and describes its send. The submission's pointers are valid until [`Flights::end`] or
-    /// [`Flights::end_quiet`].
-    pub fn begin(&mut self, socket: &Socket, token: Token, batch: OutBatch) -> squeue::Entry {
+    /// Takes the batch over and describes its send.
+    pub fn begin(&mut self, socket: Place, token: Token, batch: OutBatch) -> Request {
         let index = self.insert(socket, token, batch);
-        self.slots[index].entry(index, libc::MSG_WAITALL)
+        self.slots[index].request(index, libc::MSG_WAITALL)
     }
 
     /// The same for one that is over when a part of it was sent.
-    pub fn begin_in_parts(&mut self, socket: &Socket, token: Token, batch: OutBatch) -> squeue::Entry {
+    pub fn begin_in_parts(&mut self, socket: Place, token: Token, batch: OutBatch) -> Request {
         let index = self.insert(socket, token, batch);
-        self.slots[index].entry(index, 0)
+        self.slots[index].request(index, 0)
     }
 
     /// The same for one that nobody waits for; quiet if it is not large.
-    pub fn begin_quiet(&mut self, socket: &Socket, token: Token, batch: OutBatch) -> squeue::Entry {
+    pub fn begin_quiet(&mut self, socket: Place, token: Token, batch: OutBatch) -> Request {
         if batch.remaining() > QUIET_MAX {
             return self.begin(socket, token, batch);
         }
@@ -80,25 +79,23 @@ impl Flights {
         let flight = &mut self.slots[index];
         flight.is_quiet = true;
         // With MSG_WAITALL a part is a failure, and so has a completion.
-        let entry = flight.entry(index, libc::MSG_WAITALL | libc::MSG_DONTWAIT);
-        entry.flags(squeue::Flags::SKIP_SUCCESS)
+        flight.request(index, libc::MSG_WAITALL | libc::MSG_DONTWAIT).quiet()
     }
 
-    fn insert(&mut self, socket: &Socket, token: Token, batch: OutBatch) -> usize {
+    fn insert(&mut self, socket: Place, token: Token, batch: OutBatch) -> usize {
         let vectors = batch.contiguous().is_none().then(|| {
             let mut vectors = self.spare.pop().unwrap_or_else(Vectors::new);
             vectors.fill(&batch);
             vectors
         });
-        self.slots.insert(Flight { token, socket: Place::of(socket), batch, is_quiet: false, vectors })
+        self.slots.insert(Flight { token, socket, batch, is_quiet: false, vectors })
     }
 
     /// A quiet send found no room: the same once more, which waits for it. `None` if it was not quiet.
-    pub fn again(&mut self, flight: Token) -> Option<squeue::Entry> {
+    pub fn again(&mut self, flight: Token) -> Option<Request> {
         let index = flight.key().index as usize;
-        let flight = self.slots.get_mut(index).filter(|flight| flight.is_quiet)?;
-        flight.is_quiet = false;
-        Some(flight.entry(index, libc::MSG_WAITALL))
+        let flight = &mut self.slots[index];
+        std::mem::take(&mut flight.is_quiet).then(|| flight.request(index, libc::MSG_WAITALL))
     }
 
     /// A quiet send that is over without a completion. Only when all were submitted, and after their completions.
@@ -132,21 +129,34 @@ impl Flights {
     }
 }
 
+impl Drop for Flights {
+    /// The kernel may read what it did not let go of for as long as the process runs.
+    fn drop(&mut self) {
+        if !self.is_empty() {
+            std::mem::forget(std::mem::take(&mut self.slots));
+        }
+    }
+}
+
 impl Flight {
-    fn entry(&self, index: usize, flags: libc::c_int) -> squeue::Entry {
+    fn request(&self, index: usize, flags: libc::c_int) -> Request {
         let flags = flags | libc::MSG_NOSIGNAL;
-        let entry = super::at(self.socket, |fd| match (&self.vectors, self.batch.contiguous()) {
+        let request = match (&self.vectors, self.batch.contiguous()) {
             (None, Some(bytes)) => {
                 let len = bytes.len().min(BYTES_MAX) as u32;
-                opcode::Send::new(fd, bytes.as_ptr(), len).flags(flags).build()
+                // SAFETY: the bytes are on the heap and belong to the batch, which stays as it is until `end` or `end_quiet`
+                // takes the flight out: that is when the send is over. A flight that is dropped before leaks its batch.
+                unsafe { Request::send(self.socket, bytes.as_ptr(), len, flags) }
             }
-            (Some(vectors), _) => {
-                opcode::SendMsg::new(fd, &raw const vectors.header).flags(flags as u32).build()
-            }
+            // SAFETY: the box holds the header and its vectors, the batch or a message that it shares holds the bytes, and all of
+            // it stays until `end` or `end_quiet` takes the flight out: that is when the send is over.
+            (Some(vectors), _) => unsafe {
+                Request::send_pieces(self.socket, &raw const vectors.header, flags)
+            },
             (None, None) => unreachable!("what is in pieces has vectors"),
-        });
+        };
         // The slot's index, not the connection's: a flight is found without trusting what the shard kept.
-        entry.user_data(Token::new(Key { index: index as u32, generation: 0 }).user_data(Operation::Send))
+        request.user_data(Token::new(Key { index: index as u32, generation: 0 }).user_data(Operation::Send))
     }
 }
 
@@ -177,5 +187,44 @@ impl Vectors {
     fn clear(&mut self) {
         self.header = empty_header();
         self.pieces.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::NEVER;
+    use crate::memory::{MessageView, Whole};
+    use crate::wire::Qos;
+
+    /// A batch in flight whose only payload is `whole`, which it shares.
+    fn begin(flights: &mut Flights, whole: &Whole) -> Request {
+        let message = MessageView {
+            topic: "t",
+            properties: &[],
+            payload: whole.packet(),
+            qos: Qos::AtMostOnce,
+            retain: false,
+            expires_at: NEVER,
+            publisher: 0,
+            whole: Some(whole),
+        };
+        let mut outbox = Outbox::default();
+        outbox.push_payload(&message.to_message());
+        let token = Token::new(Key { index: 1, generation: 1 });
+        flights.begin(Place::Descriptor(-1), token, outbox.take(Vec::new()))
+    }
+
+    #[test]
+    fn what_is_in_flight_when_the_flights_end_is_never_freed() {
+        for ended in [true, false] {
+            let (mut flights, whole) = (Flights::default(), Whole::new(vec![7; 10_000]));
+            let _unsent = begin(&mut flights, &whole);
+            if ended {
+                flights.end(Token::new(Key { index: 0, generation: 0 }));
+            }
+            drop(flights);
+            assert_eq!(whole.into_packet().is_ok(), ended);
+        }
     }
 }

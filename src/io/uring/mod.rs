@@ -6,7 +6,7 @@
 //! Sockets are process descriptors, so a hand-off between shards is a number in a message; those that stay may move to the
 //! ring's own table (`direct`).
 //!
-//! - [`ring`](self::Uring): queues and the system call; `buffers`: receive memory; `flights`: send memory;
+//! - `ring`: queues and the system call; `request`: what may be queued; `buffers`: receive memory; `flights`: send memory;
 //!   `features`: what this kernel can do, found out by trying; `peers`: the rings of the other shards; `direct`: sockets that
 //!   are no process descriptors.
 #![allow(unsafe_code)] // Submissions hold pointers; descriptors change hands as numbers.
@@ -16,16 +16,17 @@ mod direct;
 mod features;
 mod flights;
 mod peers;
+mod request;
 mod ring;
 #[cfg(test)]
 mod tests;
 
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 
-use io_uring::{cqueue, opcode, squeue, types};
+use io_uring::cqueue;
+use socket2::SockRef;
 
 use super::random::Random;
 use super::{
@@ -34,12 +35,14 @@ use super::{
 };
 use crate::memory::{Key, OutBatch, ShardId};
 use buffers::BufRing;
-use direct::{Direct, Place};
+use direct::Direct;
 use flights::Flights;
+use request::Request;
 use ring::{Cqe, Ring};
 
-pub use features::{Features, Unavailable};
 pub use peers::Peers;
+
+pub(crate) use features::{Features, Unavailable};
 #[cfg(test)]
 pub(crate) use tests::forbid_io_uring;
 
@@ -101,7 +104,6 @@ pub struct Uring {
     listeners: Vec<Listener>,
     shard: ShardId,
     peers: Arc<Peers>,
-    receives_armed: usize,
     /// Quiet sends were not known to be over when completions were taken last.
     quiet_left: bool,
     cqes: Vec<Cqe>,
@@ -126,12 +128,12 @@ impl Uring {
         features::require(ring.params())?;
         let buffers = BufRing::new(&ring.submitter(), sizes.buffers, sizes.buffer_bytes)
             .map_err(|error| Unavailable::step("a ring of receive buffers", &error))?;
-        let direct = Direct::new(&ring.submitter(), sizes.direct)
+        let direct = Direct::new(&ring.submitter(), shard, sizes.direct)
             .map_err(|error| Unavailable::step("a table of descriptors", &error))?;
         let mut accepting = Vec::with_capacity(listeners.len());
         for socket in listeners {
             // Inherited by what is accepted. Output is batched by the turn; waiting for more would only delay it.
-            socket2::SockRef::from(&socket)
+            SockRef::from(&socket)
                 .set_tcp_nodelay(true)
                 .map_err(|error| Unavailable::step("a listening socket", &error))?;
             accepting.push(Listener::new(socket));
@@ -145,7 +147,6 @@ impl Uring {
             listeners: accepting,
             shard,
             peers,
-            receives_armed: 0,
             quiet_left: false,
             cqes: Vec::new(),
             random: Random::default(),
@@ -153,21 +154,12 @@ impl Uring {
         })
     }
 
-    fn push(&mut self, entry: squeue::Entry) {
-        // SAFETY: the entries made here point to nothing but what `flights` and `buffers` own, and both keep it until
-        // the last completion (see their invariants and `drop`).
-        unsafe { self.ring.push(entry) };
-    }
-
     fn ring_peer(&mut self, shard: ShardId) {
         // Without a ring yet, the peer looks at its inbox in its first turn.
         if let Some(fd) = self.peers.ring(shard) {
             let arrives = token(0).user_data(Operation::Doorbell);
-            let entry = opcode::MsgRingData::new(types::Fd(fd), 0, arrives, None)
-                .build()
-                .flags(squeue::Flags::SKIP_SUCCESS)
-                .user_data(token(u32::from(shard)).user_data(Operation::Ignore));
-            self.push(entry);
+            let failed = token(u32::from(shard)).user_data(Operation::Ignore);
+            self.ring.push(Request::ring(fd, arrives).user_data(failed));
         }
     }
 
@@ -175,12 +167,8 @@ impl Uring {
         let listener = &mut self.listeners[index];
         let socket = listener.socket.as_ref().expect("a closed socket accepts nothing");
         listener.armed = true;
-        // No SOCK_NONBLOCK: the kernel would answer EAGAIN instead of waiting for data.
-        let entry = opcode::AcceptMulti::new(types::Fd(socket.as_raw_fd()))
-            .flags(libc::SOCK_CLOEXEC)
-            .build()
-            .user_data(token(index as u32).user_data(Operation::Accept));
-        self.push(entry);
+        let name = token(index as u32).user_data(Operation::Accept);
+        self.ring.push(Request::accept(socket.as_fd()).user_data(name));
     }
 
     fn accepted(&mut self, index: usize, cqe: Cqe, into: &mut Vec<Completion>) {
@@ -191,7 +179,7 @@ impl Uring {
             let stream = TcpStream::from(unsafe { OwnedFd::from_raw_fd(cqe.result) });
             // A peer that is gone has no address any more, but what it said before counts.
             let peer = stream.peer_addr().unwrap_or(UNKNOWN_PEER);
-            let socket = Socket(stream.into_raw_fd() as u64);
+            let socket = Socket::from(OwnedFd::from(stream));
             into.push(Completion::Accepted { listener: id, socket, peer });
         }
         if cqueue::more(cqe.flags) {
@@ -214,7 +202,7 @@ impl Uring {
     fn received(&mut self, token: Token, cqe: Cqe, into: &mut Vec<Completion>) {
         let more = cqueue::more(cqe.flags);
         if !more {
-            self.receives_armed -= 1;
+            self.buffers.ended();
         }
         match (cqueue::buffer_select(cqe.flags), cqe.result) {
             (Some(id), len @ 1..) => {
@@ -229,7 +217,7 @@ impl Uring {
             }
             (None, _) => {}
         }
-        debug_assert!(!more, "a receive goes on after {}", cqe.result);
+        assert!(!more, "a receive goes on after {}", cqe.result);
         let end = match -cqe.result {
             0 => ReceiveEnd::Eof,
             libc::ENOBUFS => {
@@ -250,9 +238,9 @@ impl Uring {
             Operation::Receive => self.received(token, cqe, into),
             Operation::Send => {
                 if cqe.result == -libc::EAGAIN
-                    && let Some(entry) = self.flights.again(token)
+                    && let Some(request) = self.flights.again(token)
                 {
-                    return self.push(entry);
+                    return self.ring.push(request);
                 }
                 let (token, batch) = self.flights.end(token);
                 let result = usize::try_from(cqe.result).map_err(|_| -cqe.result);
@@ -271,7 +259,7 @@ impl Uring {
             // The accept ends with its own completion.
             Operation::AcceptCancel => {}
             // Taken out by `now`.
-            Operation::Now => debug_assert!(false, "nobody waited for {cqe:?}"),
+            Operation::Now => panic!("nobody waited for {cqe:?}"),
         }
     }
 }
@@ -281,35 +269,31 @@ fn token(index: u32) -> Token {
     Token::new(Key { index, generation: 0 })
 }
 
-/// An operation of the ring on a socket, wherever it is: `with` makes it for a descriptor or a place of that number.
-fn on(socket: &Socket, with: impl FnOnce(types::Fd) -> squeue::Entry) -> squeue::Entry {
-    at(Place::of(socket), with)
-}
+/// Ends the process if it is dropped: by unwinding, since otherwise it is forgotten.
+struct NoUnwinding;
 
-fn at(place: Place, with: impl FnOnce(types::Fd) -> squeue::Entry) -> squeue::Entry {
-    match place {
-        Place::Descriptor(fd) => with(types::Fd(fd)),
-        Place::Slot(slot) => with(types::Fd(slot as RawFd)).flags(squeue::Flags::FIXED_FILE),
+impl Drop for NoUnwinding {
+    fn drop(&mut self) {
+        std::process::abort();
     }
 }
 
 impl Uring {
     /// Submits an operation that ends within its submission or soon after, and takes its completion out of the queue.
     ///
-    /// # Safety
-    /// Every pointer in `entry` is valid until this returns; by then the operation's only completion was taken.
-    // SAFETY: it returns only with the completion, so the kernel uses no pointer after that.
-    unsafe fn now(&mut self, entry: squeue::Entry) -> i32 {
+    /// It leaves with the only completion or not at all: a panic on the way ends the process, since the kernel may still use
+    /// what the request points to, which the caller's caller would free.
+    fn now(&mut self, request: Request) -> i32 {
         let user_data = token(0).user_data(Operation::Now);
-        // SAFETY: the pointers in the entry are valid during this call, as the caller promised, and it does not return before
-        // the completion is there.
-        unsafe { self.ring.push(entry.user_data(user_data)) };
+        let no_unwinding = NoUnwinding;
+        self.ring.push(request.user_data(user_data));
         let mut timeout_ms = 0;
         loop {
             self.ring.submit_and_wait(timeout_ms);
             self.ring.reap(&mut self.cqes);
             // The others stay, in their order, for the next turn.
             if let Some(at) = self.cqes.iter().position(|cqe| cqe.user_data == user_data) {
+                std::mem::forget(no_unwinding);
                 return self.cqes.remove(at).result;
             }
             // A worker thread does it, or the kernel was short of memory for a moment.
@@ -318,20 +302,18 @@ impl Uring {
     }
 
     /// Calls `f` with a descriptor of the socket; `None` if there is none to be had.
-    fn with_descriptor<R>(&mut self, socket: &Socket, f: impl FnOnce(RawFd) -> R) -> Option<R> {
-        match Place::of(socket) {
-            Place::Descriptor(fd) => Some(f(fd)),
-            Place::Slot(slot) => {
-                let entry = opcode::FixedFdInstall::new(types::Fixed(slot), 0).build();
-                // SAFETY: the entry has no pointers.
-                let fd = unsafe { self.now(entry) };
+    fn with_descriptor<R>(&mut self, socket: &Socket, f: impl FnOnce(BorrowedFd<'_>) -> R) -> Option<R> {
+        match socket.slot(self.shard) {
+            None => Some(f(socket.descriptor())),
+            Some(slot) => {
+                let fd = self.now(Request::install(slot));
                 if fd < 0 {
                     return None;
                 }
                 self.calls += 1;
-                // SAFETY: not negative: a new descriptor of the socket, which nobody else owns.
+                // SAFETY: not negative: a new descriptor of the socket, which `now` took from the kernel and nobody else owns.
                 let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-                Some(f(fd.as_raw_fd()))
+                Some(f(fd.as_fd()))
             }
         }
     }
@@ -339,10 +321,7 @@ impl Uring {
     /// What the kernel says of a socket at once.
     fn ask(&mut self, socket: &Socket, question: fn(BorrowedFd<'_>) -> Option<u32>) -> Option<u32> {
         self.calls += 1;
-        self.with_descriptor(socket, |fd| {
-            // SAFETY: `fd` is open while it is asked, as `socket` or `with_descriptor` owns it.
-            question(unsafe { BorrowedFd::borrow_raw(fd) })
-        })?
+        self.with_descriptor(socket, question)?
     }
 }
 
@@ -356,7 +335,7 @@ impl Io for Uring {
         }
         assert!(self.listeners[index].socket.is_none(), "{listener:?} is open");
         // As in `new`. That it fails costs time, not truth.
-        let _ = socket2::SockRef::from(&socket).set_tcp_nodelay(true);
+        let _ = SockRef::from(&socket).set_tcp_nodelay(true);
         self.listeners[index] = Listener::new(socket);
     }
 
@@ -380,75 +359,55 @@ impl Io for Uring {
         }
         state.cancelling = true;
         let accept = token(index as u32);
-        let entry = opcode::AsyncCancel::new(accept.user_data(Operation::Accept))
-            .build()
-            .user_data(accept.user_data(Operation::AcceptCancel));
-        self.push(entry);
+        let cancel = Request::cancel(accept.user_data(Operation::Accept));
+        self.ring.push(cancel.user_data(accept.user_data(Operation::AcceptCancel)));
     }
 
     fn settle(&mut self, socket: &mut Socket) {
-        if let Place::Descriptor(fd) = Place::of(socket)
-            && let Some(settled) = self.direct.settle(&self.ring.submitter(), fd)
-        {
+        if self.direct.settle(&self.ring.submitter(), socket) {
             self.calls += 2;
-            *socket = settled;
-            // SAFETY: `socket` owned `fd` and names a place of the ring's table from now on, so nobody else closes it.
-            drop(unsafe { OwnedFd::from_raw_fd(fd) });
         }
     }
 
     fn receive(&mut self, socket: &Socket, token: Token, mode: ReceiveMode) {
-        let buffer_bytes = self.buffers.buffer_bytes();
-        let entry = on(socket, |fd| match mode {
-            ReceiveMode::Once => opcode::Recv::new(fd, std::ptr::null_mut(), buffer_bytes)
-                .buf_group(buffers::GROUP)
-                .build()
-                .flags(squeue::Flags::BUFFER_SELECT),
-            ReceiveMode::Many => opcode::RecvMulti::new(fd, buffers::GROUP).build(),
-        });
-        self.receives_armed += 1;
-        self.push(entry.user_data(token.user_data(Operation::Receive)));
+        let receive = self.buffers.receive(self.direct.place(socket), mode);
+        self.ring.push(receive.user_data(token.user_data(Operation::Receive)));
     }
 
     fn receive_cancel(&mut self, token: Token) {
-        let entry = opcode::AsyncCancel::new(token.user_data(Operation::Receive))
-            .build()
-            .user_data(token.user_data(Operation::ReceiveCancel));
-        self.push(entry);
+        let cancel = Request::cancel(token.user_data(Operation::Receive));
+        self.ring.push(cancel.user_data(token.user_data(Operation::ReceiveCancel)));
     }
 
     fn send(&mut self, socket: &Socket, token: Token, batch: OutBatch) {
         debug_assert!(batch.remaining() > 0, "nothing to send");
-        let entry = self.flights.begin(socket, token, batch);
-        self.push(entry);
+        let request = self.flights.begin(self.direct.place(socket), token, batch);
+        self.ring.push(request);
     }
 
     fn send_in_parts(&mut self, socket: &Socket, token: Token, batch: OutBatch) {
-        let entry = self.flights.begin_in_parts(socket, token, batch);
-        self.push(entry);
+        let request = self.flights.begin_in_parts(self.direct.place(socket), token, batch);
+        self.ring.push(request);
     }
 
     fn send_unawaited(&mut self, socket: &Socket, token: Token, batch: OutBatch) {
-        let entry = self.flights.begin_quiet(socket, token, batch);
-        self.push(entry);
+        let request = self.flights.begin_quiet(self.direct.place(socket), token, batch);
+        self.ring.push(request);
     }
 
     fn shutdown(&mut self, socket: &Socket, how: Shutdown) {
         self.calls += 1;
         // The operation of io_uring would start a worker thread for what never blocks. The only error is that the peer
         // was faster.
-        let how = match how {
-            Shutdown::Write => libc::SHUT_WR,
-            Shutdown::Both => libc::SHUT_RDWR,
+        let (how, number) = match how {
+            Shutdown::Write => (std::net::Shutdown::Write, libc::SHUT_WR),
+            Shutdown::Both => (std::net::Shutdown::Both, libc::SHUT_RDWR),
         };
-        // SAFETY: `shutdown` takes numbers only; `fd` is open while it runs, as `socket` or `with_descriptor` owns it.
-        let done = self.with_descriptor(socket, |fd| unsafe { libc::shutdown(fd, how) });
+        let done = self.with_descriptor(socket, |fd| SockRef::from(&fd).shutdown(how));
         if done.is_none() {
             // Out of descriptors: rather a worker thread than a peer that never hears of the end. It is waited for: the place
             // may be closed and given to another socket before this turn is submitted.
-            let entry = on(socket, |fd| opcode::Shutdown::new(fd, how).build());
-            // SAFETY: the entry has no pointers.
-            unsafe { self.now(entry) };
+            self.now(Request::shutdown(self.direct.place(socket), number));
         }
     }
 
@@ -456,25 +415,23 @@ impl Io for Uring {
         self.calls += 1;
         let room = max.min(READ_NOW_MAX);
         into.reserve(room);
-        // SAFETY: `room` bytes behind the length are reserved, so `spare` and what is written there lie within the allocation;
-        // both ways have ended when they return, so it does not move meanwhile; and the length grows by what was written.
-        let result = unsafe {
-            let spare = into.as_mut_ptr().add(into.len());
-            let result = match Place::of(socket) {
-                Place::Descriptor(fd) => match libc::recv(fd, spare.cast(), room, libc::MSG_DONTWAIT) {
-                    count @ 0.. => count as i32,
-                    _ => -io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO),
-                },
-                // With this flag it does not wait in the ring either.
-                Place::Slot(slot) => self.now(
-                    opcode::Recv::new(types::Fixed(slot), spare, room as u32)
-                        .flags(libc::MSG_DONTWAIT)
-                        .build(),
-                ),
-            };
-            into.set_len(into.len() + result.max(0) as usize);
-            result
+        let spare = &mut into.spare_capacity_mut()[..room];
+        let result = match socket.slot(self.shard) {
+            None => match SockRef::from(&socket.descriptor()).recv_with_flags(spare, libc::MSG_DONTWAIT) {
+                Ok(count) => count as i32,
+                Err(error) => -error.raw_os_error().unwrap_or(libc::EIO),
+            },
+            Some(slot) => {
+                let start = spare.as_mut_ptr().cast();
+                // SAFETY: `spare` has room for `room` bytes, and nobody else uses it while it is borrowed, which is until `now`
+                // has returned with the completion; it does not unwind.
+                let receive = unsafe { Request::receive_now(slot, start, room as u32) };
+                self.now(receive)
+            }
         };
+        let len = into.len() + result.max(0) as usize;
+        // SAFETY: not beyond the `room` bytes that were reserved behind the old length, and so many of them were written.
+        unsafe { into.set_len(len) };
         match result {
             1.. => ReadNow::Bytes(result as usize),
             0 if room > 0 => ReadNow::Eof,
@@ -494,10 +451,9 @@ impl Io for Uring {
 
     fn close(&mut self, socket: Socket) {
         self.calls += 1;
-        match Place::of(&socket) {
-            // SAFETY: the socket came from an accept or a hand-off, is owned by whoever holds it, and ends here.
-            Place::Descriptor(fd) => drop(unsafe { OwnedFd::from_raw_fd(fd) }),
-            Place::Slot(slot) => self.direct.close(&self.ring.submitter(), slot),
+        match socket.slot(self.shard) {
+            None => drop(socket.into_descriptor()),
+            Some(slot) => self.direct.close(&self.ring.submitter(), slot),
         }
     }
 
@@ -570,21 +526,15 @@ impl Drop for Uring {
                     self.close(socket);
                 }
             }
-            if self.receives_armed == 0 && self.flights.is_empty() {
+            if !self.buffers.is_used() && self.flights.is_empty() {
                 break;
             }
             self.ring.submit_and_wait(10);
         }
-        // Cancelling waits for all. Should that fail, memory that the kernel may still use is not freed.
+        // Cancelling waits for all. Should that fail, `buffers` and `flights` do not free what the kernel may still use.
         debug_assert!(
-            std::thread::panicking() || (self.receives_armed == 0 && self.flights.is_empty()),
+            std::thread::panicking() || (!self.buffers.is_used() && self.flights.is_empty()),
             "the kernel did not let go of a ring"
         );
-        if self.receives_armed > 0 {
-            self.buffers.leak();
-        }
-        if !self.flights.is_empty() {
-            std::mem::forget(std::mem::take(&mut self.flights));
-        }
     }
 }

@@ -13,13 +13,13 @@ use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, RawFd};
 
-use io_uring::{IoUring, squeue, types};
+use io_uring::{IoUring, types};
+
+use super::request::Request;
 
 const ENTER_GETEVENTS: u32 = 1 << 0;
 const ENTER_EXT_ARG: u32 = 1 << 3;
 const ENTER_REGISTERED_RING: u32 = 1 << 4;
-const REGISTER_RING_FDS: u32 = 20;
-const UNREGISTER_RING_FDS: u32 = 21;
 /// A wait without a deadline still wakes this often; a shard takes an early wake-up for nothing.
 const TIMEOUT_MS_MAX: u64 = 3_600_000;
 
@@ -40,7 +40,15 @@ struct GetEvents {
     timespec: u64,
 }
 
-/// `struct io_uring_rsrc_update`, as REGISTER_RING_FDS takes it.
+/// Operations of `io_uring_register` that take a [`RingFd`].
+#[derive(Copy, Clone)]
+#[repr(u32)]
+enum RingFds {
+    Register = 20,
+    Unregister = 21,
+}
+
+/// `struct io_uring_rsrc_update`, as [`RingFds`] take it.
 #[repr(C)]
 struct RingFd {
     offset: u32,
@@ -53,7 +61,7 @@ pub(super) struct Ring {
     ring: IoUring,
     /// Slot of the ring's own descriptor in the table of this thread, which saves a lookup in each enter.
     registered: Option<u32>,
-    backlog: VecDeque<squeue::Entry>,
+    backlog: VecDeque<Request>,
     enters: u64,
     /// SINGLE_ISSUER: another thread's submissions are refused.
     _not_send: PhantomData<*const ()>,
@@ -76,7 +84,7 @@ impl Ring {
         let mut ring =
             Ring { ring, registered: None, backlog: VecDeque::new(), enters: 0, _not_send: PhantomData };
         let mut update = RingFd { offset: u32::MAX, reserved: 0, fd: ring.fd() as u64 };
-        if ring.register(REGISTER_RING_FDS, &mut update) == 1 {
+        if ring.register(RingFds::Register, &mut update) == 1 {
             ring.registered = Some(update.offset);
         }
         Ok(ring)
@@ -105,23 +113,22 @@ impl Ring {
     }
 
     /// Queues a submission.
-    ///
-    /// # Safety
-    /// Every pointer in `entry` stays valid until the operation's last completion was reaped.
-    // SAFETY: nothing is read through the pointers here; the kernel does, from the submission to the last completion.
-    pub unsafe fn push(&mut self, entry: squeue::Entry) {
+    pub fn push(&mut self, request: Request) {
         if !self.backlog.is_empty() {
-            self.backlog.push_back(entry);
-            return;
-        }
-        // SAFETY: the pointers in the entry stay valid until the operation's last completion, as the caller promised.
-        if unsafe { self.ring.submission().push(&entry) }.is_err() {
+            self.backlog.push_back(request);
+        } else if !self.is_taken(&request) {
             self.submit();
-            // SAFETY: the same entry, which was not taken before, so its pointers are valid until its last completion still.
-            if unsafe { self.ring.submission().push(&entry) }.is_err() {
-                self.backlog.push_back(entry);
+            if !self.is_taken(&request) {
+                self.backlog.push_back(request);
             }
         }
+    }
+
+    /// Whether the queue had room for it.
+    #[inline]
+    fn is_taken(&mut self, request: &Request) -> bool {
+        // SAFETY: a request has no pointers, or whoever made it promised that they stay valid until its last completion.
+        unsafe { self.ring.submission().push(request.entry()) }.is_ok()
     }
 
     /// Submits all and waits for a completion; returns early for any reason.
@@ -140,11 +147,9 @@ impl Ring {
             return;
         }
         let timeout_ms = timeout_ms.min(TIMEOUT_MS_MAX);
-        let timespec =
+        let timeout =
             types::Timespec::new().sec(timeout_ms / 1000).nsec((timeout_ms % 1000) as u32 * 1_000_000);
-        let arg =
-            GetEvents { sigmask: 0, sigmask_size: 0, unused: 0, timespec: (&raw const timespec) as u64 };
-        self.enter(to_submit, 1, Some(&arg));
+        self.enter(to_submit, 1, Some(timeout));
     }
 
     /// Whether the kernel has taken everything that was asked for, and all completions that this made were in the queue.
@@ -179,20 +184,18 @@ impl Ring {
 
     /// Moves the backlog's head to the queue; true if anything fitted.
     fn refill(&mut self) -> bool {
-        let mut queue = self.ring.submission();
         let mut moved = false;
-        while let Some(entry) = self.backlog.front() {
-            // SAFETY: it came by `push`, whose caller promised that its pointers stay valid until its last completion.
-            if unsafe { queue.push(entry) }.is_err() {
+        while let Some(request) = self.backlog.pop_front() {
+            if !self.is_taken(&request) {
+                self.backlog.push_front(request);
                 break;
             }
-            self.backlog.pop_front();
             moved = true;
         }
         moved
     }
 
-    fn enter(&mut self, to_submit: u32, want: u32, arg: Option<&GetEvents>) {
+    fn enter(&mut self, to_submit: u32, want: u32, timeout: Option<types::Timespec>) {
         let mut flags = ENTER_GETEVENTS;
         let fd = match self.registered {
             Some(index) => {
@@ -201,7 +204,13 @@ impl Ring {
             }
             None => self.fd(),
         };
-        let (pointer, size) = match arg {
+        let arg = timeout.as_ref().map(|timespec| GetEvents {
+            sigmask: 0,
+            sigmask_size: 0,
+            unused: 0,
+            timespec: std::ptr::from_ref(timespec) as u64,
+        });
+        let (pointer, size) = match &arg {
             Some(arg) => {
                 flags |= ENTER_EXT_ARG;
                 (std::ptr::from_ref(arg), size_of::<GetEvents>())
@@ -209,8 +218,8 @@ impl Ring {
             None => (std::ptr::null(), 0),
         };
         self.enters += 1;
-        // SAFETY: `pointer` is null or points to a GetEvents of this `size` whose timespec lives in the caller's frame; pointers of
-        // the entries in the queue stay valid until their last completion, as the callers of `push` promised.
+        // SAFETY: `pointer` is null or points to `arg`, of this `size`, whose timespec is in `timeout`; both outlive the call.
+        // Only `is_taken` fills the queue, with requests, whose pointers stay valid until their last completion.
         let result =
             unsafe { libc::syscall(libc::SYS_io_uring_enter, fd, to_submit, want, flags, pointer, size) };
         if result >= 0 {
@@ -225,11 +234,10 @@ impl Ring {
         }
     }
 
-    fn register(&self, operation: u32, update: &mut RingFd) -> i64 {
-        // SAFETY: one RingFd is what both operations that are used here read and write.
-        unsafe {
-            libc::syscall(libc::SYS_io_uring_register, self.fd(), operation, std::ptr::from_mut(update), 1)
-        }
+    fn register(&self, operation: RingFds, update: &mut RingFd) -> i64 {
+        let (operation, update) = (operation as u32, std::ptr::from_mut(update));
+        // SAFETY: both operations read and write one RingFd, and `update` is one, borrowed until the call returns.
+        unsafe { libc::syscall(libc::SYS_io_uring_register, self.fd(), operation, update, 1) }
     }
 }
 
@@ -237,27 +245,24 @@ impl Drop for Ring {
     fn drop(&mut self) {
         if let Some(offset) = self.registered {
             // The table's reference would keep the ring alive until the thread ends.
-            self.register(UNREGISTER_RING_FDS, &mut RingFd { offset, reserved: 0, fd: 0 });
+            self.register(RingFds::Unregister, &mut RingFd { offset, reserved: 0, fd: 0 });
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use io_uring::opcode;
-
     use super::*;
 
     #[test]
     fn what_the_kernel_does_not_take_at_once_follows_in_order() {
         const LATE: u64 = 40;
         let mut ring = Ring::new(4, 128).unwrap();
-        let nop = |user_data| opcode::Nop::new().build().user_data(user_data);
+        let nop = |user_data| Request::nothing().user_data(user_data);
         // As if the kernel had been short of memory for a while.
         ring.backlog.extend((0..LATE).map(nop));
         for user_data in LATE..LATE + 10 {
-            // SAFETY: these entries have no pointers.
-            unsafe { ring.push(nop(user_data)) };
+            ring.push(nop(user_data));
         }
         let mut cqes = Vec::new();
         ring.submit_and_wait(0);
@@ -271,8 +276,7 @@ mod tests {
     fn completions_beyond_the_queue_are_not_lost() {
         let mut ring = Ring::new(64, 64).unwrap();
         for user_data in 0..500 {
-            // SAFETY: these entries have no pointers.
-            unsafe { ring.push(opcode::Nop::new().build().user_data(user_data)) };
+            ring.push(Request::nothing().user_data(user_data));
         }
         let mut cqes = Vec::new();
         for _ in 0..20 {

@@ -34,9 +34,11 @@ use records::Records;
 use validity::Role;
 use words::Head;
 
-pub use config::{CertificateUser, ClientCertificates, Loaded, RECORD_SIZE, Settings};
-pub use files::{FILE_BYTES_MAX, LoadError};
-pub use validity::{EXPIRES_SOON_DAYS, Warning};
+// What tests use besides the broker.
+pub use files::LoadError;
+
+pub(crate) use config::{CertificateUser, ClientCertificates, Loaded, RECORD_SIZE, Settings};
+pub(crate) use validity::Warning;
 
 /// Bytes of TLS's own that may wait for a peer to read them: certificates, tickets, alerts and answers to key updates.
 /// With more the connection fails, since such a peer sends but does not read.

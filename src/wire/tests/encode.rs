@@ -7,7 +7,7 @@ use crate::wire::testing::{Prop, frame, parse_properties, parse_property_block, 
 use crate::wire::{
     AckKind, ConnAck, ConnAckEncoded, PACKET_SIZE_MAX, PublishHead, Qos, Reason, Version, ack_packet_size,
     decode, encode_ack, encode_auth, encode_connack, encode_disconnect, encode_pingresp, encode_suback,
-    encode_unsuback, suback_packet_size, unsuback_packet_size,
+    encode_unsuback,
 };
 
 /// What `encode` appends; what was there before stays.
@@ -207,15 +207,13 @@ fn mqtt_3_11_3_1_and_mqtt311_u311_3_4_1_unsuback_has_one_code_per_filter_in_v5_o
 }
 
 #[test]
-fn mqtt_3_1_2_24_sizes_of_suback_and_unsuback_are_known_before() {
+fn suback_and_unsuback_of_every_length_say_how_long_they_are() {
     for count in [1, 124, 125, 126, 127, 16_380, 16_381, 16_382, 65_535] {
         let reasons = vec![Reason::SUCCESS; count];
         for version in VERSIONS {
             let packet = appended(|out| encode_suback(out, version, 1, &reasons));
-            assert_eq!(packet.len(), suback_packet_size(version, count));
             assert_eq!(frame(&packet).len, packet.len());
             let packet = appended(|out| encode_unsuback(out, version, 1, &reasons));
-            assert_eq!(packet.len(), unsuback_packet_size(version, count));
             assert_eq!(frame(&packet).len, packet.len());
         }
     }
