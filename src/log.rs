@@ -220,7 +220,8 @@ pub fn start(level: Level, format: Format, file: Option<&Path>) -> std::io::Resu
 
 /// Another level from now on, if the log was started.
 pub fn set_level(level: Level) {
-    if LOGGER.get().is_some() {
+    if let Some(logger) = LOGGER.get() {
+        logger.level.store(level as u8, Ordering::Relaxed);
         LEVEL.store(level as u8, Ordering::Relaxed);
     }
 }
@@ -272,7 +273,7 @@ impl Allowance {
 
 struct Logger {
     /// For what the writer says itself.
-    level: Level,
+    level: AtomicU8,
     format: Format,
     /// journald reads the lines.
     prefixed: bool,
@@ -318,7 +319,7 @@ impl Logger {
         let (lines, waiting) = mpsc::sync_channel(LINES_WAITING_MAX);
         let (closing, closed) = mpsc::sync_channel(1);
         let logger = Arc::new(Logger {
-            level,
+            level: AtomicU8::new(level as u8),
             format,
             prefixed: sink.is_journal(),
             is_file: sink.path().is_some(),
@@ -399,7 +400,7 @@ impl Logger {
         let path = sink.path().map(|path| path.display().to_string());
         let opened = sink.reopen();
         let level = if opened.is_err() { Level::Error } else { Level::Info };
-        if self.level < level {
+        if level as u8 > self.level.load(Ordering::Relaxed) {
             return;
         }
         let mut line = self.begin(now, level, Kind::Signal);

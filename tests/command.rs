@@ -244,6 +244,36 @@ fn a_log_file_has_everything_and_is_opened_again_at_usr1() {
 }
 
 #[test]
+fn usr1_is_said_by_the_level_that_a_reload_has_set() {
+    let directory = Directory::new("log-level");
+    let file = directory.path("ringmq.toml");
+    let set = |level: &str| {
+        std::fs::write(&file, format!("log-file = \"log\"\nlog-level = \"{level}\"\n")).unwrap();
+    };
+    set("off");
+    let broker = Quiet::start(&["--config", &file]);
+    // Signals wait for the broker from before it makes the file.
+    let deadline = Instant::now() + PATIENCE;
+    while !std::path::Path::new(&directory.path("log")).exists() {
+        assert!(Instant::now() < deadline, "no log file");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    set("info");
+    broker.signal("HUP");
+    directory.until("log", "log-level off -> info");
+    broker.signal("USR1");
+    directory.until("log", " info signal signal=SIGUSR1 opened=");
+    set("error");
+    broker.signal("HUP");
+    directory.until("log", "log-level info -> error");
+    broker.signal("USR1");
+    broker.signal("TERM");
+    assert_eq!(broker.end(), (Some(0), String::new()));
+    let text = directory.text("log");
+    assert_eq!(text.matches("SIGUSR1").count(), 1, "{text}");
+}
+
+#[test]
 fn a_log_file_that_cannot_be_written_refuses_the_start() {
     let directory = Directory::new("no-log-file");
     for path in [directory.path("none/log"), directory.path("")] {

@@ -111,8 +111,12 @@ fn an_address_gives_way_to_one_that_covers_it() {
         let said = running.reload(&listener(format!("127.0.0.1:{port}"), ""));
         assert!(said.contains(" error reload ") && said.contains("another ringmq"), "{said}");
         let mut client = Client::fresh(&narrow, V5);
-        let said = running.reload(&listener(format!("0.0.0.0:{port}"), "allow-anonymous = true"));
+        let wide = "allow-anonymous = true\nkeep-alive-max = 7";
+        let said = running.reload(&listener(format!("0.0.0.0:{port}"), wide));
         assert!(said.contains(&format!("listening-on=0.0.0.0:{port}")), "{said}");
+        assert_eq!(addresses(&said, "closed"), [narrow.address()], "{said}");
+        // It is the wider one that serves the address from here on.
+        assert!(told(&narrow).contains(&Property::ServerKeepAlive(7)), "{way:?}: {:?}", told(&narrow));
         let wide = Broker::at(SocketAddr::from(([127, 0, 0, 9], port)));
         let mut others: Vec<Client> = (0..8).map(|_| Client::fresh(&wide, V5)).collect();
         others.push(Client::fresh(&narrow, V5));

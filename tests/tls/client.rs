@@ -1,9 +1,9 @@
 //! A scripted client over TLS: MQTT 3.1.1, one packet at a time.
 
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
@@ -48,6 +48,25 @@ pub fn connect_packet(client_id: &str) -> Vec<u8> {
     packet
 }
 
+/// PUBLISH at QoS 0, or at QoS 1 with Packet Identifier 7.
+pub fn publish_packet(topic: &str, payload: &[u8], qos: u8) -> Vec<u8> {
+    let mut body = vec![0, topic.len() as u8];
+    body.extend_from_slice(topic.as_bytes());
+    if qos > 0 {
+        body.extend_from_slice(&[0, 7]);
+    }
+    body.extend_from_slice(payload);
+    let mut packet = vec![0x30 | qos << 1];
+    let mut length = body.len();
+    while length > 0x7F {
+        packet.push((length & 0x7F) as u8 | 0x80);
+        length >>= 7;
+    }
+    packet.push(length as u8);
+    packet.extend_from_slice(&body);
+    packet
+}
+
 pub struct Client {
     stream: StreamOwned<ClientConnection, TcpStream>,
 }
@@ -76,6 +95,21 @@ impl Client {
             [0x20, 0, 0] => Ok(client),
             ref other => Err(io::Error::other(format!("{other:?} instead of CONNACK"))),
         }
+    }
+
+    /// The same with a Keep Alive of so many seconds.
+    pub fn connect_alive(
+        address: SocketAddr,
+        config: &Arc<ClientConfig>,
+        client_id: &str,
+        keep_alive_s: u8,
+    ) -> io::Result<Client> {
+        let mut client = Client::open(address, config)?;
+        let mut packet = connect_packet(client_id);
+        packet[11] = keep_alive_s;
+        client.send(&packet)?;
+        assert_eq!(client.packet()?, [0x20, 0, 0]);
+        Ok(client)
     }
 
     pub fn kind(&self) -> HandshakeKind {
@@ -111,30 +145,23 @@ impl Client {
         Ok(packet)
     }
 
+    /// At QoS 1.
     pub fn subscribe(&mut self, filter: &str) -> io::Result<()> {
+        self.subscribe_at(filter, 1)
+    }
+
+    pub fn subscribe_at(&mut self, filter: &str, qos: u8) -> io::Result<()> {
         let mut packet = vec![0x82, filter.len() as u8 + 5, 0, 1, 0, filter.len() as u8];
         packet.extend_from_slice(filter.as_bytes());
-        packet.push(1);
+        packet.push(qos);
         self.send(&packet)?;
-        assert_eq!(self.packet()?, [0x90, 0, 1, 1]);
+        assert_eq!(self.packet()?, [0x90, 0, 1, qos]);
         Ok(())
     }
 
     /// QoS 1; returns when it is acknowledged.
     pub fn publish(&mut self, topic: &str, payload: &[u8]) -> io::Result<()> {
-        let mut body = vec![0, topic.len() as u8];
-        body.extend_from_slice(topic.as_bytes());
-        body.extend_from_slice(&[0, 7]);
-        body.extend_from_slice(payload);
-        let mut packet = vec![0x32];
-        let mut length = body.len();
-        while length > 0x7F {
-            packet.push((length & 0x7F) as u8 | 0x80);
-            length >>= 7;
-        }
-        packet.push(length as u8);
-        packet.extend_from_slice(&body);
-        self.send(&packet)?;
+        self.send(&publish_packet(topic, payload, 1))?;
         match self.packet()?[..] {
             [0x40, 0, 7] => Ok(()),
             ref other => Err(io::Error::other(format!("{other:?} instead of PUBACK"))),
@@ -160,6 +187,28 @@ impl Client {
             self.stream.conn.write_tls(&mut wire)?;
         }
         self.stream.sock.write_all(&wire)
+    }
+
+    /// True if the connection ends within `limit`, with whatever comes before.
+    pub fn ends_within(&mut self, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            self.stream.sock.set_read_timeout(Some(left)).expect("a timeout");
+            let read = self.stream.read(&mut [0; 64]);
+            self.stream.sock.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+            match read {
+                Ok(0) => return true,
+                Ok(_) => {}
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                    return false;
+                }
+                Err(_) => return true,
+            }
+        }
     }
 
     /// True if the broker ended the stream as TLS wants it: close_notify before the end of the connection.

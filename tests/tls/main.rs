@@ -14,6 +14,7 @@ mod reload;
 mod sessions;
 #[path = "../support/mod.rs"]
 mod support;
+mod traffic;
 
 use std::net::SocketAddr;
 
