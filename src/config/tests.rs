@@ -265,7 +265,7 @@ fn what_is_wrong_with_a_value_of_the_file_has_its_place() {
         ("packet-size-max = 1", (1, 1), "packet-size-max: 1 is not between 128"),
         ("\nmemory-max = \"1k\"", (2, 1), "memory-max: 1k is not between 16M"),
         ("send-buffer-max = 0", (1, 1), "send-buffer-max"),
-        ("cores = \"9\"", (1, 1), "cores: there is no CPU 9"),
+        ("cores = \"9\"", (1, 1), "cores: this machine has no CPU 9"),
         ("cores = \"a\"", (1, 1), "cores"),
         (
             "tls-listen = [\"127.0.0.1:1\"]\ntls-cert = \"c\"\ntls-key = \"k\"\ntls-client-cert = \"required\"",
