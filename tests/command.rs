@@ -146,7 +146,7 @@ fn a_second_signal_ends_at_once() {
         broker.signal(signal);
         let (ended, log) = broker.end();
         assert_eq!(ended, Some(code), "{log}");
-        assert!(log.contains("signal=SIGHUP why=\"the broker stops"), "{log}");
+        assert!(log.contains("signal=SIGHUP why=\"the broker is stopping"), "{log}");
         assert!(start.elapsed() < Duration::from_millis(700), "{:?}", start.elapsed());
         drop(clients);
     }

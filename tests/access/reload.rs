@@ -215,7 +215,11 @@ fn a_mistake_changes_nothing_and_has_its_place() {
         ("sys-interval = 3\n".to_owned() + &one, ":8:1: ", "duplicate"),
         ("retained-messages-max = -1\n".to_owned() + &one, ":8:25: ", "0 or more"),
         (one.clone() + &listener("127.0.0.1:1", "packet-size-max = 1"), ":13:1: ", "between 128"),
-        (one.clone() + &listener("192.0.2.1:1883", "allow-anonymous = true"), ":11:1: ", "does not have this address"),
+        (
+            one.clone() + &listener("192.0.2.1:1883", "allow-anonymous = true"),
+            ":11:1: ",
+            "does not have this address",
+        ),
         (one.clone() + &listener("0.0.0.0:0", ""), ":11:1: ", "allow-anonymous = true"),
         (one.clone() + &listener("127.0.0.2:0", "cert = \"none.pem\""), "none.pem", "No such file"),
         ("acl-file = \"none\"\n".to_owned() + &one, "none", "No such file"),
