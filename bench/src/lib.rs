@@ -15,6 +15,7 @@ mod packets;
 pub mod scale;
 mod shards;
 mod still;
+mod tls;
 mod turn;
 
 use std::time::{Duration, Instant};
@@ -213,6 +214,16 @@ pub const OPERATIONS: &[Operation] = &[
     Operation { name: "turn/p2p-each", unit: "message, 64 pairs, one a turn each", prepare: turn::p2p_each },
     Operation { name: "turn/p2p-many", unit: "message, 300 pairs, one a turn each", prepare: turn::p2p_many },
     Operation { name: "turn/p2p-16k", unit: "message of 16 KiB in four receives", prepare: turn::p2p_16k },
+    Operation {
+        name: "turn/tls-p2p-qos0",
+        unit: "message over TLS, 8 pairs, 16 a turn each",
+        prepare: turn::tls_p2p_qos0,
+    },
+    Operation {
+        name: "turn/tls-p2p-16k",
+        unit: "message of 16 KiB over TLS in two records",
+        prepare: turn::tls_p2p_16k,
+    },
     Operation { name: "turn/fan-out", unit: "delivery, 1 to 100, 8 messages a turn", prepare: turn::fan_out },
     Operation {
         name: "turn/fan-out-qos1",

@@ -14,10 +14,13 @@ use ringmq::wire::Qos;
 
 use crate::packets::{put_publish, topic};
 use crate::still::Still;
+use crate::tls::{Client, Server};
 use crate::{Meter, Prepared, Scale};
 
 /// Turns in which nothing is left to do after connecting.
 const SETTLE: usize = 8;
+/// Flights of a client in a handshake of TLS.
+const HANDSHAKE: usize = 2;
 /// Moment of every turn; no timer is due.
 const NOW: u64 = 1000;
 
@@ -33,6 +36,15 @@ struct Scene {
     receive: usize,
     /// Publisher i to subscriber i; otherwise everybody to everybody.
     paired: bool,
+    over: Over,
+}
+
+/// What MQTT goes over.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+enum Over {
+    Tcp,
+    /// At QoS 0 only: nobody acknowledges.
+    Tls,
 }
 
 const PAIRS: Scene = Scene {
@@ -43,6 +55,7 @@ const PAIRS: Scene = Scene {
     payload: 64,
     receive: 4096,
     paired: true,
+    over: Over::Tcp,
 };
 
 pub(crate) fn p2p_qos0(_: Scale) -> Prepared {
@@ -69,6 +82,14 @@ pub(crate) fn p2p_many(_: Scale) -> Prepared {
 
 pub(crate) fn p2p_16k(_: Scale) -> Prepared {
     prepare(Scene { messages: 4, payload: 16 * 1024, ..PAIRS })
+}
+
+pub(crate) fn tls_p2p_qos0(_: Scale) -> Prepared {
+    prepare(Scene { over: Over::Tls, ..PAIRS })
+}
+
+pub(crate) fn tls_p2p_16k(_: Scale) -> Prepared {
+    prepare(Scene { messages: 4, payload: 16 * 1024, receive: 16 * 1024, over: Over::Tls, ..PAIRS })
 }
 
 pub(crate) fn fan_out(_: Scale) -> Prepared {
@@ -123,9 +144,14 @@ struct Stage {
     /// By subscriber: room for its acknowledgements.
     acks: Vec<u16>,
     sent: Vec<(usize, Vec<u8>)>,
+    /// The ends of TLS by socket; without them the clients are plain.
+    tls: Vec<Client>,
+    server: Option<Server>,
+    /// What each input says inside of TLS.
+    plain: Vec<(u16, Vec<u8>)>,
 }
 
-fn shard() -> Shard<Still> {
+fn shard(listener: ListenerKind) -> Shard<Still> {
     let bounds = Bounds { ring_slots: 64, spill_max: 64, bytes_max: 1 << 20 };
     let setup = Setup {
         id: 0,
@@ -135,7 +161,7 @@ fn shard() -> Shard<Still> {
         ends: Ends::build(1, bounds).remove(0),
         pool: Pool::new([1 << 40; CLASSES]),
         counters: Arc::new([Counters::default()]),
-        listeners: vec![ListenerKind::Plain.into()],
+        listeners: vec![listener.into()],
         stopping: Arc::new(Stopping::default()),
         access: ringmq::access::Access::default(),
         options: Options { sys_interval_ms: 0, ..Options::default() },
@@ -174,6 +200,7 @@ fn prepare(scene: Scene) -> Prepared {
         for i in 0..stage.publishers.len() {
             for receive in 0..stage.publishes[i].len() {
                 let (socket, input) = (stage.publishers[i], stage.publishes[i][receive]);
+                stage.seal(socket, input);
                 stage.shard.io_mut().feed(socket, input);
             }
         }
@@ -201,14 +228,19 @@ fn prepare(scene: Scene) -> Prepared {
 
 impl Stage {
     fn new(scene: &Scene) -> Stage {
+        let server = (scene.over == Over::Tls).then(Server::new);
+        assert!(server.is_none() || scene.qos == Qos::AtMostOnce, "acknowledgements are not sealed");
         let mut stage = Stage {
-            shard: shard(),
+            shard: shard(server.as_ref().map_or(ListenerKind::Plain, Server::listener)),
             publishers: Vec::new(),
             subscribers: Vec::new(),
             publishes: Vec::new(),
             pubrels: Vec::new(),
             acks: Vec::new(),
             sent: Vec::new(),
+            tls: Vec::new(),
+            server,
+            plain: Vec::new(),
         };
         for i in 0..scene.subscribers {
             let filter = if scene.paired { topic(i) } else { "bench/a1b2c3d4/p2p/+".into() };
@@ -226,31 +258,64 @@ impl Stage {
                 pubrels.extend_from_slice(&[0x62, 2, 0, packet_id as u8]);
             }
             let io = stage.shard.io_mut();
-            stage
-                .publishes
-                .push(publishes.chunks(scene.receive).map(|bytes| io.input(bytes.to_vec())).collect());
+            let inputs: Vec<u16> =
+                publishes.chunks(scene.receive).map(|bytes| io.input(bytes.to_vec())).collect();
             stage.pubrels.push(io.input(pubrels));
+            if stage.server.is_some() {
+                let plain = publishes.chunks(scene.receive).map(<[u8]>::to_vec);
+                stage.plain.extend(inputs.iter().copied().zip(plain));
+            }
+            stage.publishes.push(inputs);
         }
         stage
     }
 
     /// Connects a client and sends its first packet.
     fn client(&mut self, client_id: &str, first: &[u8]) -> usize {
-        let io = self.shard.io_mut();
-        let socket = io.connect();
-        let (connect, first) = (io.input(connect(client_id)), io.input(first.to_vec()));
+        let socket = self.shard.io_mut().connect();
         self.settle();
-        self.shard.io_mut().feed(socket, connect);
-        self.settle();
-        self.shard.io_mut().feed(socket, first);
-        self.settle();
+        if let Some(server) = &self.server {
+            self.tls.push(server.client());
+            for _ in 0..HANDSHAKE {
+                self.say(socket, &[]);
+            }
+        }
+        self.say(socket, &connect(client_id));
+        self.say(socket, first);
         socket
+    }
+
+    /// A client says something, and hears what there is to hear.
+    fn say(&mut self, socket: usize, bytes: &[u8]) {
+        let wire = match self.tls.get_mut(socket) {
+            Some(client) => client.seal(bytes),
+            None => bytes.to_vec(),
+        };
+        if !wire.is_empty() {
+            let io = self.shard.io_mut();
+            let input = io.input(wire);
+            io.feed(socket, input);
+        }
+        self.settle();
+    }
+
+    /// What an input says goes into new records, outside of what is measured.
+    fn seal(&mut self, socket: usize, input: u16) {
+        let Some(client) = self.tls.get_mut(socket) else { return };
+        let said = self.plain.iter().find(|(of, _)| *of == input);
+        let (_, said) = said.expect("each input of a client with TLS is known");
+        *self.shard.io_mut().input_mut(input) = client.seal(said);
     }
 
     fn settle(&mut self) {
         for _ in 0..SETTLE {
             let _ = self.shard.turn(NOW);
-            self.shard.io_mut().take_sent(|_, _| {});
+            let tls = &mut self.tls;
+            self.shard.io_mut().take_sent(|socket, batch| {
+                if let Some(client) = tls.get_mut(socket) {
+                    batch.pieces().for_each(|piece| drop(client.open(piece)));
+                }
+            });
         }
     }
 
@@ -260,13 +325,16 @@ impl Stage {
         meter.measure(|| {
             let _ = shard.turn(NOW);
         });
-        let sent = &mut self.sent;
+        let (sent, tls) = (&mut self.sent, &mut self.tls);
         sent.clear();
         self.shard.io_mut().take_sent(|socket, batch: &OutBatch| {
             let mut bytes = Vec::new();
             batch.pieces().for_each(|piece| bytes.extend_from_slice(piece));
             meter.note_number(socket as u64);
             meter.note_number(bytes.len() as u64);
+            if let Some(client) = tls.get_mut(socket) {
+                bytes = client.open(&bytes);
+            }
             // The front of a batch has every kind of field; all of it would cost more than the turn.
             meter.note(&bytes[..bytes.len().min(64)]);
             sent.push((socket, bytes));

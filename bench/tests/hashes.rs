@@ -26,6 +26,8 @@ const RECORDED: &[(&str, u64)] = &[
     ("turn/p2p-each", 0x93FF5FA371FFC7FB),
     ("turn/p2p-many", 0x4686EFB6F22EBE07),
     ("turn/p2p-16k", 0xC865F610DD72385D),
+    ("turn/tls-p2p-qos0", 0x5F261EE4637003CD),
+    ("turn/tls-p2p-16k", 0xAA235AF49B9BC47D),
     ("turn/fan-out", 0x39ED1905A79A8725),
     ("turn/fan-out-qos1", 0xBA23166CE6F70F9D),
     ("turn/fan-in", 0x0D875700B3974AEE),
