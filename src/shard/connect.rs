@@ -23,7 +23,7 @@ use crate::wire::{
 };
 
 use super::connection::{Closing, Connection, End, Live, Mode, Phase, Refusal, Successor};
-use super::journal::Who;
+use super::events::Who;
 use super::login::Identified;
 use super::parcel::{HandOff, Parcel};
 use super::terms::Terms;

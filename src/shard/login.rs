@@ -12,7 +12,7 @@ use crate::wire::{Connect, Reason};
 
 use super::Core;
 use super::connection::{Phase, Refusal, Verifying};
-use super::journal::Who;
+use super::events::Who;
 
 /// How much later than its hold is over a client is told that its login failed: a turn may know a moment that is a little
 /// older than the one at which the hold began, and whoever is told may try again at once.

@@ -42,7 +42,7 @@
 //! | `inbox` | parcels of other shards |
 //! | `replies` | what a client is told only once other shards have acted |
 //! | `waits` | everything that waits for other shards: paused connections, held wills, relays |
-//! | `journal` | what is written to the log |
+//! | `events` | what is written to the log |
 //! | `strangers` | what is spoken by who does not speak MQTT |
 //! | `losses` | which client missed what, once per period |
 //! | `stop` | draining |
@@ -71,12 +71,12 @@ mod cursors;
 mod deliver;
 mod desk;
 mod ends;
+mod events;
 mod filters;
 mod gather;
 mod inbox;
 mod ingress;
 mod interest;
-mod journal;
 mod lend;
 mod listeners;
 mod login;
