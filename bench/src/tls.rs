@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use ringmq::shard::ListenerKind;
+use ringmq::transport::Layers;
 use ringmq::transport::tls::{CertificateUser, ClientCertificates, Settings, TlsAcceptor};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -49,8 +49,8 @@ impl Server {
         Server { acceptor, config: Arc::new(config) }
     }
 
-    pub fn listener(&self) -> ListenerKind {
-        ListenerKind::Secure(Arc::clone(&self.acceptor) as _)
+    pub fn layers(&self) -> Layers {
+        Layers::new([Arc::clone(&self.acceptor) as _])
     }
 
     pub fn client(&self) -> Client {

@@ -202,7 +202,7 @@ impl Core {
             socket: connection.socket,
             listener: connection.listener,
             identity: connection.identity,
-            secure: connection.secure,
+            transport: connection.transport,
             bytes: connection.partial,
             connected_at,
         };
@@ -224,11 +224,11 @@ impl Core {
 
     /// A connection came home from another shard.
     pub(super) fn hand_off_arrived(&mut self, hand_off: HandOff) {
-        let HandOff { socket, peer, listener, identity, secure, bytes, connected_at } = hand_off;
+        let HandOff { socket, peer, listener, identity, transport, bytes, connected_at } = hand_off;
         let deadline = self.now + self.limits_at(listener).connect_timeout_ms;
         let mut connection = Connection::new(socket, peer, listener, deadline);
         connection.identity = identity;
-        connection.secure = secure;
+        connection.transport = transport;
         connection.partial = bytes;
         let key = self.connections.insert(connection);
         self.set_deadline(key, deadline);

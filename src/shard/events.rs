@@ -79,13 +79,12 @@ impl Core {
 
     /// Whoever was not heard with a CONNECT went away by itself, as a look whether the port is open does.
     fn log_left_early(&self, connection: &Connection) {
-        let (level, why) = match connection.partial.is_empty() {
+        let handshake = connection.transport.as_ref().and_then(|transport| transport.handshake());
+        let (level, why) = match (connection.partial.is_empty(), handshake) {
             _ if self.stop.is_stopping() => (Level::Debug, "the server is shutting down"),
-            true if connection.secure.as_ref().is_some_and(|secure| secure.is_handshaking()) => {
-                (Level::Debug, "the peer closed before the TLS handshake was over")
-            }
-            true => (Level::Debug, "the peer closed without a byte"),
-            false => (Level::Warn, "the peer closed in the middle of its CONNECT"),
+            (true, Some(handshake)) => (Level::Debug, handshake.left),
+            (true, None) => (Level::Debug, "the peer closed without a byte"),
+            (false, _) => (Level::Warn, "the peer closed in the middle of its CONNECT"),
         };
         log::event(level, Kind::NoConnect, &[("address", connection.peer().into()), ("why", why.into())]);
     }
@@ -140,7 +139,7 @@ impl Core {
     /// A CONNECT was refused; `who` is what it says of its client, as far as it could be read. A certificate counts more.
     pub(super) fn log_refused(&self, key: Key, who: Who<'_>, reason: Reason, why: &'static str) {
         let Some(connection) = self.connections.get(key) else { return };
-        let certified = connection.secure.as_ref().and_then(|secure| secure.peer().user);
+        let certified = connection.transport.as_ref().and_then(|transport| transport.peer().user);
         let mut values = vec![
             ("client", who.client_id.into()),
             ("user", certified.unwrap_or(who.user_name).into()),

@@ -15,7 +15,7 @@
 //! | `desk` | orders of the control thread: other limits, listeners opened and closed |
 //! | `listeners` | what a listening socket's connections speak, and the limits that hold there |
 //! | `terms` | what connected clients were told that they may send |
-//! | `secure` | transports between socket and stream, and how many handshakes a turn may cost |
+//! | `transports` | transports between socket and stream, and what handshakes may cost in a turn |
 //! | `connect` | CONNECT, hand-off to the home shard, takeover, CONNACK |
 //! | `login` | who a client is |
 //! | `rights` | what a client may publish and receive |
@@ -90,7 +90,6 @@ mod rights;
 mod run;
 mod run_between;
 mod run_kept;
-mod secure;
 mod share;
 mod share_stuck;
 mod slots;
@@ -100,6 +99,7 @@ mod survey;
 mod sys;
 mod tend;
 mod terms;
+mod transports;
 mod waits;
 
 use std::collections::VecDeque;
@@ -120,7 +120,7 @@ use crate::wire::DecodeLimits;
 use connection::Connection;
 pub use desk::{Control, Desk, NewSettings, NoAnswer, Order, desk};
 pub use ends::Ends;
-pub use listeners::{ListenerKind, Listening};
+pub use listeners::Listening;
 pub use parcel::Parcel;
 use slots::Slot;
 pub use stop::{Lost, Stopping};
@@ -170,9 +170,11 @@ pub struct Options {
     pub linger_ms: Millis,
     /// Milliseconds that a takeover waits for the end of the old connection; then only its will may be wrong.
     pub takeover_ms: Millis,
-    /// Connections fed in a turn that are in a handshake. One costs some 100 microseconds, twice that with client
-    /// certificates; the others wait.
-    pub handshakes_per_turn: usize,
+    /// Connections fed in a turn that are in a dear handshake, such as that of TLS. One costs some 100 microseconds, twice
+    /// that with client certificates; the others wait.
+    pub dear_handshakes_per_turn: usize,
+    /// The same for cheap handshakes, which read a header or a request and cost some microseconds.
+    pub cheap_handshakes_per_turn: usize,
     /// Bytes of a paused connection that are kept before its receive is cancelled.
     pub paused_bytes_max: usize,
     /// Retained messages in one answer of an owner.
@@ -202,7 +204,8 @@ impl Default for Options {
             hand_offs_max: 1024,
             linger_ms: 1000,
             takeover_ms: 2000,
-            handshakes_per_turn: 4,
+            dear_handshakes_per_turn: 4,
+            cheap_handshakes_per_turn: 64,
             paused_bytes_max: 64 * 1024,
             retained_batch: 64,
             retained_visits: 2048,
@@ -363,7 +366,7 @@ struct Core {
     listening: Vec<Listening>,
     /// Likewise.
     listener_limits: Box<[ListenerLimits]>,
-    handshakes: secure::Handshakes,
+    handshakes: transports::Handshakes,
     stop: stop::Stop,
     survey: survey::Survey,
     sys: sys::Sys,
@@ -550,7 +553,7 @@ impl Core {
             hand_offs: VecDeque::new(),
             listeners: vec![Listener::Accepting; listeners.len()],
             listening: listeners,
-            handshakes: secure::Handshakes::default(),
+            handshakes: transports::Handshakes::default(),
             stop: stop::Stop::new(stopping),
             options,
             losses: losses::Losses::default(),

@@ -10,7 +10,7 @@ use crate::session::DropReason;
 use crate::topic::Round;
 use crate::wire::Version;
 
-use super::secure::Secure;
+use super::transports::Layered;
 
 /// One entry of a ring between two shards.
 #[derive(Debug)]
@@ -107,7 +107,7 @@ pub struct HandOff {
     /// Where it was accepted.
     pub listener: ListenerId,
     pub identity: Option<Box<Identity>>,
-    pub secure: Option<Box<Secure>>,
+    pub transport: Option<Box<Layered>>,
     /// CONNECT and whatever was read behind it.
     pub bytes: Vec<u8>,
     /// When CONNECT was read.
@@ -116,7 +116,7 @@ pub struct HandOff {
 
 impl HandOff {
     fn cost(&self) -> usize {
-        let secure = self.secure.as_ref().map_or(0, |secure| secure.cost());
-        size_of::<HandOff>() + self.bytes.capacity() + secure
+        let transport = self.transport.as_ref().map_or(0, |transport| transport.cost());
+        size_of::<HandOff>() + self.bytes.capacity() + transport
     }
 }

@@ -6,8 +6,8 @@ use crate::memory::{Key, OutBatch};
 use super::ahead::TOGETHER;
 use super::connection::{Closing, Connection, End, Phase};
 use super::listeners::Entry;
-use super::secure::Secure;
-use super::{Core, Listener, ListenerKind, Shard};
+use super::transports::Layered;
+use super::{Core, Listener, Shard};
 
 /// How long accepting rests when descriptors or memory ran out.
 const REST_MS: u64 = 100;
@@ -62,13 +62,13 @@ impl<I: Io> Shard<I> {
         let core = &mut self.core;
         core.counters().bytes_received_total.add(u64::from(buffer.len));
         if let Some(connection) = core.connections.get_mut(key) {
-            let is_secure = connection.secure.is_some();
+            let is_layered = connection.transport.is_some();
             if !more {
                 connection.receive_armed = false;
                 core.mark_dirty(key);
             }
-            if is_secure {
-                core.secure_received(key, self.io.bytes(buffer));
+            if is_layered {
+                core.wire_received(key, self.io.bytes(buffer));
             } else {
                 core.bytes_received(key, self.io.bytes(buffer));
             }
@@ -179,14 +179,14 @@ impl Core {
                 );
                 return Some(connection.socket);
             }
-            if let ListenerKind::Secure(acceptor) = &listening.kind {
-                let Some(transport) = acceptor.accept() else {
+            if !listening.layers.is_plain() {
+                let Some(transport) = listening.layers.accept() else {
                     listening.leave();
                     self.counters().connections_refused_total.add(1);
-                    self.log_turned_away(peer, "no TLS connection could be made");
+                    self.log_turned_away(peer, "no transport (such as TLS) could be made for it");
                     return Some(connection.socket);
                 };
-                connection.secure = Some(Box::new(Secure::new(transport)));
+                connection.transport = Some(Box::new(Layered::new(transport)));
             }
         }
         let key = self.connections.insert(connection);

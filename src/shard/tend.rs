@@ -119,9 +119,9 @@ impl<I: Io> Shard<I> {
         }
         let mut emptied = Vec::new();
         let mut batch = connection.outbox.take(Vec::new());
-        if let Some(secure) = &mut connection.secure {
-            let spare = core.spare_buffers.pop().unwrap_or_default();
-            (batch, emptied) = secure.seal(batch, &connection.phase, spare);
+        if let Some(transport) = &mut connection.transport {
+            emptied = core.spare_buffers.pop().unwrap_or_default();
+            batch = transport.write(batch, &connection.phase, &mut emptied);
             if batch.remaining() == 0 {
                 core.recycle(batch.into_buffer());
                 core.recycle(emptied);
@@ -176,8 +176,8 @@ impl<I: Io> Shard<I> {
         let max = LAST_READ_MAX;
         let Some(connection) = core.connections.get_mut(key) else { return LastParse::Done };
         let mut bytes = std::mem::take(&mut connection.partial);
-        if connection.secure.is_some() {
-            self.last_read_secure(key, &mut bytes, max);
+        if connection.transport.is_some() {
+            self.last_read_layered(key, &mut bytes, max);
         } else {
             let mut read = 0;
             while read < max && !connection.eof {
@@ -282,7 +282,9 @@ impl Core {
         let idle = !connection.receive_armed && !connection.cancel_in_flight;
         match &connection.phase {
             // What was received may have to wait for the end of a handshake.
-            Phase::Opening if connection.secure.as_ref().is_some_and(|secure| secure.is_waiting()) => {
+            Phase::Opening
+                if connection.transport.as_ref().is_some_and(|transport| transport.is_waiting()) =>
+            {
                 Need::Nothing
             }
             Phase::Opening if idle && !connection.eof => Need::Receive(ReceiveMode::Once),
