@@ -170,10 +170,9 @@ pub struct Options {
     pub linger_ms: Millis,
     /// Milliseconds that a takeover waits for the end of the old connection; then only its will may be wrong.
     pub takeover_ms: Millis,
-    /// Connections fed in a turn that are in a dear handshake, such as that of TLS. One costs some 100 microseconds, twice
-    /// that with client certificates; the others wait.
+    /// Connections fed in a turn that are in a dear handshake (TLS): 100 microseconds each, twice that with client certificates.
     pub dear_handshakes_per_turn: usize,
-    /// The same for cheap handshakes, which read a header or a request and cost some microseconds.
+    /// The same for cheap handshakes, which read a header or a request: some microseconds each.
     pub cheap_handshakes_per_turn: usize,
     /// Bytes of a paused connection that are kept before its receive is cancelled.
     pub paused_bytes_max: usize,
@@ -181,8 +180,7 @@ pub struct Options {
     pub retained_batch: usize,
     /// Retained topics looked at for one answer.
     pub retained_visits: usize,
-    /// Retained topics looked at in a turn for the cursors of this shard, and as many for those of others: about a millisecond
-    /// each. What is left goes on in the next turn.
+    /// Retained topics looked at in a turn for the cursors of this shard, and as many for others: a millisecond each.
     pub retained_visits_in_turn: usize,
     /// Questions for retained messages that wait for answers, so that they cannot fill the mesh; sessions with more wait.
     pub questions_max: usize,
@@ -247,7 +245,6 @@ pub struct Live {
 
 /// Deadlines that are met in a turn: a hundred thousand filters may be withdrawn in one millisecond.
 const TIMERS_BUDGET: usize = 1024;
-
 /// Timers beyond one for each connection and session at which those of gone ones are dropped.
 const TIMERS_SPARE: usize = 4096;
 

@@ -1,9 +1,11 @@
-//! Connections with a transport between socket and stream (see [`crate::transport`]); a plain one never comes here.
+//! Connections with a transport between socket and stream (see [`crate::transport`]); a plain one
+//! never comes here.
 //!
-//! What arrives is fed to the transport, and what comes out of it goes the way of all received bytes. A handshake may cost
-//! a core as much as thousands of messages, so each turn feeds a limited number of connections that are in one. Each class
-//! of cost has a budget and a line of its own, so that cheap handshakes do not wait for dear ones. A connection waits in
-//! line with what it has sent: one receive buffer, since it is not read meanwhile.
+//! What arrives is fed to the transport, and what comes out of it goes the way of all received
+//! bytes. A handshake may cost a core as much as thousands of messages, so each turn feeds a
+//! limited number of connections that are in one. Each class of cost has a budget and a line of its
+//! own, so that cheap handshakes do not wait for dear ones. A connection waits in line with what it
+//! has sent: one receive buffer, since it is not read meanwhile.
 
 use std::collections::VecDeque;
 
@@ -24,7 +26,8 @@ pub struct Layered {
     transport: Transport,
     /// Received during the handshake and not fed yet.
     waiting: Vec<u8>,
-    /// How the stream of the peer ended, as long as nobody has acted upon it: it goes along with a CONNECT that came before.
+    /// How the stream of the peer ended, as long as nobody has acted upon it: it goes along with a
+    /// CONNECT that came before.
     end: Option<Fed>,
 }
 
@@ -57,8 +60,9 @@ impl Layered {
         self.transport.wants_write(last(phase))
     }
 
-    /// The batch as the peer shall see it: one write, with the end of the stream behind it in the last one. May be empty if
-    /// there is nothing left to say. `spare` is an empty buffer before and after.
+    /// The batch as the peer shall see it: one write, with the end of the stream behind it in the
+    /// last one. May be empty if there is nothing left to say. `spare` is an empty buffer before
+    /// and after.
     pub(super) fn write(&mut self, batch: OutBatch, phase: &Phase, spare: &mut Vec<u8>) -> OutBatch {
         self.transport.write(batch, last(phase), spare)
     }

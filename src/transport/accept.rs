@@ -7,7 +7,8 @@ use super::{Layer, Transport};
 
 /// Makes one layer for each connection of a listening socket. Shared by all shards.
 pub trait Acceptor: Send + Sync + fmt::Debug {
-    /// The layer of a new connection; `None` if there is none to be had, which refuses the connection.
+    /// The layer of a new connection; `None` if there is none to be had, which refuses the
+    /// connection.
     fn accept(&self) -> Option<Box<dyn Layer>>;
 
     /// Until when its certificates are good; `None` if it shows none.
@@ -16,7 +17,8 @@ pub trait Acceptor: Send + Sync + fmt::Debug {
     }
 }
 
-/// What lies between the socket and MQTT for the connections of one listener, outermost first: nothing for a plain one, TLS.
+/// What lies between the socket and MQTT for the connections of one listener, outermost first:
+/// nothing for a plain one, TLS.
 #[derive(Clone, Debug, Default)]
 pub struct Layers(Arc<[Arc<dyn Acceptor>]>);
 

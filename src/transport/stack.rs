@@ -15,7 +15,8 @@ pub struct Transport {
     has_ended: bool,
 }
 
-/// Buffers for bytes on their way from one layer to the next one; empty between two calls. One for each shard.
+/// Buffers for bytes on their way from one layer to the next one; empty between two calls. One for
+/// each shard.
 #[derive(Debug, Default)]
 pub struct Between(Vec<Vec<u8>>);
 
@@ -43,8 +44,9 @@ impl Transport {
         feed(&mut self.layers, received, between, plain)
     }
 
-    /// Turns `batch` into what goes on the wire, in as few pieces as it can: to be called once for all output of a turn.
-    /// May come back empty if there was nothing to say. `spare` is an empty buffer, and so is what it is exchanged for.
+    /// Turns `batch` into what goes on the wire, in as few pieces as it can: to be called once for
+    /// all output of a turn. May come back empty if there was nothing to say. `spare` is an empty
+    /// buffer, and so is what it is exchanged for.
     pub fn write(&mut self, batch: OutBatch, last: Last, spare: &mut Vec<u8>) -> OutBatch {
         let last = if self.has_ended { Last::No } else { last };
         self.has_ended |= last == Last::Yes;
@@ -52,14 +54,16 @@ impl Transport {
         open.fold(batch, |batch, layer| layer.write(batch, last, spare))
     }
 
-    /// Whether it has something to send besides what is staged, if `last` says how the stream goes on.
+    /// Whether it has something to send besides what is staged, if `last` says how the stream goes
+    /// on.
     pub fn wants_write(&self, last: Last) -> bool {
         (last == Last::Yes && !self.has_ended) || self.layers.iter().any(|layer| layer.wants_write())
     }
 
     /// What goes on before the stream begins; `None` once every layer is ready.
     ///
-    /// The cost is that of the dearest handshake that is not over, for the next bytes may bring the others to their end.
+    /// The cost is that of the dearest handshake that is not over, for the next bytes may bring the
+    /// others to their end.
     pub fn handshake(&self) -> Option<Handshake> {
         let mut open = self.layers.iter().filter_map(|layer| layer.handshake());
         let first = open.next()?;
@@ -71,7 +75,8 @@ impl Transport {
         self.layers.iter().all(|layer| layer.is_through())
     }
 
-    /// Who the peer is. What an inner layer says counts more, since it was said later and by somebody nearer to the client.
+    /// Who the peer is. What an inner layer says counts more, since it was said later and by
+    /// somebody nearer to the client.
     pub fn peer(&self) -> Peer<'_> {
         self.layers.iter().fold(Peer::default(), |outer, layer| layer.peer().or(outer))
     }

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use super::*;
 
-/// Frames with a length in front, as WebSocket has them: a request and its answer first, a frame of no bytes as the end. It
-/// sends payloads as they are.
+/// Frames with a length in front, as WebSocket has them: a request and its answer first, a frame of
+/// no bytes as the end. It sends payloads as they are.
 #[derive(Debug, Default)]
 pub struct Frames {
     is_open: bool,
