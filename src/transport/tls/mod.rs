@@ -189,33 +189,46 @@ impl Tls {
     fn receive(&mut self, received: &[u8], plain: &mut Vec<u8>) -> Result<Fed, String> {
         let mut rest = received;
         while !rest.is_empty() {
-            let was_handshaking = self.connection.is_handshaking();
-            let taken = self.connection.read_tls(&mut rest).map_err(|error| error.to_string())?;
-            let state = self.connection.process_new_packets();
-            // What came before an error was good.
-            while let Ok(chunk @ [_, ..]) = self.connection.reader().fill_buf() {
-                plain.extend_from_slice(chunk);
-                let len = chunk.len();
-                self.connection.reader().consume(len);
-            }
-            let state = state.map_err(|error| words::why(&error, &self.head, was_handshaking))?;
-            if state.tls_bytes_to_write() > OUTPUT_MAX {
-                return Err(format!(
-                    "client does not read: {} KiB of the TLS handshake wait for it",
-                    OUTPUT_MAX / 1024
-                ));
-            }
-            if matches!(self.identity, Identity::Unknown) && !self.connection.is_handshaking() {
-                self.identity = self.identify()?;
-            }
-            if state.peer_has_closed() {
-                return Ok(Fed::Closed);
-            }
-            if taken == 0 {
-                break;
+            let mut piece = self.records.take(&mut rest);
+            let is_whole = self.records.partial() == 0;
+            while !piece.is_empty() {
+                let taken = self.connection.read_tls(&mut piece).map_err(|error| error.to_string())?;
+                if taken == 0 {
+                    return Ok(Fed::Open);
+                }
+                // A part of it means nothing, yet to look at it would cost a copy of what there is.
+                if self.records.is_data() && !(is_whole && piece.is_empty()) {
+                    continue;
+                }
+                if self.process(plain)? == Fed::Closed {
+                    return Ok(Fed::Closed);
+                }
             }
         }
         Ok(Fed::Open)
+    }
+
+    /// Takes in what was read.
+    fn process(&mut self, plain: &mut Vec<u8>) -> Result<Fed, String> {
+        let was_handshaking = self.connection.is_handshaking();
+        let state = self.connection.process_new_packets();
+        // What came before an error was good.
+        while let Ok(chunk @ [_, ..]) = self.connection.reader().fill_buf() {
+            plain.extend_from_slice(chunk);
+            let len = chunk.len();
+            self.connection.reader().consume(len);
+        }
+        let state = state.map_err(|error| words::why(&error, &self.head, was_handshaking))?;
+        if state.tls_bytes_to_write() > OUTPUT_MAX {
+            return Err(format!(
+                "client does not read: {} KiB of the TLS handshake wait for it",
+                OUTPUT_MAX / 1024
+            ));
+        }
+        if matches!(self.identity, Identity::Unknown) && !self.connection.is_handshaking() {
+            self.identity = self.identify()?;
+        }
+        Ok(if state.peer_has_closed() { Fed::Closed } else { Fed::Open })
     }
 
     /// Looks at the certificate of a peer whose handshake is over.
@@ -240,7 +253,6 @@ impl Tls {
 
 impl Layer for Tls {
     fn feed(&mut self, received: &[u8], plain: &mut Vec<u8>) -> Fed {
-        self.records.pass(received);
         if self.is_handshaking() {
             self.head.pass(received);
         }
