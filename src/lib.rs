@@ -21,7 +21,7 @@
 //! | [`access`] | who is let in, and the rules about what they may do; and the threads that hash passwords |
 //! | [`session`] | the MQTT behaviour of one client, without I/O |
 //! | [`io`] | the kernel boundary: a trait, io_uring behind it, and a seeded fake; knows no MQTT word |
-//! | [`transport`] | bytes to bytes between a socket and an MQTT stream: TLS; a plain connection has none |
+//! | [`transport`] | bytes to bytes between a socket and an MQTT stream, in layers: TLS; a plain connection has none |
 //! | [`shard`] | one core: the only place where all of these meet |
 //! | [`config`] | flags and file to a checked configuration |
 //! | [`server`] | the shards on their threads: start, clock, waiting, stop |

@@ -35,7 +35,6 @@ use crate::metrics::{Counters, sum};
 use crate::shard::{
     Control as DeskControl, Desk, Ends, Listening, Live, Lost, Options, Parcel, Setup, Shard, Stopping, Turn,
 };
-use crate::transport::Acceptor;
 use crate::transport::tls::TlsAcceptor;
 
 use capacity::{clients_expected, fit_descriptors};
@@ -164,7 +163,7 @@ impl Server {
         for (acceptor, listener) in acceptors.iter().zip(&config.listeners) {
             behind.push(match behind.last() {
                 Some(first) if listener.shares_room => Listening::clone(first),
-                Some(_) | None => Listening::new(listeners::kind(acceptor.as_ref()), listener.limits),
+                Some(_) | None => Listening::new(listeners::layers(acceptor.as_ref()), listener.limits),
             });
         }
         let listening = sockets::listen(&config.addresses(), shards, BACKLOG)?;

@@ -10,8 +10,9 @@ use ringmq::limits::Limits;
 use ringmq::memory::{CLASSES, OutBatch, Pool, ShardId};
 use ringmq::mesh::Bounds;
 use ringmq::metrics::Counters;
-use ringmq::shard::{Ends, ListenerKind, Listening, Options, Setup, Shard, Stopping};
+use ringmq::shard::{Ends, Listening, Options, Setup, Shard, Stopping};
 use ringmq::topic::{HashKeys, shard_of};
+use ringmq::transport::Layers;
 use ringmq::wire::Qos;
 
 use crate::packets::{put_publish, topic};
@@ -140,7 +141,7 @@ impl Stage {
         let bounds = Bounds { ring_slots: 256, spill_max: 4096, bytes_max: 1 << 20 };
         let counters: Arc<[Counters]> = (0..shards).map(|_| Counters::default()).collect();
         let (pool, stopping) = (Pool::new([1 << 40; CLASSES]), Arc::new(Stopping::default()));
-        let listeners: Vec<Listening> = vec![ListenerKind::Plain.into()];
+        let listeners: Vec<Listening> = vec![Layers::plain().into()];
         let shards = Ends::build(shards, bounds).into_iter().map(|ends| {
             let setup = Setup {
                 id: ends.here(),

@@ -1,13 +1,14 @@
-//! Both ends of TLS for a shard over the kernel that stands still: a listener, and clients in memory.
+//! Both ends of TLS for a shard over the kernel that stands still: a listener, and clients in
+//! memory.
 //!
-//! Keys are new in each process, so the bytes on the wire differ from one run to the next. Their number does not: TLS 1.3
-//! with one cipher and certificates of one kind.
+//! Keys are new in each process, so the bytes on the wire differ from one run to the next. Their
+//! number does not: TLS 1.3 with one cipher and certificates of one kind.
 
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use ringmq::shard::ListenerKind;
+use ringmq::transport::Layers;
 use ringmq::transport::tls::{CertificateUser, ClientCertificates, Settings, TlsAcceptor};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -49,8 +50,8 @@ impl Server {
         Server { acceptor, config: Arc::new(config) }
     }
 
-    pub fn listener(&self) -> ListenerKind {
-        ListenerKind::Secure(Arc::clone(&self.acceptor) as _)
+    pub fn layers(&self) -> Layers {
+        Layers::new([Arc::clone(&self.acceptor) as _])
     }
 
     pub fn client(&self) -> Client {
@@ -61,7 +62,8 @@ impl Server {
     }
 }
 
-/// A certificate that signs itself, in `server.pem` and `server.key` under `root`; returns their path and the certificate.
+/// A certificate that signs itself, in `server.pem` and `server.key` under `root`; returns their
+/// path and the certificate.
 fn certificate(root: &std::path::Path) -> (PathBuf, CertificateDer<'static>) {
     let key = rcgen::KeyPair::generate().expect("a key");
     let params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");

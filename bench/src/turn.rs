@@ -9,7 +9,8 @@ use ringmq::limits::Limits;
 use ringmq::memory::{CLASSES, OutBatch, Pool};
 use ringmq::mesh::Bounds;
 use ringmq::metrics::Counters;
-use ringmq::shard::{Ends, ListenerKind, Options, Setup, Shard, Stopping};
+use ringmq::shard::{Ends, Options, Setup, Shard, Stopping};
+use ringmq::transport::Layers;
 use ringmq::wire::Qos;
 
 use crate::packets::{put_publish, topic};
@@ -151,7 +152,7 @@ struct Stage {
     plain: Vec<(u16, Vec<u8>)>,
 }
 
-fn shard(listener: ListenerKind) -> Shard<Still> {
+fn shard(layers: Layers) -> Shard<Still> {
     let bounds = Bounds { ring_slots: 64, spill_max: 64, bytes_max: 1 << 20 };
     let setup = Setup {
         id: 0,
@@ -161,7 +162,7 @@ fn shard(listener: ListenerKind) -> Shard<Still> {
         ends: Ends::build(1, bounds).remove(0),
         pool: Pool::new([1 << 40; CLASSES]),
         counters: Arc::new([Counters::default()]),
-        listeners: vec![listener.into()],
+        listeners: vec![layers.into()],
         stopping: Arc::new(Stopping::default()),
         access: ringmq::access::Access::default(),
         options: Options { sys_interval_ms: 0, ..Options::default() },
@@ -231,7 +232,7 @@ impl Stage {
         let server = (scene.over == Over::Tls).then(Server::new);
         assert!(server.is_none() || scene.qos == Qos::AtMostOnce, "acknowledgements are not sealed");
         let mut stage = Stage {
-            shard: shard(server.as_ref().map_or(ListenerKind::Plain, Server::listener)),
+            shard: shard(server.as_ref().map_or_else(Layers::plain, Server::layers)),
             publishers: Vec::new(),
             subscribers: Vec::new(),
             publishes: Vec::new(),

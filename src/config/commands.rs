@@ -13,7 +13,6 @@ use crate::access::passwd::{self, Change, Source};
 use crate::access::{Cost, Users};
 use crate::io::machine::Machine;
 use crate::log;
-use crate::transport::Acceptor;
 use crate::transport::tls::{LoadError, TlsAcceptor};
 
 /// A command line and the file that it names.

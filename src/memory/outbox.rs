@@ -1,4 +1,4 @@
-//! Output of one connection: encoded bytes, with large payloads spliced in by reference.
+//! Output of one connection: encoded bytes, with large payloads and the headers of transports spliced in by reference.
 //!
 //! An [`Outbox`] is filled during a turn and taken as one [`OutBatch`], which is then owned by the kernel boundary
 //! until its send completes. An idle connection's outbox owns no memory.
@@ -16,7 +16,7 @@ pub struct Outbox {
 // Each connection has one.
 const _: () = assert!(size_of::<Outbox>() == 32);
 
-/// Payloads that go by reference, in order.
+/// What goes by reference, in order.
 #[derive(Debug, Default)]
 struct Spliced {
     splices: Vec<Splice>,
@@ -26,9 +26,25 @@ struct Spliced {
 
 #[derive(Debug)]
 struct Splice {
-    /// The payload goes before this position of `bytes`.
+    /// The piece goes before this position of `bytes`.
     at: usize,
-    message: Message,
+    piece: Piece,
+}
+
+#[derive(Debug)]
+enum Piece {
+    Payload(Message),
+    /// What a transport puts in front of a batch.
+    Header(Box<[u8]>),
+}
+
+impl Piece {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Piece::Payload(message) => message.payload(),
+            Piece::Header(bytes) => bytes,
+        }
+    }
 }
 
 impl Outbox {
@@ -73,7 +89,8 @@ impl Outbox {
         } else {
             let spliced = self.spliced.get_or_insert_default();
             spliced.len += payload.len();
-            spliced.splices.push(Splice { at: self.bytes.len(), message: message.clone() });
+            let piece = Piece::Payload(message.clone());
+            spliced.splices.push(Splice { at: self.bytes.len(), piece });
         }
     }
 
@@ -116,6 +133,28 @@ impl OutBatch {
         self.sent += count;
     }
 
+    /// Puts `header` in front of everything, of which nothing may be sent yet. No payload is copied, and no more than
+    /// [`Outbox::SPLICE_MIN`] bytes are moved.
+    pub fn put_front(&mut self, header: &[u8]) {
+        debug_assert_eq!(self.sent, 0);
+        self.len += header.len();
+        if self.bytes.len() < Outbox::SPLICE_MIN {
+            self.bytes.splice(..0, header.iter().copied());
+            let splices = self.spliced.iter_mut().flat_map(|spliced| &mut spliced.splices);
+            splices.for_each(|splice| splice.at += header.len());
+        } else {
+            let spliced = self.spliced.get_or_insert_default();
+            spliced.len += header.len();
+            spliced.splices.insert(0, Splice { at: 0, piece: Piece::Header(header.into()) });
+        }
+    }
+
+    /// Appends `trailer`.
+    pub fn put_back(&mut self, trailer: &[u8]) {
+        self.len += trailer.len();
+        self.bytes.extend_from_slice(trailer);
+    }
+
     /// The unsent bytes if they lie in one piece.
     pub fn contiguous(&self) -> Option<&[u8]> {
         self.spliced.is_none().then(|| &self.bytes[self.sent..])
@@ -132,7 +171,7 @@ impl OutBatch {
             .flat_map(move |splice| {
                 let before = &self.bytes[from..splice.at];
                 from = splice.at;
-                [before, splice.message.payload()]
+                [before, splice.piece.bytes()]
             })
             .chain(std::iter::once(&self.bytes[tail..]))
             .filter_map(move |piece| {
@@ -146,6 +185,12 @@ impl OutBatch {
     pub fn into_buffer(mut self) -> Vec<u8> {
         self.bytes.clear();
         self.bytes
+    }
+}
+
+impl From<Vec<u8>> for OutBatch {
+    fn from(bytes: Vec<u8>) -> OutBatch {
+        OutBatch { len: bytes.len(), bytes, spliced: None, sent: 0 }
     }
 }
 
@@ -194,6 +239,34 @@ mod tests {
                 break;
             }
             batch.advance(step.min(batch.remaining()));
+        }
+    }
+
+    #[test]
+    fn what_is_put_around_a_batch_is_around_it() {
+        for inline in [0, 3, Outbox::SPLICE_MIN, 3000] {
+            for payloads in 0..3 {
+                let mut outbox = Outbox::default();
+                let mut expected = b"outer inner ".to_vec();
+                for _ in 0..payloads {
+                    let message = message(2000);
+                    outbox.bytes_mut().extend_from_slice(&[7; 3][..inline.min(3)]);
+                    outbox.push_payload(&message);
+                    expected.extend_from_slice(&[7; 3][..inline.min(3)]);
+                    expected.extend_from_slice(message.payload());
+                }
+                outbox.bytes_mut().extend(vec![8; inline]);
+                expected.extend(vec![8; inline]);
+                expected.extend_from_slice(b" end");
+                let mut batch = outbox.take(Vec::new());
+                batch.put_front(b"inner ");
+                batch.put_front(b"outer ");
+                batch.put_back(b" end");
+                assert_eq!(batch.remaining(), expected.len());
+                assert!(batch.pieces().all(|piece| !piece.is_empty()));
+                let all: Vec<u8> = batch.pieces().flatten().copied().collect();
+                assert!(all == expected, "{payloads} payloads and {inline} bytes");
+            }
         }
     }
 }

@@ -11,9 +11,9 @@ use crate::access::{Door, Policy, Settings};
 use crate::config::{Config, ListenerConfig};
 use crate::io::ListenerId;
 use crate::io::sockets::Lock;
-use crate::shard::{ListenerKind, Listening};
-use crate::transport::Acceptor;
+use crate::shard::Listening;
 use crate::transport::tls::{LoadError, TlsAcceptor};
+use crate::transport::{Acceptor, Layers};
 
 /// Addresses that a process serves in its life at most, and files of users that it knows.
 pub(super) const LISTENERS_MAX: usize = 4096;
@@ -81,11 +81,9 @@ pub(super) fn distinct(acceptors: &[Option<Arc<TlsAcceptor>>]) -> Vec<Arc<TlsAcc
     each
 }
 
-pub(super) fn kind(acceptor: Option<&Arc<TlsAcceptor>>) -> ListenerKind {
-    match acceptor {
-        None => ListenerKind::Plain,
-        Some(acceptor) => ListenerKind::Secure(Arc::clone(acceptor) as Arc<dyn Acceptor>),
-    }
+/// What lies between the sockets and MQTT where this acceptor stands.
+pub(super) fn layers(acceptor: Option<&Arc<TlsAcceptor>>) -> Layers {
+    Layers::new(acceptor.map(|acceptor| Arc::clone(acceptor) as Arc<dyn Acceptor>))
 }
 
 /// Which listener each address of `config` is: one that is known, or the next number. Of equal addresses, which have

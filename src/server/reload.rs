@@ -133,14 +133,14 @@ impl Server {
         let mut fresh = Vec::new();
         for (index, (number, listener)) in numbers.iter().zip(&new.listeners).enumerate() {
             let at = usize::from(number.0);
-            let kind = listeners::kind(acceptors[index].as_ref());
+            let layers = listeners::layers(acceptors[index].as_ref());
             match self.served.get(at) {
-                Some(served) => listening[at] = served.listening.renewed(kind, listener.limits),
+                Some(served) => listening[at] = served.listening.renewed(layers, listener.limits),
                 None => {
                     let first = index.checked_sub(1).map(|first| usize::from(numbers[first].0));
                     listening.push(match first.and_then(|first| listening.get(first)) {
                         Some(first) if listener.shares_room => first.clone(),
-                        Some(_) | None => Listening::new(kind, listener.limits),
+                        Some(_) | None => Listening::new(layers, listener.limits),
                     });
                 }
             }

@@ -7,7 +7,6 @@ use crate::config::{self, Change, Config};
 use crate::limits::QueueFull;
 use crate::log::{self, Kind, Level, Value};
 use crate::metrics::{Counter, Counters, sum};
-use crate::transport::Acceptor;
 
 /// A line of the start text.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -37,7 +37,7 @@ impl Core {
         for (live, completion) in lives.iter_mut().zip(completions) {
             if let Completion::Received { token, .. } | Completion::Sent { token, .. } = completion {
                 *live = self.clients.connections.get(token.key()).and_then(|connection| {
-                    touched += u64::from(connection.secure.is_some()) + connection.charged_receive as u64;
+                    touched += u64::from(connection.transport.is_some()) + connection.charged_receive as u64;
                     connection.live()
                 });
             }
@@ -65,7 +65,7 @@ impl Core {
         }
         for (live, key) in lives.iter_mut().zip(keys) {
             *live = self.clients.connections.get(key).and_then(|connection| {
-                touched += connection.in_flight_bytes as u64 + u64::from(connection.secure.is_some());
+                touched += connection.in_flight_bytes as u64 + u64::from(connection.transport.is_some());
                 connection.live()
             });
         }

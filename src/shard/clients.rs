@@ -16,8 +16,8 @@ use super::connection::{Closing, Connection, End, Live, Phase};
 use super::env::Env;
 use super::events;
 use super::listeners::Listening;
-use super::secure::Handshakes;
 use super::terms::Told;
+use super::transports::Handshakes;
 use super::waits::Blocked;
 use super::{Listener, Timer, filters};
 
@@ -276,7 +276,9 @@ impl Clients {
         let idle = !connection.receive_armed && !connection.cancel_in_flight;
         match &connection.phase {
             // What was received may have to wait for the end of a handshake.
-            Phase::Opening if connection.secure.as_ref().is_some_and(|secure| secure.is_waiting()) => {
+            Phase::Opening
+                if connection.transport.as_ref().is_some_and(|transport| transport.is_waiting()) =>
+            {
                 Need::Nothing
             }
             Phase::Opening if idle && !connection.eof => Need::Receive(ReceiveMode::Once),

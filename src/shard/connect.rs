@@ -223,7 +223,7 @@ impl Clients {
             peer: connection.peer(),
             socket: connection.socket,
             listener: connection.listener,
-            secure: connection.secure,
+            transport: connection.transport,
             bytes: connection.partial,
             request,
         })
@@ -231,10 +231,10 @@ impl Clients {
 
     /// A connection came home from another shard. `None` if there is no memory for it.
     fn come_home(&mut self, hand_off: HandOff, env: &mut Env) -> Option<(Key, Box<Request>)> {
-        let HandOff { socket, peer, listener, secure, bytes, request } = hand_off;
+        let HandOff { socket, peer, listener, transport, bytes, request } = hand_off;
         let deadline = env.now + env.limits_at(listener).connect_timeout_ms;
         let mut connection = Connection::new(socket, peer, listener, deadline);
-        connection.secure = secure;
+        connection.transport = transport;
         connection.partial = bytes;
         let key = self.connections.insert(connection);
         self.set_deadline(key, deadline, env);

@@ -17,7 +17,7 @@ use crate::wire::{self, LengthForm, NextFrame, Reason, Version};
 use super::lend::Lent;
 use super::replies::{Release, Replies, Reply};
 use super::request::Request;
-use super::secure::Secure;
+use super::transports::Layered;
 use super::waits::Blocked;
 
 #[derive(Debug)]
@@ -29,7 +29,7 @@ pub(super) struct Connection {
     /// Where it was accepted.
     pub listener: ListenerId,
     /// What lies between the socket and the stream; a plain connection has nothing there.
-    pub secure: Option<Box<Secure>>,
+    pub transport: Option<Box<Layered>>,
     pub phase: Phase,
     pub receive_armed: bool,
     pub cancel_in_flight: bool,
@@ -274,7 +274,7 @@ impl Connection {
             peer_ip: peer.ip(),
             peer_port: peer.port(),
             listener,
-            secure: None,
+            transport: None,
             phase: Phase::Opening,
             receive_armed: false,
             cancel_in_flight: false,
@@ -327,6 +327,11 @@ impl Connection {
         SocketAddr::new(self.peer_ip, self.peer_port)
     }
 
+    /// Its transport knows where the client is.
+    pub fn set_peer(&mut self, peer: SocketAddr) {
+        (self.peer_ip, self.peer_port) = (peer.ip(), peer.port());
+    }
+
     pub fn live(&self) -> Option<&Live> {
         match &self.phase {
             Phase::Live(live) => Some(live),
@@ -373,12 +378,10 @@ impl Connection {
 
     /// What it lacks when the time for its CONNECT is up.
     pub fn late(&self) -> &'static str {
-        let secure = self.secure.as_ref();
-        match &self.phase {
-            Phase::HandOff(_) => "its shard had no room for it within --connect-timeout",
-            _ if secure.is_some_and(|secure| secure.is_handshaking()) => {
-                "the TLS handshake did not end within --connect-timeout"
-            }
+        let handshake = self.transport.as_ref().and_then(|transport| transport.handshake());
+        match (&self.phase, handshake) {
+            (Phase::HandOff(_), _) => "its shard had no room for it within --connect-timeout",
+            (_, Some(handshake)) => handshake.late,
             _ if self.partial.is_empty() => "nothing was sent within --connect-timeout",
             _ => "no whole CONNECT came within --connect-timeout",
         }
@@ -390,17 +393,18 @@ impl Connection {
 
     /// There is something to send.
     pub fn has_output(&self) -> bool {
-        !self.outbox.is_empty() || self.secure.as_ref().is_some_and(|secure| secure.has_output(&self.phase))
+        !self.outbox.is_empty()
+            || self.transport.as_ref().is_some_and(|transport| transport.has_output(&self.phase))
     }
 
     /// Bytes that it keeps on the way in, for `Class::Receive` and for `Class::Login`; the blocks count, not the parts in use.
     pub fn kept_bytes(&self) -> (usize, usize) {
-        let secure = self.secure.as_ref().map_or(0, |secure| secure.cost());
+        let transport = self.transport.as_ref().map_or(0, |transport| transport.cost());
         match &self.phase {
-            Phase::Live(_) | Phase::Closing(_) => (self.partial.capacity() + secure, 0),
+            Phase::Live(_) | Phase::Closing(_) => (self.partial.capacity() + transport, 0),
             Phase::Opening | Phase::Verifying(_) | Phase::HandOff(_) | Phase::Waiting(_) => {
                 let request = self.request().map_or(0, Request::cost);
-                (secure, self.partial.capacity() + request)
+                (transport, self.partial.capacity() + request)
             }
         }
     }

@@ -91,13 +91,12 @@ pub(super) fn left(connection: &Connection, end: End, is_stopping: bool) {
 
 /// A connection that ends before its CONNECT went away by itself, as a look whether the port is open does.
 fn left_before_connect(connection: &Connection, is_stopping: bool) {
-    let (level, why) = match connection.partial.is_empty() {
+    let handshake = connection.transport.as_ref().and_then(|transport| transport.handshake());
+    let (level, why) = match (connection.partial.is_empty(), handshake) {
         _ if is_stopping => (Level::Debug, "the server is shutting down"),
-        true if connection.secure.as_ref().is_some_and(|secure| secure.is_handshaking()) => {
-            (Level::Debug, "the peer closed before the TLS handshake was over")
-        }
-        true => (Level::Debug, "the peer closed without a byte"),
-        false => (Level::Warn, "the peer closed in the middle of its CONNECT"),
+        (true, Some(handshake)) => (Level::Debug, handshake.left),
+        (true, None) => (Level::Debug, "the peer closed without a byte"),
+        (false, _) => (Level::Warn, "the peer closed in the middle of its CONNECT"),
     };
     log::event(level, Kind::NoConnect, &[("address", connection.peer().into()), ("why", why.into())]);
 }
@@ -133,7 +132,7 @@ pub(super) fn refused(
     owner: Option<&str>,
 ) {
     // A certificate counts more than what CONNECT says.
-    let certified = connection.secure.as_ref().and_then(|secure| secure.peer().user);
+    let certified = connection.transport.as_ref().and_then(|transport| transport.peer().user);
     let mut values = vec![
         ("client", who.client_id.into()),
         ("user", certified.unwrap_or(who.user).into()),

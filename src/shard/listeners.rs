@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::clock::Millis;
 use crate::io::ListenerId;
 use crate::limits::{Limits, ListenerLimits};
-use crate::transport::{Acceptor, Expiry};
+use crate::transport::{Expiry, Layers};
 
 use super::clients::Clients;
 use super::env::Env;
@@ -19,19 +19,11 @@ use super::{Listener, events};
 /// How long accepting rests when descriptors or memory ran out.
 const REST_MS: Millis = 100;
 
-/// What the connections of a listening socket speak.
-#[derive(Clone, Debug)]
-pub enum ListenerKind {
-    /// MQTT.
-    Plain,
-    /// MQTT through transports that this makes; it is shared by all shards.
-    Secure(Arc<dyn Acceptor>),
-}
-
 /// One listening socket, as all shards know it.
 #[derive(Clone, Debug)]
 pub struct Listening {
-    pub kind: ListenerKind,
+    /// What lies between the socket and MQTT.
+    pub layers: Layers,
     /// `None` where those of the whole broker hold.
     limits: Option<ListenerLimits>,
     /// Connections that came in here, on all shards.
@@ -41,14 +33,14 @@ pub struct Listening {
 }
 
 impl Listening {
-    pub fn new(kind: ListenerKind, limits: ListenerLimits) -> Listening {
-        Listening { limits: Some(limits), ..Listening::from(kind) }
+    pub fn new(layers: Layers, limits: ListenerLimits) -> Listening {
+        Listening { limits: Some(limits), ..Listening::from(layers) }
     }
 
     /// The same listener with other settings, or open again: its clients stay counted.
     #[must_use]
-    pub fn renewed(&self, kind: ListenerKind, limits: ListenerLimits) -> Listening {
-        Listening { taken: Arc::clone(&self.taken), ..Listening::new(kind, limits) }
+    pub fn renewed(&self, layers: Layers, limits: ListenerLimits) -> Listening {
+        Listening { taken: Arc::clone(&self.taken), ..Listening::new(layers, limits) }
     }
 
     /// The same listener once nobody listens there any more: its clients stay.
@@ -78,9 +70,9 @@ impl Listening {
     }
 }
 
-impl From<ListenerKind> for Listening {
-    fn from(kind: ListenerKind) -> Listening {
-        Listening { kind, limits: None, taken: Arc::default(), is_open: true }
+impl From<Layers> for Listening {
+    fn from(layers: Layers) -> Listening {
+        Listening { layers, limits: None, taken: Arc::default(), is_open: true }
     }
 }
 
@@ -100,10 +92,8 @@ pub(super) fn limits(listeners: &[Listening], all: &Limits) -> Box<[ListenerLimi
 impl Clients {
     /// When certificates expire, by listener; a reload may have changed it.
     pub fn expiries(&self) -> impl Iterator<Item = Option<Expiry>> {
-        self.listening.iter().map(|listening| match &listening.kind {
-            ListenerKind::Secure(acceptor) if listening.is_open => Some(acceptor.expiry()),
-            ListenerKind::Plain | ListenerKind::Secure(_) => None,
-        })
+        let open = |listening: &Listening| listening.is_open.then(|| listening.layers.expiry());
+        self.listening.iter().map(move |listening| open(listening).flatten())
     }
 
     /// Shows the first of them to whoever reads counters.
@@ -134,13 +124,13 @@ mod tests {
     #[test]
     fn places_are_counted_for_all_shards_together() {
         let limits = ListenerLimits { connections_max: Some(2), ..ListenerLimits::of(&Limits::default()) };
-        let here = Listening::new(ListenerKind::Plain, limits);
+        let here = Listening::new(Layers::plain(), limits);
         let elsewhere = here.clone();
         assert_eq!([here.enter(), elsewhere.enter()], [Entry::Open; 2]);
         assert_eq!([here.enter(), elsewhere.enter()], [Entry::Full; 2]);
         elsewhere.leave();
         assert_eq!([here.enter(), here.enter()], [Entry::Open, Entry::Full]);
-        let unlimited = here.renewed(ListenerKind::Plain, ListenerLimits::of(&Limits::default()));
+        let unlimited = here.renewed(Layers::plain(), ListenerLimits::of(&Limits::default()));
         assert_eq!((unlimited.enter(), here.enter()), (Entry::Open, Entry::Full));
         assert_eq!(unlimited.connections(), 3, "who came in before the limit was taken back counts");
     }

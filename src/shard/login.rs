@@ -40,7 +40,7 @@ pub(super) fn identify(
     env: &mut Env,
 ) -> Identified {
     let door = env.access.door(connection.listener.0);
-    let peer = connection.secure.as_ref().map(|secure| secure.peer()).unwrap_or_default();
+    let peer = connection.transport.as_ref().map(|transport| transport.peer()).unwrap_or_default();
     let (is_certified, certified) = (peer.is_certified, peer.user.map(Arc::from));
     let identity = match (connect.authentication_method, connect.user_name) {
         // No method is offered, so nothing but CONNACK follows such a CONNECT.

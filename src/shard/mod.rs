@@ -19,7 +19,7 @@
 //! | `desk` | orders of the control thread: other limits, listeners opened and closed |
 //! | `listeners` | what a listening socket's connections speak, and the limits that hold there |
 //! | `terms` | what connected clients were told that they may send |
-//! | `secure` | transports between socket and stream, and how many handshakes a turn may cost |
+//! | `transports` | transports between socket and stream, and what handshakes may cost in a turn |
 //! | `connect` | CONNECT, hand-off to the home shard, takeover, CONNACK |
 //! | `login` | who a client is |
 //! | `rights` | what a client may publish and receive |
@@ -104,7 +104,6 @@ mod rights;
 mod run;
 mod run_between;
 mod run_kept;
-mod secure;
 mod sessions;
 mod share;
 mod share_stuck;
@@ -115,6 +114,7 @@ mod survey;
 mod sys;
 mod tend;
 mod terms;
+mod transports;
 mod waits;
 mod will;
 
@@ -137,7 +137,7 @@ pub use desk::{Control, Desk, NewSettings, NoAnswer, Order, desk};
 pub use ends::Ends;
 use env::Env;
 use exchange::Exchange;
-pub use listeners::{ListenerKind, Listening};
+pub use listeners::Listening;
 pub use parcel::Parcel;
 use retained::Retained;
 use sessions::Sessions;
@@ -188,9 +188,10 @@ pub struct Options {
     pub linger_ms: Millis,
     /// Milliseconds that a takeover waits for the end of the old connection; then only its will may be wrong.
     pub takeover_ms: Millis,
-    /// Connections fed in a turn that are in a handshake. One costs some 100 microseconds, twice that with client
-    /// certificates; the others wait.
-    pub handshakes_per_turn: usize,
+    /// Connections fed in a turn that are in a dear handshake (TLS): 100 microseconds each, twice that with client certificates.
+    pub dear_handshakes_per_turn: usize,
+    /// The same for cheap handshakes, which read a header or a request: some microseconds each.
+    pub cheap_handshakes_per_turn: usize,
     /// Bytes of a paused connection that are kept before its receive is cancelled.
     pub paused_bytes_max: usize,
     /// Retained messages in one answer of an owner.
@@ -220,7 +221,8 @@ impl Default for Options {
             hand_offs_max: 1024,
             linger_ms: 1000,
             takeover_ms: 2000,
-            handshakes_per_turn: 4,
+            dear_handshakes_per_turn: 4,
+            cheap_handshakes_per_turn: 64,
             paused_bytes_max: 64 * 1024,
             retained_batch: 64,
             retained_visits: 2048,

@@ -9,7 +9,7 @@ use crate::topic::Round;
 use crate::wire::Version;
 
 use super::request::Request;
-use super::secure::Secure;
+use super::transports::Layered;
 
 /// One entry of a ring between two shards.
 #[derive(Debug)]
@@ -105,7 +105,7 @@ pub struct HandOff {
     pub peer: SocketAddr,
     /// Where it was accepted.
     pub listener: ListenerId,
-    pub secure: Option<Box<Secure>>,
+    pub transport: Option<Box<Layered>>,
     pub(super) request: Box<Request>,
     /// What was read behind CONNECT.
     pub bytes: Vec<u8>,
@@ -113,7 +113,7 @@ pub struct HandOff {
 
 impl HandOff {
     fn cost(&self) -> usize {
-        let secure = self.secure.as_ref().map_or(0, |secure| secure.cost());
-        size_of::<HandOff>() + self.bytes.capacity() + self.request.cost() + secure
+        let transport = self.transport.as_ref().map_or(0, |transport| transport.cost());
+        size_of::<HandOff>() + self.bytes.capacity() + self.request.cost() + transport
     }
 }

@@ -6,8 +6,8 @@ use crate::memory::{Key, OutBatch};
 use super::ahead::TOGETHER;
 use super::connection::{Closing, Connection, End, Phase};
 use super::listeners::Entry;
-use super::secure::Secure;
-use super::{Core, ListenerKind, Shard, events};
+use super::transports::Layered;
+use super::{Core, Shard, events};
 
 impl<I: Io> Shard<I> {
     /// Ends the sends among the completions that were taken, so that whatever is delivered finds the room that they leave: a
@@ -66,13 +66,13 @@ impl<I: Io> Shard<I> {
         let core = &mut self.core;
         core.env.counters().bytes_received_total.add(u64::from(buffer.len));
         if let Some(connection) = core.clients.connections.get_mut(key) {
-            let is_secure = connection.secure.is_some();
+            let is_layered = connection.transport.is_some();
             if !more {
                 connection.receive_armed = false;
                 core.clients.mark_dirty(key);
             }
-            if is_secure {
-                core.secure_received(key, self.io.bytes(buffer));
+            if is_layered {
+                core.wire_received(key, self.io.bytes(buffer));
             } else {
                 core.bytes_received(key, self.io.bytes(buffer));
             }
@@ -184,14 +184,14 @@ impl Core {
                 );
                 return Some(connection.socket);
             }
-            if let ListenerKind::Secure(acceptor) = &listening.kind {
-                let Some(transport) = acceptor.accept() else {
+            if !listening.layers.is_plain() {
+                let Some(transport) = listening.layers.accept() else {
                     listening.leave();
                     self.env.counters().connections_refused_total.add(1);
-                    events::turned_away(peer, "no TLS connection could be made");
+                    events::turned_away(peer, "no transport (such as TLS) could be made for it");
                     return Some(connection.socket);
                 };
-                connection.secure = Some(Box::new(Secure::new(transport)));
+                connection.transport = Some(Box::new(Layered::new(transport)));
             }
         }
         let key = self.clients.connections.insert(connection);

@@ -109,9 +109,9 @@ impl<I: Io> Shard<I> {
         }
         let mut emptied = Vec::new();
         let mut batch = connection.outbox.take(Vec::new());
-        if let Some(secure) = &mut connection.secure {
-            let spare = core.clients.spare_buffers.pop().unwrap_or_default();
-            (batch, emptied) = secure.seal(batch, &connection.phase, spare);
+        if let Some(transport) = &mut connection.transport {
+            emptied = core.clients.spare_buffers.pop().unwrap_or_default();
+            batch = transport.write(batch, &connection.phase, &mut emptied);
             if batch.remaining() == 0 {
                 core.clients.recycle(batch.into_buffer());
                 core.clients.recycle(emptied);
@@ -166,8 +166,8 @@ impl<I: Io> Shard<I> {
         let max = LAST_READ_MAX;
         let Some(connection) = core.clients.connections.get_mut(key) else { return LastParse::Done };
         let mut bytes = std::mem::take(&mut connection.partial);
-        if connection.secure.is_some() {
-            self.last_read_secure(key, &mut bytes, max);
+        if connection.transport.is_some() {
+            self.last_read_layered(key, &mut bytes, max);
         } else {
             let mut read = 0;
             while read < max && !connection.eof {

@@ -1,41 +1,70 @@
-//! Bytes to bytes, between a socket and an MQTT stream. Sans-IO: fed with what was received, asked for what to send.
+//! Bytes to bytes, between a socket and an MQTT stream. Sans-IO: fed with what was received, asked
+//! for what to send.
 //!
-//! A plain connection has no transport at all, so it pays for none of this. Whoever drives a [`Transport`] keeps to:
-//! - What [`Transport::feed`] yields belongs to the stream in the order of the calls, even if the call failed.
-//! - One turn's output is sealed by one call, so that it becomes as few records as it can.
-//! - After [`Fed::Failed`] nothing is fed or sealed but the transport's last words, which `wants_send` tells of.
-//! - A transport moves between shards as one value.
+//! A [`Layer`] is one protocol of one connection, such as TLS. A [`Transport`] is all layers of one
+//! connection. [`Layers`] stands behind a listening socket and makes a transport for each of its
+//! connections. A plain connection has no transport, so it pays for none of this.
+//!
+//! A new layer is a type that implements [`Layer`], and one that implements [`Acceptor`] and stands
+//! in the list of a listener. A shard needs no change for it: it sees transports only. Layers know
+//! nothing of MQTT.
 
+mod accept;
+mod stack;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 pub mod tls;
 pub(crate) mod x509;
 
 use std::fmt;
+use std::net::SocketAddr;
 
 use crate::memory::OutBatch;
 
-/// What lies between one socket and its MQTT stream.
-pub trait Transport: Send + fmt::Debug {
-    /// Takes received bytes; appends what they mean for the stream to `plain`, at most as much as was received.
+pub use accept::{Acceptor, Expiry, Layers, Standing};
+pub use stack::{Between, Transport};
+
+/// One protocol between the socket and the MQTT stream of one connection. *Outside* is the side of
+/// the socket.
+///
+/// - What [`Layer::feed`] yields belongs to the stream in the order of the calls, even if the call
+///   failed.
+/// - After [`Fed::Closed`] or [`Fed::Failed`] a layer is fed nothing more. It is still written to,
+///   since it may have last words.
+/// - As long as its handshake goes on, a layer writes nothing but what belongs to the handshake.
+pub trait Layer: Send + fmt::Debug {
+    /// Takes bytes from outside, and appends what they mean to `plain`. That is at most as much as
+    /// came in this call and was kept of the calls before.
     fn feed(&mut self, received: &[u8], plain: &mut Vec<u8>) -> Fed;
 
-    /// Appends the wire form of everything in `batch`, behind what the transport has to say itself. The batch is empty
-    /// as long as [`Transport::is_handshaking`].
-    fn seal(&mut self, batch: &OutBatch, wire: &mut Vec<u8>);
+    /// Turns `batch` into what goes outside, behind what the layer has to say itself. `batch` may
+    /// be empty.
+    ///
+    /// A layer that sends the stream as it is returns `batch` itself with its own bytes around it,
+    /// so that no payload is copied. One that changes the bytes writes them to `spare`, and leaves
+    /// the buffer of `batch` there in exchange. `spare` is empty at the beginning and at the end.
+    fn write(&mut self, batch: OutBatch, last: Last, spare: &mut Vec<u8>) -> OutBatch;
 
-    /// The stream ends here: the next [`Transport::seal`] says so to the peer.
-    fn close(&mut self);
+    /// The layer has bytes of its own to send.
+    fn wants_write(&self) -> bool;
 
-    /// The transport has bytes of its own to send.
-    fn wants_send(&self) -> bool;
+    /// What the layer waits for before the stream begins; `None` once it has begun.
+    fn handshake(&self) -> Option<Handshake>;
 
-    /// No byte of the stream can be sent yet.
-    fn is_handshaking(&self) -> bool;
+    /// From now on the layer changes no byte either way. Never taken back.
+    fn is_through(&self) -> bool {
+        false
+    }
 
-    /// Bytes that it was fed and keeps, since what they are part of is not whole.
-    fn held(&self) -> usize;
+    /// What the layer knows of the peer; complete once the handshake is over.
+    fn peer(&self) -> Peer<'_> {
+        Peer::default()
+    }
 
-    /// What the transport knows of the peer; complete once the handshake is over.
-    fn peer(&self) -> PeerIdentity<'_>;
+    /// Bytes of memory that it keeps.
+    fn cost(&self) -> usize;
 }
 
 /// What became of received bytes.
@@ -46,58 +75,54 @@ pub enum Fed {
     Open,
     /// The peer said that it sends nothing more.
     Closed,
-    /// The peer broke the rules of the transport; the reason, for the log. May quote the peer.
+    /// The peer broke the rules of a layer; the reason, for the log. May quote the peer.
     Failed(Box<str>),
 }
 
-/// Who the peer is, as far as its transport proves it.
+/// Whether the stream ends behind a batch.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Last {
+    No,
+    /// Nothing follows. Each layer says so to the peer in its own way.
+    Yes,
+}
+
+/// A handshake that goes on.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct Handshake {
+    pub cost: HandshakeCost,
+    /// Why a connection is closed that takes too long for it, for the log.
+    pub late: &'static str,
+    /// What a peer did that went away before its end, for the log.
+    pub left: &'static str,
+}
+
+/// What the next bytes of a handshake cost the processor.
+#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum HandshakeCost {
+    /// Some microseconds: a header or a request is read and answered.
+    Cheap,
+    /// Some hundred microseconds: keys are agreed upon, certificates checked.
+    Dear,
+}
+
+/// Who the peer is, as far as a transport knows.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
-pub struct PeerIdentity<'a> {
+pub struct Peer<'a> {
+    /// Where the client is, if it is not at the other end of the socket.
+    pub address: Option<SocketAddr>,
     /// The peer proved that it holds a certificate that we trust.
     pub is_certified: bool,
-    /// The user name that its certificate stands for. `None` for a certificate without a usable one.
+    /// The user name that its certificate stands for. `None` for a certificate without a usable
+    /// one.
     pub user: Option<&'a str>,
 }
 
-/// Makes the transports of one listening socket's connections. Shared by all shards.
-pub trait Acceptor: Send + Sync + fmt::Debug {
-    /// A transport for a new connection; `None` if there is none to be had, which refuses the connection.
-    fn accept(&self) -> Option<Box<dyn Transport>>;
-
-    /// Until when its peers find it good.
-    fn expiry(&self) -> Expiry;
-}
-
-/// When certificates expire, in seconds since 1970, and how they stand at the moment.
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
-pub struct Expiry {
-    /// The server's, or the first of those that sign it.
-    pub certificate_at_s: u64,
-    /// The worst of these.
-    pub certificate: Standing,
-    /// The first of those that sign certificates of clients; `None` if clients show none.
-    pub client_ca_at_s: Option<u64>,
-    pub client_ca: Option<Standing>,
-}
-
-/// How a certificate stands, the best first.
-#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Standing {
-    Valid,
-    /// It is valid, but somebody should renew it.
-    ExpiresSoon,
-    NotYetValid,
-    Expired,
-}
-
-impl Standing {
-    /// As `$SYS` shows it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Standing::Valid => "valid",
-            Standing::ExpiresSoon => "expires soon",
-            Standing::NotYetValid => "not yet valid",
-            Standing::Expired => "expired",
-        }
+impl<'a> Peer<'a> {
+    /// What `self` does not know, a layer further outside may. A certificate and its user go
+    /// together.
+    fn or(self, outer: Peer<'a>) -> Peer<'a> {
+        let proof = if self.is_certified { self } else { outer };
+        Peer { address: self.address.or(outer.address), is_certified: proof.is_certified, user: proof.user }
     }
 }

@@ -11,7 +11,8 @@ use ringmq::limits::{Limits, QueueFull};
 use ringmq::memory::{CLASSES, Class, Pool};
 use ringmq::mesh::Bounds;
 use ringmq::metrics::{Counters, sum};
-use ringmq::shard::{Ends, ListenerKind, Listening, Options, Setup, Shard, Stopping, Turn};
+use ringmq::shard::{Ends, Listening, Options, Setup, Shard, Stopping, Turn};
+use ringmq::transport::Layers;
 
 /// Milliseconds.
 pub type Millis = u64;
@@ -64,7 +65,7 @@ impl Broker {
             ..Options::default()
         };
         // One for all shards, which count its connections together.
-        let listeners: Vec<Listening> = vec![ListenerKind::Plain.into()];
+        let listeners: Vec<Listening> = vec![Layers::plain().into()];
         let shards = Ends::build(count, bounds).into_iter().enumerate().map(|(id, ends)| {
             let setup = Setup {
                 id: id as u16,

@@ -9,10 +9,9 @@ use ringmq::io::sim::{Rng, SimIo, World};
 use ringmq::limits::Limits;
 use ringmq::memory::{CLASSES, Class, Pool};
 use ringmq::metrics::{self, Counter, Counters};
-use ringmq::shard::{
-    Control, Ends, ListenerKind, Listening, Live, NewSettings, Order, Setup, Shard, Stopping, Turn, desk,
-};
+use ringmq::shard::{Control, Ends, Listening, Live, NewSettings, Order, Setup, Shard, Stopping, Turn, desk};
 use ringmq::topic::HashKeys;
+use ringmq::transport::Layers;
 
 use crate::oracle::{Drops, Millis};
 use crate::plan::Plan;
@@ -49,7 +48,7 @@ impl Cluster {
         let counters: Arc<[Counters]> = (0..plan.shards).map(|_| Counters::default()).collect();
         let stopping = Arc::new(Stopping::default());
         let keys = [rng.bits(), rng.bits(), rng.bits(), rng.bits()];
-        let listeners: Vec<Listening> = vec![ListenerKind::Plain.into()];
+        let listeners: Vec<Listening> = vec![Layers::plain().into()];
         let ends = Ends::build(plan.shards, plan.mesh);
         let nodes = ends.into_iter().enumerate().map(|(id, ends)| {
             let setup = Setup {

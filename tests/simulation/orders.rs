@@ -3,7 +3,8 @@
 use ringmq::io::ListenerId;
 use ringmq::io::sim::Rng;
 use ringmq::limits::{Limits, ListenerLimits};
-use ringmq::shard::{ListenerKind, Order};
+use ringmq::shard::Order;
+use ringmq::transport::Layers;
 
 use crate::cluster::Cluster;
 use crate::packet::{self, ConnectPacket, Incoming, Value, Version};
@@ -40,10 +41,10 @@ impl Orders {
                 ..plan.limits
             };
             let own = ListenerLimits::of(&limits);
-            let old = cluster.listeners.iter().map(|old| old.renewed(ListenerKind::Plain, own));
+            let old = cluster.listeners.iter().map(|old| old.renewed(Layers::plain(), own));
             cluster.listeners = old.collect();
             if cluster.listeners.len() == 1 {
-                cluster.listeners.push(ListenerKind::Plain.into());
+                cluster.listeners.push(Layers::plain().into());
             }
             cluster.settle(limits, plan.options.sys_interval_ms);
             return Some(format!("aliases up to {}", limits.topic_alias_max));
@@ -97,7 +98,7 @@ fn a_listener_opens_and_closes_in_the_middle_of_traffic() {
     read(&cluster, &mut clients[0]);
 
     // Not all shards know the listener: nobody accepts there yet.
-    cluster.listeners.push(ListenerKind::Plain.into());
+    cluster.listeners.push(Layers::plain().into());
     cluster.settle(plan.limits, 0);
     turns(&mut cluster, 0, 2);
     assert!(!cluster.is_obeyed());

@@ -13,7 +13,6 @@ use ringmq::config::Config;
 use ringmq::io::machine::Machine;
 use ringmq::io::sockets;
 use ringmq::server::{Server, Stopped};
-use ringmq::transport::Acceptor;
 use ringmq::transport::tls::{LoadError, Reload};
 use rustls::version::TLS13;
 

@@ -15,7 +15,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
 
 use super::*;
-use crate::memory::Outbox;
+use crate::memory::OutBatch;
 
 /// A directory with certificates, removed at the end.
 pub struct Certificates {
@@ -110,7 +110,7 @@ impl Drop for Certificates {
 
 /// Both ends of a connection, without sockets.
 pub struct Pair {
-    pub server: Box<dyn Transport>,
+    pub server: Box<dyn Layer>,
     pub client: ClientConnection,
     /// What the server's stream has received.
     pub heard: Vec<u8>,
@@ -126,37 +126,17 @@ impl Pair {
 
     /// What the client has to send.
     pub fn from_client(&mut self) -> Vec<u8> {
-        let mut wire = Vec::new();
-        while self.client.wants_write() {
-            self.client.write_tls(&mut wire).unwrap();
-        }
-        wire
+        from_client(&mut self.client)
     }
 
     /// What the server has to send, with `plain` behind it.
     pub fn from_server(&mut self, plain: &[u8]) -> Vec<u8> {
-        let mut outbox = Outbox::default();
-        outbox.bytes_mut().extend_from_slice(plain);
-        let mut wire = Vec::new();
-        self.server.seal(&outbox.take(Vec::new()), &mut wire);
-        wire
+        write(&mut *self.server, OutBatch::from(plain.to_vec()), Last::No)
     }
 
     /// The client takes wire bytes; what its stream says, or the error.
     pub fn to_client(&mut self, wire: &[u8]) -> Result<Vec<u8>, rustls::Error> {
-        let mut rest = wire;
-        let mut plain = Vec::new();
-        while !rest.is_empty() {
-            self.client.read_tls(&mut rest).unwrap();
-            let state = self.client.process_new_packets()?;
-            let start = plain.len();
-            plain.resize(start + state.plaintext_bytes_to_read(), 0);
-            self.client.reader().read_exact(&mut plain[start..]).unwrap();
-            if state.peer_has_closed() {
-                break;
-            }
-        }
-        Ok(plain)
+        to_client(&mut self.client, wire)
     }
 
     /// Moves bytes in pieces of `step` both ways until nobody has anything to say.
@@ -182,4 +162,35 @@ impl Pair {
     pub fn say(&mut self, plain: &[u8]) {
         self.client.writer().write_all(plain).unwrap();
     }
+}
+
+/// What the server's end makes of a batch.
+pub fn write(server: &mut dyn Layer, batch: OutBatch, last: Last) -> Vec<u8> {
+    server.write(batch, last, &mut Vec::new()).pieces().flatten().copied().collect()
+}
+
+/// What a client has to send.
+pub fn from_client(client: &mut ClientConnection) -> Vec<u8> {
+    let mut wire = Vec::new();
+    while client.wants_write() {
+        client.write_tls(&mut wire).unwrap();
+    }
+    wire
+}
+
+/// A client takes wire bytes; what its stream says, or the error.
+pub fn to_client(client: &mut ClientConnection, wire: &[u8]) -> Result<Vec<u8>, rustls::Error> {
+    let mut rest = wire;
+    let mut plain = Vec::new();
+    while !rest.is_empty() {
+        client.read_tls(&mut rest).unwrap();
+        let state = client.process_new_packets()?;
+        let start = plain.len();
+        plain.resize(start + state.plaintext_bytes_to_read(), 0);
+        client.reader().read_exact(&mut plain[start..]).unwrap();
+        if state.peer_has_closed() {
+            break;
+        }
+    }
+    Ok(plain)
 }
