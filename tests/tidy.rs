@@ -516,6 +516,7 @@ fn documents_name_what_exists() {
 fn faults_and_broken_rules_fit_the_sources() {
     let files = [
         "tests/simulation/faults/faults.txt",
+        "tests/mutations/certificates.txt",
         "tests/mutations/decoding.txt",
         "tests/mutations/routing.txt",
         "tests/mutations/rules.txt",

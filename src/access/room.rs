@@ -89,6 +89,8 @@ mod tests {
                         room.grow(&mut share, bytes);
                         let before = now.fetch_add(share.0, Ordering::SeqCst);
                         assert!(before == 0 || before + share.0 <= 100, "{before} and {}", share.0);
+                        // Long enough for others to be let in beside it, if they are.
+                        std::thread::sleep(std::time::Duration::from_micros(20));
                         now.fetch_sub(share.0, Ordering::SeqCst);
                         if room.is_wanted() {
                             room.release(&mut share);
@@ -99,5 +101,30 @@ mod tests {
             }
         });
         assert_eq!(lock(&room.shared).taken, 0);
+    }
+
+    #[test]
+    fn one_who_has_a_share_knows_that_another_waits() {
+        let room = Room::new(100);
+        let mut share = Share::default();
+        room.grow(&mut share, 30);
+        room.grow(&mut share, 60);
+        assert!(!room.is_wanted());
+        assert_eq!(lock(&room.shared).taken, 60, "what it had before is given back");
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| {
+                let mut other = Share::default();
+                room.grow(&mut other, 60);
+                room.release(&mut other);
+            });
+            let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+            while !room.is_wanted() && std::time::Instant::now() < deadline {
+                std::thread::yield_now();
+            }
+            let is_wanted = room.is_wanted();
+            room.release(&mut share);
+            other.join().unwrap();
+            assert!(is_wanted && !room.is_wanted());
+        });
     }
 }

@@ -62,14 +62,16 @@ def copy_with(copy, changes, word, switch):
 
 
 def build(tree, test, target=None):
-    """The binary of that test of the tree. `target` is a directory of its own: Cargo takes a package at another place
-    for the same one in the same directory."""
+    """The binary of that test of the tree; `lib` is for those of the library. `target` is a directory of its own: Cargo
+    takes a package at another place for the same one in the same directory."""
     own = {"CARGO_TARGET_DIR": str(target)} if target else {}
-    command = ["cargo", "test", "--quiet", "--test", test, "--no-run", "--message-format=json"]
+    which = ["--lib"] if test == "lib" else ["--test", test]
+    command = ["cargo", "test", "--quiet", *which, "--no-run", "--message-format=json"]
     done = subprocess.run(command, cwd=tree, env={**os.environ, **own}, stdout=subprocess.PIPE, text=True)
     found = [json.loads(line) for line in done.stdout.splitlines()]
     for message in found:
-        if message.get("executable") and message.get("target", {}).get("name") == test:
+        target = message.get("target", {})
+        if message.get("executable") and test in (target.get("name"), *target.get("kind", [])):
             return message["executable"]
     for message in found:
         if message.get("message", {}).get("level") == "error":
