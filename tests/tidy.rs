@@ -4,6 +4,8 @@
 //! What it is not: a parser. It reads text with comments and literals blanked out ([`code`]), which is enough for paths and
 //! words. Each rule is a function from a path and a text to what is wrong there; tests at the end show each a bad one.
 
+#[path = "tidy/owners.rs"]
+mod owners;
 #[path = "tidy/reasons.rs"]
 mod reasons;
 
@@ -59,11 +61,8 @@ const ROOTS: &[&str] = &["src/lib.rs", "src/main.rs", "loadgen/src/lib.rs"];
 
 /// Lines of a file.
 const LINES_MAX: usize = 700;
-
-/// Directories with sources.
+/// Directories with sources, and those that are not ours.
 const SOURCES: &[&str] = &["src", "bench", "loadgen", "tests", "scripts", ".ci"];
-
-/// Directories that are not ours.
 const SKIPPED: &[&str] = &["target", "node_modules", ".venv", ".git", "__pycache__"];
 
 // ---- the rules -------------------------------------------------------------------------------------------------------

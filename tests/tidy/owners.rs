@@ -1,0 +1,131 @@
+//! The house inside `src/shard`: owners that do not know each other, and types that stay small.
+
+use std::collections::BTreeMap;
+
+use super::{code, files, has_word, is_rust, none};
+
+/// The parts of a shard. None of them names another: what one means to another goes as a value through the turn.
+const OWNERS: &[&str] = &["Clients", "Sessions", "Exchange", "Retained"];
+
+/// Fields of a type in `src/shard`.
+const FIELDS_MAX: usize = 24;
+/// Methods of a type in `src/shard`, in all its files. The turn joins the owners, so it has more than each of them.
+const METHODS_MAX: usize = 64;
+const METHODS_OF_TURN_MAX: &[(&str, usize)] = &[("Core", 160)];
+
+/// Blocks `impl TYPE { ... }` of a text without comments and literals, with their types.
+fn impls(text: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut block: Option<(String, String)> = None;
+    for line in text.lines() {
+        if let Some((_, body)) = &mut block {
+            if line == "}" {
+                found.extend(block.take());
+            } else {
+                body.push_str(line);
+                body.push('\n');
+            }
+        } else if let Some(rest) = line.strip_prefix("impl")
+            && line.ends_with('{')
+            && !rest.contains(" for ")
+        {
+            let rest = rest.split_once("> ").filter(|_| rest.starts_with('<')).map_or(rest, |(_, rest)| rest);
+            let name = rest.trim().split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
+            block = Some((name.to_owned(), String::new()));
+        }
+    }
+    found
+}
+
+/// An owner's methods that name another owner.
+fn owners_are_apart(path: &str, text: &str) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (owner, body) in impls(&code(text)).into_iter().filter(|(name, _)| OWNERS.contains(&name.as_str())) {
+        for other in OWNERS.iter().chain(&["Core", "Shard"]).filter(|other| **other != owner) {
+            if let Some(line) =
+                body.lines().find(|line| has_word(&line.replace("topic::Retained", ""), other))
+            {
+                wrong.push(format!("{path}: `{owner}` names `{other}`: {}", line.trim()));
+            }
+        }
+    }
+    wrong
+}
+
+/// Types with more fields or methods than a reader keeps in mind.
+fn types_are_small(sources: &[(String, String)]) -> Vec<String> {
+    let mut methods: BTreeMap<String, usize> = BTreeMap::new();
+    let mut wrong = Vec::new();
+    for (path, text) in sources {
+        let text = code(text);
+        for (name, body) in impls(&text) {
+            let count = body.lines().filter(|line| line.starts_with("    ") && is_method(line)).count();
+            *methods.entry(name).or_default() += count;
+        }
+        for (at, _) in text.match_indices("struct ") {
+            let item = &text[at..];
+            let Some(body) = item.split_once(" {\n").filter(|(head, _)| !head.contains([';', '\n'])) else {
+                continue;
+            };
+            let (name, body) = (body.0["struct ".len()..].to_owned(), body.1);
+            let body = body.split("\n}").next().unwrap_or_default();
+            let fields = body.lines().filter(|line| line.starts_with("    ") && line.contains(": ")).count();
+            if fields > FIELDS_MAX {
+                wrong.push(format!("{path}: `{name}` has {fields} fields; {FIELDS_MAX} are allowed"));
+            }
+        }
+    }
+    for (name, count) in methods {
+        let own = METHODS_OF_TURN_MAX.iter().find(|(of, _)| *of == name);
+        let max = own.map_or(METHODS_MAX, |(_, max)| *max);
+        if count > max {
+            wrong.push(format!("src/shard: `{name}` has {count} methods; {max} are allowed"));
+        }
+    }
+    wrong
+}
+
+/// A line that begins a method of an `impl` block, and not a function within one.
+fn is_method(line: &str) -> bool {
+    let item = line[4..]
+        .trim_start_matches("pub(super) ")
+        .trim_start_matches("pub(crate) ")
+        .trim_start_matches("pub ");
+    item.trim_start_matches("const ").starts_with("fn ") && !line[4..].starts_with(' ')
+}
+
+fn sources() -> Vec<(String, String)> {
+    files().into_iter().filter(|(path, _)| path.starts_with("src/shard/") && is_rust(path)).collect()
+}
+
+#[test]
+fn owners_do_not_name_each_other() {
+    none(sources().iter().flat_map(|(path, text)| owners_are_apart(path, text)).collect());
+}
+
+#[test]
+fn no_type_of_a_shard_is_too_large() {
+    none(types_are_small(&sources()));
+}
+
+#[test]
+fn an_owner_that_names_another_is_found() {
+    let good = "impl Clients {\n    /// As [`Sessions`].\n    fn a(&self, env: &Env) {}\n}\nimpl Core {\n    fn b(s: &Sessions) {}\n}\n";
+    let bad = "impl Clients {\n    fn a(&self, sessions: &mut Sessions) {}\n}\n";
+    assert_eq!(owners_are_apart("a.rs", good), Vec::<String>::new());
+    assert_eq!(owners_are_apart("a.rs", bad).len(), 1);
+    assert_eq!(owners_are_apart("a.rs", "impl<I: Io> Sessions {\n    fn a(c: &Core) {}\n}\n").len(), 1);
+}
+
+#[test]
+fn a_type_that_grew_is_found() {
+    let methods = |count: usize| {
+        format!("impl Few {{\n{}}}\n", "    pub(super) fn a() {\n        fn b() {}\n    }\n".repeat(count))
+    };
+    let fields = |count: usize| {
+        format!("struct Few {{\n{}}}\n", "    /// What it is: this.\n    a: u8,\n".repeat(count))
+    };
+    let of = |text: String| types_are_small(&[("src/shard/a.rs".to_owned(), text)]).len();
+    assert_eq!((of(methods(METHODS_MAX)), of(methods(METHODS_MAX + 1))), (0, 1));
+    assert_eq!((of(fields(FIELDS_MAX)), of(fields(FIELDS_MAX + 1))), (0, 1));
+}
