@@ -112,7 +112,7 @@ fn u5_4_8_2_1_qos_0_goes_to_a_member_whose_socket_has_room() {
             }
         }
         for client in others.iter_mut().chain([&mut hung]) {
-            while let Event::Packet(Packet::Publish(publish)) = client.next(Duration::from_millis(300)) {
+            while let Event::Packet(Packet::Publish(publish)) = client.next(Duration::from_millis(1500)) {
                 got.push(publish.text()[..3].to_string());
             }
         }
