@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::limits::{Limits, ListenerLimits};
-use crate::memory::Key;
 use crate::transport::{Acceptor, Expiry};
 
 use super::Core;
@@ -92,12 +91,6 @@ pub(super) fn limits(listeners: &[Listening], all: &Limits) -> Box<[ListenerLimi
 }
 
 impl Core {
-    /// Bytes of a packet from this client, as it was told.
-    pub(super) fn packet_size_max(&self, key: Key) -> u32 {
-        let live = self.clients.connections.get(key).and_then(|connection| connection.live());
-        live.map_or(0, |live| self.clients.told.terms(live.link.terms).packet_size_max)
-    }
-
     /// When certificates expire, by listener; a reload may have changed it.
     pub(super) fn expiries(&self) -> impl Iterator<Item = Option<Expiry>> {
         self.clients.listening.iter().map(|listening| match &listening.kind {

@@ -30,10 +30,7 @@
 //! | `filters` | SUBSCRIBE and UNSUBSCRIBE, in slices |
 //! | `gather` | a packet that comes in several receives |
 //! | `publish` | routing: direct, through the owner of a retained topic, the switch between both |
-//! | `run` | packets that repeat one another, in one piece |
-//! | `run_kept` | the same at QoS 1 and 2, where each is kept |
-//! | `run_between` | the same for other shards |
-//! | `deliver` | one message to the subscriptions of this shard |
+//! | `deliver` | a batch of messages to the subscriptions of this shard |
 //! | `lend` | room beyond the send buffer, for clients that read |
 //! | `share` | share groups: first choice, passing on |
 //! | `share_stuck` | share groups: members that take nothing |
@@ -94,9 +91,6 @@ mod reap;
 mod replies;
 mod retained;
 mod rights;
-mod run;
-mod run_between;
-mod run_kept;
 mod secure;
 mod sessions;
 mod share;
@@ -310,9 +304,9 @@ pub struct Shard<I: Io> {
     io: I,
     core: Core,
     completions: Vec<Completion>,
-    /// Taken from the rings in this turn, batch by batch.
+    /// Taken from the rings in this turn, ring by ring.
     parcels: VecDeque<Parcel>,
-    batches: Vec<inbox::Batch>,
+    readings: Vec<inbox::Reading>,
     /// Where the control thread puts its orders; there in a broker, not where a shard runs alone.
     desk: Option<Desk<I::Listener>>,
 }
@@ -358,7 +352,7 @@ impl<I: Io> Shard<I> {
             core: Core::new(setup, random, now),
             completions: Vec::new(),
             parcels: VecDeque::new(),
-            batches: Vec::new(),
+            readings: Vec::new(),
             desk: None,
         }
     }
@@ -379,7 +373,7 @@ impl<I: Io> Shard<I> {
         self.reap_sent();
         if self.core.env.shards > 1 {
             self.take_parcels();
-            if !self.batches.is_empty() {
+            if !self.readings.is_empty() {
                 self.read_inbox();
             }
             self.core.answer_queries();

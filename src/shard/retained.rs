@@ -277,11 +277,6 @@ impl Core {
         }
     }
 
-    /// Whether something retained is on its way to the session.
-    pub(super) fn has_cursors(&self, session: Key) -> bool {
-        self.sessions.arena.get(session).is_some_and(|slot| slot.cursors.is_some())
-    }
-
     /// Out of the session, so that what they deliver is not taken for a live message.
     fn take_cursors(&mut self, session: Key) -> Option<Box<Cursors>> {
         self.sessions.arena.get_mut(session)?.cursors.take()
