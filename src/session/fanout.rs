@@ -140,8 +140,23 @@ impl<'a> Fanout<'a> {
     }
 
     /// With what is kept of the message already, if it is.
+    #[inline]
     pub(super) fn sharing(self, shared: Option<&Message>) -> Fanout<'a> {
         Fanout { shared: shared.cloned(), ..self }
+    }
+
+    /// Goes on to another message.
+    pub(super) fn turn_to(
+        &mut self,
+        message: MessageView<'a>,
+        verbatim: Verbatim<'a>,
+        shared: Option<&Message>,
+    ) {
+        self.variants.clear();
+        self.message = message;
+        self.shared = shared.cloned();
+        self.verbatim = Some(verbatim);
+        (self.begun, self.last) = (false, false);
     }
 
     /// The next delivery is the last one: its session may have the message for itself.

@@ -29,6 +29,24 @@ impl Session {
         }
     }
 
+    /// Whether a PUBLISH that repeats one that was routed, but for Packet Identifier and payload,
+    /// joins its batch: it is a new message, and there is quota for it. If not, nothing has
+    /// changed.
+    ///
+    /// At QoS 1 all of a batch have the place of the first in the quota: they are acknowledged
+    /// together, each before the next one by right.
+    #[inline]
+    pub fn handle_following(&mut self, link: &mut Link, qos: Qos, packet_id: u16) -> bool {
+        if qos != Qos::ExactlyOnce {
+            return true;
+        }
+        let joins = self.received.state(packet_id) == Received::No && link.take_receive_quota();
+        if joins {
+            self.received.insert(packet_id);
+        }
+        joins
+    }
+
     /// PUBACK or PUBREC was answered. At QoS 2 the quota comes back with PUBCOMP. // [MQTT-4.3.2-4] [MQTT-4.3.3-8]
     pub fn acknowledge_publish(link: &mut Link, qos: Qos) {
         if qos == Qos::AtLeastOnce {

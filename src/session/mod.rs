@@ -1,16 +1,18 @@
-//! The MQTT behaviour of one client, sans-IO: what it publishes, what is delivered to it, what survives its
-//! connection.
+//! The MQTT behaviour of one client, sans-IO: what it publishes, what is delivered to it, what
+//! survives its connection.
 //!
-//! What it is not: it neither reads nor sends a byte, knows no topic tree, no clock and no other session. The shard
-//! decodes packets, calls `handle_*`, and encodes the answer; deliveries are written by [`Session::deliver`] and
-//! [`Session::pump`] straight into the connection's outbox.
+//! What it is not: it neither reads nor sends a byte, knows no topic tree, no clock and no other
+//! session. The shard decodes packets, calls `handle_*`, and encodes the answer; deliveries are
+//! written by [`Session::deliver`] and [`Session::pump`] straight into the connection's outbox.
 //!
 //! - [`Session`] is what outlives a connection, [`Link`] what does not.
-//! - Client to broker: [`Session::handle_publish`], then [`Session::acknowledge_publish`] or
-//!   [`Session::refuse_publish`]; [`Session::handle_pubrel`].
-//! - Broker to client: [`Session::deliver`]; [`Session::handle_puback`], [`Session::handle_pubrec`],
-//!   [`Session::handle_pubcomp`]; [`Session::pump`] after each of these, after a connection was resumed, and when
-//!   the socket has taken bytes.
+//! - Client to broker: [`Session::handle_publish`], [`Session::handle_following`] for the others of
+//!   its batch, then [`Session::acknowledge_publish`] or [`Session::refuse_publish`];
+//!   [`Session::handle_pubrel`].
+//! - Broker to client: [`Session::deliver_front`], [`Session::deliver`];
+//!   [`Session::handle_puback`], [`Session::handle_pubrec`], [`Session::handle_pubcomp`];
+//!   [`Session::pump`] after each of these, after a connection was resumed, and when the socket has
+//!   taken bytes.
 //! - Life: [`Session::connection_lost`], [`Session::resume`], [`Session::take_unsent_shared`],
 //!   [`Session::take_unacked_shared`], [`Session::release`].
 //!
@@ -23,6 +25,7 @@
 //!   no heap memory.
 
 mod alias;
+mod batch;
 mod egress;
 mod fanout;
 mod flight;
@@ -31,8 +34,6 @@ mod kept;
 mod link;
 mod packet;
 mod queue;
-mod run;
-mod run_kept;
 
 #[cfg(test)]
 mod model;
@@ -51,9 +52,8 @@ pub use egress::Spares;
 pub use fanout::{Fanout, Variants};
 pub use link::Link;
 
+pub(crate) use batch::{Batch, Entry};
 pub(crate) use fanout::Verbatim;
-pub(crate) use run::Run;
-pub(crate) use run_kept::{KeptRun, RunEntry};
 
 use egress::Egress;
 use ingress::PacketIds;

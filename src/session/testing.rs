@@ -203,6 +203,48 @@ pub(super) fn message<'a>(topic: &'a str, payload: &'a [u8]) -> MessageView<'a> 
     }
 }
 
+/// PUBLISH packets of one publisher, one behind the other, as they make a batch.
+pub(super) struct Packets {
+    pub(super) topic: &'static str,
+    pub(super) version: Version,
+    pub(super) qos: Qos,
+    pub(super) bytes: Vec<u8>,
+    pub(super) entries: Vec<Entry>,
+    pub(super) payloads: Vec<Vec<u8>>,
+}
+
+impl Packets {
+    pub(super) fn new(
+        version: Version,
+        qos: Qos,
+        topic: &'static str,
+        dup: bool,
+        payloads: Vec<Vec<u8>>,
+    ) -> Packets {
+        let (mut bytes, mut entries) = (Vec::new(), Vec::new());
+        for (payload, packet_id) in payloads.iter().zip(1..) {
+            let publish = Publish {
+                dup: dup && qos != Qos::AtMostOnce,
+                qos: qos as u8,
+                topic: topic.to_owned(),
+                packet_id: if qos == Qos::AtMostOnce { 0 } else { packet_id },
+                payload: payload.clone(),
+                ..Publish::default()
+            };
+            let packet = Sent::Publish(publish).encode(version);
+            entries.push(Entry::new(bytes.len(), packet.len(), payload.len(), packet_id));
+            bytes.extend(packet);
+        }
+        Packets { topic, version, qos, bytes, entries, payloads }
+    }
+
+    pub(super) fn batch(&self) -> Batch<'_> {
+        let message = MessageView { qos: self.qos, ..message(self.topic, &self.payloads[0]) };
+        let payload_bytes = self.payloads.iter().map(|payload| payload.len() as u64).sum();
+        Batch::of_several(message, self.version, (&self.bytes, payload_bytes), &self.entries)
+    }
+}
+
 impl Bench {
     pub(super) fn new() -> Bench {
         Bench::with(Limits::default(), 1 << 40)
@@ -261,9 +303,9 @@ impl Bench {
     }
 
     /// How many went at once; the room that is left is kept.
-    pub(super) fn deliver_run(
+    pub(super) fn deliver_front(
         &mut self,
-        run: &KeptRun<'_>,
+        batch: &Batch<'_>,
         shared: Option<&mut Vec<Message>>,
         grant: &Grant<'_>,
     ) -> usize {
@@ -271,9 +313,25 @@ impl Bench {
         let Some(link) = link else { return 0 };
         let mut wire = Wire { link, outbox, send_room: *send_room };
         let mut cx = Cx { now: *now, limits, budget, drops, spares };
-        let sent = session.deliver_run(&mut wire, run, shared, grant, &mut cx);
+        let sent = session.deliver_front(&mut wire, batch, shared, grant, &mut cx);
         *send_room = wire.send_room;
         sent
+    }
+
+    /// One message of a batch of several, by itself.
+    pub(super) fn deliver_at(
+        &mut self,
+        batch: &Batch<'_>,
+        at: usize,
+        shared: &[Message],
+        grant: Grant<'_>,
+    ) -> Delivered {
+        let mut variants = std::mem::take(&mut self.variants);
+        let mut fanout = batch.first(&mut variants);
+        batch.turn_to(at, shared.get(at), &mut fanout);
+        let delivered = self.deliver_to_one(&mut fanout, grant);
+        self.variants = variants;
+        delivered
     }
 
     #[track_caller]

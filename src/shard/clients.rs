@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use crate::clock::{Millis, NEVER};
 use crate::io::{ListenerId, ReceiveMode};
 use crate::memory::{Arena, Class, Key, ShardSet};
-use crate::wire::{self, AckKind, Reason, Version};
+use crate::wire::{self, Reason, Version};
 
 use super::connection::{Closing, Connection, End, Live, Phase};
 use super::env::Env;
@@ -138,25 +138,6 @@ impl Clients {
         }
     }
 
-    /// Stages acknowledgements that say no more than success.
-    pub fn stage_acks(&mut self, key: Key, kind: AckKind, packet_ids: impl Iterator<Item = u16>, env: &Env) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        let Some(live) = connection.live() else { return };
-        let (version, packet_size_max) = (live.link.version, live.link.packet_size_max);
-        if wire::ack_packet_size(version, Reason::SUCCESS) > packet_size_max as usize {
-            return; // [MQTT-3.1.2-24] [MQTT-3.1.2-25]
-        }
-        connection.outbox.provide(&mut self.spare_buffers);
-        let out = connection.outbox.bytes_mut();
-        let mut count = 0;
-        for packet_id in packet_ids {
-            wire::encode_ack(out, version, kind, packet_id, Reason::SUCCESS);
-            count += 1;
-        }
-        env.counters().packets_sent_total.add(count);
-        self.mark_dirty(key);
-    }
-
     /// Keeps a sent buffer for the next connection.
     #[inline]
     pub fn recycle(&mut self, buffer: Vec<u8>) {
@@ -222,11 +203,6 @@ impl Clients {
     }
 
     // ---- what is kept on the way in ----------------------------------------------------------------------------------
-
-    /// Bytes of a packet from this client, as it was told.
-    pub fn packet_size_max(&self, key: Key) -> u32 {
-        self.live(key).map_or(0, |live| self.told.terms(live.link.terms).packet_size_max)
-    }
 
     /// Keeps a packet that is not whole, or may not be acted upon yet.
     pub fn keep(&mut self, key: Key, partial: Vec<u8>, env: &mut Env) {

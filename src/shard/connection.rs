@@ -205,7 +205,7 @@ impl Live {
 }
 
 /// A topic and its route, as long as [`crate::topic::Router::routes_epoch`] stays the same.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Known {
     pub route: Rc<Route>,
     pub epoch: u64,

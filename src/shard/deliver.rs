@@ -1,25 +1,46 @@
-//! One message to the subscriptions of this shard, and what becomes of it at each.
+//! A batch of messages to the subscriptions of this shard, and what becomes of each message at each
+//! of them.
+//!
+//! A batch of one goes from subscription to subscription. Of a batch of several each receiver first
+//! gets as many as it can be sent at once in the form in which they came. Then the receivers that
+//! cannot have all of them so get the rest message by message: they take other forms, their quota
+//! or their socket is full, they are away, or they must not have them.
 
 use crate::limits::Limits;
 use crate::memory::{Key, Message, MessageView};
 use crate::session::{
-    Cx, Delivered, DropReason, Drops, Fanout, Grant, Link, Retain, Session, Share, Variants, Wire,
+    Batch, Cx, Delivered, DropReason, Drops, Entry, Fanout, Grant, Link, Retain, Session, Share, Variants,
+    Wire,
 };
 use crate::topic::{Repeats, Route, Subscription};
 use crate::wire::{Qos, Version};
 
 use super::Core;
 use super::connection::Connection;
+use super::env::Env;
 use super::slots::Slot;
 
-/// Memory that is reused from message to message.
+/// Memory that is reused from batch to batch.
 #[derive(Default)]
 pub(super) struct Scratch {
     /// A box, so that lending it moves a pointer.
     pub variants: Option<Box<Variants>>,
     pub properties: Vec<u8>,
+    pub entries: Vec<Entry>,
     identifiers: Vec<u32>,
-    pub run: super::run_kept::Scratch,
+    left: Vec<(Receiver, usize)>,
+    shared: Vec<Message>,
+}
+
+impl Scratch {
+    /// Elements of each list that memory is kept for.
+    const LEN_MAX: usize = 4096;
+
+    pub fn emptied<T>(mut list: Vec<T>) -> Vec<T> {
+        list.clear();
+        list.shrink_to(Self::LEN_MAX);
+        list
+    }
 }
 
 /// What one session gets: its matching subscriptions, merged.
@@ -48,15 +69,36 @@ impl Receiver {
     }
 }
 
+impl Env {
+    /// PUBLISH packets that are in outboxes, and their payloads.
+    #[inline]
+    pub(super) fn count_sent(&self, packets: usize, payload_bytes: u64) {
+        let counters = self.counters();
+        counters.publish_sent_total.add(packets as u64);
+        counters.publish_bytes_sent_total.add(payload_bytes);
+        counters.packets_sent_total.add(packets as u64);
+    }
+}
+
 impl Core {
     /// Delivers to every session with an ordinary subscription in `route`, once each: at the highest QoS of its
     /// matching subscriptions and with all their identifiers. // [MQTT-3.3.4-2] [MQTT-3.3.4-3] [MQTT-3.3.4-4]
-    /// 3.1.1: [311:MQTT-3.3.5-1]. Returns whether anybody was there.
+    /// 3.1.1: [311:MQTT-3.3.5-1]. `fanout` is that of the first message. Returns whether anybody was there.
     /// [MQTT-3.3.2-3] [U5-3.3.4-4] [U5-3.8.4-6]; 3.1.1: [MQTT-3.3.2-3]
-    pub(super) fn deliver_ordinary(&mut self, route: &Route, fanout: &mut Fanout<'_>) -> bool {
-        let (reached, dead) = match route.repeats {
-            Repeats::Never => self.deliver_each(route, fanout),
-            Repeats::Sometimes => self.deliver_merged(route, fanout),
+    pub(super) fn deliver_ordinary<'a>(
+        &mut self,
+        route: &Route,
+        batch: &Batch<'a>,
+        fanout: &mut Fanout<'a>,
+    ) -> bool {
+        let (reached, dead) = match (route.repeats, batch.count()) {
+            (Repeats::Never, 1) => self.deliver_each(route, fanout),
+            (Repeats::Never, _) => self.deliver_several(route, batch, fanout),
+            (Repeats::Sometimes, 1) => self.deliver_merged(route, fanout),
+            (Repeats::Sometimes, count) => (0..count).fold((false, 0), |_, at| {
+                batch.turn_to(at, None, fanout);
+                self.deliver_merged(route, fanout)
+            }),
         };
         if dead > 0 {
             // Removals do not outdate a cached route; one that is mostly dead is made anew.
@@ -85,36 +127,92 @@ impl Core {
         (dead < route.local.len(), dead)
     }
 
-    #[inline]
-    fn receiver(&self, key: Key, subscription: &Subscription, message: &MessageView<'_>) -> Option<Receiver> {
-        let Merged { qos, retain } = self.grant(subscription, message)?;
-        let Subscription { session, identifier, .. } = *subscription;
-        Some(Receiver { session, subscription: key, qos, retain, identifier: [identifier] })
-    }
-
-    /// Calls `f` with each who gets messages like `message` along `route` here; no session has two of its subscriptions.
-    pub(super) fn each_receiver(
+    /// The same of a batch of several. What more than one receiver keeps is kept once.
+    fn deliver_several<'a>(
         &mut self,
         route: &Route,
-        message: &MessageView<'_>,
-        mut f: impl FnMut(&mut Core, &Receiver),
-    ) {
+        batch: &Batch<'a>,
+        fanout: &mut Fanout<'a>,
+    ) -> (bool, usize) {
         let mut dead = 0;
+        let several = route.local.len() > 1;
+        let mut left = std::mem::take(&mut self.scratch.left);
+        let mut shared = if several { std::mem::take(&mut self.scratch.shared) } else { Vec::new() };
         for key in &route.local {
             let Some(subscription) = self.sessions.router.subscription(*key) else {
                 dead += 1;
                 continue;
             };
-            let session = subscription.session;
-            if let Some(receiver) = self.receiver(*key, subscription, message) {
-                f(self, &receiver);
-            } else if message.retain {
-                self.sessions.note_hidden(session, message, &self.env);
+            if let Some(receiver) = self.receiver(*key, subscription, &batch.message) {
+                let sent = self.deliver_front(&receiver, batch, several.then_some(&mut shared));
+                if sent < batch.count() {
+                    left.push((receiver, sent));
+                }
             }
         }
-        if dead > 0 {
-            self.sessions.router.report_stale(message.topic, route, dead);
+        if !left.is_empty() {
+            for at in 0..batch.count() {
+                batch.turn_to(at, shared.get(at), fanout);
+                for (place, (receiver, from)) in left.iter().enumerate() {
+                    if place + 1 == left.len() {
+                        fanout.comes_to_its_end();
+                    }
+                    if *from <= at {
+                        let matched = std::slice::from_ref(&receiver.subscription);
+                        self.deliver(receiver.session, fanout, &receiver.grant(), matched);
+                    }
+                }
+            }
         }
+        self.scratch.left = if left.is_empty() { left } else { Scratch::emptied(left) };
+        if several {
+            self.scratch.shared = Scratch::emptied(shared);
+        }
+        (dead < route.local.len(), dead)
+    }
+
+    /// Sends one receiver the first messages of a batch of several, as many as it can be sent at
+    /// once in the form in which they came. Returns how many.
+    fn deliver_front(
+        &mut self,
+        receiver: &Receiver,
+        batch: &Batch<'_>,
+        shared: Option<&mut Vec<Message>>,
+    ) -> usize {
+        if !self.sessions.may_receive(receiver.session, batch.message.topic, &mut self.env) {
+            return 0;
+        }
+        let Some(slot) = self.sessions.arena.get_mut(receiver.session) else { return 0 };
+        // What it gets may have to wait behind retained messages.
+        if slot.cursors.is_some() {
+            return 0;
+        }
+        let Some(key) = slot.connection else { return 0 };
+        let Some(connection) = self.clients.connections.get_mut(key) else { return 0 };
+        let wire = Self::wire(connection, &mut self.clients.spare_buffers, &self.env.limits);
+        let Some(mut wire) = wire else { return 0 };
+        let mut drops = Drops::default();
+        let mut cx = context!(self, drops);
+        let sent = slot.session.deliver_front(&mut wire, batch, shared, &receiver.grant(), &mut cx);
+        if sent == 0 {
+            // A connection with nothing to send keeps no buffer.
+            let buffer = connection.outbox.reclaim();
+            self.clients.recycle(buffer);
+            return 0;
+        }
+        if !connection.dirty {
+            connection.dirty = true;
+            self.clients.dirty.push(key);
+        }
+        self.env.count_sent(sent, batch.payload_bytes(sent));
+        sent
+    }
+
+    #[inline]
+    fn receiver(&self, key: Key, subscription: &Subscription, message: &MessageView<'_>) -> Option<Receiver> {
+        let Merged { qos, retain } = self.grant(subscription, message)?;
+        let Subscription { session, identifier, .. } = *subscription;
+        Some(Receiver { session, subscription: key, qos, retain, identifier: [identifier] })
     }
 
     /// Subscriptions of one session, which are next to each other, become one delivery. Returns the same.
@@ -223,24 +321,21 @@ impl Core {
         grant: &Grant<'_>,
         matched: &[Key],
     ) -> Option<Delivered> {
-        let message = fanout.message;
-        if !self.sessions.may_receive(session, message.topic, &mut self.env) {
+        if !self.sessions.may_receive(session, fanout.message.topic, &mut self.env) {
             self.env.counters().dropped_denied_total.add(1);
             return None;
         }
-        let slot = self.sessions.arena.get_mut(session)?;
-        if message.is_expired(self.env.now) {
+        let mut slot = self.sessions.arena.get_mut(session)?;
+        if fanout.message.is_expired(self.env.now) {
             self.env.counters().dropped_expired_total.add(1); // [MQTT-3.3.2-5]
             return None;
         }
-        let slot = if slot.cursors.is_some() && !matched.is_empty() {
+        if slot.cursors.is_some() && !matched.is_empty() {
             if self.goes_behind(session, fanout, grant, matched) {
                 return None;
             }
-            self.sessions.arena.get_mut(session)?
-        } else {
-            slot
-        };
+            slot = self.sessions.arena.get_mut(session)?;
+        }
         let mut drops = Drops::default();
         let mut cx = context!(self, drops);
         let connection = slot.connection.and_then(|key| Some((key, self.clients.connections.get_mut(key)?)));
@@ -248,26 +343,38 @@ impl Core {
             Some((key, connection)) => {
                 let wire = Self::wire(connection, &mut self.clients.spare_buffers, &self.env.limits);
                 let delivered = slot.session.deliver(wire, fanout, grant, &mut cx);
-                match delivered {
-                    Delivered::Sent if !connection.dirty => {
+                if delivered == Delivered::Sent {
+                    if !connection.dirty {
                         connection.dirty = true;
                         self.clients.dirty.push(key);
                     }
-                    Delivered::Sent => {}
+                } else {
                     // A connection with nothing to send keeps no buffer.
-                    Delivered::Queued
-                    | Delivered::QueuedDroppingOldest
-                    | Delivered::Dropped(_)
-                    | Delivered::Refused(_)
-                    | Delivered::Disconnect => {
-                        let buffer = connection.outbox.reclaim();
-                        self.clients.recycle(buffer);
-                    }
+                    let buffer = connection.outbox.reclaim();
+                    self.clients.recycle(buffer);
                 }
                 delivered
             }
             None => slot.session.deliver(None, fanout, grant, &mut cx),
         };
+        let live = fanout.message.retain && grant.share == Share::No;
+        if delivered == Delivered::Sent && drops == Drops::default() && !live {
+            self.env.count_sent(1, fanout.message.payload.len() as u64);
+            return Some(delivered);
+        }
+        Some(self.offered(session, fanout, grant, delivered, drops))
+    }
+
+    /// What else follows from what became of a message.
+    #[inline(never)] // Else what is sent at once has to save registers for it.
+    fn offered(
+        &mut self,
+        session: Key,
+        fanout: &mut Fanout<'_>,
+        grant: &Grant<'_>,
+        delivered: Delivered,
+        drops: Drops,
+    ) -> Delivered {
         let delivered = match delivered {
             Delivered::Dropped(DropReason::SendBuffer) => self.deliver_lent(session, fanout, grant),
             delivered => delivered,
@@ -276,11 +383,11 @@ impl Core {
             self.env.count_drops(drops);
             self.sessions.note_drops(session, drops);
         }
-        if message.retain && grant.share == Share::No {
-            self.sessions.note_live(session, &message, delivered, &self.env);
+        if fanout.message.retain && grant.share == Share::No {
+            self.sessions.note_live(session, &fanout.message, delivered, &self.env);
         }
-        self.sessions.count_delivered(session, delivered, message.payload.len(), &self.env);
-        Some(delivered)
+        self.sessions.count_delivered(session, delivered, fanout.message.payload.len(), &self.env);
+        delivered
     }
 
     /// Where a live connection is written to.
@@ -336,18 +443,6 @@ impl Core {
         Some((key, result))
     }
 
-    /// So many packets of a run are in the outbox of a connection; with none it keeps no buffer.
-    pub(super) fn sent_of_run(&mut self, key: Key, count: u64, payload_bytes: u64) {
-        if count == 0 {
-            return self.clients.reclaim(key);
-        }
-        self.clients.mark_dirty(key);
-        let counters = self.env.counters();
-        counters.publish_sent_total.add(count);
-        counters.publish_bytes_sent_total.add(payload_bytes);
-        counters.packets_sent_total.add(count);
-    }
-
     /// Runs `f` on the session of a live connection.
     pub(super) fn with_session<R>(
         &mut self,
@@ -372,12 +467,9 @@ impl Core {
         if slot.session.is_waiting()
             && let Some((_, pumped)) = self.with_wire(session, |session, wire, cx| session.pump(wire, cx))
         {
-            let packets = pumped.published + pumped.released;
-            let counters = self.env.counters();
-            counters.publish_sent_total.add(pumped.published.into());
-            counters.publish_bytes_sent_total.add(pumped.payload_bytes);
-            counters.packets_sent_total.add(packets.into());
-            if packets > 0 {
+            self.env.count_sent(pumped.published as usize, pumped.payload_bytes);
+            self.env.counters().packets_sent_total.add(pumped.released.into());
+            if pumped.published + pumped.released > 0 {
                 self.clients.mark_dirty(key);
             } else {
                 self.clients.reclaim(key);
@@ -399,4 +491,17 @@ impl Core {
 
 pub(super) fn as_published(set: bool) -> Retain {
     if set { Retain::AsPublished } else { Retain::Clear }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Scratch;
+
+    #[test]
+    fn memory_for_many_receivers_is_given_back() {
+        let few = Scratch::emptied(Vec::<u32>::with_capacity(100));
+        assert_eq!((few.len(), few.capacity()), (0, 100));
+        let many = Scratch::emptied(vec![0_u32; 1_000_000]);
+        assert!(many.is_empty() && many.capacity() <= 2 * Scratch::LEN_MAX);
+    }
 }

@@ -5,14 +5,16 @@
 
 use crate::io::Io;
 use crate::memory::{Message, ShardId, ShardSet};
-use crate::session::Fanout;
+use crate::session::Batch;
+use crate::wire::Version;
 
+use super::deliver::Scratch;
 use super::parcel::Parcel;
 use super::{Core, Shard};
 
 /// What was taken from one ring in this turn.
 #[derive(Debug)]
-pub(super) struct Batch {
+pub(super) struct Reading {
     from: ShardId,
     parcels: usize,
 }
@@ -31,7 +33,7 @@ impl<I: Io> Shard<I> {
         let first = rung.iter().filter(|from| *from >= start);
         for from in first.chain(rung.iter().filter(|from| *from < start)) {
             let parcels = core.exchange.links.read(from, core.env.options.inbox_budget, &mut self.parcels);
-            self.batches.push(Batch { from, parcels });
+            self.readings.push(Reading { from, parcels });
         }
     }
 
@@ -39,7 +41,7 @@ impl<I: Io> Shard<I> {
     pub(super) fn read_inbox(&mut self) {
         let core = &mut self.core;
         core.env.counters().mesh_received_total.add(self.parcels.len() as u64);
-        for Batch { from, parcels } in self.batches.drain(..) {
+        for Reading { from, parcels } in self.readings.drain(..) {
             let (mut relays, mut targets) = (0, ShardSet::EMPTY);
             for parcel in self.parcels.drain(..parcels) {
                 if let Some(fanned_out_to) = core.parcel_arrived(from, parcel) {
@@ -59,13 +61,16 @@ impl Core {
     /// client sent, comes after what its sender could know. Returns the shards that a relay was fanned out to.
     fn parcel_arrived(&mut self, from: ShardId, parcel: Parcel) -> Option<ShardSet> {
         match parcel {
-            Parcel::Publish { message, ordinary, groups } => {
+            Parcel::Publish { message, several, ordinary, groups } => {
                 if groups.is_some() {
                     self.hear(); // the members here may not be able to take it
                 }
-                self.message_arrived(&message, ordinary, groups.as_deref().map_or(&[], |groups| groups));
+                let groups = groups.as_deref().map_or(&[][..], |groups| groups);
+                match several {
+                    None => self.batch_arrived(&Batch::of_kept(&message), ordinary, groups),
+                    Some(version) => self.several_arrived(&message, version),
+                }
             }
-            Parcel::Run { packets, version } => self.run_arrived(&packets, version),
             Parcel::Relay(message) => return self.relay_arrived(&message),
             Parcel::Query(query) => self.retained.ask(from, query),
             Parcel::Retained(found) => self.found_arrived(from, *found),
@@ -77,17 +82,28 @@ impl Core {
                 self.hear();
                 self.hand_off_arrived(*hand_off);
                 self.settle();
+                self.settle();
             }
         }
         None
     }
 
-    fn message_arrived(&mut self, message: &Message, ordinary: bool, groups: &[u64]) {
+    /// Several messages, which are for ordinary subscriptions only.
+    fn several_arrived(&mut self, message: &Message, version: Version) {
+        let mut entries = std::mem::take(&mut self.scratch.entries);
+        match Batch::of_packed(message, version, &mut entries) {
+            Some(batch) => self.batch_arrived(&batch, true, &[]),
+            None => debug_assert!(false, "several messages begin with a packet"),
+        }
+        self.scratch.entries = Scratch::emptied(entries);
+    }
+
+    fn batch_arrived(&mut self, batch: &Batch<'_>, ordinary: bool, groups: &[u64]) {
         let mut variants = self.scratch.variants.take().unwrap_or_default();
-        let mut fanout = Fanout::of_shared(message, &mut variants);
+        let mut fanout = batch.first(&mut variants);
         if ordinary {
-            let route = self.sessions.router.route(message.topic());
-            self.deliver_ordinary(&route, &mut fanout);
+            let route = self.sessions.router.route(batch.message.topic);
+            self.deliver_ordinary(&route, batch, &mut fanout);
         }
         for group in groups {
             self.share_arrived(*group, &mut fanout);
@@ -100,7 +116,7 @@ impl Core {
         self.hear();
         let view = message.view();
         self.store_retained(&view);
-        let (_, targets) = self.route(&view);
+        let (_, targets) = self.route(&Batch::of_kept(message));
         Some(targets)
     }
 }

@@ -5,9 +5,9 @@ use crate::session::{Cx, Link, PubrecReply, Session};
 use crate::wire::{self, AckKind, DecodeError, Disconnect, Frame, NextFrame, Packet, Reason, Version};
 
 use super::Core;
-use super::connection::{End, Known};
+use super::connection::End;
 use super::gather::gather;
-use super::publish::Publisher;
+use super::publish::{Front, Publisher};
 use super::waits::Blocked;
 
 /// Whether a saturated shard may hold a packet back.
@@ -48,7 +48,11 @@ impl Core {
     pub(super) fn parse(&mut self, key: Key, bytes: &[u8]) {
         let Some(connection) = self.clients.connections.get_mut(key) else { return };
         let mut rest = bytes;
+        // Mostly nothing is kept of it, before or after.
+        let mut is_charged =
+            connection.transport.is_some() || connection.charged_receive > 0 || connection.charged_login > 0;
         if !connection.partial.is_empty() {
+            is_charged = true;
             let mut partial = std::mem::take(&mut connection.partial);
             let mut awaited = 0;
             loop {
@@ -85,7 +89,7 @@ impl Core {
             let mut partial = Vec::new();
             gather(&mut partial, &rest[used..], need);
             self.clients.keep(key, partial, &mut self.env);
-        } else {
+        } else if is_charged {
             self.clients.charge_receive(key, &mut self.env);
         }
     }
@@ -126,29 +130,6 @@ impl Core {
         whole: Option<&Whole>,
         pressure: Pressure,
     ) -> (usize, Stop) {
-        let mut known =
-            match self.clients.connections.get_mut(key).and_then(|connection| connection.live_mut()) {
-                Some(live) => live.known.take(),
-                None => None,
-            };
-        let consumed = self.consume_packets(key, input, whole, &mut known, pressure);
-        if let Some(live) = self.clients.connections.get_mut(key).and_then(|connection| connection.live_mut())
-        {
-            live.known = known;
-        }
-        consumed
-    }
-
-    #[inline(always)] // its one caller keeps what it needs in registers
-    fn consume_packets(
-        &mut self,
-        key: Key,
-        input: &[u8],
-        whole: Option<&Whole>,
-        known: &mut Option<Known>,
-        pressure: Pressure,
-    ) -> (usize, Stop) {
-        let packet_size_max = self.clients.packet_size_max(key);
         let mut used = 0;
         // One more packet, though much is owed.
         let mut may_answer = pressure == Pressure::Ignore;
@@ -167,16 +148,18 @@ impl Core {
             may_answer = pressure == Pressure::Ignore;
             let Some(live) = connection.live_mut() else { return (input.len(), Stop::Over) };
             let version = live.link.version;
-            if let Some(acks) = wire::PlainAcks::of(&input[used..]) {
+            let rest = &input[used..];
+            if let Some(acks) = wire::PlainAcks::of(rest) {
                 live.last_packet_at = now;
                 used += acks.bytes_len();
                 self.handle_acks(key, acks);
                 continue;
             }
-            let frame = match wire::next_frame(&input[used..], packet_size_max, version.length_form()) {
+            let packet_size_max = self.clients.told.terms(live.link.terms).packet_size_max;
+            let frame = match wire::next_frame(rest, packet_size_max, version.length_form()) {
                 Ok(NextFrame::Frame(frame)) => frame,
                 Ok(NextFrame::Incomplete { need }) => {
-                    if let Some(first) = input.get(used)
+                    if let Some(first) = rest.first()
                         && let Err(error) = judge_first(version, *first)
                     {
                         self.refuse(key, error);
@@ -186,7 +169,7 @@ impl Core {
                 }
                 Err(error) => {
                     // The first byte comes first.
-                    let error = judge_first(version, input[used]).err().unwrap_or(error);
+                    let error = judge_first(version, rest[0]).err().unwrap_or(error);
                     self.refuse(key, error);
                     return (input.len(), Stop::Over);
                 }
@@ -195,16 +178,18 @@ impl Core {
             let handled = if frame.is_publish() {
                 let (session, client_hash) = (live.session, live.client_hash);
                 let from = Publisher { connection: key, session, version, client_hash };
-                self.handle_publish_packet(from, &frame, &input[used..], whole, known, pressure)
+                let known = live.known.clone();
+                let front = Front { frame, input: rest, whole, packet_size_max };
+                self.handle_publish(from, &front, known.as_ref(), pressure)
             } else {
-                self.handle_frame(key, version, &frame, pressure).map(|handled| (handled, frame.len))
+                self.handle_frame(key, version, &frame, pressure).map(|handled| (handled, 1, frame.len))
             };
             match handled {
-                Ok((Handled::Done, len)) => {
+                Ok((Handled::Done, packets, len)) => {
                     used += len;
-                    self.env.counters().packets_received_total.add(1);
+                    self.env.counters().packets_received_total.add(packets as u64);
                 }
-                Ok((Handled::Blocked(blocked), _)) => {
+                Ok((Handled::Blocked(blocked), ..)) => {
                     self.pause(key, blocked);
                     return (used, Stop::Blocked);
                 }
@@ -308,7 +293,7 @@ impl Core {
             });
             let Some(unknown) = unknown else { return };
             if unknown == 0 {
-                self.clients.stage_acks(key, kind, some.packet_ids(), &self.env);
+                self.clients.stage_acks(key, kind, some.packet_ids(), Reason::SUCCESS, &self.env);
                 continue;
             }
             let Some(version) = self.clients.connections.get(key).and_then(|connection| connection.version())

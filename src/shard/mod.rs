@@ -34,10 +34,7 @@
 //! | `request` | a CONNECT that was read |
 //! | `will` | the Will Message of a session |
 //! | `pulls` | retained messages on their way to new subscriptions |
-//! | `run` | packets that repeat one another, in one piece |
-//! | `run_kept` | the same at QoS 1 and 2, where each is kept |
-//! | `run_between` | the same for other shards |
-//! | `deliver` | one message to the subscriptions of this shard |
+//! | `deliver` | a batch of messages to the subscriptions of this shard |
 //! | `lend` | room beyond the send buffer, for clients that read |
 //! | `share` | share groups: first choice, passing on |
 //! | `share_stuck` | share groups: members that take nothing |
@@ -101,9 +98,6 @@ mod replies;
 mod request;
 mod retained;
 mod rights;
-mod run;
-mod run_between;
-mod run_kept;
 mod sessions;
 mod share;
 mod share_stuck;
@@ -320,9 +314,9 @@ pub struct Shard<I: Io> {
     io: I,
     core: Core,
     completions: Vec<Completion>,
-    /// Taken from the rings in this turn, batch by batch.
+    /// Taken from the rings in this turn, ring by ring.
     parcels: VecDeque<Parcel>,
-    batches: Vec<inbox::Batch>,
+    readings: Vec<inbox::Reading>,
     /// Where the control thread puts its orders; there in a broker, not where a shard runs alone.
     desk: Option<Desk<I::Listener>>,
 }
@@ -368,7 +362,7 @@ impl<I: Io> Shard<I> {
             core: Core::new(setup, random, now),
             completions: Vec::new(),
             parcels: VecDeque::new(),
-            batches: Vec::new(),
+            readings: Vec::new(),
             desk: None,
         }
     }
@@ -389,7 +383,7 @@ impl<I: Io> Shard<I> {
         self.reap_sent();
         if self.core.env.shards > 1 {
             self.take_parcels();
-            if !self.batches.is_empty() {
+            if !self.readings.is_empty() {
                 self.read_inbox();
             }
             self.core.answer_queries();

@@ -14,20 +14,17 @@ use super::transports::Layered;
 /// One entry of a ring between two shards.
 #[derive(Debug)]
 pub enum Parcel {
-    /// A message for subscriptions of the receiving shard.
+    /// A batch of messages for subscriptions of the receiving shard.
     Publish {
+        /// A single message, or several put together: see `several`.
         message: Message,
+        /// If there are several, their PUBLISH packets, one behind the other, are the payload, and
+        /// this is the version of their publisher.
+        several: Option<Version>,
         /// Deliver to ordinary subscriptions.
         ordinary: bool,
-        /// Deliver to these share groups, by fingerprint.
+        /// Deliver to these share groups, by fingerprint; only a single message.
         groups: Option<Box<Box<[u64]>>>,
-    },
-    /// Messages of one publisher for ordinary subscriptions of the receiving shard: PUBLISH packets that differ in nothing
-    /// but Packet Identifier and payload, one behind the other, are the payload.
-    Run {
-        packets: Message,
-        /// Of their publisher.
-        version: Version,
     },
     /// A message with RETAIN for the owner of its topic, to be stored and fanned out.
     Relay(Message),
@@ -46,9 +43,7 @@ impl Parcel {
     pub(super) fn cost(&self) -> usize {
         let own = size_of::<Parcel>();
         own + match self {
-            Parcel::Publish { message, .. }
-            | Parcel::Run { packets: message, .. }
-            | Parcel::Relay(message) => message.cost(),
+            Parcel::Publish { message, .. } | Parcel::Relay(message) => message.cost(),
             Parcel::Share(pass) => pass.message.cost(),
             Parcel::HandOff(hand_off) => hand_off.cost(),
             // These share messages with the store, or are small.

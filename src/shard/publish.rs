@@ -14,17 +14,23 @@
 //!
 //! All or none: every next hop is checked before anything of the packet is acted upon, and all are pushed to in the same
 //! step. The acknowledgement is staged after that; a full queue at a subscriber is a counted drop and never changes it.
+//!
+//! PUBLISH packets that follow each other in one receive and differ in nothing but Packet
+//! Identifier and payload go this way together, as a [`Batch`]: each step is taken once for all of
+//! them. Whatever else comes is a batch of one.
 
 use std::rc::Rc;
 
 use crate::clock::{NEVER, after_s};
 use crate::memory::{Key, MessageView, Outbox, ShardSet, Whole};
-use crate::session::{Fanout, Ingress, Verbatim};
+use crate::session::{Batch, Entry, Fanout, Ingress, Verbatim};
 use crate::topic::{self, Route};
 use crate::wire::{self, DecodeError, Frame, Publish, Qos, Reason, Repeat, Version};
 
 use super::Core;
 use super::connection::{Known, Mode};
+use super::deliver::Scratch;
+use super::env::Env;
 use super::ingress::{Handled, Pressure};
 use super::losses::Denied;
 use super::parcel::Parcel;
@@ -37,6 +43,17 @@ use super::waits::{Blocked, Fence};
 pub(super) enum Routed {
     Somewhere,
     Nowhere,
+}
+
+impl Routed {
+    /// What a publisher of `version` is told.
+    #[inline]
+    fn reason(self, version: Version) -> Reason {
+        match self {
+            Routed::Nowhere if version == Version::V5 => Reason::NO_MATCHING_SUBSCRIBERS, // [U5-3.4.2-2]
+            Routed::Nowhere | Routed::Somewhere => Reason::SUCCESS,
+        }
+    }
 }
 
 /// What became of a message.
@@ -60,66 +77,58 @@ pub(super) struct Publisher {
     pub client_hash: u64,
 }
 
-/// How the packet of a message arrived, for those who can have it as it is.
+/// What lies at the front of a publisher's input.
 #[derive(Copy, Clone)]
-struct Arrived<'a> {
-    verbatim: Option<Verbatim<'a>>,
-    whole: Option<&'a Whole>,
+pub(super) struct Front<'a> {
+    /// The PUBLISH packet that comes first.
+    pub frame: Frame<'a>,
+    pub input: &'a [u8],
+    /// All of `input`, if that is one packet that has its memory for itself.
+    pub whole: Option<&'a Whole>,
+    /// Bytes of a packet that the publisher may send.
+    pub packet_size_max: u32,
+}
+
+/// Packets that go the same way together.
+#[derive(Copy, Clone)]
+struct Taken {
+    /// Of the first; those that follow are new messages.
+    ingress: Ingress,
+    packets: usize,
+    bytes: usize,
+    payload_bytes: u64,
 }
 
 /// Subscriptions of a route that a connection may hold on to; with more, asking for it anew is not what a message costs.
 const KNOWN_MAX: usize = 256;
 
-impl Core {
-    /// The PUBLISH packet at the front of `input`, what repeats it behind it, and the topic that its connection is known
-    /// to publish to, which is kept up to date. Tells how many bytes of `input` were used. `whole` is the packet once more
-    /// if it has its memory for itself.
-    pub(super) fn handle_publish_packet(
-        &mut self,
-        from: Publisher,
-        frame: &Frame<'_>,
-        input: &[u8],
-        whole: Option<&Whole>,
-        known: &mut Option<Known>,
-        pressure: Pressure,
-    ) -> Result<(Handled, usize), DecodeError> {
-        let (packet, rest) = input.split_at(frame.len);
-        let held = known.take();
-        let held_topic = held.as_ref().map_or("", |known| &*known.route.topic);
-        let publish = wire::decode_publish(from.version, frame, &self.env.decode_limits, held_topic)?;
-        let whole = whole.filter(|whole| whole.is_worth(publish.payload.len()));
-        let arrived = Arrived { verbatim: verbatim(from.version, frame, packet, &publish), whole };
-        let mut fresh = None;
-        let handled = self.handle_publish(from, &publish, arrived, (held.as_ref(), &mut fresh), pressure)?;
-        if matches!(handled, Handled::Blocked(_)) {
-            *known = held;
-            return Ok((handled, 0));
-        }
-        let repeat = match rest.is_empty() {
-            true => None,
-            false => Repeat::of(from.version, frame, packet, &publish),
-        };
-        let fresh = fresh.map(|route| Known { route, epoch: self.sessions.router.routes_epoch() });
-        let repeated = match &repeat {
-            Some(repeat) => self.handle_run(from, repeat, fresh.as_ref().or(held.as_ref()), rest),
-            None => 0,
-        };
-        let small = |known: &Known| known.route.local.len() + known.route.groups.len() <= KNOWN_MAX;
-        *known = fresh.filter(small).or(held);
-        Ok((handled, packet.len() + repeated))
+impl Env {
+    /// PUBLISH packets that a client sent.
+    #[inline]
+    fn count_received(&self, taken: &Taken) {
+        let counters = self.counters();
+        counters.publish_received_total.add(taken.packets as u64);
+        counters.publish_bytes_received_total.add(taken.payload_bytes);
     }
+}
 
+impl Core {
+    /// Acts upon the PUBLISH packet at the front of an input, and upon those behind it that go the
+    /// same way. `known` is what the publisher published to last. Returns what became of them, how
+    /// many there were, and their bytes.
+    ///
     /// Whatever can fail is looked at before the acknowledgement. // [U5-4.3-4] [MQTT-4.3.3-13] [MQTT-4.5.0-1]
     /// 3.1.1: [MQTT-4.5.0-1] [U311-3.3.3-1] [V31-8]
-    fn handle_publish(
+    pub(super) fn handle_publish(
         &mut self,
         from: Publisher,
-        publish: &Publish<'_>,
-        arrived: Arrived<'_>,
-        known: (Option<&Known>, &mut Option<Rc<Route>>),
+        front: &Front<'_>,
+        known: Option<&Known>,
         pressure: Pressure,
-    ) -> Result<Handled, DecodeError> {
-        let Publisher { connection: key, session, version, client_hash } = from;
+    ) -> Result<(Handled, usize, usize), DecodeError> {
+        let Publisher { connection: key, session, version, .. } = from;
+        let known_topic = known.map_or("", |known| &*known.route.topic);
+        let publish = wire::decode_publish(version, &front.frame, &self.env.decode_limits, known_topic)?;
         let resolved;
         let topic = if publish.topic_alias == 0 {
             publish.topic
@@ -127,7 +136,7 @@ impl Core {
             let Some(live) =
                 self.clients.connections.get_mut(key).and_then(|connection| connection.live_mut())
             else {
-                return Ok(Handled::Done);
+                return Ok((Handled::Done, 1, front.frame.len));
             };
             let alias_max = self.clients.told.terms(live.link.terms).topic_alias_max;
             resolved = live.link.resolve_topic(publish.topic, publish.topic_alias, alias_max)?;
@@ -140,36 +149,155 @@ impl Core {
                 Pressure::Ignore => self.admit_last(key, topic, publish.retain),
             };
             if let Err(blocked) = admitted {
-                return Ok(Handled::Blocked(blocked));
+                return Ok((Handled::Blocked(blocked), 0, 0));
             }
         }
 
-        let counters = self.env.counters();
-        counters.publish_received_total.add(1);
-        counters.publish_bytes_received_total.add(publish.payload.len() as u64);
-        match self.take_in(from, publish) {
-            Ingress::Route => {}
+        let may_publish = self.sessions.may_publish(session, topic, &mut self.env);
+        // A topic that was decoded as the known one is that very text.
+        let same = |text: &str| std::ptr::eq(text, topic) || text == topic;
+        let fresh;
+        let route = match known {
+            _ if publish.retain || !may_publish => None,
+            Some(known) if known.epoch == self.sessions.router.routes_epoch() && same(&known.route.topic) => {
+                Some(&known.route)
+            }
+            _ => {
+                fresh = self.sessions.router.route(topic);
+                self.note_known(key, &fresh);
+                Some(&fresh)
+            }
+        };
+
+        let (mut repeat, mut entries) = (None, Vec::new());
+        if front.frame.len < front.input.len() {
+            repeat = self.repeat(from, &publish, front, route.map(|route| &**route));
+            entries = std::mem::take(&mut self.scratch.entries);
+        }
+        let taken = self.take_in(from, &publish, front, repeat, &mut entries);
+        self.env.count_received(&taken);
+        let ids = PacketIds { first: publish.packet_id, entries: &entries };
+        if taken.ingress == Ingress::Route && may_publish {
+            self.route_taken(from, &publish, topic, (front, &taken), &ids, route);
+        } else {
+            self.answer_unrouted(from, &publish, topic, taken.ingress, &ids)?;
+        }
+        if entries.capacity() > 0 {
+            self.scratch.entries = Scratch::emptied(entries);
+        }
+        Ok((Handled::Done, taken.packets, taken.bytes))
+    }
+
+    /// What is taken in and goes nowhere: it was routed before, or its client may not publish it.
+    #[inline(never)]
+    fn answer_unrouted(
+        &mut self,
+        from: Publisher,
+        publish: &Publish<'_>,
+        topic: &str,
+        ingress: Ingress,
+        ids: &PacketIds<'_>,
+    ) -> Result<(), DecodeError> {
+        match ingress {
+            Ingress::Route => {
+                self.log_denied(from.session, Denied::Publish, topic, ids.count() as u64);
+                self.refuse_publish(from, publish.qos, ids);
+                Ok(())
+            }
             // [MQTT-4.3.3-10]
             Ingress::Repeat => {
                 let release = self.exchange.stored_before(publish.retain, self.env.shards);
-                self.answer_publish(key, publish, Reason::SUCCESS, release);
-                return Ok(Handled::Done);
+                self.answer_publish(from.connection, publish, Reason::SUCCESS, release);
+                Ok(())
             }
             // [MQTT-3.3.4-7]
-            Ingress::ReceiveMaximumExceeded => {
-                return Err(DecodeError::Specific(
-                    Reason::RECEIVE_MAXIMUM_EXCEEDED,
-                    "more PUBLISH unacknowledged than the Receive Maximum",
-                ));
+            Ingress::ReceiveMaximumExceeded => Err(DecodeError::Specific(
+                Reason::RECEIVE_MAXIMUM_EXCEEDED,
+                "more PUBLISH unacknowledged than the Receive Maximum",
+            )),
+        }
+    }
+
+    /// What packets behind this one have to repeat, if any may go with it. Alone go a message with
+    /// RETAIN, with properties or an alias, with a payload that is sent by reference, for a share
+    /// group, or acknowledged later than at once.
+    fn repeat<'a>(
+        &self,
+        from: Publisher,
+        publish: &Publish<'a>,
+        front: &Front<'a>,
+        route: Option<&Route>,
+    ) -> Option<Repeat<'a>> {
+        if publish.payload.len() >= Outbox::SPLICE_MIN {
+            return None;
+        }
+        let repeat = Repeat::of(from.version, &front.frame, &front.input[..front.frame.len], publish)?;
+        let together = |route: &Route| {
+            // A session that is away keeps what it gets for long. A single message is shared with
+            // the other shards, several are not.
+            route.groups.is_empty()
+                && (publish.qos == Qos::AtMostOnce
+                    || route.remote.is_empty()
+                    || route.local.iter().all(|key| self.is_here(*key)))
+        };
+        let alone = !route.is_none_or(together)
+            || publish.qos != Qos::AtMostOnce && self.clients.holds_replies(from.connection);
+        (!alone).then_some(repeat)
+    }
+
+    /// Whether the session of a subscription is connected, if it exists.
+    fn is_here(&self, subscription: Key) -> bool {
+        self.sessions.router.subscription(subscription).is_none_or(|subscription| {
+            self.sessions.arena.get(subscription.session).is_some_and(|slot| slot.connection.is_some())
+        })
+    }
+
+    /// The publisher's side: whether the first packet is a new message, and which of those behind
+    /// it go with it, as new messages too. If any do, all of them are in `entries`. QoS 0 leaves no
+    /// trace in a session.
+    #[inline]
+    fn take_in(
+        &mut self,
+        from: Publisher,
+        publish: &Publish<'_>,
+        front: &Front<'_>,
+        repeat: Option<Repeat<'_>>,
+        entries: &mut Vec<Entry>,
+    ) -> Taken {
+        let one = Taken {
+            ingress: Ingress::Route,
+            packets: 1,
+            bytes: front.frame.len,
+            payload_bytes: publish.payload.len() as u64,
+        };
+        if publish.qos == Qos::AtMostOnce {
+            return match repeat {
+                Some(repeat) => one.follow(&repeat, publish, front, entries, |_| true),
+                None => one,
+            };
+        }
+        let taken = self.with_session(from.connection, |session, link, _| {
+            match (session.handle_publish(link, publish.qos, publish.packet_id), repeat) {
+                (Ingress::Route, Some(repeat)) => one.follow(&repeat, publish, front, entries, |packet_id| {
+                    session.handle_following(link, publish.qos, packet_id)
+                }),
+                (ingress, _) => Taken { ingress, ..one },
             }
-        }
+        });
+        taken.unwrap_or(Taken { ingress: Ingress::Repeat, ..one })
+    }
 
-        if !self.sessions.may_publish(session, topic, &mut self.env) {
-            self.log_denied(session, Denied::Publish, topic, 1);
-            self.refuse_publish(key, version, publish);
-            return Ok(Handled::Done);
-        }
-
+    /// Routes what was taken in, and acknowledges it. What is to be retained has no route here.
+    #[inline]
+    fn route_taken(
+        &mut self,
+        from: Publisher,
+        publish: &Publish<'_>,
+        topic: &str,
+        (front, taken): (&Front<'_>, &Taken),
+        ids: &PacketIds<'_>,
+        route: Option<&Rc<Route>>,
+    ) {
         let mut cleaned = std::mem::take(&mut self.scratch.properties);
         let properties = match publish.properties.as_contiguous() {
             Some(bytes) => bytes,
@@ -187,81 +315,67 @@ impl Core {
             qos: publish.qos,
             retain: publish.retain,
             expires_at: publish.expiry_s.map_or(NEVER, |seconds| after_s(self.env.now, seconds.into())),
-            publisher: client_hash,
-            whole: arrived.whole,
+            publisher: from.client_hash,
+            whole: front.whole.filter(|whole| whole.is_worth(publish.payload.len())),
         };
-        let (routed, release) = if publish.retain {
-            let Published { routed, targets, way } = self.publish(&view);
-            self.clients.touch(key, targets);
-            (routed, self.stored(key, targets, way))
-        } else {
-            let (routed, touched) = self.route_known(&view, arrived.verbatim, known);
-            self.clients.touch(key, touched);
-            (routed, Release::Now)
-        };
+        match route {
+            Some(route) => {
+                let batch = match ids.entries {
+                    [] => Batch::of_one(view, verbatim(from.version, front, publish)),
+                    entries => {
+                        let packets = &front.input[..taken.bytes];
+                        Batch::of_several(view, from.version, (packets, taken.payload_bytes), entries)
+                    }
+                };
+                let (routed, touched) = self.route_along(route, &batch);
+                self.clients.touch(from.connection, touched);
+                self.acknowledge(from.connection, publish.qos, ids, routed.reason(from.version));
+            }
+            None => {
+                let Published { routed, targets, way } = self.publish(&view);
+                self.clients.touch(from.connection, targets);
+                let release = self.stored(from.connection, targets, way);
+                self.answer_publish(from.connection, publish, routed.reason(from.version), release);
+            }
+        }
         self.scratch.properties = cleaned;
-
-        let reason = match routed {
-            Routed::Nowhere if version == Version::V5 => Reason::NO_MATCHING_SUBSCRIBERS, // [U5-3.4.2-2]
-            Routed::Nowhere | Routed::Somewhere => Reason::SUCCESS,
-        };
-        self.answer_publish(key, publish, reason, release);
-        Ok(Handled::Done)
     }
 
-    /// Whether it is a new message. QoS 0 leaves no trace in a session.
-    #[inline]
-    fn take_in(&mut self, from: Publisher, publish: &Publish<'_>) -> Ingress {
-        if publish.qos == Qos::AtMostOnce {
-            return Ingress::Route;
-        }
-        let taken = self.with_session(from.connection, |session, link, _| {
-            session.handle_publish(link, publish.qos, publish.packet_id)
-        });
-        taken.unwrap_or(Ingress::Repeat)
-    }
-
-    /// Routes along the known route if it is one of this topic and still good; a new one is put into `fresh`.
-    #[inline]
-    fn route_known(
-        &mut self,
-        view: &MessageView<'_>,
-        verbatim: Option<Verbatim<'_>>,
-        (held, fresh): (Option<&Known>, &mut Option<Rc<Route>>),
-    ) -> (Routed, ShardSet) {
-        // A topic that was decoded as the known one is that very text.
-        let same = |text: &str| std::ptr::eq(text, view.topic) || text == view.topic;
-        if let Some(known) = held
-            && known.epoch == self.sessions.router.routes_epoch()
-            && same(&known.route.topic)
+    /// What the connection publishes to, for the next time; not if it is much to hold on to.
+    #[inline(never)]
+    fn note_known(&mut self, key: Key, route: &Rc<Route>) {
+        let epoch = self.sessions.router.routes_epoch();
+        let live = self.clients.connections.get_mut(key).and_then(|connection| connection.live_mut());
+        if let Some(live) = live
+            && route.local.len() + route.groups.len() <= KNOWN_MAX
         {
-            return self.route_along(&known.route, view, verbatim);
+            live.known = Some(Known { route: route.clone(), epoch });
         }
-        let route = self.sessions.router.route(view.topic);
-        let done = self.route_along(&route, view, verbatim);
-        *fresh = Some(route);
-        done
     }
 
-    /// Nobody is told of a message that its publisher may not publish. Only v5 has a word for it; a 3.x client gets the
-    /// normal acknowledgement. // [U5-3.3.4-7] 3.1.1: [311:MQTT-3.3.5-2]
-    fn refuse_publish(&mut self, key: Key, version: Version, publish: &Publish<'_>) {
-        self.env.counters().dropped_denied_total.add(1);
-        if version != Version::V5 {
-            return self.acknowledge(key, publish.qos, publish.packet_id, Reason::SUCCESS);
+    /// Nobody is told of messages that their publisher may not publish. Only v5 has a word for it;
+    /// a 3.x client gets the normal acknowledgement. // [U5-3.3.4-7] 3.1.1: [311:MQTT-3.3.5-2]
+    fn refuse_publish(&mut self, from: Publisher, qos: Qos, ids: &PacketIds<'_>) {
+        self.env.counters().dropped_denied_total.add(ids.count() as u64);
+        if from.version != Version::V5 {
+            return self.acknowledge(from.connection, qos, ids, Reason::SUCCESS);
         }
-        self.with_session(key, |session, link, _| {
-            session.refuse_publish(link, publish.qos, publish.packet_id)
+        self.with_session(from.connection, |session, link, _| {
+            // At QoS 1 all of a batch have one place in the quota.
+            let places = if qos == Qos::ExactlyOnce { ids.count() } else { 1 };
+            ids.iter().take(places).for_each(|packet_id| session.refuse_publish(link, qos, packet_id));
         });
-        self.acknowledge(key, publish.qos, publish.packet_id, Reason::NOT_AUTHORIZED);
+        self.acknowledge(from.connection, qos, ids, Reason::NOT_AUTHORIZED);
     }
 
-    /// Answers a PUBLISH, now or later. // [MQTT-3.3.4-1] [MQTT-4.3.2-4] [MQTT-4.3.3-8]
-    #[inline]
+    /// Answers a single PUBLISH, now or later. // [MQTT-3.3.4-1] [MQTT-4.3.2-4] [MQTT-4.3.3-8]
     fn answer_publish(&mut self, key: Key, publish: &Publish<'_>, reason: Reason, release: Release) {
         let Publish { qos, packet_id, .. } = *publish;
         match release {
-            Release::Now => self.acknowledge(key, qos, packet_id, reason),
+            Release::Now => {
+                let ids = PacketIds { first: packet_id, entries: &[] };
+                self.acknowledge(key, qos, &ids, reason);
+            }
             Release::Announced(_) | Release::Fence(_) if qos == Qos::AtMostOnce => {}
             later => self.reply(key, Reply::Ack { qos, packet_id, reason }, later),
         }
@@ -341,7 +455,7 @@ impl Core {
     /// Takes ownership of a message: to the owner of its topic if it is to be retained, else to its subscribers.
     pub(super) fn publish(&mut self, view: &MessageView<'_>) -> Published {
         if !view.retain {
-            let (routed, targets) = self.route(view);
+            let (routed, targets) = self.route(&Batch::of_one(*view, None));
             return Published { routed, targets, way: Mode::Direct };
         }
         let fingerprint = topic::fingerprint(&self.env.keys, view.topic);
@@ -355,39 +469,42 @@ impl Core {
         }
         self.hear();
         self.store_retained(view);
-        let (routed, targets) = self.route(view);
+        let (routed, targets) = self.route(&Batch::of_one(*view, None));
         Published { routed, targets, way: Mode::Direct }
     }
 
     /// Delivers here and sends to the other shards that want it; returns which these were.
-    pub(super) fn route(&mut self, view: &MessageView<'_>) -> (Routed, ShardSet) {
-        let route = self.sessions.router.route(view.topic);
-        self.route_along(&route, view, None)
+    pub(super) fn route(&mut self, batch: &Batch<'_>) -> (Routed, ShardSet) {
+        let route = self.sessions.router.route(batch.message.topic);
+        self.route_along(&route, batch)
     }
 
-    fn route_along(
-        &mut self,
-        route: &Route,
-        view: &MessageView<'_>,
-        verbatim: Option<Verbatim<'_>>,
-    ) -> (Routed, ShardSet) {
+    fn route_along(&mut self, route: &Route, batch: &Batch<'_>) -> (Routed, ShardSet) {
         if route.is_empty() {
             return (Routed::Nowhere, ShardSet::EMPTY);
         }
         let mut variants = self.scratch.variants.take().unwrap_or_default();
-        let mut fanout = Fanout::of_packet(*view, verbatim, &mut variants);
-        let reached = self.deliver_ordinary(route, &mut fanout);
+        let mut fanout = batch.first(&mut variants);
+        let reached = self.deliver_ordinary(route, batch, &mut fanout);
         let done = if route.groups.is_empty() && route.remote.is_empty() {
             (if reached { Routed::Somewhere } else { Routed::Nowhere }, ShardSet::EMPTY)
         } else {
-            self.route_on(route, &mut fanout, reached)
+            self.route_on(route, batch, &mut fanout, reached)
         };
         self.scratch.variants = Some(variants);
         done
     }
 
     /// To share groups and other shards.
-    fn route_on(&mut self, route: &Route, fanout: &mut Fanout<'_>, reached: bool) -> (Routed, ShardSet) {
+    fn route_on(
+        &mut self,
+        route: &Route,
+        batch: &Batch<'_>,
+        fanout: &mut Fanout<'_>,
+        reached: bool,
+    ) -> (Routed, ShardSet) {
+        let several = batch.version_of_several();
+        debug_assert!(several.is_none() || route.groups.is_empty(), "a share group gets message by message");
         let mut shares = Vec::new();
         let mut shared_here = false;
         for group in route.groups.iter() {
@@ -401,11 +518,13 @@ impl Core {
             }
         }
         let targets = shares.iter().fold(route.remote, |set, (shard, _)| set.with(*shard));
+        let packed = several.filter(|_| !targets.is_empty()).map(|_| batch.packed());
         for shard in targets.iter() {
             let groups: Box<[u64]> =
                 shares.iter().filter(|(target, _)| *target == shard).map(|(_, group)| *group).collect();
             let parcel = Parcel::Publish {
-                message: fanout.shared().clone(),
+                message: packed.as_ref().unwrap_or_else(|| fanout.shared()).clone(),
+                several,
                 ordinary: route.remote.contains(shard),
                 groups: (!groups.is_empty()).then(|| Box::new(groups)),
             };
@@ -416,19 +535,64 @@ impl Core {
     }
 }
 
+impl Taken {
+    /// Takes the packets behind the first one that repeat it and that `joins` lets in, by their
+    /// Packet Identifiers.
+    #[inline(never)] // By itself it keeps what it needs in registers.
+    fn follow(
+        self,
+        repeat: &Repeat<'_>,
+        publish: &Publish<'_>,
+        front: &Front<'_>,
+        entries: &mut Vec<Entry>,
+        mut joins: impl FnMut(u16) -> bool,
+    ) -> Taken {
+        let Taken { mut bytes, mut payload_bytes, .. } = self;
+        entries.push(Entry::new(0, bytes, publish.payload.len(), publish.packet_id));
+        while let Some(next) = repeat.next(&front.input[bytes..], front.packet_size_max)
+            && next.payload_len < Outbox::SPLICE_MIN
+            && joins(next.packet_id)
+        {
+            entries.push(Entry::new(bytes, next.len, next.payload_len, next.packet_id));
+            bytes += next.len;
+            payload_bytes += next.payload_len as u64;
+        }
+        let packets = entries.len();
+        if packets == 1 {
+            entries.clear();
+        }
+        Taken { packets, bytes, payload_bytes, ..self }
+    }
+}
+
+/// The Packet Identifiers of a batch.
+pub(super) struct PacketIds<'a> {
+    pub first: u16,
+    /// Of all, if there are several.
+    pub entries: &'a [Entry],
+}
+
+impl PacketIds<'_> {
+    pub fn count(&self) -> usize {
+        self.entries.len().max(1)
+    }
+
+    #[inline]
+    pub fn iter(&self) -> impl Iterator<Item = u16> {
+        let first = if self.entries.is_empty() { Some(self.first) } else { None };
+        first.into_iter().chain(self.entries.iter().map(|entry| entry.packet_id))
+    }
+}
+
 /// The packet as its receivers can have it, if they can.
 #[inline]
-fn verbatim<'a>(
-    version: Version,
-    frame: &Frame<'_>,
-    packet: &'a [u8],
-    publish: &Publish<'_>,
-) -> Option<Verbatim<'a>> {
-    let packet_id_at = packet.len() - frame.body.len() + 2 + publish.topic.len();
+fn verbatim<'a>(version: Version, front: &Front<'a>, publish: &Publish<'_>) -> Option<Verbatim<'a>> {
+    let Front { frame, input, .. } = front;
+    let packet_id_at = frame.len - frame.body.len() + 2 + publish.topic.len();
     let as_it_is = publish.topic_alias == 0
         && publish.expiry_s.is_none()
         && publish.payload.len() < Outbox::SPLICE_MIN
         && publish.properties.as_contiguous().is_some()
         && frame.is_shortest();
-    as_it_is.then_some(Verbatim { packet, version, packet_id_at })
+    as_it_is.then_some(Verbatim { packet: &input[..frame.len], version, packet_id_at })
 }

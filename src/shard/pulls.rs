@@ -73,11 +73,6 @@ impl Pulls {
 }
 
 impl Sessions {
-    /// Whether something retained is on its way to the session.
-    pub fn has_cursors(&self, session: Key) -> bool {
-        self.arena.get(session).is_some_and(|slot| slot.cursors.is_some())
-    }
-
     /// Out of the session, so that what they deliver is not taken for a live message.
     pub fn take_cursors(&mut self, session: Key) -> Option<Box<Cursors>> {
         self.arena.get_mut(session)?.cursors.take()

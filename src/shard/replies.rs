@@ -21,6 +21,7 @@ use super::connection::{End, Mode};
 use super::env::Env;
 use super::exchange::Exchange;
 use super::parcel::Parcel;
+use super::publish::PacketIds;
 use super::waits::{Blocked, Fence};
 
 /// Replies that one connection may hold. With more it is not parsed until half of them have left.
@@ -113,25 +114,45 @@ impl Holding {
 }
 
 impl Clients {
-    #[inline]
-    pub fn stage_ack(&mut self, key: Key, kind: AckKind, packet_id: u16, reason: Reason, env: &Env) {
-        let Some(live) = self.live_mut(key) else { return };
+    /// Stages acknowledgements of one kind that all say the same.
+    pub fn stage_acks(
+        &mut self,
+        key: Key,
+        kind: AckKind,
+        packet_ids: impl Iterator<Item = u16>,
+        reason: Reason,
+        env: &Env,
+    ) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(live) = connection.live_mut() else { return };
         // A reason that refuses has given the quota back already, with the identifier.
         if kind == AckKind::PubAck && !reason.is_error() {
             Session::acknowledge_publish(&mut live.link, Qos::AtLeastOnce);
         }
-        let version = live.link.version;
-        self.stage(key, env, |out| wire::encode_ack(out, version, kind, packet_id, reason));
+        let (version, packet_size_max) = (live.link.version, live.link.packet_size_max);
+        if wire::ack_packet_size(version, reason) > packet_size_max as usize {
+            return; // [MQTT-3.1.2-24] [MQTT-3.1.2-25]
+        }
+        connection.outbox.provide(&mut self.spare_buffers);
+        let out = connection.outbox.bytes_mut();
+        let mut count = 0;
+        for packet_id in packet_ids {
+            wire::encode_ack(out, version, kind, packet_id, reason);
+            count += 1;
+        }
+        env.counters().packets_sent_total.add(count);
+        if !connection.dirty {
+            connection.dirty = true;
+            self.dirty.push(key);
+        }
     }
 
     /// Tells the client a reply whose turn has come.
     fn tell(&mut self, key: Key, reply: Reply, env: &Env) {
         match reply {
-            Reply::Ack { qos: Qos::ExactlyOnce, packet_id, reason } => {
-                self.stage_ack(key, AckKind::PubRec, packet_id, reason, env);
-            }
-            Reply::Ack { qos: Qos::AtMostOnce | Qos::AtLeastOnce, packet_id, reason } => {
-                self.stage_ack(key, AckKind::PubAck, packet_id, reason, env);
+            Reply::Ack { qos, packet_id, reason } => {
+                let kind = if qos == Qos::ExactlyOnce { AckKind::PubRec } else { AckKind::PubAck };
+                self.stage_acks(key, kind, std::iter::once(packet_id), reason, env);
             }
             Reply::SubAck(packet) => self.stage(key, env, |out| out.extend_from_slice(&packet)),
         }
@@ -183,22 +204,19 @@ impl Core {
         }
     }
 
-    /// PUBACK or PUBREC of a PUBLISH that waits for nothing. // [MQTT-3.3.4-1] [MQTT-4.3.2-4] [MQTT-4.3.3-8]
+    /// PUBACK or PUBREC of PUBLISH packets that wait for nothing. // [MQTT-3.3.4-1] [MQTT-4.3.2-4] [MQTT-4.3.3-8]
     #[inline]
-    pub(super) fn acknowledge(&mut self, key: Key, qos: Qos, packet_id: u16, reason: Reason) {
+    pub(super) fn acknowledge(&mut self, key: Key, qos: Qos, ids: &PacketIds<'_>, reason: Reason) {
         let kind = match qos {
             Qos::AtMostOnce => return,
             Qos::AtLeastOnce => AckKind::PubAck,
             Qos::ExactlyOnce => AckKind::PubRec,
         };
-        let Some(live) = self.clients.connections.get_mut(key).and_then(|connection| connection.live_mut())
-        else {
-            return;
-        };
-        if live.replies().is_some() {
-            return self.reply(key, Reply::Ack { qos, packet_id, reason }, Release::Now);
+        if self.clients.live(key).is_some_and(|live| live.replies().is_some()) {
+            debug_assert!(ids.count() == 1, "what is held is held one by one");
+            return self.reply(key, Reply::Ack { qos, packet_id: ids.first, reason }, Release::Now);
         }
-        self.clients.stage_ack(key, kind, packet_id, reason, &self.env);
+        self.clients.stage_acks(key, kind, ids.iter(), reason, &self.env);
     }
 
     /// Once per turn: replies whose time has come.

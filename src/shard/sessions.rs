@@ -317,13 +317,8 @@ impl Sessions {
     /// Counts what became of a message that was delivered to a session.
     #[inline]
     pub fn count_delivered(&mut self, session: Key, delivered: Delivered, payload: usize, env: &Env) {
-        let counters = env.counters();
         match delivered {
-            Delivered::Sent => {
-                counters.publish_sent_total.add(1);
-                counters.publish_bytes_sent_total.add(payload as u64);
-                counters.packets_sent_total.add(1);
-            }
+            Delivered::Sent => env.count_sent(1, payload as u64),
             Delivered::Queued | Delivered::QueuedDroppingOldest | Delivered::Refused(_) => {}
             Delivered::Dropped(reason) => {
                 env.count_drop(reason, 1);

@@ -55,7 +55,9 @@ pub(crate) use packet::{Ack, Disconnect, decode_publish, judge_first};
 pub(crate) use properties::Properties;
 pub(crate) use publish::Publish;
 pub(crate) use reason::DecodeError;
-pub(crate) use repeat::{Repeat, Repetition};
+pub(crate) use repeat::Repeat;
+#[cfg(test)]
+pub(crate) use repeat::Repetition;
 pub(crate) use subscribe::{
     RetainHandling, Subscribe, SubscribeEntry, SubscribeFilters, Unsubscribe, UnsubscribeFilters,
 };

@@ -16,7 +16,6 @@ pub struct Repeat<'a> {
     first: u8,
     /// The topic with its length in front.
     head: &'a [u8],
-    topic: &'a str,
     /// Everything up to the end of the topic.
     before: &'a [u8],
     payload_len: usize,
@@ -54,7 +53,6 @@ impl<'a> Repeat<'a> {
             qos: publish.qos,
             first: frame.first,
             head: &frame.body[..head_len],
-            topic: publish.topic,
             before: &packet[..before_len],
             payload_len: publish.payload.len(),
         })
@@ -82,23 +80,9 @@ impl<'a> Repeat<'a> {
             qos,
             first,
             head: packets.get(body_at..before_len)?,
-            topic,
             before: packets.get(..before_len)?,
             payload_len: remaining.checked_sub(head_len + between(version, qos))?,
         })
-    }
-
-    pub fn topic(&self) -> &'a str {
-        self.topic
-    }
-
-    /// Of the connection.
-    pub fn version(&self) -> Version {
-        self.version
-    }
-
-    pub fn qos(&self) -> Qos {
-        self.qos
     }
 
     /// The packet at the front of `input`, if it is whole, a repetition, and not larger than `packet_size_max`.
@@ -147,21 +131,6 @@ impl<'a> Repeat<'a> {
             return (shortest && same && fits).then_some((body_at + self.head.len(), len));
         }
         None
-    }
-
-    /// Where the Packet Identifier is in a packet that ends with `payload`; of no meaning at QoS 0.
-    pub fn packet_id_at(&self, packet: &[u8], payload: &[u8]) -> usize {
-        packet.len() - payload.len() - between(self.version, self.qos)
-    }
-
-    /// Packets and their payloads, of bytes that are nothing but repetitions.
-    pub fn packets<'b>(&self, mut bytes: &'b [u8]) -> impl Iterator<Item = (&'b [u8], &'b [u8])> {
-        std::iter::from_fn(move || {
-            let Repetition { len, payload_len, .. } = self.next(bytes, u32::MAX)?;
-            let (packet, rest) = bytes.split_at(len);
-            bytes = rest;
-            Some((packet, &packet[len - payload_len..]))
-        })
     }
 }
 

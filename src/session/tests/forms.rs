@@ -205,29 +205,19 @@ fn mqtt_3_3_1_3_a_copied_packet_is_what_would_have_been_encoded() {
 }
 
 #[test]
-fn a_run_is_copied_once_for_all_its_receivers() {
+fn a_batch_is_copied_once_for_all_its_receivers() {
     let texts = ["one", "three", "five"];
-    let (mut input, mut entries) = (Vec::new(), Vec::new());
-    for (text, packet_id) in texts.iter().zip(7..) {
-        let (topic, payload) = ("topic".to_owned(), text.as_bytes().to_vec());
-        let publish = Publish { qos: 1, topic, packet_id, payload, ..Publish::default() };
-        let packet = Sent::Publish(publish).encode(Version::V5);
-        let (at, len, payload_len) = (input.len(), packet.len(), text.len());
-        entries.push(RunEntry { at, len, payload_len, packet_id, is_new: true });
-        input.extend(packet);
-    }
-    let message = MessageView { qos: AtLeastOnce, ..message("topic", &[]) };
-    let run = KeptRun { entries: &entries, input: &input, message, version: Version::V5 };
+    let payloads = texts.map(|text| text.as_bytes().to_vec()).to_vec();
+    let packets = Packets::new(Version::V5, AtLeastOnce, "topic", false, payloads);
+    let batch = packets.batch();
     let mut benches: Vec<_> = (0..3).map(|_| Bench::new().connected()).collect();
     let mut shared = Vec::new();
     // The first one has no room for the last: that is kept by itself, from what is shared.
-    benches[0].send_room = entries[0].len + entries[1].len;
-    let mut variants = Variants::new();
+    benches[0].send_room = packets.bytes.len() - 1;
     for bench in &mut benches {
-        let at_once = bench.deliver_run(&run, Some(&mut shared), &at(AtLeastOnce));
-        for (entry, message) in entries.iter().zip(&shared).skip(at_once) {
-            let mut fanout = run.fanout(entry, Some(message), &mut variants);
-            assert_eq!(bench.deliver_to_one(&mut fanout, at(AtLeastOnce)), Delivered::Queued);
+        let at_once = bench.deliver_front(&batch, Some(&mut shared), &at(AtLeastOnce));
+        for place in at_once..batch.count() {
+            assert_eq!(bench.deliver_at(&batch, place, &shared, at(AtLeastOnce)), QUEUED);
         }
     }
     let shared: Vec<_> = shared.iter().map(|message| message.payload().as_ptr()).collect();

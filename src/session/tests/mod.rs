@@ -1,5 +1,6 @@
 //! One test per rule, named after it.
 
+mod batch;
 mod flows;
 mod forms;
 mod ingress;

@@ -9,7 +9,6 @@ use super::super::testing::*;
 use super::super::*;
 use crate::clock::NEVER;
 use crate::limits::QueueFull;
-use crate::memory::MessageView;
 use crate::wire::{Reason, Version};
 
 /// No alias pays for the first one.
@@ -28,12 +27,12 @@ enum Step {
         room: usize,
     },
     /// Messages that a publisher sent in one go.
-    Run {
+    Batch {
         version: Version,
         qos: Qos,
         topic: usize,
-        /// Bytes of each payload, and whether it was routed before.
-        messages: Vec<(usize, bool)>,
+        /// Bytes of each payload.
+        lens: Vec<usize>,
         dup: bool,
         identifiers: Vec<u32>,
         /// The subscription's.
@@ -136,26 +135,27 @@ fn step() -> impl Strategy<Value = Step> {
             room,
         },
     );
-    let of_run = (prop_oneof![4 => Just(10usize), 1 => 0..300usize], prop::bool::weighted(0.1));
-    let run = (
-        version(),
-        prop_oneof![Just(Qos::AtLeastOnce), Just(Qos::ExactlyOnce)],
-        0..TOPICS.len(),
-        proptest::collection::vec(of_run, 1..8),
-        any::<bool>(),
-        prop_oneof![4 => Just(vec![]), 1 => Just(vec![7])],
-        prop_oneof![4 => Just(Qos::ExactlyOnce), 1 => qos()],
-        any::<bool>(),
-        room(),
-    )
-        .prop_map(|(version, qos, topic, messages, dup, identifiers, qos_max, several, room)| {
-            Step::Run { version, qos, topic, messages, dup, identifiers, qos_max, several, room }
-        });
+    let of_batch = prop_oneof![4 => Just(10usize), 1 => 0..300usize];
+    let batch =
+        (
+            version(),
+            qos(),
+            0..TOPICS.len(),
+            proptest::collection::vec(of_batch, 2..8),
+            any::<bool>(),
+            prop_oneof![4 => Just(vec![]), 1 => Just(vec![7])],
+            prop_oneof![4 => Just(Qos::ExactlyOnce), 1 => qos()],
+            any::<bool>(),
+            room(),
+        )
+            .prop_map(|(version, qos, topic, lens, dup, identifiers, qos_max, several, room)| {
+                Step::Batch { version, qos, topic, lens, dup, identifiers, qos_max, several, room }
+            });
     let reason = prop_oneof![4 => Just(Reason::SUCCESS), 1 => Just(Reason::QUOTA_EXCEEDED)];
     let answer = prop_oneof![Just(Answer::NotYet), Just(Answer::Success), Just(Answer::Error)];
     prop_oneof![
         16 => deliver,
-        6 => run,
+        6 => batch,
         8 => room().prop_map(|room| Step::Pump { room }),
         5 => ids().prop_map(Step::Pubacks),
         5 => (id(), reason).prop_map(|(id, reason)| Step::Pubrec(id, reason)),
@@ -240,7 +240,7 @@ impl Pair {
                 });
                 self.deliver(delivery, room);
             }
-            run @ Step::Run { .. } => self.deliver_run(run),
+            batch @ Step::Batch { .. } => self.deliver_batch(batch),
             Step::Wait(millis) => {
                 self.env.now += millis;
                 self.bench.now += millis;
@@ -312,51 +312,29 @@ impl Pair {
     }
 
     /// As the shard does it: as many as go at once, the others one by one. The model knows only the latter.
-    fn deliver_run(&mut self, step: Step) {
-        let Step::Run { version, qos, topic, messages, dup, identifiers, qos_max, several, room } = step
-        else {
+    fn deliver_batch(&mut self, step: Step) {
+        let Step::Batch { version, qos, topic, lens, dup, identifiers, qos_max, several, room } = step else {
             unreachable!("{step:?}")
         };
         self.set_room(room);
-        let topic = TOPICS[topic];
-        let (mut input, mut entries) = (Vec::new(), Vec::new());
-        for (&(payload_len, routed_before), packet_id) in messages.iter().zip(1..) {
-            let payload = vec![packet_id as u8; payload_len];
-            let publish = Publish {
-                dup,
-                qos: qos as u8,
-                topic: topic.to_owned(),
-                packet_id,
-                payload,
-                ..Publish::default()
-            };
-            let packet = Sent::Publish(publish).encode(version);
-            let (at, len, is_new) = (input.len(), packet.len(), !routed_before);
-            entries.push(RunEntry { at, len, payload_len, packet_id, is_new });
-            input.extend(packet);
-        }
+        let payloads = lens.iter().zip(1..).map(|(&len, n)| vec![n; len]).collect();
+        let packets = Packets::new(version, qos, TOPICS[topic], dup, payloads);
+        let batch = packets.batch();
         let grant = Grant {
             qos: qos.min(qos_max),
             retain: Retain::Clear,
             identifiers: &identifiers,
             share: Share::No,
         };
-        let message = MessageView { qos, ..message(topic, &[]) };
-        let run = KeptRun { entries: &entries, input: &input, message, version };
         let mut shared = Vec::new();
-        let at_once = self.bench.deliver_run(&run, several.then_some(&mut shared), &grant);
+        let at_once = self.bench.deliver_front(&batch, several.then_some(&mut shared), &grant);
         let room_left = self.bench.send_room;
         self.model.written = self.bench.sent().into();
-        for (at, entry) in entries.iter().enumerate() {
-            if !entry.is_new {
-                assert!(at >= at_once, "delivered twice");
-                continue;
-            }
-            let payload = input[entry.at + entry.len - entry.payload_len..][..entry.payload_len].to_vec();
+        for (at, payload) in packets.payloads.iter().enumerate() {
             let delivery = Rc::new(Delivery {
-                topic,
+                topic: packets.topic,
                 properties: &[],
-                payload,
+                payload: payload.clone(),
                 expires_at: NEVER,
                 qos: grant.qos,
                 retain: grant.retain,
@@ -367,10 +345,7 @@ impl Pair {
                 Delivered::Sent
             } else {
                 self.bench.send_room = self.env.room;
-                let mut variants = std::mem::take(&mut self.bench.variants);
-                let delivered =
-                    self.bench.deliver_to_one(&mut run.fanout(entry, shared.get(at), &mut variants), grant);
-                self.bench.variants = variants;
+                let delivered = self.bench.deliver_at(&batch, at, &shared, grant);
                 self.model.written = self.bench.sent().into();
                 delivered
             };
