@@ -93,3 +93,25 @@ fn mqtt_3_3_4_7_one_publish_too_many() {
     assert_eq!(bench.pubrel(4), Reason::SUCCESS);
     assert_eq!(bench.link.as_ref().unwrap().receive_used(), 0);
 }
+
+#[test]
+fn mqtt_4_3_3_10_only_a_new_message_joins_a_batch_and_only_with_quota() {
+    let limits = Limits { receive_maximum: 3, ..Limits::default() };
+    let mut bench = Bench::with(limits, 1 << 40).connected();
+    let joins = |bench: &mut Bench, qos, id| {
+        bench.act(|session, link, _| session.handle_following(link.unwrap(), qos, id))
+    };
+    assert_eq!(bench.incoming(ExactlyOnce, 1), Ingress::Route);
+    assert!(!joins(&mut bench, ExactlyOnce, 1), "routed before");
+    assert!(joins(&mut bench, ExactlyOnce, 2));
+    assert_eq!(bench.incoming(ExactlyOnce, 2), Ingress::Repeat);
+    assert!(joins(&mut bench, ExactlyOnce, 3));
+    assert!(!joins(&mut bench, ExactlyOnce, 4), "no quota");
+    assert_eq!(bench.session.received_len(), 3);
+    // At QoS 1 all of a batch have the place of the first.
+    assert!(joins(&mut bench, AtLeastOnce, 5));
+    assert_eq!(bench.link.as_ref().unwrap().receive_used(), 3);
+    bench.connect(Version::V5, Maxima::NONE);
+    assert!(!joins(&mut bench, ExactlyOnce, 3), "routed on an earlier connection");
+    assert_eq!(bench.link.as_ref().unwrap().receive_used(), 0);
+}
