@@ -223,10 +223,7 @@ impl Tls {
         }
         let state = state.map_err(|error| words::why(&error, &self.head, was_handshaking))?;
         if state.tls_bytes_to_write() > OUTPUT_MAX {
-            return Err(format!(
-                "client does not read: {} KiB of the TLS handshake wait for it",
-                OUTPUT_MAX / 1024
-            ));
+            return Err(format!("TLS peer is not reading: {} KiB are waiting for it", OUTPUT_MAX / 1024));
         }
         if matches!(self.identity, Identity::Unknown) && !self.connection.is_handshaking() {
             self.identity = self.identify()?;
