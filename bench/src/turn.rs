@@ -9,7 +9,7 @@ use ringmq::limits::Limits;
 use ringmq::memory::{CLASSES, OutBatch, Pool};
 use ringmq::mesh::Bounds;
 use ringmq::metrics::Counters;
-use ringmq::shard::{Ends, ListenerKind, Options, Setup, Shard, Stopping};
+use ringmq::shard::{Ends, ListenerKind, Options, Setup, Shard, Stopping, desk};
 use ringmq::wire::Qos;
 
 use crate::packets::{put_publish, topic};
@@ -166,7 +166,7 @@ fn shard(listener: ListenerKind) -> Shard<Still> {
         access: ringmq::access::Access::default(),
         options: Options { sys_interval_ms: 0, ..Options::default() },
     };
-    Shard::new(setup, Still::default(), NOW)
+    Shard::new(setup, Still::default(), NOW).with_desk(desk().1)
 }
 
 fn string(out: &mut Vec<u8>, text: &str) {
