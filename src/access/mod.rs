@@ -29,7 +29,7 @@ mod verified;
 mod rules_tests;
 
 pub use cost::Cost;
-pub use gate::{Access, Anonymous, ClientIds, Current, Denial, Door, Identity, Overlap, Policy, Rights};
+pub use gate::{Access, Anonymous, ClientIds, Denial, Door, Identity, Overlap, Policy, Rights};
 pub use login::{Answer, LOGIN_WAIT_MAX_MS, Login, Outcome, Verdict, Verifier};
 pub use pattern::{Names, Who};
 pub use rules::{Action, Effect, Grants, Permissions, Rule, Rules, Subject, Subscribable, is_sys};
