@@ -16,13 +16,12 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::access::hashing::{self, Hasher, Hashing, Means};
-use crate::access::{Access, Current, Settings, Users, Verifier};
+use crate::access::{Access, Policy, Settings, Users, Verifier};
 use crate::clock::Millis;
 use crate::config::{self, Config};
 use crate::io::Driver;
@@ -33,7 +32,7 @@ use crate::memory::{Class, Pool, ShardId};
 use crate::mesh::Bounds;
 use crate::metrics::{Counters, sum};
 use crate::shard::{
-    Control as DeskControl, Desk, Ends, Listening, Live, Lost, Options, Parcel, Setup, Shard, Stopping, Turn,
+    Control, Desk, Ends, Listening, Live, Lost, Options, Order, Parcel, Post, Setup, Shard, Stopping, Turn,
 };
 use crate::transport::tls::TlsAcceptor;
 
@@ -62,14 +61,6 @@ const STOP_POLL: Duration = Duration::from_millis(5);
 /// How long a shard may take to notice that it is given up.
 const ABANDON_PATIENCE: Duration = Duration::from_millis(200);
 
-/// What shards are told from outside.
-#[derive(Debug, Default)]
-struct Control(AtomicU8);
-
-const RUN: u8 = 0;
-const DRAIN: u8 = 1;
-const ABANDON: u8 = 2;
-
 /// How a stop ended.
 #[must_use]
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
@@ -96,7 +87,6 @@ impl Rest {
 /// A broker that runs.
 pub struct Server {
     shards: Vec<JoinHandle<Rest>>,
-    control: Arc<Control>,
     /// To wake shards that sleep.
     bell: Box<dyn Driver>,
     addresses: Vec<SocketAddr>,
@@ -114,7 +104,7 @@ pub struct Server {
     connections_room: u32,
     pool: Arc<Pool>,
     /// By shard.
-    desks: Vec<DeskControl<TcpListener>>,
+    desks: Vec<Control<TcpListener>>,
     /// By [`ListenerId`]; those that are closed too.
     served: Vec<Served>,
 }
@@ -122,8 +112,11 @@ pub struct Server {
 /// What is behind users and rules, for reading them again.
 struct Gatekeeping {
     settings: Settings,
-    current: Arc<Current>,
+    /// What is in force.
+    policy: Arc<Policy>,
     hashing: Hashing,
+    /// The ways to the desks of the shards, for threads that hash.
+    posts: Vec<Post<TcpListener>>,
     /// Threads that nobody needed yet, with their seats.
     hashers: Vec<(Hasher, ShardId)>,
     /// Files of users by their numbers, which they keep.
@@ -138,7 +131,6 @@ struct Seat {
     cpu: Option<u16>,
     kernel: Kernel,
     listeners: Vec<TcpListener>,
-    control: Arc<Control>,
     desk: Desk<TcpListener>,
     epoch: Instant,
     ready: mpsc::Sender<Result<(), StartError>>,
@@ -172,7 +164,6 @@ impl Server {
         let counters: Arc<[Counters]> = (0..shards).map(|_| Counters::default()).collect();
         let pool = Pool::new(config::pools(&limits));
         let stopping = Arc::new(Stopping::default());
-        let control = Arc::new(Control::default());
         let options = Options {
             sys_interval_ms: config.sys_interval_ms,
             route_cache_entries: config.cached_topics_max,
@@ -181,19 +172,21 @@ impl Server {
         };
         let epoch = Instant::now();
         let users_len = users.iter().map(Users::len).collect();
-        let current = Arc::new(Current::new(policy));
+        let policy = Arc::new(policy);
         let has_users = !users.is_empty();
         let mut key = [0; 32];
         for part in key.chunks_mut(8) {
             part.copy_from_slice(&bell.random().to_ne_bytes());
         }
         let means = Means { threads: hashers.into(), memory: limits.memory_max / HASHING_MEMORY_PART };
-        let (hashing, desks, threads) = hashing::build(users, key, shards, means);
+        let (hashing, askers, threads) = hashing::build(users, key, shards, means);
+        let (desk_controls, desks): (Vec<_>, Vec<_>) = (0..shards).map(|_| crate::shard::desk()).unzip();
         let seat = |(index, hasher)| (hasher, shards + 1 + index as ShardId);
         let mut gatekeeping = Gatekeeping {
             settings: config.access.clone(),
-            current: Arc::clone(&current),
+            policy: Arc::clone(&policy),
             hashing,
+            posts: desk_controls.iter().map(Control::post).collect(),
             hashers: threads.into_iter().enumerate().map(seat).collect(),
             files: config.access.password_files.clone(),
             users: users_len,
@@ -201,16 +194,16 @@ impl Server {
         if has_users {
             gatekeeping.start_hashing(&kernel)?;
         }
-        let mut access = desks.into_iter().map(|desk| {
-            let verifier = Box::new(desk) as Box<dyn Verifier>;
-            Access::new(Arc::clone(&current), Some(verifier))
+        let access = askers.into_iter().map(|asker| {
+            let verifier = Box::new(asker) as Box<dyn Verifier>;
+            Access::new(Arc::clone(&policy), Some(verifier))
         });
         let (ready, is_ready) = mpsc::channel();
         let ends = Ends::build(shards, mesh_bounds(shards, config::pools(&limits)[Class::Mesh as usize]));
         let mut threads = Vec::new();
         let mut gates = Vec::new();
-        let mut controls = Vec::new();
-        for ((ends, listeners), &cpu) in ends.into_iter().zip(listening.by_shard).zip(&config.placement) {
+        let sides = ends.into_iter().zip(listening.by_shard).zip(&config.placement);
+        for (((ends, listeners), &cpu), (access, desk)) in sides.zip(access.zip(desks)) {
             let (open, go) = mpsc::channel();
             let setup = Setup {
                 id: ends.here(),
@@ -222,14 +215,12 @@ impl Server {
                 counters: Arc::clone(&counters),
                 listeners: behind.clone(),
                 stopping: Arc::clone(&stopping),
-                access: access.next().unwrap_or_default(),
+                access,
                 options: options.clone(),
             };
-            let (kernel, control, ready) = (kernel.clone(), Arc::clone(&control), ready.clone());
+            let (kernel, ready) = (kernel.clone(), ready.clone());
             let name = format!("shard-{}", setup.id);
-            let (orders, desk) = crate::shard::desk();
-            controls.push(orders);
-            let seat = Seat { setup, cpu, kernel, listeners, control, desk, epoch, ready, go };
+            let seat = Seat { setup, cpu, kernel, listeners, desk, epoch, ready, go };
             let thread = std::thread::Builder::new()
                 .name(name)
                 .spawn(move || serve(seat))
@@ -270,7 +261,6 @@ impl Server {
         let served = served.collect();
         Ok(Server {
             shards: threads,
-            control,
             bell,
             addresses: listening.addresses,
             counters,
@@ -282,7 +272,7 @@ impl Server {
             config: config.clone(),
             connections_room: limits.connections_max.max(room),
             pool,
-            desks: controls,
+            desks: desk_controls,
             served,
         })
     }
@@ -314,7 +304,7 @@ impl Server {
 
     /// Begins to drain: no new connections, wills, DISCONNECT 0x8B.
     pub fn begin_stop(&mut self) {
-        self.tell(DRAIN);
+        self.tell(|| Order::Drain);
     }
 
     /// Waits until all shards have ended or `patience` has run out; then those that have not are given up.
@@ -332,7 +322,7 @@ impl Server {
         while !ended(&self.shards) {
             if Instant::now() >= deadline || interrupted(STOP_POLL) {
                 stopped = Stopped::Abandoned;
-                self.tell(ABANDON);
+                self.tell(|| Order::Abandon);
                 break;
             }
         }
@@ -345,8 +335,12 @@ impl Server {
         (stopped, shards.map(|shard| shard.join().unwrap_or_default()).collect())
     }
 
-    fn tell(&mut self, what: u8) {
-        self.control.0.store(what, Ordering::Release);
+    /// Tells all shards how to stop. Nobody waits for the answers.
+    fn tell(&mut self, order: impl Fn() -> Order<TcpListener>) {
+        for desk in &mut self.desks {
+            // The desk has a place for it. A shard that is gone, or was told before, needs no order.
+            let _ = desk.put(order());
+        }
         self.wake();
     }
 
@@ -365,7 +359,13 @@ impl Server {
 }
 
 /// A thread that hashes, with a ring of its own to wake shards; it ends with them.
-fn start_hashing(hasher: Hasher, here: ShardId, kernel: Kernel, make_way: fn()) -> Result<(), StartError> {
+fn start_hashing(
+    hasher: Hasher,
+    here: ShardId,
+    kernel: Kernel,
+    posts: Vec<Post<TcpListener>>,
+    make_way: fn(),
+) -> Result<(), StartError> {
     let (ready, is_ready) = mpsc::channel();
     let serve = move || {
         make_way();
@@ -375,7 +375,10 @@ fn start_hashing(hasher: Hasher, here: ShardId, kernel: Kernel, make_way: fn()) 
         };
         let _ = ready.send(Ok(()));
         let mut completions = Vec::new();
-        hasher.run(Box::new(move |shard| {
+        hasher.run(Box::new(move |shard, answer| {
+            if !posts[usize::from(shard)].put(answer) {
+                return; // a shard that is gone needs no answer
+            }
             ring.doorbell(shard);
             ring.submit_and_wait(0);
             ring.completions(&mut completions);
@@ -404,12 +407,12 @@ fn mesh_bounds(shards: u16, bytes: u64) -> Bounds {
 
 /// A shard's thread, from its seat to its end.
 fn serve(seat: Seat) -> Rest {
-    let Seat { setup, cpu, kernel, listeners, control, desk, epoch, ready, go } = seat;
+    let Seat { setup, cpu, kernel, listeners, desk, epoch, ready, go } = seat;
     // Bound first, so that the memory that the driver takes is near this CPU.
     let bound = cpu.map_or(Ok(()), |cpu| sockets::pin(cpu).map_err(|error| StartError::Pin { cpu, error }));
     let id = setup.id;
     let buffer_bytes = setup.limits.memory_max / RECEIVE_BUFFERS_PART / u64::from(setup.shards);
-    let seated = Seated { setup, control, desk, epoch, ready, go };
+    let seated = Seated { setup, desk, epoch, ready, go };
     match bound {
         Ok(()) => kernel.drive(id, listeners, buffer_bytes, seated),
         Err(error) => seated.give_up(error),
@@ -419,7 +422,6 @@ fn serve(seat: Seat) -> Rest {
 /// A shard's seat once its thread is where it belongs; `visit` runs the shard to its end.
 struct Seated {
     setup: Setup,
-    control: Arc<Control>,
     desk: Desk<TcpListener>,
     epoch: Instant,
     ready: mpsc::Sender<Result<(), StartError>>,
@@ -437,12 +439,12 @@ impl Visitor for Seated {
     type Output = Rest;
 
     fn visit<D: Driver>(self, driver: D) -> Rest {
-        let Seated { setup, control, desk, epoch, ready, go } = self;
+        let Seated { setup, desk, epoch, ready, go } = self;
         let shard = Shard::new(setup, driver, now(epoch)).with_desk(desk);
         let _ = ready.send(Ok(()));
         drop(ready);
         match go.recv() {
-            Ok(()) => drive(shard, &control, epoch),
+            Ok(()) => drive(shard, epoch),
             // Another shard could not start.
             Err(_) => Rest::default(),
         }
@@ -459,24 +461,16 @@ fn now(epoch: Instant) -> Millis {
 }
 
 /// The loop of a shard: a turn, then one system call that submits what it asked for and waits for what comes.
-fn drive<D: Driver>(mut shard: Shard<D>, control: &Control, epoch: Instant) -> Rest {
-    let mut stopping = false;
+fn drive<D: Driver>(mut shard: Shard<D>, epoch: Instant) -> Rest {
     let mut large = false;
     loop {
         let moment = now(epoch);
-        match control.0.load(Ordering::Acquire) {
-            RUN => {}
-            DRAIN if !stopping => {
-                stopping = true;
-                shard.stop(moment);
-            }
-            DRAIN => {}
-            _ => return Rest::of(&mut shard),
-        }
-        let turn = shard.turn(moment);
-        if stopping && shard.is_stopped() {
-            return Rest::of(&mut shard);
-        }
+        let timeout_ms = match shard.turn(moment) {
+            Turn::Busy => 0,
+            // From when the turn began: a second look at the clock would be dearer than to be late by a turn.
+            Turn::Idle { deadline } => deadline.saturating_sub(moment),
+            Turn::Over => return Rest::of(&mut shard),
+        };
         let counters = shard.counters();
         if !large {
             let clients = counters.connections.get() + counters.subscriptions.get();
@@ -485,11 +479,6 @@ fn drive<D: Driver>(mut shard: Shard<D>, control: &Control, epoch: Instant) -> R
                 sockets::large_pages();
             }
         }
-        let timeout_ms = match turn {
-            Turn::Busy => 0,
-            // From when the turn began: a second look at the clock would be dearer than to be late by a turn.
-            Turn::Idle { deadline } => deadline.saturating_sub(moment),
-        };
         let sleeps = timeout_ms > 0 && shard.bell().sleep();
         shard.io_mut().submit_and_wait(if sleeps { timeout_ms } else { 0 });
         if sleeps {

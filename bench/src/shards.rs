@@ -10,7 +10,7 @@ use ringmq::limits::Limits;
 use ringmq::memory::{CLASSES, OutBatch, Pool, ShardId};
 use ringmq::mesh::Bounds;
 use ringmq::metrics::Counters;
-use ringmq::shard::{Ends, Listening, Options, Setup, Shard, Stopping};
+use ringmq::shard::{Ends, Listening, Options, Setup, Shard, Stopping, desk};
 use ringmq::topic::{HashKeys, shard_of};
 use ringmq::transport::Layers;
 use ringmq::wire::Qos;
@@ -156,7 +156,7 @@ impl Stage {
                 access: ringmq::access::Access::default(),
                 options: Options { sys_interval_ms: 0, ..Options::default() },
             };
-            Shard::new(setup, Still::default(), NOW)
+            Shard::new(setup, Still::default(), NOW).with_desk(desk().1)
         });
         Stage { shards: shards.collect(), subscribers: Vec::new(), acks: Vec::new(), sent: Vec::new() }
     }

@@ -9,7 +9,7 @@ use ringmq::limits::Limits;
 use ringmq::memory::{CLASSES, OutBatch, Pool};
 use ringmq::mesh::Bounds;
 use ringmq::metrics::Counters;
-use ringmq::shard::{Ends, Options, Setup, Shard, Stopping};
+use ringmq::shard::{Ends, Options, Setup, Shard, Stopping, desk};
 use ringmq::transport::Layers;
 use ringmq::wire::Qos;
 
@@ -167,7 +167,7 @@ fn shard(layers: Layers) -> Shard<Still> {
         access: ringmq::access::Access::default(),
         options: Options { sys_interval_ms: 0, ..Options::default() },
     };
-    Shard::new(setup, Still::default(), NOW)
+    Shard::new(setup, Still::default(), NOW).with_desk(desk().1)
 }
 
 fn string(out: &mut Vec<u8>, text: &str) {

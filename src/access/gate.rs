@@ -1,17 +1,16 @@
 //! What one shard knows about access: the policy of the moment, and whom to ask about passwords.
 //!
-//! A policy is replaced as a whole. Shards look at its generation once a turn and take the new one without waiting for
-//! each other; what they found with the old one (a client's [`Grants`], that a subscription is wholly allowed) is
-//! marked with its generation and found again when it is used next.
+//! A policy is replaced as a whole, by an order to each shard. A shard counts the policies that it had; what it found with
+//! an old one (a client's [`Grants`], that a subscription is wholly allowed) is marked with that count and found again
+//! when it is used next.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use super::is_sys;
 use super::login::{Login, Verdict, Verifier};
 use super::pattern::Who;
 use super::rules::{Grants, Permissions, Rules};
 use super::users::Users;
-use super::{Answer, is_sys};
 
 /// Who is let in and what they may do.
 #[derive(Clone, Debug, Default)]
@@ -94,43 +93,16 @@ impl ClientIds {
     }
 }
 
-/// The policy in force, for all shards.
-#[derive(Debug, Default)]
-pub struct Current {
-    generation: AtomicU32,
-    policy: Mutex<Arc<Policy>>,
-}
-
-impl Current {
-    pub fn new(policy: Policy) -> Current {
-        Current { generation: AtomicU32::new(1), policy: Mutex::new(Arc::new(policy)) }
-    }
-
-    /// The newest.
-    pub fn policy(&self) -> Arc<Policy> {
-        self.policy.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Takes effect at each shard's next turn.
-    pub fn replace(&self, policy: Policy) {
-        let mut held = self.policy.lock().unwrap_or_else(PoisonError::into_inner);
-        *held = Arc::new(policy);
-        self.generation.fetch_add(1, Ordering::Release);
-    }
-}
-
 /// One shard's share.
 #[derive(Default)]
 pub struct Access {
-    current: Arc<Current>,
+    /// Policies that this shard was given so far; 0 is never the mark of one.
     generation: u32,
     policy: Arc<Policy>,
     /// Whether any listener has some.
     rules: bool,
     /// Without one there are no users: names and passwords mean nothing, and everybody is anonymous.
     verifier: Option<Box<dyn Verifier>>,
-    /// Logins whose answers are still to come.
-    awaited: usize,
 }
 
 /// What is remembered with each session.
@@ -155,21 +127,17 @@ impl Rights {
 }
 
 impl Access {
-    pub fn new(current: Arc<Current>, verifier: Option<Box<dyn Verifier>>) -> Access {
-        let mut access = Access { current, verifier, ..Access::default() };
-        access.refresh();
+    pub fn new(policy: Arc<Policy>, verifier: Option<Box<dyn Verifier>>) -> Access {
+        let mut access = Access { verifier, ..Access::default() };
+        access.replace(policy);
         access
     }
 
-    /// Takes a new policy if there is one.
-    #[inline]
-    pub fn refresh(&mut self) {
-        if self.current.generation.load(Ordering::Acquire) != self.generation {
-            let held = self.current.policy.lock().unwrap_or_else(PoisonError::into_inner);
-            self.generation = self.current.generation.load(Ordering::Acquire);
-            self.policy = held.clone();
-            self.rules = self.policy.doors.iter().any(|door| door.rules.is_some());
-        }
+    /// From now on this policy is in force here.
+    pub fn replace(&mut self, policy: Arc<Policy>) {
+        self.generation = self.generation.wrapping_add(1).max(1);
+        self.rules = policy.doors.iter().any(|door| door.rules.is_some());
+        self.policy = policy;
     }
 
     pub fn policy(&self) -> &Policy {
@@ -186,9 +154,9 @@ impl Access {
         self.rules
     }
 
-    /// Logins whose answers are still to come.
-    pub fn awaited(&self) -> usize {
-        self.awaited
+    /// Whether the policy in force says who is let in at this listener.
+    pub fn has_door(&self, listener: u16) -> bool {
+        usize::from(listener) < self.policy.doors.len()
     }
 
     /// Who is let in at this listener.
@@ -214,18 +182,7 @@ impl Access {
 
     /// Only where there are users.
     pub fn verify(&mut self, login: Login<'_>) -> Verdict {
-        let verdict = self.verifier.as_mut().map_or(Verdict::Busy, |verifier| verifier.verify(login));
-        self.awaited += usize::from(verdict == Verdict::Later);
-        verdict
-    }
-
-    pub fn answer(&mut self) -> Option<Answer> {
-        if self.awaited == 0 {
-            return None;
-        }
-        let answer = self.verifier.as_mut()?.answer()?;
-        self.awaited -= 1;
-        Some(answer)
+        self.verifier.as_mut().map_or(Verdict::Busy, |verifier| verifier.verify(login))
     }
 
     pub fn may_publish(&self, rights: &mut Rights, who: Who<'_>, topic: &str) -> bool {
@@ -253,23 +210,21 @@ mod tests {
     use crate::access::acl_file;
 
     #[test]
-    fn a_new_policy_is_taken_once_and_old_grants_are_found_again() {
-        let policy = |text: &str| Policy {
-            rules: [acl_file::parse(text).unwrap()].into(),
-            doors: [Door { rules: Some(0), ..Door::default() }].into(),
-            ..Policy::default()
+    fn old_grants_are_found_again_under_a_new_policy() {
+        let policy = |text: &str| {
+            let rules = [acl_file::parse(text).unwrap()].into();
+            let doors = [Door { rules: Some(0), ..Door::default() }].into();
+            Arc::new(Policy { rules, doors, ..Policy::default() })
         };
-        let current = Arc::new(Current::new(policy("user zoe\ntopic z\nuser bob\ntopic a\n")));
-        let mut access = Access::new(current.clone(), None);
+        let mut access = Access::new(policy("user zoe\ntopic z\nuser bob\ntopic a\n"), None);
         let mut rights = Rights::default();
         let who = Who { user: Some("bob"), client_id: "c" };
         assert!(access.may_publish(&mut rights, who, "a") && !access.may_publish(&mut rights, who, "b"));
-        current.replace(policy("user bob\ntopic b\nuser zoe\ntopic a\n"));
-        assert!(access.may_publish(&mut rights, who, "a"), "until the shard looks");
-        access.refresh();
+        access.replace(policy("user bob\ntopic b\nuser zoe\ntopic a\n"));
         assert!(access.may_publish(&mut rights, who, "b") && !access.may_publish(&mut rights, who, "a"));
-        current.replace(Policy::default());
-        access.refresh();
+        assert!(access.has_door(0) && !access.has_door(1));
+        access.replace(Arc::default());
+        assert!(!access.has_door(0) && !access.has_rules());
         assert!(access.may_publish(&mut rights, who, "z") && !access.may_publish(&mut rights, who, "$SYS/x"));
     }
 
@@ -282,7 +237,7 @@ mod tests {
             doors: [door(Some(0)), door(Some(1)), door(None)].into(),
             ..Policy::default()
         };
-        let access = Access::new(Arc::new(Current::new(policy)), None);
+        let access = Access::new(Arc::new(policy), None);
         let who = Who { user: Some("bob"), client_id: "c" };
         let mut rights = Rights::default();
         for (listener, expected) in
@@ -305,7 +260,7 @@ mod tests {
         let access = |doors: &[Door]| {
             let users = [users("ann"), users("bob")].into();
             let policy = Policy { users, doors: doors.into(), ..Policy::default() };
-            Access::new(Arc::new(Current::new(policy)), None)
+            Access::new(Arc::new(policy), None)
         };
         let mixed = access(&[door(Anonymous::Admitted), door(Anonymous::Refused)]);
         for user in [Some("ann"), Some("bob"), None] {

@@ -2,12 +2,10 @@
 //!
 //! A shard looks into the cache of verified credentials without ever waiting for it, and puts what it does not find
 //! there into one bounded queue. The threads take from it, look again (of many clients with one password only the first
-//! is hashed), hash, and answer to the shard that asked, whose bell they ring. What nobody waits for any more is not
-//! hashed. A shard has at most one answer outstanding for each connection that it parked, which is the bound of its
-//! channel.
+//! is hashed), hash, and tell the shard that asked ([`Tell`]). What nobody waits for any more is not hashed. A shard is told
+//! once for each login that it put into the queue, so the bound of the queue is also the bound of what it is told.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,8 +21,8 @@ use crate::memory::ShardId;
 /// Threads that hash at most; fewer where there are fewer CPUs.
 pub const HASHING_THREADS_MAX: usize = 32;
 
-/// Wakes a shard. Made by the thread that calls it.
-pub type Wake = Box<dyn FnMut(ShardId)>;
+/// Gives a shard an answer and wakes it. Made by the thread that calls it.
+pub type Tell = Box<dyn FnMut(ShardId, Answer)>;
 
 /// What shards and threads share.
 struct Shared {
@@ -53,18 +51,16 @@ pub struct Hashing {
 }
 
 /// A shard's end.
-pub struct Desk {
+pub struct Asker {
     shard: ShardId,
     shared: Arc<Shared>,
     jobs: Entrance,
-    answers: Receiver<Answer>,
 }
 
 /// A thread's end.
 pub struct Hasher {
     shared: Arc<Shared>,
     jobs: Arc<Mutex<Exit>>,
-    answers: Vec<Sender<Answer>>,
     scratch: Scratch,
     share: Share,
 }
@@ -77,13 +73,13 @@ pub struct Means {
     pub memory: u64,
 }
 
-/// One desk for each shard and as many hashers as asked for; `key` is random.
+/// One asker for each shard and as many hashers as asked for; `key` is random.
 pub fn build(
     users: Arc<[Users]>,
     key: [u8; 32],
     shards: u16,
     means: Means,
-) -> (Hashing, Vec<Desk>, Vec<Hasher>) {
+) -> (Hashing, Vec<Asker>, Vec<Hasher>) {
     let shared = Arc::new(Shared {
         tagger: Tagger::new(key),
         in_force: Mutex::new(InForce { epoch: 1, users }),
@@ -93,24 +89,17 @@ pub fn build(
         room: Room::new(means.memory),
     });
     let (entrance, exit) = queue::queue();
-    let (senders, receivers): (Vec<_>, Vec<_>) = (0..shards).map(|_| mpsc::channel()).unzip();
-    let desk = |(shard, answers)| Desk {
-        shard: shard as ShardId,
-        shared: shared.clone(),
-        jobs: entrance.clone(),
-        answers,
-    };
-    let desks = receivers.into_iter().enumerate().map(desk).collect();
+    let asker = |shard| Asker { shard, shared: shared.clone(), jobs: entrance.clone() };
+    let askers = (0..shards).map(asker).collect();
     let exit = Arc::new(Mutex::new(exit));
     let hasher = |_| Hasher {
         shared: shared.clone(),
         jobs: exit.clone(),
-        answers: senders.clone(),
         scratch: Scratch::default(),
         share: Share::default(),
     };
     let hashers = (0..means.threads).map(hasher).collect();
-    (Hashing { shared }, desks, hashers)
+    (Hashing { shared }, askers, hashers)
 }
 
 impl Hashing {
@@ -123,7 +112,7 @@ impl Hashing {
     }
 }
 
-impl Verifier for Desk {
+impl Verifier for Asker {
     fn verify(&mut self, login: Login<'_>) -> Verdict {
         let now = Instant::now();
         let tag = self.shared.tagger.tag(login.users, login.user, login.password);
@@ -146,25 +135,18 @@ impl Verifier for Desk {
         };
         if self.jobs.push(job) { Verdict::Later } else { Verdict::Busy }
     }
-
-    fn answer(&mut self) -> Option<Answer> {
-        self.answers.try_recv().ok()
-    }
 }
 
 impl Hasher {
-    /// Hashes until all desks are gone.
-    pub fn run(mut self, mut wake: Wake) {
+    /// Hashes until all askers are gone.
+    pub fn run(mut self, mut tell: Tell) {
         while let Some(job) = self.next_job() {
             let (shard, connection) = (job.shard, job.connection);
             let outcome = self.decide(job);
             if self.shared.room.is_wanted() {
                 self.give_memory_back();
             }
-            // A shard that is gone needs no answer.
-            if self.answers[usize::from(shard)].send(Answer { connection, outcome }).is_ok() {
-                wake(shard);
-            }
+            tell(shard, Answer { connection, outcome });
         }
     }
 
@@ -245,6 +227,9 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+    use std::thread::JoinHandle;
+
     use super::*;
 
     /// The password is `swordfish`.
@@ -265,85 +250,95 @@ mod tests {
         }
     }
 
-    fn wait(desk: &Desk) -> Answer {
-        desk.answers.recv_timeout(Duration::from_secs(10)).expect("an answer")
+    type Told = mpsc::Receiver<(ShardId, Answer)>;
+
+    /// What the threads tell the shards.
+    fn start(hashers: Vec<Hasher>) -> (Vec<JoinHandle<()>>, Told) {
+        let (tell, told) = mpsc::channel();
+        let start = |hasher: Hasher| {
+            let tell = tell.clone();
+            let tell = move |shard, answer| tell.send((shard, answer)).unwrap();
+            std::thread::spawn(move || hasher.run(Box::new(tell)))
+        };
+        (hashers.into_iter().map(start).collect(), told)
+    }
+
+    fn wait(told: &Told, shard: ShardId) -> Answer {
+        let (to, answer) = told.recv_timeout(Duration::from_secs(10)).expect("an answer");
+        assert_eq!(to, shard);
+        answer
     }
 
     #[test]
     fn what_was_verified_is_known_at_once_until_the_users_change() {
-        let (hashing, mut desks, hashers) = build([Users::parse(BOB).unwrap()].into(), [1; 32], 2, means(2));
-        let threads: Vec<_> = hashers
-            .into_iter()
-            .map(|hasher| std::thread::spawn(move || hasher.run(Box::new(|_| {}))))
-            .collect();
-        assert_eq!(desks[1].verify(login("swordfish", 1, 7)), Verdict::Later);
-        let answer = wait(&desks[1]);
+        let (hashing, mut askers, hashers) = build([Users::parse(BOB).unwrap()].into(), [1; 32], 2, means(2));
+        let (threads, told) = start(hashers);
+        assert_eq!(askers[1].verify(login("swordfish", 1, 7)), Verdict::Later);
+        let answer = wait(&told, 1);
         assert_eq!(answer.connection.index, 7);
         assert_eq!(answer.outcome, Outcome::Verified("bob".into()));
-        assert_eq!(desks[0].verify(login("swordfish", 1, 8)), Verdict::Verified("bob".into()));
+        assert_eq!(askers[0].verify(login("swordfish", 1, 8)), Verdict::Verified("bob".into()));
         hashing.replace([Users::default()].into());
-        assert_eq!(desks[0].verify(login("swordfish", 1, 9)), Verdict::Later);
-        assert_eq!(wait(&desks[0]).outcome, Outcome::Wrong { hold_ms: 0 });
-        drop(desks);
+        assert_eq!(askers[0].verify(login("swordfish", 1, 9)), Verdict::Later);
+        assert_eq!(wait(&told, 0).outcome, Outcome::Wrong { hold_ms: 0 });
+        drop(askers);
         threads.into_iter().for_each(|thread| thread.join().unwrap());
     }
 
     #[test]
     fn guesses_at_a_user_are_held_back_and_what_was_right_is_heard() {
-        let (hashing, mut desks, mut hashers) =
-            build([Users::parse(BOB).unwrap()].into(), [1; 32], 1, means(1));
-        let thread = std::thread::spawn(move || hashers.remove(0).run(Box::new(|_| {})));
-        let desk = &mut desks[0];
-        let ask = |desk: &mut Desk, password: &str, peer| {
-            assert_eq!(desk.verify(login(password, peer, 9)), Verdict::Later, "{password}");
-            wait(desk).outcome
+        let (hashing, mut askers, hashers) = build([Users::parse(BOB).unwrap()].into(), [1; 32], 1, means(1));
+        let (threads, told) = start(hashers);
+        let asker = &mut askers[0];
+        let ask = |asker: &mut Asker, password: &str, peer| {
+            assert_eq!(asker.verify(login(password, peer, 9)), Verdict::Later, "{password}");
+            wait(&told, 0).outcome
         };
-        let outcomes: Vec<Outcome> = (0..12).map(|at| ask(desk, &format!("guess {at}"), 2)).collect();
+        let outcomes: Vec<Outcome> = (0..12).map(|at| ask(asker, &format!("guess {at}"), 2)).collect();
         let free = Outcome::Wrong { hold_ms: 0 };
         assert_eq!(outcomes[..4], [free.clone(), free.clone(), free.clone(), free]);
         assert_eq!(outcomes[4], Outcome::Wrong { hold_ms: 100 });
         assert!(outcomes[5..].contains(&Outcome::TooSoon), "{outcomes:?}");
-        assert_eq!(ask(desk, "swordfish", 3), Outcome::Verified("bob".into()), "at another address");
-        assert_eq!(desk.verify(login("swordfish", 2, 9)), Verdict::Verified("bob".into()));
+        assert_eq!(ask(asker, "swordfish", 3), Outcome::Verified("bob".into()), "at another address");
+        assert_eq!(asker.verify(login("swordfish", 2, 9)), Verdict::Verified("bob".into()));
         // After a reload it is hashed again, and that it was right once is enough to be heard amid guesses.
         hashing.replace([Users::parse(BOB).unwrap()].into());
-        let guesses = std::iter::from_fn(|| Some(ask(desk, "another guess", 2)));
+        let guesses = std::iter::from_fn(|| Some(ask(asker, "another guess", 2)));
         assert!(guesses.take(20).any(|outcome| outcome == Outcome::TooSoon), "nothing was held back");
-        assert_eq!(ask(desk, "swordfish", 2), Outcome::Verified("bob".into()));
-        drop(desks);
-        thread.join().unwrap();
+        assert_eq!(ask(asker, "swordfish", 2), Outcome::Verified("bob".into()));
+        drop(askers);
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
     }
 
     #[test]
     fn a_password_that_is_no_longer_right_has_one_try_before_it_is_a_guess_as_any_other() {
-        let (hashing, mut desks, mut hashers) =
-            build([Users::parse(BOB).unwrap()].into(), [1; 32], 1, means(1));
-        let thread = std::thread::spawn(move || hashers.remove(0).run(Box::new(|_| {})));
-        assert_eq!(desks[0].verify(login("swordfish", 1, 1)), Verdict::Later);
-        assert_eq!(wait(&desks[0]).outcome, Outcome::Verified("bob".into()));
+        let (hashing, mut askers, hashers) = build([Users::parse(BOB).unwrap()].into(), [1; 32], 1, means(1));
+        let (threads, told) = start(hashers);
+        assert_eq!(askers[0].verify(login("swordfish", 1, 1)), Verdict::Later);
+        assert_eq!(wait(&told, 0).outcome, Outcome::Verified("bob".into()));
         hashing.replace([Users::parse(&BOB.replace("Y4WPO0", "Z4WPO0")).unwrap()].into());
         let outcomes: Vec<Outcome> = (0..6)
             .map(|_| {
-                assert_eq!(desks[0].verify(login("swordfish", 1, 1)), Verdict::Later);
-                wait(&desks[0]).outcome
+                assert_eq!(askers[0].verify(login("swordfish", 1, 1)), Verdict::Later);
+                wait(&told, 0).outcome
             })
             .collect();
         assert_eq!(outcomes[0], Outcome::Wrong { hold_ms: 0 });
         assert_eq!(outcomes[5], Outcome::Wrong { hold_ms: 200 });
-        drop(desks);
-        thread.join().unwrap();
+        drop(askers);
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
     }
 
     #[test]
     fn what_nobody_waits_for_is_not_hashed() {
-        let (_hashing, mut desks, mut hashers) =
+        let (_hashing, mut askers, hashers) =
             build([Users::parse(BOB).unwrap()].into(), [1; 32], 1, means(1));
         let mut late = login("swordfish", 1, 0);
         late.patience_ms = 0;
-        assert_eq!(desks[0].verify(late), Verdict::Later);
-        let thread = std::thread::spawn(move || hashers.remove(0).run(Box::new(|_| {})));
-        assert_eq!(wait(&desks[0]).outcome, Outcome::Late);
-        drop(desks);
-        thread.join().unwrap();
+        assert_eq!(askers[0].verify(late), Verdict::Later);
+        let (threads, told) = start(hashers);
+        assert_eq!(wait(&told, 0).outcome, Outcome::Late);
+        drop(askers);
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
     }
 }

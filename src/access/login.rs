@@ -28,7 +28,7 @@ pub struct Login<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Verified(Arc<str>),
-    /// One [`Answer`] will come.
+    /// One [`Answer`] will come, on the shard's desk.
     Later,
     /// Too many wait already: CONNACK 0x88, 3 in 3.x.
     Busy,
@@ -57,7 +57,4 @@ pub enum Outcome {
 /// Verifies passwords for one shard. Never blocks; a simulator brings its own.
 pub trait Verifier: Send {
     fn verify(&mut self, login: Login<'_>) -> Verdict;
-
-    /// Takes one answer that has come.
-    fn answer(&mut self) -> Option<Answer>;
 }

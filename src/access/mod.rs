@@ -8,7 +8,7 @@
 //!
 //! What it is not: it sees no connection, no packet and no session. The shard asks and acts.
 
-pub(crate) mod acl_file;
+pub mod acl_file;
 mod cost;
 mod failures;
 pub(crate) mod gate;
@@ -29,12 +29,14 @@ mod verified;
 mod rules_tests;
 
 // What tests and benches use besides the broker.
-pub use gate::Access;
+pub use gate::{Access, Door, Policy};
+pub use login::{Answer, Login, Outcome, Verdict, Verifier};
+pub use rules::Rules;
+pub use users::Users;
 
 pub(crate) use cost::Cost;
-pub(crate) use gate::{Anonymous, ClientIds, Current, Denial, Door, Identity, Overlap, Policy, Rights};
-pub(crate) use login::{Answer, LOGIN_WAIT_MAX_MS, Login, Outcome, Verdict, Verifier};
+pub(crate) use gate::{Anonymous, ClientIds, Denial, Identity, Overlap, Rights};
+pub(crate) use login::LOGIN_WAIT_MAX_MS;
 pub(crate) use pattern::Who;
 pub(crate) use rules::{Subscribable, is_sys};
 pub(crate) use settings::{FileError, Settings};
-pub(crate) use users::Users;

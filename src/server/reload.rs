@@ -1,8 +1,8 @@
 //! SIGHUP: another configuration for a broker that runs.
 //!
-//! Everything that can fail is done first and changes nothing: files are read, addresses bound. Then, in this order: users,
-//! rules and certificates are replaced; every shard is given the new limits and listeners and has to say so; new addresses
-//! begin to accept, since no shard can meet a client of a listener that it does not know; old ones cease to.
+//! Everything that can fail is done first and changes nothing: files are read, addresses bound. Then, in this order: users
+//! and certificates are replaced; every shard is given the new rules, limits and listeners in one order and has to say so;
+//! new addresses begin to accept, since no shard can meet a client of a listener that it does not know; old ones cease to.
 //! Clients stay, also those of an address that is closed.
 
 use std::net::{SocketAddr, TcpListener};
@@ -127,7 +127,7 @@ impl Server {
         if self.access.files.len() > LISTENERS_MAX {
             return Err(ReloadError::Listeners);
         }
-        let policy = listeners::policy(new, loaded, &numbers, &self.served, &self.access.current.policy());
+        let policy = listeners::policy(new, loaded, &numbers, &self.served, &self.access.policy);
         let mut listening: Vec<Listening> =
             self.served.iter().map(|served| served.listening.closed()).collect();
         let mut fresh = Vec::new();
@@ -248,10 +248,15 @@ impl Server {
             served.door = *door;
         }
         self.access.settings = new.access.clone();
-        self.access.current.replace(policy);
+        self.access.policy = Arc::new(policy);
         self.pool.resize(config::pools(&self.limits), config::pools(&limits));
         self.limits = limits;
-        let settings = NewSettings { limits, listeners: listening, sys_interval_ms: new.sys_interval_ms };
+        let settings = NewSettings {
+            limits,
+            listeners: listening,
+            policy: Arc::clone(&self.access.policy),
+            sys_interval_ms: new.sys_interval_ms,
+        };
         self.config = new;
         self.order(|_| Some(Order::Settings(Box::new(settings.clone()))))?;
         if !opened.is_empty() {
@@ -276,16 +281,18 @@ impl Server {
         closed.map(|()| gone)
     }
 
-    /// Gives every shard an order and waits for their answers.
+    /// Gives every shard an order and waits for their answers. A shard that does not answer keeps none of the others from
+    /// the order.
     fn order(&mut self, mut order: impl FnMut(usize) -> Option<Order<TcpListener>>) -> Result<(), NoAnswer> {
+        let mut done = Ok(());
         for (shard, desk) in self.desks.iter_mut().enumerate() {
             if let Some(order) = order(shard) {
-                desk.put(order)?;
+                done = done.and(desk.put(order));
             }
         }
         self.wake();
         let until = Instant::now() + ORDER_PATIENCE;
-        self.desks.iter_mut().try_for_each(|desk| desk.wait(until))
+        self.desks.iter_mut().fold(done, |done, desk| done.and(desk.wait(until)))
     }
 }
 
@@ -322,7 +329,7 @@ impl Gatekeeping {
         for (index, (hasher, seat)) in self.hashers.drain(..).enumerate() {
             // On a machine without any idle CPU one thread still has a little time.
             let haste = if index == 0 { sockets::go_last } else { sockets::go_idle };
-            super::start_hashing(hasher, seat, kernel.clone(), haste)?;
+            super::start_hashing(hasher, seat, kernel.clone(), self.posts.clone(), haste)?;
         }
         Ok(())
     }

@@ -7,6 +7,7 @@
 //! CONNECTs for one session are served one after the other. A session belongs to the user that began it: nobody else
 //! takes it over, resumes or ends it, unless that user exists no more and the other wants a Clean Start.
 
+use crate::access::Answer;
 use crate::clock::NEVER;
 use crate::log::{Kind, Level};
 use crate::memory::Key;
@@ -261,14 +262,12 @@ impl Core {
         }
     }
 
-    /// Once per turn: logins that were decided elsewhere.
-    pub(super) fn take_answers(&mut self) {
-        while let Some(answer) = self.env.access.answer() {
-            if let Some((key, request)) = self.clients.answer_arrived(answer, &mut self.env) {
-                self.go_home(key, request);
-            }
-            self.settle();
+    /// A login was decided by another thread, which put the answer on the desk.
+    pub(super) fn take_answer(&mut self, answer: Answer) {
+        if let Some((key, request)) = self.clients.answer_arrived(answer, &mut self.env) {
+            self.go_home(key, request);
         }
+        self.settle();
     }
 
     /// Hands a connection to the shard where its client is at home; it waits here while that shard's ring is full or the

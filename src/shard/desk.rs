@@ -1,17 +1,23 @@
-//! A shard's desk: the one control thread puts orders on it, the shard takes them once a turn and answers each.
+//! A shard's desk: where other threads put down what they want of the shard. The shard takes it once a turn.
 //!
-//! Both ways are bounded, and each way has one writer and one reader. A turn without orders costs one relaxed load. Who
-//! puts an order down wakes the shard with its doorbell.
+//! Two kinds of writers use it. The one control thread puts orders down ([`Control`]), and the shard answers each order.
+//! The threads that hash passwords put down what became of a login ([`Post`]), and get no answer. A writer wakes the
+//! shard afterwards, with its doorbell. One counter says how much was ever put down, so a turn with an empty desk costs
+//! one relaxed load.
 //!
-//! Orders are carried out one after the other, in the order in which they were put down. An answer says that the shard acts
-//! by the order from now on: what the control thread publishes before it puts an order down (a new policy, say) is in
-//! force on that shard by then too, because a turn takes orders before it looks for such things.
+//! Everything is taken in the order in which it was put down. The answer to an order says that the shard acts by it from
+//! now on. A turn takes the desk before anything else, so a packet that is read in that turn meets the new settings.
+//!
+//! A stop never waits for a place on the desk: [`Order::Drain`] and [`Order::Abandon`] have one each that no other order
+//! may use.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender};
 use std::time::Instant;
 
+use crate::access::{Answer, Policy};
 use crate::clock::Millis;
 use crate::io::{Io, ListenerId};
 use crate::limits::Limits;
@@ -19,9 +25,11 @@ use crate::limits::Limits;
 use super::listeners::Listening;
 use super::{Core, Listener, Shard};
 
-/// Orders that lie on a desk at most, and answers that wait there; the control thread waits for the answers to one order
-/// before it gives the next.
+/// Orders on a desk that are not answered, at most; the control thread waits for the answers to one order before it gives
+/// the next. A drain and an abandonment have a place each beyond that.
 const DESK_ORDERS_MAX: usize = 16;
+const ROOM_FOR_DRAIN: usize = DESK_ORDERS_MAX + 1;
+const ROOM_FOR_ABANDON: usize = ROOM_FOR_DRAIN + 1;
 
 /// What the control thread wants of a shard. `L` is a listening socket.
 #[derive(Debug)]
@@ -32,6 +40,11 @@ pub enum Order<L> {
     Open(Vec<(ListenerId, L)>),
     /// Listening sockets are closed. Their clients stay. Answered once they are closed.
     Close(Vec<ListenerId>),
+    /// The shard drains: no new connections, wills, DISCONNECT 0x8B. Answered once it has begun; [`super::Turn::Over`]
+    /// says when it is done.
+    Drain,
+    /// The shard ends at once and leaves everything as it is.
+    Abandon,
 }
 
 /// What holds from now on.
@@ -40,16 +53,30 @@ pub struct NewSettings {
     pub limits: Limits,
     /// All listeners by [`ListenerId`]: no fewer than before, those that are closed included.
     pub listeners: Vec<Listening>,
+    /// It has a door for each of the listeners.
+    pub policy: Arc<Policy>,
     pub sys_interval_ms: Millis,
 }
+
+/// What lies on a desk.
+#[derive(Debug)]
+enum Paper<L> {
+    Order(Order<L>),
+    /// What became of a login that this shard asked about.
+    Login(Answer),
+}
+
+/// How many papers were ever put down. Alone in its cache lines: its shard reads it in each turn.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Count(AtomicU32);
 
 /// The shard's side of its desk.
 #[derive(Debug)]
 pub struct Desk<L> {
-    /// Orders that were ever put down.
-    put: Arc<AtomicU32>,
+    put: Arc<Count>,
     taken: u32,
-    orders: Receiver<Order<L>>,
+    papers: Receiver<Paper<L>>,
     answers: SyncSender<()>,
     /// Orders to close that are answered once everything is closed.
     closings: u32,
@@ -58,11 +85,18 @@ pub struct Desk<L> {
 /// The control thread's side of one desk.
 #[derive(Debug)]
 pub struct Control<L> {
-    put: Arc<AtomicU32>,
-    orders: SyncSender<Order<L>>,
+    post: Post<L>,
     answers: Receiver<()>,
     /// Orders that are not answered.
     open: usize,
+}
+
+/// A way to one desk for a thread that decides logins. A desk has at most one such answer for each login that waits,
+/// and the queue of those is bounded.
+#[derive(Debug)]
+pub struct Post<L> {
+    put: Arc<Count>,
+    papers: Sender<Paper<L>>,
 }
 
 /// No answer came in time, or the shard is gone.
@@ -71,11 +105,11 @@ pub struct NoAnswer;
 
 /// Both sides of a new desk.
 pub fn desk<L>() -> (Control<L>, Desk<L>) {
-    let put = Arc::new(AtomicU32::new(0));
-    let (orders, taken) = mpsc::sync_channel(DESK_ORDERS_MAX);
-    let (answer, answers) = mpsc::sync_channel(DESK_ORDERS_MAX);
-    let desk = Desk { put: Arc::clone(&put), taken: 0, orders: taken, answers: answer, closings: 0 };
-    (Control { put, orders, answers, open: 0 }, desk)
+    let put = Arc::new(Count::default());
+    let (sender, papers) = mpsc::channel();
+    let (answer, answers) = mpsc::sync_channel(ROOM_FOR_ABANDON);
+    let desk = Desk { put: Arc::clone(&put), taken: 0, papers, answers: answer, closings: 0 };
+    (Control { post: Post { put, papers: sender }, answers, open: 0 }, desk)
 }
 
 impl<L> Control<L> {
@@ -84,13 +118,22 @@ impl<L> Control<L> {
     /// # Errors
     /// The desk is full of orders that were not answered in time, or the shard is gone.
     pub fn put(&mut self, order: Order<L>) -> Result<(), NoAnswer> {
-        if self.open == DESK_ORDERS_MAX {
+        let room = match order {
+            Order::Settings(_) | Order::Open(_) | Order::Close(_) => DESK_ORDERS_MAX,
+            Order::Drain => ROOM_FOR_DRAIN,
+            Order::Abandon => ROOM_FOR_ABANDON,
+        };
+        self.is_answered();
+        if self.open >= room || !self.post.put_down(Paper::Order(order)) {
             return Err(NoAnswer);
         }
-        self.orders.try_send(order).map_err(|_| NoAnswer)?;
         self.open += 1;
-        self.put.fetch_add(1, Ordering::Release);
         Ok(())
+    }
+
+    /// A way to this desk for a thread that decides logins.
+    pub fn post(&self) -> Post<L> {
+        self.post.clone()
     }
 
     /// Waits until all orders are answered.
@@ -117,17 +160,50 @@ impl<L> Control<L> {
     }
 }
 
-impl<L> Desk<L> {
-    #[inline(always)]
-    pub(super) fn has_orders(&self) -> bool {
-        self.put.load(Ordering::Relaxed) != self.taken
+// Derived, it would ask for sockets that can be cloned.
+impl<L> Clone for Post<L> {
+    fn clone(&self) -> Post<L> {
+        Post { put: Arc::clone(&self.put), papers: self.papers.clone() }
+    }
+}
+
+impl<L> Post<L> {
+    /// Puts down what became of a login. False if the shard is gone; otherwise it has to be woken.
+    #[must_use]
+    pub fn put(&self, answer: Answer) -> bool {
+        self.put_down(Paper::Login(answer))
     }
 
-    fn take(&mut self) -> Option<Order<L>> {
-        // The channel orders what was written before an order was put down.
-        let order = self.orders.try_recv().ok()?;
+    fn put_down(&self, paper: Paper<L>) -> bool {
+        if self.papers.send(paper).is_err() {
+            return false;
+        }
+        // Counted once it lies there, so that a shard that sees the count finds the paper.
+        self.put.0.fetch_add(1, Ordering::Release);
+        true
+    }
+}
+
+impl<L> Desk<L> {
+    #[inline(always)]
+    pub(super) fn has_papers(&self) -> bool {
+        self.put.0.load(Ordering::Relaxed) != self.taken
+    }
+
+    /// How far a turn may take: what is put down meanwhile is for the next turn.
+    fn counted(&self) -> u32 {
+        self.put.0.load(Ordering::Acquire)
+    }
+
+    fn take(&mut self, until: u32) -> Option<Paper<L>> {
+        if self.taken == until {
+            return None;
+        }
+        // This may take a paper that is not counted yet, and leave one behind it that is. The writer of the first counts it
+        // next and wakes the shard, which then finds the other.
+        let paper = self.papers.try_recv().ok()?;
         self.taken = self.taken.wrapping_add(1);
-        Some(order)
+        Some(paper)
     }
 
     /// There is always room: as many orders as that are on their way at most.
@@ -144,12 +220,20 @@ impl<I: Io> Shard<I> {
         self
     }
 
-    /// Does what the control thread wants.
+    /// Does what other threads want. Breaks off if the shard is to end at once.
     #[cold]
-    pub(super) fn take_orders(&mut self) {
+    pub(super) fn take_papers(&mut self) -> ControlFlow<()> {
+        let until = self.desk.as_ref().map_or(0, Desk::counted);
         while let Some(desk) = &mut self.desk
-            && let Some(order) = desk.take()
+            && let Some(paper) = desk.take(until)
         {
+            let order = match paper {
+                Paper::Order(order) => order,
+                Paper::Login(answer) => {
+                    self.core.take_answer(answer);
+                    continue;
+                }
+            };
             match order {
                 Order::Settings(settings) => {
                     self.core.hold_by(*settings);
@@ -157,6 +241,10 @@ impl<I: Io> Shard<I> {
                 }
                 Order::Open(sockets) => {
                     for (listener, socket) in sockets {
+                        debug_assert!(
+                            self.core.env.access.has_door(listener.0),
+                            "{listener:?} has no rules yet"
+                        );
                         let Some(state) = self.core.clients.listeners.get_mut(usize::from(listener.0)) else {
                             continue;
                         };
@@ -183,8 +271,17 @@ impl<I: Io> Shard<I> {
                         };
                     }
                 }
+                Order::Drain => {
+                    desk.answer();
+                    self.begin_stop();
+                }
+                Order::Abandon => {
+                    desk.answer();
+                    return ControlFlow::Break(());
+                }
             }
         }
+        ControlFlow::Continue(())
     }
 
     /// Closes listening sockets that do not accept any more, and says so once all are closed.
@@ -205,8 +302,9 @@ impl<I: Io> Shard<I> {
 impl Core {
     /// These settings hold for whatever is decided from now on. What was acknowledged or promised before stays.
     fn hold_by(&mut self, settings: NewSettings) {
-        let NewSettings { limits, listeners, sys_interval_ms } = settings;
+        let NewSettings { limits, listeners, policy, sys_interval_ms } = settings;
         debug_assert!(listeners.len() >= self.clients.listening.len(), "a listener keeps its number");
+        self.env.access.replace(policy);
         self.env.limits = limits;
         self.env.decode_limits = super::decode_limits(&limits, self.env.decode_limits.topic_alias_max);
         self.env.listener_limits = super::listeners::limits(&listeners, &limits);
@@ -219,27 +317,111 @@ impl Core {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::Outcome;
+    use crate::memory::Key;
+
+    fn take(desk: &mut Desk<u8>) -> Option<Paper<u8>> {
+        let until = desk.counted();
+        desk.take(until)
+    }
+
+    fn answer(index: u32) -> Answer {
+        Answer { connection: Key { index, generation: 1 }, outcome: Outcome::Late }
+    }
 
     #[test]
     fn orders_are_taken_in_order_and_each_is_answered() {
         let (mut control, mut desk) = desk::<u8>();
-        assert!(!desk.has_orders() && control.is_answered());
+        assert!(!desk.has_papers() && control.is_answered());
         control.put(Order::Open(vec![(ListenerId(1), 7)])).unwrap();
         control.put(Order::Close(vec![ListenerId(1)])).unwrap();
-        assert!(desk.has_orders() && !control.is_answered());
-        assert!(matches!(desk.take(), Some(Order::Open(_))));
-        assert!(matches!(desk.take(), Some(Order::Close(_))));
-        assert!(desk.take().is_none() && !desk.has_orders());
+        assert!(desk.has_papers() && !control.is_answered());
+        assert!(matches!(take(&mut desk), Some(Paper::Order(Order::Open(_)))));
+        assert!(matches!(take(&mut desk), Some(Paper::Order(Order::Close(_)))));
+        assert!(take(&mut desk).is_none() && !desk.has_papers());
         desk.answer();
         assert!(!control.is_answered());
         assert_eq!(control.wait(Instant::now()), Err(NoAnswer));
         desk.answer();
         assert_eq!(control.wait(Instant::now()), Ok(()));
+        control.put(Order::Drain).unwrap();
+        drop(desk);
+        assert_eq!(control.wait(Instant::now()), Err(NoAnswer));
+        assert_eq!(control.put(Order::Abandon), Err(NoAnswer), "nobody takes it");
+    }
+
+    #[test]
+    fn a_full_desk_has_room_for_a_drain_and_an_abandonment() {
+        let (mut control, mut desk) = desk::<u8>();
         for _ in 0..DESK_ORDERS_MAX {
             control.put(Order::Close(Vec::new())).unwrap();
         }
         assert_eq!(control.put(Order::Close(Vec::new())), Err(NoAnswer), "a full desk");
+        control.put(Order::Drain).unwrap();
+        assert_eq!(control.put(Order::Drain), Err(NoAnswer), "the other place is for an abandonment");
+        control.put(Order::Abandon).unwrap();
+        for _ in 0..DESK_ORDERS_MAX {
+            assert!(matches!(take(&mut desk), Some(Paper::Order(Order::Close(_)))));
+        }
+        assert!(matches!(take(&mut desk), Some(Paper::Order(Order::Drain))));
+        assert!(matches!(take(&mut desk), Some(Paper::Order(Order::Abandon))));
+        (0..ROOM_FOR_ABANDON).for_each(|_| desk.answer());
+        assert_eq!(control.wait(Instant::now()), Ok(()), "each answer had room");
+        control.put(Order::Close(Vec::new())).unwrap();
+    }
+
+    #[test]
+    fn answered_orders_make_room_without_a_wait() {
+        let (mut control, mut desk) = desk::<u8>();
+        for _ in 0..3 * DESK_ORDERS_MAX {
+            control.put(Order::Close(Vec::new())).unwrap();
+            assert!(take(&mut desk).is_some());
+            desk.answer();
+        }
+    }
+
+    #[test]
+    fn logins_and_orders_come_in_one_sequence_and_a_turn_takes_what_was_there() {
+        let (mut control, mut desk) = desk::<u8>();
+        let (post, other) = (control.post(), control.post());
+        assert!(post.put(answer(1)));
+        control.put(Order::Drain).unwrap();
+        assert!(other.put(answer(2)));
+        let until = desk.counted();
+        assert!(post.put(answer(3)));
+        assert!(matches!(desk.take(until), Some(Paper::Login(login)) if login == answer(1)));
+        assert!(matches!(desk.take(until), Some(Paper::Order(Order::Drain))));
+        assert!(matches!(desk.take(until), Some(Paper::Login(login)) if login == answer(2)));
+        assert!(desk.take(until).is_none() && desk.has_papers(), "the third is for the next turn");
+        assert!(matches!(take(&mut desk), Some(Paper::Login(login)) if login == answer(3)));
+        assert!(!desk.has_papers());
         drop(desk);
-        assert_eq!(control.wait(Instant::now()), Err(NoAnswer));
+        assert!(!post.put(answer(4)), "the shard is gone");
+    }
+
+    #[test]
+    fn what_many_threads_put_down_is_taken_once_each() {
+        const EACH: u32 = if cfg!(miri) { 20 } else { 2000 };
+        let (control, mut desk) = desk::<u8>();
+        let threads: Vec<_> = (0..4)
+            .map(|thread| (thread, control.post()))
+            .map(|(thread, post)| {
+                std::thread::spawn(move || (0..EACH).all(|at| post.put(answer(thread * EACH + at))))
+            })
+            .collect();
+        let mut taken = vec![0; 4 * EACH as usize];
+        while taken.iter().sum::<u32>() < 4 * EACH {
+            if !desk.has_papers() {
+                std::thread::yield_now();
+                continue;
+            }
+            let until = desk.counted();
+            while let Some(paper) = desk.take(until) {
+                let Paper::Login(login) = paper else { unreachable!("nobody gave an order") };
+                taken[login.connection.index as usize] += 1;
+            }
+        }
+        assert!(threads.into_iter().all(|thread| thread.join().unwrap()));
+        assert!(taken.iter().all(|times| *times == 1) && !desk.has_papers());
     }
 }

@@ -16,7 +16,7 @@
 //! | `connection` | a network connection: phase, what is in flight, bytes both ways |
 //! | `tend` | brings a connection's operations in line with its phase; close and drain |
 //! | `reap` | completions |
-//! | `desk` | orders of the control thread: other limits, listeners opened and closed |
+//! | `desk` | what other threads want: orders of the control thread, answers about passwords |
 //! | `listeners` | what a listening socket's connections speak, and the limits that hold there |
 //! | `terms` | what connected clients were told that they may send |
 //! | `transports` | transports between socket and stream, and what handshakes may cost in a turn |
@@ -127,7 +127,7 @@ use crate::topic::{FilterKey, HashKeys};
 use crate::wire::DecodeLimits;
 
 use clients::Clients;
-pub use desk::{Control, Desk, NewSettings, NoAnswer, Order, desk};
+pub use desk::{Control, Desk, NewSettings, NoAnswer, Order, Post, desk};
 pub use ends::Ends;
 use env::Env;
 use exchange::Exchange;
@@ -235,6 +235,8 @@ pub enum Turn {
     Busy,
     /// Nothing to do before `deadline` unless something completes or the bell rings.
     Idle { deadline: Millis },
+    /// The shard may end: it was told to at once, or all shards have drained.
+    Over,
 }
 
 /// Live objects of one shard; all of them are back at their base when the clients are gone.
@@ -317,7 +319,7 @@ pub struct Shard<I: Io> {
     /// Taken from the rings in this turn, ring by ring.
     parcels: VecDeque<Parcel>,
     readings: Vec<inbox::Reading>,
-    /// Where the control thread puts its orders; there in a broker, not where a shard runs alone.
+    /// Where other threads put what they want; there in a broker, not where a shard runs alone.
     desk: Option<Desk<I::Listener>>,
 }
 
@@ -370,14 +372,12 @@ impl<I: Io> Shard<I> {
     /// One pass: completions, parcels, deadlines, what waits for others, output. Never blocks.
     pub fn turn(&mut self, now: Millis) -> Turn {
         self.core.env.now = now;
-        // First, so that what was published before an order is seen below.
-        if self.desk.as_ref().is_some_and(Desk::has_orders) {
-            self.take_orders();
+        // First, so that an order holds for all that is read below.
+        if self.desk.as_ref().is_some_and(Desk::has_papers) && self.take_papers().is_break() {
+            return Turn::Over;
         }
         let core = &mut self.core;
         core.env.counters().turns_total.add(1);
-        core.env.access.refresh();
-        core.take_answers();
         core.advance_handshakes();
         self.io.completions(&mut self.completions);
         self.reap_sent();
@@ -404,6 +404,9 @@ impl<I: Io> Shard<I> {
         self.flush_mesh();
         self.tend_dirty();
         self.flush_mesh(); // connections that go home
+        if self.is_stopped() {
+            return Turn::Over;
+        }
         let core = &mut self.core;
         if !core.clients.dirty.is_empty() || core.has_work() {
             core.publish_counts();
@@ -411,12 +414,6 @@ impl<I: Io> Shard<I> {
         }
         core.publish_gauges();
         Turn::Idle { deadline: core.next_deadline() }
-    }
-
-    /// Begins to drain: no new connections, wills, DISCONNECT 0x8B. Then `turn` until [`Shard::is_stopped`].
-    pub fn stop(&mut self, now: Millis) {
-        self.core.env.now = now;
-        self.begin_stop();
     }
 
     pub fn io_mut(&mut self) -> &mut I {

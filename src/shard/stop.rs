@@ -85,6 +85,7 @@ impl Stop {
 }
 
 impl<I: Io> Shard<I> {
+    /// From now on the shard drains. It may have been told before.
     pub(super) fn begin_stop(&mut self) {
         let core = &mut self.core;
         if core.env.is_stopping {
@@ -101,7 +102,7 @@ impl<I: Io> Shard<I> {
     }
 
     /// All shards are quiet: this one may end.
-    pub fn is_stopped(&self) -> bool {
+    pub(super) fn is_stopped(&self) -> bool {
         let stop = &self.core.stop;
         matches!(stop.stage, Stage::Quiet) && stop.shared.quiet.load(Ordering::SeqCst) == self.core.env.shards
     }

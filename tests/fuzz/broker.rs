@@ -11,7 +11,7 @@ use ringmq::limits::{Limits, QueueFull};
 use ringmq::memory::{CLASSES, Class, Pool};
 use ringmq::mesh::Bounds;
 use ringmq::metrics::{Counters, sum};
-use ringmq::shard::{Ends, Listening, Options, Setup, Shard, Stopping, Turn};
+use ringmq::shard::{Control, Ends, Listening, Options, Order, Setup, Shard, Stopping, Turn, desk};
 use ringmq::transport::Layers;
 
 /// Milliseconds.
@@ -25,8 +25,13 @@ const EXPIRY_MAX_S: u32 = 30;
 const MEMORY: [u64; CLASSES] =
     [16 << 20, 16 << 20, 64 << 20, 16 << 20, 16 << 20, 16 << 20, 16 << 20, 16 << 20];
 
+/// When a shard that has ended takes its next turn.
+const OVER: Millis = Millis::MAX;
+
 pub struct Broker {
+    /// With the time until which each sleeps.
     shards: Vec<(Shard<SimIo>, Option<Millis>)>,
+    controls: Vec<Control<()>>,
     world: Rc<RefCell<World>>,
     pool: Arc<Pool>,
     counters: Arc<[Counters]>,
@@ -66,7 +71,9 @@ impl Broker {
         };
         // One for all shards, which count its connections together.
         let listeners: Vec<Listening> = vec![Layers::plain().into()];
-        let shards = Ends::build(count, bounds).into_iter().enumerate().map(|(id, ends)| {
+        let (controls, desks): (Vec<_>, Vec<_>) = (0..count).map(|_| desk()).unzip();
+        let sides = Ends::build(count, bounds).into_iter().zip(desks);
+        let shards = sides.enumerate().map(|(id, (ends, desk))| {
             let setup = Setup {
                 id: id as u16,
                 shards: count,
@@ -80,9 +87,10 @@ impl Broker {
                 access: Access::default(),
                 options: options.clone(),
             };
-            (Shard::new(setup, SimIo::new(id as u16, world.clone()), 1), None)
+            (Shard::new(setup, SimIo::new(id as u16, world.clone()), 1).with_desk(desk), None)
         });
-        Broker { shards: shards.collect(), world: world.clone(), pool, counters, now: 1, rng: rng.fork() }
+        let shards = shards.collect();
+        Broker { shards, controls, world: world.clone(), pool, counters, now: 1, rng: rng.fork() }
     }
 
     /// A connection to any of the shards.
@@ -114,6 +122,10 @@ impl Broker {
                 deadline <= now
             }
             Turn::Idle { .. } => true,
+            Turn::Over => {
+                *asleep = Some(OVER);
+                false
+            }
         }
     }
 
@@ -164,13 +176,13 @@ impl Broker {
 
     /// The shards end, as at a signal.
     fn stop(&mut self) {
-        for (shard, asleep) in &mut self.shards {
-            shard.stop(self.now);
+        for ((shard, asleep), control) in self.shards.iter_mut().zip(&mut self.controls) {
+            control.put(Order::Drain).expect("a desk has a place for it");
             shard.bell().awake();
             *asleep = None;
         }
         for _ in 0..TURNS_MAX {
-            if self.shards.iter().all(|(shard, _)| shard.is_stopped()) {
+            if self.shards.iter().all(|(_, asleep)| *asleep == Some(OVER)) {
                 return;
             }
             for at in 0..self.shards.len() {

@@ -101,7 +101,7 @@ fn a_stop_publishes_wills_to_whoever_saw_a_suback() {
     assert!(matches!(read(&cluster, &mut clients[0])[..], [Incoming::SubAck { .. }]));
     // Shard 1 has taken no turn since.
     for at in [1, 0, 2, 3] {
-        cluster.stop(at, 1);
+        cluster.stop(at);
     }
     rounds(&mut cluster, 20);
     assert_eq!(texts(read(&cluster, &mut clients[0])), ["gone"]);

@@ -4,12 +4,14 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use ringmq::access::Access;
+use ringmq::access::{Access, Answer, Door, Policy, Rules};
 use ringmq::io::sim::{Rng, SimIo, World};
 use ringmq::limits::Limits;
 use ringmq::memory::{CLASSES, Class, Pool};
 use ringmq::metrics::{self, Counter, Counters};
-use ringmq::shard::{Control, Ends, Listening, Live, NewSettings, Order, Setup, Shard, Stopping, Turn, desk};
+use ringmq::shard::{
+    Control, Ends, Listening, Live, NewSettings, NoAnswer, Order, Setup, Shard, Stopping, Turn, desk,
+};
 use ringmq::topic::HashKeys;
 use ringmq::transport::Layers;
 
@@ -22,6 +24,8 @@ enum Thread {
     Running,
     /// In the kernel, until something completes or the deadline.
     Waiting(Millis),
+    /// At its end, after a stop.
+    Over,
 }
 
 struct Node {
@@ -30,11 +34,21 @@ struct Node {
     control: Control<()>,
 }
 
+impl Node {
+    /// As a doorbell does it.
+    fn wake(&mut self) {
+        self.shard.bell().awake();
+        self.thread = Thread::Running;
+    }
+}
+
 pub struct Cluster {
     nodes: Vec<Node>,
     pub world: Rc<RefCell<World>>,
     /// As the shards know them.
     pub listeners: Vec<Listening>,
+    /// What clients may do at any of them.
+    pub rules: Option<Rules>,
     pub keys: HashKeys,
     pool: Arc<Pool>,
     memory: [u64; CLASSES],
@@ -42,7 +56,13 @@ pub struct Cluster {
 }
 
 impl Cluster {
+    /// Everybody may do everything.
     pub fn new(plan: &Plan, rng: &mut Rng, now: Millis) -> Cluster {
+        Cluster::guarded(plan, rng, now, |_| Access::default())
+    }
+
+    /// `access` is what each shard knows about it.
+    pub fn guarded(plan: &Plan, rng: &mut Rng, now: Millis, access: impl Fn(u16) -> Access) -> Cluster {
         let world = Rc::new(RefCell::new(World::new(plan.shards, plan.faults.clone(), rng.bits())));
         let pool = Pool::new(plan.memory);
         let counters: Arc<[Counters]> = (0..plan.shards).map(|_| Counters::default()).collect();
@@ -61,7 +81,7 @@ impl Cluster {
                 counters: counters.clone(),
                 listeners: listeners.clone(),
                 stopping: stopping.clone(),
-                access: Access::default(),
+                access: access(id as u16),
                 options: plan.options.clone(),
             };
             let (control, desk) = desk();
@@ -75,6 +95,7 @@ impl Cluster {
             nodes: nodes.collect(),
             world: world.clone(),
             listeners,
+            rules: None,
             keys,
             pool,
             memory: plan.memory,
@@ -89,12 +110,15 @@ impl Cluster {
     /// One turn, unless the shard's thread sleeps on. True if there may be more to do.
     pub fn turn(&mut self, at: usize, now: Millis) -> bool {
         let node = &mut self.nodes[at];
-        if let Thread::Waiting(deadline) = node.thread {
-            if deadline > now && !self.world.borrow().has_completions(at as u16) {
-                return false;
+        match node.thread {
+            Thread::Over => return false,
+            Thread::Running => {}
+            Thread::Waiting(deadline) => {
+                if deadline > now && !self.world.borrow().has_completions(at as u16) {
+                    return false;
+                }
+                node.wake();
             }
-            node.shard.bell().awake();
-            node.thread = Thread::Running;
         }
         match node.shard.turn(now) {
             Turn::Busy => true,
@@ -106,6 +130,10 @@ impl Cluster {
                     true
                 }
             }
+            Turn::Over => {
+                node.thread = Thread::Over;
+                true
+            }
         }
     }
 
@@ -116,8 +144,7 @@ impl Cluster {
             if all || self.world.borrow().has_untaken(at as u16) {
                 any = true;
                 if let Thread::Waiting(_) = node.thread {
-                    node.shard.bell().awake();
-                    node.thread = Thread::Running;
+                    node.wake();
                 }
             }
         }
@@ -126,9 +153,10 @@ impl Cluster {
 
     /// Whether every thread sleeps and the kernel has nothing for any of them.
     pub fn is_quiet(&self, now: Millis) -> bool {
-        self.nodes.iter().enumerate().all(|(at, node)| {
-            matches!(node.thread, Thread::Waiting(deadline) if deadline > now)
-                && self.world.borrow().is_quiet(at as u16)
+        self.nodes.iter().enumerate().all(|(at, node)| match node.thread {
+            Thread::Running => false,
+            Thread::Waiting(deadline) => deadline > now && self.world.borrow().is_quiet(at as u16),
+            Thread::Over => true,
         })
     }
 
@@ -136,7 +164,7 @@ impl Cluster {
     pub fn next_deadline(&self) -> Option<Millis> {
         let deadlines = self.nodes.iter().filter_map(|node| match node.thread {
             Thread::Waiting(deadline) => Some(deadline),
-            Thread::Running => None,
+            Thread::Running | Thread::Over => None,
         });
         deadlines.min()
     }
@@ -149,16 +177,34 @@ impl Cluster {
 
     /// Puts an order on every desk, and wakes the shards as their bells would.
     pub fn order(&mut self, order: impl Fn() -> Order<()>) {
-        for node in &mut self.nodes {
-            node.control.put(order()).expect("a desk has room");
-            node.shard.bell().awake();
-            node.thread = Thread::Running;
+        for at in 0..self.nodes.len() {
+            self.order_of(at, order()).expect("a desk has room");
         }
     }
 
-    /// Other limits for everybody, and the listeners as they are here.
+    /// The same on the desk of one shard.
+    pub fn order_of(&mut self, at: usize, order: Order<()>) -> Result<(), NoAnswer> {
+        self.nodes[at].control.put(order)?;
+        self.nodes[at].wake();
+        Ok(())
+    }
+
+    /// Puts what became of a login on the desk of a shard, as a thread that hashes does.
+    pub fn post(&mut self, at: usize, answer: Answer) {
+        assert!(self.nodes[at].control.post().put(answer), "the shard is there");
+        self.nodes[at].wake();
+    }
+
+    /// Other limits for everybody, and the listeners and the rules as they are here.
     pub fn settle(&mut self, limits: Limits, sys_interval_ms: Millis) {
-        let settings = NewSettings { limits, listeners: self.listeners.clone(), sys_interval_ms };
+        let door = Door { rules: self.rules.as_ref().map(|_| 0), ..Door::default() };
+        let policy = Policy {
+            rules: self.rules.iter().cloned().collect(),
+            doors: vec![door; self.listeners.len()].into(),
+            ..Policy::default()
+        };
+        let listeners = self.listeners.clone();
+        let settings = NewSettings { limits, listeners, policy: Arc::new(policy), sys_interval_ms };
         self.order(|| Order::Settings(Box::new(settings.clone())));
     }
 
@@ -167,11 +213,9 @@ impl Cluster {
         self.nodes.iter_mut().all(|node| node.control.is_answered())
     }
 
-    pub fn stop(&mut self, at: usize, now: Millis) {
-        self.nodes[at].shard.stop(now);
-        // A driver that is told to stop does not sleep on.
-        self.nodes[at].shard.bell().awake();
-        self.nodes[at].thread = Thread::Running;
+    /// Tells a shard to drain.
+    pub fn stop(&mut self, at: usize) {
+        self.order_of(at, Order::Drain).expect("a desk has a place for it");
     }
 
     /// Whether a connection has left the shard that accepted it and has not been touched by its home.
@@ -180,7 +224,7 @@ impl Cluster {
     }
 
     pub fn is_stopped(&self) -> bool {
-        self.nodes.iter().all(|node| node.shard.is_stopped())
+        self.nodes.iter().all(|node| node.thread == Thread::Over)
     }
 
     pub fn live(&mut self) -> Vec<Live> {

@@ -25,6 +25,7 @@ mod counts;
 mod fairness;
 mod faults;
 mod found;
+mod logins;
 mod oracle;
 mod orders;
 mod packet;

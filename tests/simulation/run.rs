@@ -627,7 +627,7 @@ impl<'a> Run<'a> {
         self.stopping = true;
         for at in 0..self.cluster.len() {
             self.figures.stops_in_hand_off += u64::from(self.cluster.is_handing_off());
-            self.cluster.stop(at, self.oracle.now);
+            self.cluster.stop(at);
             let gap = self.rng.below(self.plan.gap + 1);
             self.work(gap)?;
         }
@@ -657,6 +657,9 @@ impl<'a> Run<'a> {
                     _ => self.advance(1_000),
                 }
             }
+        }
+        if !self.cluster.is_obeyed() {
+            return Err(Failure::Stuck("an order has no answer, and the shards have ended".to_owned()));
         }
         self.sound()
     }
