@@ -12,15 +12,15 @@ use std::hint::black_box;
 use crate::io::Completion;
 use crate::memory::Key;
 
-use super::Core;
 use super::connection::Live;
+use super::local::Local;
 
 /// Completions looked at together: few enough for what they touch to stay in the first cache until it is used.
 pub(super) const TOGETHER: usize = 16;
 /// Completions below which there is too little to be had at once.
 const WORTH: usize = 4;
 
-impl Core {
+impl Local {
     /// Whether a turn with so many completions should do it.
     #[inline]
     pub(super) fn looks_ahead(&self, completions: usize) -> bool {

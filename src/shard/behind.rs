@@ -22,9 +22,9 @@ use crate::session::{DropReason, Fanout, Grant, Retain, Share};
 use crate::topic;
 use crate::wire::Qos;
 
-use super::Core;
 use super::cursors::{Cursors, Publisher, Seen};
 use super::env::Env;
+use super::local::Local;
 use super::sessions::Sessions;
 
 /// How many full queues of messages may wait. A client that clears what it is sent gets each of its own messages back, so that
@@ -167,7 +167,7 @@ impl Behind {
     }
 }
 
-impl Core {
+impl Local {
     /// Keeps a live message for later, if it is to wait; `matched` are the subscriptions of the session that matched.
     #[cold]
     #[inline(never)]

@@ -21,6 +21,7 @@ use super::clients::{Clients, Ended};
 use super::connection::{Closing, Connection, End, Live, Phase, Refusal, Successor};
 use super::env::Env;
 use super::events::{self, Who};
+use super::local::Local;
 use super::login::{self, Identified};
 use super::parcel::{HandOff, Parcel};
 use super::request::Request;
@@ -245,101 +246,7 @@ impl Clients {
     }
 }
 
-impl Core {
-    /// Looks whether the bytes of a new connection hold its CONNECT, and acts on it.
-    pub(super) fn try_connect(&mut self, key: Key) {
-        if let Some(request) = self.clients.read_connect(key, &mut self.env) {
-            self.go_home(key, request);
-        }
-    }
-
-    /// The client is known; its connection goes where its session is.
-    fn go_home(&mut self, key: Key, request: Box<Request>) {
-        if request.home == self.env.id {
-            self.arrive(key, request);
-        } else {
-            self.send_home(key, request);
-        }
-    }
-
-    /// A login was decided by another thread, which put the answer on the desk.
-    pub(super) fn take_answer(&mut self, answer: Answer) {
-        if let Some((key, request)) = self.clients.answer_arrived(answer, &mut self.env) {
-            self.go_home(key, request);
-        }
-        self.settle();
-    }
-
-    /// Hands a connection to the shard where its client is at home; it waits here while that shard's ring is full or the
-    /// kernel has something of it.
-    fn send_home(&mut self, key: Key, request: Box<Request>) {
-        let home = request.home;
-        let Some(connection) = self.clients.connections.get_mut(key) else { return };
-        // The last words of a handshake may still be on their way.
-        if self.exchange.links.full().contains(home) || !connection.is_at_rest() {
-            connection.phase = Phase::HandOff(request);
-            self.clients.hand_offs.push_back(key);
-            return self.clients.charge_receive(key, &mut self.env);
-        }
-        if let Some(hand_off) = self.clients.leave(key, request, &mut self.env) {
-            self.exchange.push(home, Parcel::HandOff(Box::new(hand_off)), &self.env);
-        }
-    }
-
-    /// Connections that waited for room go home.
-    pub(super) fn retry_hand_offs(&mut self) {
-        for _ in 0..self.clients.hand_offs.len() {
-            let Some(key) = self.clients.hand_offs.pop_front() else { return };
-            let Some(connection) = self.clients.connections.get_mut(key) else { continue };
-            if !matches!(connection.phase, Phase::HandOff(_)) {
-                continue;
-            }
-            if let Phase::HandOff(request) = std::mem::replace(&mut connection.phase, Phase::Opening) {
-                self.send_home(key, request);
-            }
-        }
-    }
-
-    /// A connection came home from another shard.
-    pub(super) fn hand_off_arrived(&mut self, hand_off: HandOff) {
-        let Some((key, request)) = self.clients.come_home(hand_off, &mut self.env) else { return };
-        if self.env.is_stopping {
-            return self.clients.start_closing(key, Closing::Abort, &mut self.env);
-        }
-        self.arrive(key, request);
-        self.stream_ended(key);
-    }
-
-    /// A connection with its request is at home.
-    fn arrive(&mut self, key: Key, request: Box<Request>) {
-        let Some(session) = self.sessions.find(&request.client_id, &self.env) else {
-            self.accept(key, request);
-            return;
-        };
-        if !self.owns(&request, session) {
-            // Before anything of that session is touched.
-            return self.refuse_anothers(key, &request, session);
-        }
-        let Some(connection) = self.clients.connections.get_mut(key) else { return };
-        let Some(slot) = self.sessions.get_mut(session) else { return };
-        if request.read_at < slot.connected_at {
-            // It came by another way.
-            let why = "its client has opened a newer connection meanwhile";
-            return self.clients.turn_away(key, why, &mut self.env);
-        }
-        if slot.connection.is_none() && !slot.aside.has_successor() {
-            self.accept(key, request);
-            return;
-        }
-        slot.connected_at = request.read_at;
-        slot.aside.push_successor(key);
-        connection.phase = Phase::Waiting(Box::new(Successor { session, request }));
-        let deadline = self.env.now + self.env.options.takeover_ms;
-        self.clients.set_deadline(key, deadline, &mut self.env);
-        self.clients.charge_receive(key, &mut self.env);
-        self.begin_takeover(session);
-    }
-
+impl Local {
     /// Whether the client may have the session: it is its user's, or it has ended, or nobody can come in any more as its owner
     /// and the client wants a new one in its place.
     fn owns(&mut self, request: &Request, session: Key) -> bool {
@@ -382,11 +289,109 @@ impl Core {
         self.env.counters().takeovers_forced_total.add(1);
         self.finish_takeover(old);
     }
+}
+
+impl Core {
+    /// Looks whether the bytes of a new connection hold its CONNECT, and acts on it.
+    pub(super) fn try_connect(&mut self, key: Key) {
+        if let Some(request) = self.local.clients.read_connect(key, &mut self.local.env) {
+            self.go_home(key, request);
+        }
+    }
+
+    /// The client is known; its connection goes where its session is.
+    fn go_home(&mut self, key: Key, request: Box<Request>) {
+        if request.home == self.local.env.id {
+            self.arrive(key, request);
+        } else {
+            self.send_home(key, request);
+        }
+    }
+
+    /// A login was decided by another thread, which put the answer on the desk.
+    pub(super) fn take_answer(&mut self, answer: Answer) {
+        if let Some((key, request)) = self.local.clients.answer_arrived(answer, &mut self.local.env) {
+            self.go_home(key, request);
+        }
+        self.settle();
+    }
+
+    /// Hands a connection to the shard where its client is at home; it waits here while that shard's ring is full or the
+    /// kernel has something of it.
+    fn send_home(&mut self, key: Key, request: Box<Request>) {
+        let home = request.home;
+        let Some(connection) = self.local.clients.connections.get_mut(key) else { return };
+        // The last words of a handshake may still be on their way.
+        if self.exchange.links.full().contains(home) || !connection.is_at_rest() {
+            connection.phase = Phase::HandOff(request);
+            self.local.clients.hand_offs.push_back(key);
+            return self.local.clients.charge_receive(key, &mut self.local.env);
+        }
+        if let Some(hand_off) = self.local.clients.leave(key, request, &mut self.local.env) {
+            self.exchange.push(home, Parcel::HandOff(Box::new(hand_off)), &self.local.env);
+        }
+    }
+
+    /// Connections that waited for room go home.
+    pub(super) fn retry_hand_offs(&mut self) {
+        for _ in 0..self.local.clients.hand_offs.len() {
+            let Some(key) = self.local.clients.hand_offs.pop_front() else { return };
+            let Some(connection) = self.local.clients.connections.get_mut(key) else { continue };
+            if !matches!(connection.phase, Phase::HandOff(_)) {
+                continue;
+            }
+            if let Phase::HandOff(request) = std::mem::replace(&mut connection.phase, Phase::Opening) {
+                self.send_home(key, request);
+            }
+        }
+    }
+
+    /// A connection came home from another shard.
+    pub(super) fn hand_off_arrived(&mut self, hand_off: HandOff) {
+        let Some((key, request)) = self.local.clients.come_home(hand_off, &mut self.local.env) else {
+            return;
+        };
+        if self.local.env.is_stopping {
+            return self.local.clients.start_closing(key, Closing::Abort, &mut self.local.env);
+        }
+        self.arrive(key, request);
+        self.stream_ended(key);
+    }
+
+    /// A connection with its request is at home.
+    fn arrive(&mut self, key: Key, request: Box<Request>) {
+        let Some(session) = self.local.sessions.find(&request.client_id, &self.local.env) else {
+            self.accept(key, request);
+            return;
+        };
+        if !self.local.owns(&request, session) {
+            // Before anything of that session is touched.
+            return self.local.refuse_anothers(key, &request, session);
+        }
+        let Some(connection) = self.local.clients.connections.get_mut(key) else { return };
+        let Some(slot) = self.local.sessions.get_mut(session) else { return };
+        if request.read_at < slot.connected_at {
+            // It came by another way.
+            let why = "its client has opened a newer connection meanwhile";
+            return self.local.clients.turn_away(key, why, &mut self.local.env);
+        }
+        if slot.connection.is_none() && !slot.aside.has_successor() {
+            self.accept(key, request);
+            return;
+        }
+        slot.connected_at = request.read_at;
+        slot.aside.push_successor(key);
+        connection.phase = Phase::Waiting(Box::new(Successor { session, request }));
+        let deadline = self.local.env.now + self.local.env.options.takeover_ms;
+        self.local.clients.set_deadline(key, deadline, &mut self.local.env);
+        self.local.clients.charge_receive(key, &mut self.local.env);
+        self.local.begin_takeover(session);
+    }
 
     /// Accepts connections that wait for sessions without one.
     pub(super) fn serve_vacant(&mut self) {
         for _ in 0..SERVED_BUDGET {
-            let Some(session) = self.sessions.vacant.pop_front() else { return };
+            let Some(session) = self.local.sessions.vacant.pop_front() else { return };
             self.serve_waiting(session);
             self.settle();
         }
@@ -394,13 +399,13 @@ impl Core {
 
     /// Accepts the next connection that waits for a session without one.
     fn serve_waiting(&mut self, session: Key) {
-        let Some(slot) = self.sessions.get_mut(session) else { return };
+        let Some(slot) = self.local.sessions.get_mut(session) else { return };
         if slot.connection.is_some() {
             return;
         }
         let (key, request) = loop {
             let Some(key) = slot.aside.pop_successor() else { return self.session_due(session) };
-            let Some(connection) = self.clients.connections.get_mut(key) else { continue };
+            let Some(connection) = self.local.clients.connections.get_mut(key) else { continue };
             if !matches!(connection.phase, Phase::Waiting(_)) {
                 continue;
             }
@@ -409,17 +414,17 @@ impl Core {
             }
         };
         // It was its own when it came; a client that was served before it may have begun another one in its place.
-        if !self.owns(&request, session) {
-            self.refuse_anothers(key, &request, session);
-            return self.sessions.vacant.push_back(session);
+        if !self.local.owns(&request, session) {
+            self.local.refuse_anothers(key, &request, session);
+            return self.local.sessions.vacant.push_back(session);
         }
         let fits = self.accept(key, request);
         // Those who still wait are with the session that it has now, which may be another, or with this one if it has none.
-        let session = self.clients.live(key).map_or(session, |live| live.session);
-        let Some(slot) = self.sessions.get(session) else { return };
+        let session = self.local.clients.live(key).map_or(session, |live| live.session);
+        let Some(slot) = self.local.sessions.get(session) else { return };
         match slot.connection {
-            Some(_) if slot.aside.has_successor() => self.begin_takeover(session),
-            None if slot.aside.has_successor() => self.sessions.vacant.push_back(session),
+            Some(_) if slot.aside.has_successor() => self.local.begin_takeover(session),
+            None if slot.aside.has_successor() => self.local.sessions.vacant.push_back(session),
             // Its will and its end waited for the one that was refused.
             None if !fits => self.session_due(session),
             Some(_) | None => {}
@@ -430,13 +435,19 @@ impl Core {
     /// CONNACK goes first, once, and everything that waits behind it. // [MQTT-3.2.0-1] [MQTT-3.2.0-2]; 3.1.1: [MQTT-3.2.0-1]
     /// False if there is no room for its session.
     fn accept(&mut self, key: Key, request: Box<Request>) -> bool {
-        let Some(connection) = self.clients.connections.get_mut(key) else { return true };
-        connection.release_receive(&mut self.env.budget);
-        if !self.sessions.fits(&request, &mut self.env) {
+        let Some(connection) = self.local.clients.connections.get_mut(key) else { return true };
+        connection.release_receive(&mut self.local.env.budget);
+        if !self.local.sessions.fits(&request, &mut self.local.env) {
             // Nothing of the session that the client may have was touched, and it goes on without a connection.
-            self.env.counters().sessions_refused_total.add(1);
+            self.local.env.counters().sessions_refused_total.add(1);
             let why = "the memory for sessions is used up; --memory-max bounds it";
-            self.clients.refuse_request(key, &request, (Reason::QUOTA_EXCEEDED, why), None, &mut self.env);
+            self.local.clients.refuse_request(
+                key,
+                &request,
+                (Reason::QUOTA_EXCEEDED, why),
+                None,
+                &mut self.local.env,
+            );
             return false;
         }
         let rest = std::mem::take(&mut connection.partial);
@@ -447,21 +458,22 @@ impl Core {
 
     /// [MQTT-3.1.3-2] [MQTT-3.1.3-5] [MQTT-3.1.3-7]; 3.1.1: [MQTT-3.1.3-2] [MQTT-3.1.3-5] [MQTT-3.1.4-3]
     fn open_session(&mut self, key: Key, mut request: Request) {
-        let assigned = request.client_id.is_empty().then(|| self.sessions.assign_client_id(&self.env));
+        let assigned =
+            request.client_id.is_empty().then(|| self.local.sessions.assign_client_id(&self.local.env));
         if let Some(assigned) = &assigned {
             request.client_id = assigned.clone();
         }
-        let client_hash = topic::fingerprint(&self.env.keys, &request.client_id);
-        let Some(listener) = self.clients.listener_of(key) else { return };
-        let own = self.env.limits_at(listener);
+        let client_hash = topic::fingerprint(&self.local.env.keys, &request.client_id);
+        let Some(listener) = self.local.clients.listener_of(key) else { return };
+        let own = self.local.env.limits_at(listener);
         let (session, present) = self.find_or_begin(&request, client_hash);
 
         // 0xFFFFFFFF is for ever, as far as the limit goes. // [U5-3.1.2-4]
         let expiry_s = request.session_expiry_s.min(own.session_expiry_max_s);
-        self.sessions.connect(session, (key, listener), &mut request, expiry_s, &mut self.env);
+        self.local.sessions.connect(session, (key, listener), &mut request, expiry_s, &mut self.local.env);
 
-        let (number, terms) = self.clients.told.tell(Terms::of(&self.env.limits, &own));
-        let limits = &self.env.limits;
+        let (number, terms) = self.local.clients.told.tell(Terms::of(&self.local.env.limits, &own));
+        let limits = &self.local.env.limits;
         // [MQTT-3.1.2-21] [MQTT-3.2.2-21] [MQTT-3.2.2-22]
         let keep_alive_s = match (request.version, own.keep_alive_max_s) {
             (Version::V5, max) if max > 0 && (request.keep_alive_s == 0 || request.keep_alive_s > max) => max,
@@ -475,7 +487,7 @@ impl Core {
             limits,
         );
         link.terms = number;
-        let live = Live::new(session, link, keep_alive_s, client_hash, self.env.now);
+        let live = Live::new(session, link, keep_alive_s, client_hash, self.local.env.now);
         let connack = ConnAck {
             // [MQTT-3.2.2-2] [MQTT-3.2.2-3]; 3.1.1: [MQTT-3.2.2-1] [MQTT-3.2.2-2] [MQTT-3.2.2-3]
             session_present: present && request.version != Version::V31, // [V31-3]
@@ -489,53 +501,54 @@ impl Core {
             server_keep_alive_s: (keep_alive_s != request.keep_alive_s).then_some(keep_alive_s),
             ..ConnAck::default()
         };
-        let fits = self.clients.go_live(key, live, &connack, &request, &mut self.env);
-        let (Some(connection), Some(slot)) = (self.clients.connections.get(key), self.sessions.get(session))
+        let fits = self.local.clients.go_live(key, live, &connack, &request, &mut self.local.env);
+        let (Some(connection), Some(slot)) =
+            (self.local.clients.connections.get(key), self.local.sessions.get(session))
         else {
             return;
         };
-        events::connected(connection, slot, &request, self.env.id);
+        events::connected(connection, slot, &request, self.local.env.id);
         if !fits {
             let why = "its client takes no packet as large as a CONNACK";
             events::of_client(connection, Who::has(slot), (Level::Warn, Kind::Refused), why, None);
-            return self.clients.end(key, End::Told, &mut self.env);
+            return self.local.clients.end(key, End::Told, &mut self.local.env);
         }
         self.set_presence(session, Presence::Online);
-        self.room_made(key); // what waited for the client
-        if self.sessions.get(session).is_some_and(|slot| slot.session.has_unsent_shared()) {
-            self.sessions.watch_share(session, &mut self.env);
+        self.local.room_made(key); // what waited for the client
+        if self.local.sessions.get(session).is_some_and(|slot| slot.session.has_unsent_shared()) {
+            self.local.sessions.watch_share(session, &mut self.local.env);
         }
-        self.sessions.schedule_cursors(session);
+        self.local.sessions.schedule_cursors(session);
     }
 
     /// The session that the client gets, and whether it was there before. // [MQTT-3.1.2-4] [MQTT-3.1.2-5] [MQTT-3.1.2-6]
     /// [MQTT-3.1.4-4]; 3.1.1: [MQTT-3.1.2-7]
     fn find_or_begin(&mut self, request: &Request, client_hash: u64) -> (Key, bool) {
-        let Some(session) = self.sessions.find(&request.client_id, &self.env) else {
-            return (self.sessions.begin(request, client_hash, &mut self.env), false);
+        let Some(session) = self.local.sessions.find(&request.client_id, &self.local.env) else {
+            return (self.local.sessions.begin(request, client_hash, &mut self.local.env), false);
         };
-        if !request.clean_start && !self.sessions.has_ended(session, self.env.now) {
+        if !request.clean_start && !self.local.sessions.has_ended(session, self.local.env.now) {
             // Before the last look: a will may fill the queue of the session itself.
-            if self.sessions.will_is_cancelled(session, self.env.now) {
-                drop(self.sessions.take_will(session, &mut self.env)); // [MQTT-3.1.3-9]
+            if self.local.sessions.will_is_cancelled(session, self.local.env.now) {
+                drop(self.local.sessions.take_will(session, &mut self.local.env)); // [MQTT-3.1.3-9]
             } else {
                 self.publish_will(session);
             }
         }
-        if request.clean_start || self.sessions.has_ended(session, self.env.now) {
+        if request.clean_start || self.local.sessions.has_ended(session, self.local.env.now) {
             // [U5-3.1.4-3]: with its session the will of the former connection ends its delay, and goes out.
-            let successors = self.sessions.get_mut(session).map(|slot| slot.aside.take_successors());
-            let connected_at = self.sessions.get(session).map_or(0, |slot| slot.connected_at);
+            let successors = self.local.sessions.get_mut(session).map(|slot| slot.aside.take_successors());
+            let connected_at = self.local.sessions.get(session).map_or(0, |slot| slot.connected_at);
             self.end_session(session);
-            let new = self.sessions.begin(request, client_hash, &mut self.env);
+            let new = self.local.sessions.begin(request, client_hash, &mut self.local.env);
             for key in successors.iter().flatten() {
-                if let Some(connection) = self.clients.connections.get_mut(*key)
+                if let Some(connection) = self.local.clients.connections.get_mut(*key)
                     && let Phase::Waiting(successor) = &mut connection.phase
                 {
                     successor.session = new;
                 }
             }
-            if let (Some(slot), Some(successors)) = (self.sessions.get_mut(new), successors) {
+            if let (Some(slot), Some(successors)) = (self.local.sessions.get_mut(new), successors) {
                 successors.into_iter().for_each(|key| slot.aside.push_successor(key));
                 slot.connected_at = connected_at;
             }

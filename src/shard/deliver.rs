@@ -15,9 +15,9 @@ use crate::session::{
 use crate::topic::{Repeats, Route, Subscription};
 use crate::wire::{Qos, Version};
 
-use super::Core;
 use super::connection::Connection;
 use super::env::Env;
+use super::local::Local;
 use super::slots::Slot;
 
 /// Memory that is reused from batch to batch.
@@ -80,7 +80,7 @@ impl Env {
     }
 }
 
-impl Core {
+impl Local {
     /// Delivers to every session with an ordinary subscription in `route`, once each: at the highest QoS of its
     /// matching subscriptions and with all their identifiers. // [MQTT-3.3.4-2] [MQTT-3.3.4-3] [MQTT-3.3.4-4]
     /// 3.1.1: [311:MQTT-3.3.5-1]. `fanout` is that of the first message. Returns whether anybody was there.
@@ -192,7 +192,7 @@ impl Core {
         let wire = Self::wire(connection, &mut self.clients.spare_buffers, &self.env.limits);
         let Some(mut wire) = wire else { return 0 };
         let mut drops = Drops::default();
-        let mut cx = context!(self, drops);
+        let mut cx = self.env.cx(&mut drops, &mut self.sessions.spares);
         let sent = slot.session.deliver_front(&mut wire, batch, shared, &receiver.grant(), &mut cx);
         if sent == 0 {
             // A connection with nothing to send keeps no buffer.
@@ -337,11 +337,11 @@ impl Core {
             slot = self.sessions.arena.get_mut(session)?;
         }
         let mut drops = Drops::default();
-        let mut cx = context!(self, drops);
+        let mut cx = self.env.cx(&mut drops, &mut self.sessions.spares);
         let connection = slot.connection.and_then(|key| Some((key, self.clients.connections.get_mut(key)?)));
         let delivered = match connection {
             Some((key, connection)) => {
-                let wire = Self::wire(connection, &mut self.clients.spare_buffers, &self.env.limits);
+                let wire = Self::wire(connection, &mut self.clients.spare_buffers, cx.limits);
                 let delivered = slot.session.deliver(wire, fanout, grant, &mut cx);
                 if delivered == Delivered::Sent {
                     if !connection.dirty {
@@ -414,7 +414,7 @@ impl Core {
         };
         let Some(slot) = self.sessions.arena.get_mut(live.session) else { return };
         let mut drops = Drops::default();
-        let mut cx = context!(self, drops);
+        let mut cx = self.env.cx(&mut drops, &mut self.sessions.spares);
         f(&mut slot.session, &mut live.link, &mut cx);
         let waits = slot.session.is_waiting() || slot.cursors.is_some();
         self.env.count_drops(drops);
@@ -434,7 +434,7 @@ impl Core {
         let connection = self.clients.connections.get_mut(key)?;
         let wire = Self::wire(connection, &mut self.clients.spare_buffers, &self.env.limits)?;
         let mut drops = Drops::default();
-        let mut cx = context!(self, drops);
+        let mut cx = self.env.cx(&mut drops, &mut self.sessions.spares);
         let result = f(&mut slot.session, wire, &mut cx);
         if drops != Drops::default() {
             self.env.count_drops(drops);
@@ -452,7 +452,7 @@ impl Core {
         let live = self.clients.connections.get_mut(key)?.live_mut()?;
         let slot = self.sessions.arena.get_mut(live.session)?;
         let mut drops = Drops::default();
-        let mut cx = context!(self, drops);
+        let mut cx = self.env.cx(&mut drops, &mut self.sessions.spares);
         let result = f(&mut slot.session, &mut live.link, &mut cx);
         self.env.count_drops(drops);
         Some(result)

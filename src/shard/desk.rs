@@ -242,10 +242,11 @@ impl<I: Io> Shard<I> {
                 Order::Open(sockets) => {
                     for (listener, socket) in sockets {
                         debug_assert!(
-                            self.core.env.access.has_door(listener.0),
+                            self.core.local.env.access.has_door(listener.0),
                             "{listener:?} has no rules yet"
                         );
-                        let Some(state) = self.core.clients.listeners.get_mut(usize::from(listener.0)) else {
+                        let Some(state) = self.core.local.clients.listeners.get_mut(usize::from(listener.0))
+                        else {
                             continue;
                         };
                         debug_assert_eq!(*state, Listener::Closed, "{listener:?} is open");
@@ -257,7 +258,7 @@ impl<I: Io> Shard<I> {
                 Order::Close(listeners) => {
                     desk.closings += 1;
                     for id in listeners {
-                        let Some(state) = self.core.clients.listeners.get_mut(usize::from(id.0)) else {
+                        let Some(state) = self.core.local.clients.listeners.get_mut(usize::from(id.0)) else {
                             continue;
                         };
                         *state = match *state {
@@ -287,13 +288,13 @@ impl<I: Io> Shard<I> {
     /// Closes listening sockets that do not accept any more, and says so once all are closed.
     pub(super) fn close_silent(&mut self) {
         let Some(desk) = self.desk.as_mut().filter(|desk| desk.closings > 0) else { return };
-        for (index, state) in self.core.clients.listeners.iter_mut().enumerate() {
+        for (index, state) in self.core.local.clients.listeners.iter_mut().enumerate() {
             if *state == Listener::Silent {
                 *state = Listener::Closed;
                 self.io.unlisten(ListenerId(index as u16));
             }
         }
-        if !self.core.clients.listeners.contains(&Listener::Closing) {
+        if !self.core.local.clients.listeners.contains(&Listener::Closing) {
             (0..std::mem::take(&mut desk.closings)).for_each(|_| desk.answer());
         }
     }
@@ -303,13 +304,14 @@ impl Core {
     /// These settings hold for whatever is decided from now on. What was acknowledged or promised before stays.
     fn hold_by(&mut self, settings: NewSettings) {
         let NewSettings { limits, listeners, policy, sys_interval_ms } = settings;
-        debug_assert!(listeners.len() >= self.clients.listening.len(), "a listener keeps its number");
-        self.env.access.replace(policy);
-        self.env.limits = limits;
-        self.env.decode_limits = super::decode_limits(&limits, self.env.decode_limits.topic_alias_max);
-        self.env.listener_limits = super::listeners::limits(&listeners, &limits);
-        self.clients.listeners.resize(listeners.len(), Listener::Closed);
-        self.clients.listening = listeners;
+        debug_assert!(listeners.len() >= self.local.clients.listening.len(), "a listener keeps its number");
+        self.local.env.access.replace(policy);
+        self.local.env.limits = limits;
+        self.local.env.decode_limits =
+            super::decode_limits(&limits, self.local.env.decode_limits.topic_alias_max);
+        self.local.env.listener_limits = super::listeners::limits(&listeners, &limits);
+        self.local.clients.listeners.resize(listeners.len(), Listener::Closed);
+        self.local.clients.listening = listeners;
         self.set_sys_interval(sys_interval_ms);
     }
 }

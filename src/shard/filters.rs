@@ -104,7 +104,8 @@ impl Core {
         mut sliced: Sliced,
         max: usize,
     ) -> Result<Handled, DecodeError> {
-        let Some(session) = self.clients.connections.get(key).and_then(|connection| connection.session())
+        let Some(session) =
+            self.local.clients.connections.get(key).and_then(|connection| connection.session())
         else {
             return Ok(Handled::Done);
         };
@@ -138,7 +139,8 @@ impl Core {
         mut sliced: Sliced,
         max: usize,
     ) -> Handled {
-        let Some(session) = self.clients.connections.get(key).and_then(|connection| connection.session())
+        let Some(session) =
+            self.local.clients.connections.get(key).and_then(|connection| connection.session())
         else {
             return Handled::Done;
         };
@@ -146,7 +148,7 @@ impl Core {
             sliced.reasons.push(self.unsubscribe(session, filter));
         }
         if filters.len() == 0 {
-            self.clients.stage(key, &self.env, |out| {
+            self.local.clients.stage(key, &self.local.env, |out| {
                 wire::encode_unsuback(out, version, sliced.packet_id, &sliced.reasons)
             });
             return Handled::Done;
@@ -157,9 +159,9 @@ impl Core {
 
     /// Goes on with sliced packets, in turn.
     pub(super) fn advance_filters(&mut self) {
-        for _ in 0..self.clients.filters.len().min(SLICES_IN_TURN) {
-            let Some(key) = self.clients.filters.pop_front() else { return };
-            let Some(connection) = self.clients.connections.get_mut(key) else { continue };
+        for _ in 0..self.local.clients.filters.len().min(SLICES_IN_TURN) {
+            let Some(key) = self.local.clients.filters.pop_front() else { return };
+            let Some(connection) = self.local.clients.connections.get_mut(key) else { continue };
             let Some(live) = connection.live_mut() else { continue };
             let version = live.link.version;
             // Who is taken over has its last bytes parsed anew, this packet with them.
@@ -170,7 +172,7 @@ impl Core {
             let bytes = std::mem::take(&mut connection.partial);
             let packet_len = sliced.packet_len;
             let outcome = self.next_slice(key, version, sliced, &bytes);
-            let Some(connection) = self.clients.connections.get_mut(key) else { continue };
+            let Some(connection) = self.local.clients.connections.get_mut(key) else { continue };
             if connection.is_closing() {
                 continue;
             }
@@ -179,10 +181,10 @@ impl Core {
                 Ok(Handled::Blocked(blocked)) => self.pause(key, blocked),
                 Ok(Handled::Done) => {
                     connection.partial.drain(..packet_len);
-                    self.env.counters().packets_received_total.add(1);
+                    self.local.env.counters().packets_received_total.add(1);
                     self.resume(key);
                 }
-                Err(error) => self.refuse(key, error),
+                Err(error) => self.local.refuse(key, error),
             }
             self.settle();
         }
@@ -222,35 +224,36 @@ impl Core {
         identifier: u32,
     ) -> Result<Result<(Reason, u64), Reason>, DecodeError> {
         // [MQTT-4.7.1-1] [MQTT-4.7.1-2] [MQTT-4.7.3-1] [MQTT-4.8.2-1] [MQTT-4.8.2-2]
-        let Ok(filter) = topic::parse_filter(entry.filter, self.env.limits.topic_levels_max) else {
+        let Ok(filter) = topic::parse_filter(entry.filter, self.local.env.limits.topic_levels_max) else {
             return Ok(Err(Reason::TOPIC_FILTER_INVALID));
         };
         if filter.share.is_some() && entry.no_local {
             return Err(DecodeError::ProtocolError("No Local on a shared subscription")); // [MQTT-3.8.3-4]
         }
-        let Some(slot) = self.sessions.arena.get_mut(session) else {
+        let Some(slot) = self.local.sessions.arena.get_mut(session) else {
             return Ok(Err(Reason::UNSPECIFIED_ERROR));
         };
-        let full = slot.subscriptions.len() >= self.env.limits.subscriptions_max as usize;
-        let fits = self.env.budget.has_room(Class::Subscription, Router::cost_at_most(entry.filter));
-        if (full || !fits) && !self.sessions.router.is_subscribed(&slot.subscriptions, entry.filter) {
-            self.env.counters().subscriptions_refused_total.add(1);
+        let full = slot.subscriptions.len() >= self.local.env.limits.subscriptions_max as usize;
+        let fits = self.local.env.budget.has_room(Class::Subscription, Router::cost_at_most(entry.filter));
+        if (full || !fits) && !self.local.sessions.router.is_subscribed(&slot.subscriptions, entry.filter) {
+            self.local.env.counters().subscriptions_refused_total.add(1);
             let why = match full {
                 true => "it has as many subscriptions as --subscriptions-max allows",
                 false => "the memory for subscriptions is used up; --memory-max bounds it",
             };
-            if let Some(slot) = self.sessions.get(session)
-                && let Some(connection) = slot.connection.and_then(|key| self.clients.connections.get(key))
+            if let Some(slot) = self.local.sessions.get(session)
+                && let Some(connection) =
+                    slot.connection.and_then(|key| self.local.clients.connections.get(key))
             {
                 events::limit_reached(connection, slot, why);
             }
             return Ok(Err(Reason::QUOTA_EXCEEDED));
         }
-        if let Err(refusal) = self.sessions.may_subscribe(session, filter.filter, &mut self.env) {
-            self.log_denied(session, Denied::Subscribe, entry.filter, 1);
+        if let Err(refusal) = self.local.sessions.may_subscribe(session, filter.filter, &mut self.local.env) {
+            self.local.log_denied(session, Denied::Subscribe, entry.filter, 1);
             return Ok(Err(refusal));
         }
-        let Some(slot) = self.sessions.arena.get_mut(session) else {
+        let Some(slot) = self.local.sessions.arena.get_mut(session) else {
             return Ok(Err(Reason::UNSPECIFIED_ERROR));
         };
         let retain_handling = match entry.retain_handling {
@@ -265,7 +268,7 @@ impl Core {
             retain_handling,
         };
         // [MQTT-3.8.4-3]: an identical filter replaces options and identifier.
-        let subscribed = self.sessions.router.subscribe(
+        let subscribed = self.local.sessions.router.subscribe(
             &mut slot.subscriptions,
             session,
             entry.filter,
@@ -282,16 +285,16 @@ impl Core {
         if let Some(change) = subscribed.interest {
             self.interest_changed(change);
         }
-        self.sessions.charge_topics(&mut self.env);
+        self.local.sessions.charge_topics(&mut self.local.env);
         let need = self.exchange.announced_at(subscribed.filter);
         // The hints come after the announcement, and only one that the others can read counts.
         if wants_retained
-            && (need > self.exchange.announced() || self.retained.may_match(filter.filter, &self.env))
+            && (need > self.exchange.announced() || self.retained.may_match(filter.filter, &self.local.env))
         {
             let not_from = if options.no_local { NotFrom::Itself } else { NotFrom::Nobody };
-            self.sessions.add_cursor(session, subscribed.key, need, not_from, &self.env);
+            self.local.sessions.add_cursor(session, subscribed.key, need, not_from, &self.local.env);
         } else if let Some(cursors) =
-            self.sessions.arena.get_mut(session).and_then(|slot| slot.cursors.as_mut())
+            self.local.sessions.arena.get_mut(session).and_then(|slot| slot.cursors.as_mut())
         {
             cursors.replaced(subscribed.key);
         }
@@ -301,20 +304,22 @@ impl Core {
     /// [MQTT-3.10.4-1]
     /// The whole `$share/...` text names a shared subscription. // [U5-3.10.4-1] [U5-4.8.2-5]
     pub(super) fn unsubscribe(&mut self, session: Key, filter: &str) -> Reason {
-        if topic::parse_filter(filter, self.env.limits.topic_levels_max).is_err() {
+        if topic::parse_filter(filter, self.local.env.limits.topic_levels_max).is_err() {
             return Reason::TOPIC_FILTER_INVALID;
         }
-        let Some(slot) = self.sessions.arena.get_mut(session) else { return Reason::NO_SUBSCRIPTION_EXISTED };
-        match self.sessions.router.unsubscribe(&mut slot.subscriptions, filter) {
+        let Some(slot) = self.local.sessions.arena.get_mut(session) else {
+            return Reason::NO_SUBSCRIPTION_EXISTED;
+        };
+        match self.local.sessions.router.unsubscribe(&mut slot.subscriptions, filter) {
             Some(unsubscribed) => {
                 if let Some(cursors) = &mut slot.cursors {
                     cursors.remove(unsubscribed.key);
-                    self.sessions.schedule_cursors(session); // something may have waited for it
+                    self.local.sessions.schedule_cursors(session); // something may have waited for it
                 }
                 if let Some(change) = unsubscribed.interest {
                     self.interest_changed(change);
                 }
-                self.sessions.charge_topics(&mut self.env);
+                self.local.sessions.charge_topics(&mut self.local.env);
                 Reason::SUCCESS
             }
             None => Reason::NO_SUBSCRIPTION_EXISTED,

@@ -29,10 +29,12 @@ impl<I: Io> Shard<I> {
             return;
         }
         core.exchange.waits.look_again();
-        let start = (core.env.counters().turns_total.get() % u64::from(core.env.shards)) as ShardId;
+        let start =
+            (core.local.env.counters().turns_total.get() % u64::from(core.local.env.shards)) as ShardId;
         let first = rung.iter().filter(|from| *from >= start);
         for from in first.chain(rung.iter().filter(|from| *from < start)) {
-            let parcels = core.exchange.links.read(from, core.env.options.inbox_budget, &mut self.parcels);
+            let parcels =
+                core.exchange.links.read(from, core.local.env.options.inbox_budget, &mut self.parcels);
             self.readings.push(Reading { from, parcels });
         }
     }
@@ -40,7 +42,7 @@ impl<I: Io> Shard<I> {
     /// Acts on the parcels that were taken.
     pub(super) fn read_inbox(&mut self) {
         let core = &mut self.core;
-        core.env.counters().mesh_received_total.add(self.parcels.len() as u64);
+        core.local.env.counters().mesh_received_total.add(self.parcels.len() as u64);
         for Reading { from, parcels } in self.readings.drain(..) {
             let (mut relays, mut targets) = (0, ShardSet::EMPTY);
             for parcel in self.parcels.drain(..parcels) {
@@ -73,7 +75,7 @@ impl Core {
             }
             Parcel::Relay(message) => return self.relay_arrived(&message),
             Parcel::Query(query) => self.retained.ask(from, query),
-            Parcel::Retained(found) => self.found_arrived(from, *found),
+            Parcel::Retained(found) => self.local.found_arrived(from, *found),
             Parcel::Share(pass) => {
                 self.hear();
                 self.pass_arrived(*pass);
@@ -90,25 +92,25 @@ impl Core {
 
     /// Several messages, which are for ordinary subscriptions only.
     fn several_arrived(&mut self, message: &Message, version: Version) {
-        let mut entries = std::mem::take(&mut self.scratch.entries);
+        let mut entries = std::mem::take(&mut self.local.scratch.entries);
         match Batch::of_packed(message, version, &mut entries) {
             Some(batch) => self.batch_arrived(&batch, true, &[]),
             None => debug_assert!(false, "several messages begin with a packet"),
         }
-        self.scratch.entries = Scratch::emptied(entries);
+        self.local.scratch.entries = Scratch::emptied(entries);
     }
 
     fn batch_arrived(&mut self, batch: &Batch<'_>, ordinary: bool, groups: &[u64]) {
-        let mut variants = self.scratch.variants.take().unwrap_or_default();
+        let mut variants = self.local.scratch.variants.take().unwrap_or_default();
         let mut fanout = batch.first(&mut variants);
         if ordinary {
-            let route = self.sessions.router.route(batch.message.topic);
-            self.deliver_ordinary(&route, batch, &mut fanout);
+            let route = self.local.sessions.router.route(batch.message.topic);
+            self.local.deliver_ordinary(&route, batch, &mut fanout);
         }
         for group in groups {
             self.share_arrived(*group, &mut fanout);
         }
-        self.scratch.variants = Some(variants);
+        self.local.scratch.variants = Some(variants);
     }
 
     /// A message for this shard's part of the retained store: kept, and fanned out from here.

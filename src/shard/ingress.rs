@@ -7,6 +7,7 @@ use crate::wire::{self, AckKind, DecodeError, Disconnect, Frame, NextFrame, Pack
 use super::Core;
 use super::connection::End;
 use super::gather::gather;
+use super::local::Local;
 use super::publish::{Front, Publisher};
 use super::waits::Blocked;
 
@@ -41,217 +42,12 @@ pub(super) enum Handled {
     Blocked(Blocked),
 }
 
-impl Core {
-    /// Parses what arrived. A partial packet is completed with no more bytes than it needs, so that the rest is parsed
-    /// where it lies, and what was gathered can be kept.
-    /// What comes behind a DISCONNECT is not looked at. // 3.1.1: [MQTT-3.14.4-2]
-    pub(super) fn parse(&mut self, key: Key, bytes: &[u8]) {
-        let Some(connection) = self.clients.connections.get_mut(key) else { return };
-        let mut rest = bytes;
-        // Mostly nothing is kept of it, before or after.
-        let mut is_charged =
-            connection.transport.is_some() || connection.charged_receive > 0 || connection.charged_login > 0;
-        if !connection.partial.is_empty() {
-            is_charged = true;
-            let mut partial = std::mem::take(&mut connection.partial);
-            let mut awaited = 0;
-            loop {
-                let stop = if partial.len() == awaited && awaited >= Outbox::SPLICE_MIN {
-                    self.consume_whole(key, &mut partial)
-                } else {
-                    let (used, stop) = self.consume(key, &partial, None, Pressure::Respect);
-                    partial.drain(..used);
-                    stop
-                };
-                let missing = match stop {
-                    Stop::Over => return,
-                    Stop::Blocked => rest.len(),
-                    Stop::Incomplete { .. } if partial.is_empty() => break,
-                    Stop::Incomplete { need } => {
-                        awaited = need;
-                        need.saturating_sub(partial.len()).min(rest.len())
-                    }
-                };
-                let (more, later) = rest.split_at(missing);
-                gather(&mut partial, more, awaited);
-                rest = later;
-                if more.is_empty() || matches!(stop, Stop::Blocked) {
-                    return self.clients.keep(key, partial, &mut self.env);
-                }
-            }
-        }
-        let (used, need) = match self.consume(key, rest, None, Pressure::Respect) {
-            (_, Stop::Over) => return,
-            (used, Stop::Incomplete { need }) => (used, need),
-            (used, Stop::Blocked) => (used, 0),
-        };
-        if used < rest.len() {
-            let mut partial = Vec::new();
-            gather(&mut partial, &rest[used..], need);
-            self.clients.keep(key, partial, &mut self.env);
-        } else if is_charged {
-            self.clients.charge_receive(key, &mut self.env);
-        }
-    }
-
-    /// Acts upon one packet that has its memory for itself, so that whoever keeps its payload need not copy it. What was
-    /// not used stays in `packet`.
-    fn consume_whole(&mut self, key: Key, packet: &mut Vec<u8>) -> Stop {
-        let whole = Whole::new(std::mem::take(packet));
-        let (used, stop) = self.consume(key, whole.packet(), Some(&whole), Pressure::Respect);
-        *packet = match whole.into_packet() {
-            Ok(mut packet) => {
-                packet.drain(..used);
-                packet
-            }
-            Err(kept) => kept.packet()[used..].to_vec(),
-        };
-        stop
-    }
-
-    /// Parses the last bytes of a connection that is taken over. What waits for a switch is kept, and there is more to
-    /// parse once the connection is resumed.
-    #[must_use]
-    pub(super) fn parse_last(&mut self, key: Key, bytes: &[u8]) -> LastParse {
-        match self.consume(key, bytes, None, Pressure::Ignore) {
-            (used, Stop::Blocked) => {
-                self.clients.keep(key, bytes[used..].to_vec(), &mut self.env);
-                LastParse::Waits
-            }
-            (_, Stop::Over | Stop::Incomplete { .. }) => LastParse::Done,
-        }
-    }
-
-    /// Acts upon the packets at the front of `input`; `whole` is all of it if that is one packet that has its memory for itself.
-    fn consume(
-        &mut self,
-        key: Key,
-        input: &[u8],
-        whole: Option<&Whole>,
-        pressure: Pressure,
-    ) -> (usize, Stop) {
-        let mut used = 0;
-        // One more packet, though much is owed.
-        let mut may_answer = pressure == Pressure::Ignore;
-        loop {
-            let now = self.env.now;
-            let Some(connection) = self.clients.connections.get_mut(key) else {
-                return (input.len(), Stop::Over);
-            };
-            if connection.owes_much() && !may_answer {
-                if self.clients.holds_back(key, &mut self.env) {
-                    return (used, Stop::Blocked);
-                }
-                may_answer = true;
-                continue;
-            }
-            may_answer = pressure == Pressure::Ignore;
-            let Some(live) = connection.live_mut() else { return (input.len(), Stop::Over) };
-            let version = live.link.version;
-            let rest = &input[used..];
-            if let Some(acks) = wire::PlainAcks::of(rest) {
-                live.last_packet_at = now;
-                used += acks.bytes_len();
-                self.handle_acks(key, acks);
-                continue;
-            }
-            let packet_size_max = self.clients.told.terms(live.link.terms).packet_size_max;
-            let frame = match wire::next_frame(rest, packet_size_max, version.length_form()) {
-                Ok(NextFrame::Frame(frame)) => frame,
-                Ok(NextFrame::Incomplete { need }) => {
-                    if let Some(first) = rest.first()
-                        && let Err(error) = judge_first(version, *first)
-                    {
-                        self.refuse(key, error);
-                        return (input.len(), Stop::Over);
-                    }
-                    return (used, Stop::Incomplete { need });
-                }
-                Err(error) => {
-                    // The first byte comes first.
-                    let error = judge_first(version, rest[0]).err().unwrap_or(error);
-                    self.refuse(key, error);
-                    return (input.len(), Stop::Over);
-                }
-            };
-            live.last_packet_at = now;
-            let handled = if frame.is_publish() {
-                let (session, client_hash) = (live.session, live.client_hash);
-                let from = Publisher { connection: key, session, version, client_hash };
-                let known = live.known.clone();
-                let front = Front { frame, input: rest, whole, packet_size_max };
-                self.handle_publish(from, &front, known.as_ref(), pressure)
-            } else {
-                self.handle_frame(key, version, &frame, pressure).map(|handled| (handled, 1, frame.len))
-            };
-            match handled {
-                Ok((Handled::Done, packets, len)) => {
-                    used += len;
-                    self.env.counters().packets_received_total.add(packets as u64);
-                }
-                Ok((Handled::Blocked(blocked), ..)) => {
-                    self.pause(key, blocked);
-                    return (used, Stop::Blocked);
-                }
-                Err(error) => {
-                    self.refuse(key, error);
-                    return (input.len(), Stop::Over);
-                }
-            }
-        }
-    }
-
-    /// A send has ended: who was held back until then goes on.
-    pub(super) fn output_taken(&mut self, key: Key) {
-        let max = self.env.limits.send_buffer_bytes_max;
-        let Some(connection) = self.clients.connections.get(key) else { return };
-        if connection.is_held_back() && (connection.broken || !connection.is_clogged(max)) {
-            self.resume(key);
-        }
-    }
-
+impl Local {
     /// [MQTT-4.13.1-1]
     /// The first fault that is found is the one reported; nobody else notices. // [U5-4.13-2] [U5-4.13-3]; 3.1.1: [MQTT-4.8.0-1] [U311-4.8-1]
     pub(super) fn refuse(&mut self, key: Key, error: DecodeError) {
         self.env.counters().protocol_errors_total.add(1);
         self.clients.end(key, End::Refused(error.reason(), error.detail()), &mut self.env);
-    }
-
-    /// A packet other than PUBLISH.
-    fn handle_frame(
-        &mut self,
-        key: Key,
-        version: Version,
-        frame: &Frame<'_>,
-        pressure: Pressure,
-    ) -> Result<Handled, DecodeError> {
-        match wire::decode(version, frame, &self.env.decode_limits)? {
-            Packet::Publish(_) => {}
-            Packet::PubAck(ack) => self.handle_puback(key, ack),
-            Packet::PubRec(ack) => self.handle_pubrec(key, ack),
-            Packet::PubRel(ack) => self.handle_pubrel(key, ack),
-            Packet::PubComp(ack) => self.handle_pubcomp(key, ack),
-            Packet::Subscribe(subscribe) => {
-                if let Err(blocked) = self.subscribe_waits(key) {
-                    return Ok(Handled::Blocked(blocked));
-                }
-                return self.handle_subscribe(key, version, &subscribe, frame.len, pressure);
-            }
-            Packet::Unsubscribe(unsubscribe) => {
-                return self.handle_unsubscribe(key, version, &unsubscribe, frame.len, pressure);
-            }
-            // [MQTT-3.12.4-1]
-            Packet::PingReq => self.clients.stage(key, &self.env, wire::encode_pingresp),
-            Packet::Disconnect(disconnect) => self.handle_disconnect(key, &disconnect)?,
-            // [MQTT-3.1.0-2]; 3.1.1: [311:MQTT-3.1.0-2]
-            Packet::Connect => return Err(SECOND_CONNECT),
-            // No CONNECT with an Authentication Method is accepted, so AUTH is always out of place. // [MQTT-4.12.0-7]
-            // [U5-3.15.0-1]
-            Packet::Auth(_) => {
-                return Err(DecodeError::ProtocolError("AUTH without an Authentication Method"));
-            }
-        }
-        Ok(Handled::Done)
     }
 
     /// Acknowledgements that say no more than success.
@@ -364,6 +160,213 @@ impl Core {
         };
         self.clients.end(key, end, &mut self.env);
         Ok(())
+    }
+}
+
+impl Core {
+    /// Parses what arrived. A partial packet is completed with no more bytes than it needs, so that the rest is parsed
+    /// where it lies, and what was gathered can be kept.
+    /// What comes behind a DISCONNECT is not looked at. // 3.1.1: [MQTT-3.14.4-2]
+    pub(super) fn parse(&mut self, key: Key, bytes: &[u8]) {
+        let Some(connection) = self.local.clients.connections.get_mut(key) else { return };
+        let mut rest = bytes;
+        // Mostly nothing is kept of it, before or after.
+        let mut is_charged =
+            connection.transport.is_some() || connection.charged_receive > 0 || connection.charged_login > 0;
+        if !connection.partial.is_empty() {
+            is_charged = true;
+            let mut partial = std::mem::take(&mut connection.partial);
+            let mut awaited = 0;
+            loop {
+                let stop = if partial.len() == awaited && awaited >= Outbox::SPLICE_MIN {
+                    self.consume_whole(key, &mut partial)
+                } else {
+                    let (used, stop) = self.consume(key, &partial, None, Pressure::Respect);
+                    partial.drain(..used);
+                    stop
+                };
+                let missing = match stop {
+                    Stop::Over => return,
+                    Stop::Blocked => rest.len(),
+                    Stop::Incomplete { .. } if partial.is_empty() => break,
+                    Stop::Incomplete { need } => {
+                        awaited = need;
+                        need.saturating_sub(partial.len()).min(rest.len())
+                    }
+                };
+                let (more, later) = rest.split_at(missing);
+                gather(&mut partial, more, awaited);
+                rest = later;
+                if more.is_empty() || matches!(stop, Stop::Blocked) {
+                    return self.local.clients.keep(key, partial, &mut self.local.env);
+                }
+            }
+        }
+        let (used, need) = match self.consume(key, rest, None, Pressure::Respect) {
+            (_, Stop::Over) => return,
+            (used, Stop::Incomplete { need }) => (used, need),
+            (used, Stop::Blocked) => (used, 0),
+        };
+        if used < rest.len() {
+            let mut partial = Vec::new();
+            gather(&mut partial, &rest[used..], need);
+            self.local.clients.keep(key, partial, &mut self.local.env);
+        } else if is_charged {
+            self.local.clients.charge_receive(key, &mut self.local.env);
+        }
+    }
+
+    /// Acts upon one packet that has its memory for itself, so that whoever keeps its payload need not copy it. What was
+    /// not used stays in `packet`.
+    fn consume_whole(&mut self, key: Key, packet: &mut Vec<u8>) -> Stop {
+        let whole = Whole::new(std::mem::take(packet));
+        let (used, stop) = self.consume(key, whole.packet(), Some(&whole), Pressure::Respect);
+        *packet = match whole.into_packet() {
+            Ok(mut packet) => {
+                packet.drain(..used);
+                packet
+            }
+            Err(kept) => kept.packet()[used..].to_vec(),
+        };
+        stop
+    }
+
+    /// Parses the last bytes of a connection that is taken over. What waits for a switch is kept, and there is more to
+    /// parse once the connection is resumed.
+    #[must_use]
+    pub(super) fn parse_last(&mut self, key: Key, bytes: &[u8]) -> LastParse {
+        match self.consume(key, bytes, None, Pressure::Ignore) {
+            (used, Stop::Blocked) => {
+                self.local.clients.keep(key, bytes[used..].to_vec(), &mut self.local.env);
+                LastParse::Waits
+            }
+            (_, Stop::Over | Stop::Incomplete { .. }) => LastParse::Done,
+        }
+    }
+
+    /// Acts upon the packets at the front of `input`; `whole` is all of it if that is one packet that has its memory for itself.
+    fn consume(
+        &mut self,
+        key: Key,
+        input: &[u8],
+        whole: Option<&Whole>,
+        pressure: Pressure,
+    ) -> (usize, Stop) {
+        let mut used = 0;
+        // One more packet, though much is owed.
+        let mut may_answer = pressure == Pressure::Ignore;
+        loop {
+            let now = self.local.env.now;
+            let Some(connection) = self.local.clients.connections.get_mut(key) else {
+                return (input.len(), Stop::Over);
+            };
+            if connection.owes_much() && !may_answer {
+                if self.local.clients.holds_back(key, &mut self.local.env) {
+                    return (used, Stop::Blocked);
+                }
+                may_answer = true;
+                continue;
+            }
+            may_answer = pressure == Pressure::Ignore;
+            let Some(live) = connection.live_mut() else { return (input.len(), Stop::Over) };
+            let version = live.link.version;
+            let rest = &input[used..];
+            if let Some(acks) = wire::PlainAcks::of(rest) {
+                live.last_packet_at = now;
+                used += acks.bytes_len();
+                self.local.handle_acks(key, acks);
+                continue;
+            }
+            let packet_size_max = self.local.clients.told.terms(live.link.terms).packet_size_max;
+            let frame = match wire::next_frame(rest, packet_size_max, version.length_form()) {
+                Ok(NextFrame::Frame(frame)) => frame,
+                Ok(NextFrame::Incomplete { need }) => {
+                    if let Some(first) = rest.first()
+                        && let Err(error) = judge_first(version, *first)
+                    {
+                        self.local.refuse(key, error);
+                        return (input.len(), Stop::Over);
+                    }
+                    return (used, Stop::Incomplete { need });
+                }
+                Err(error) => {
+                    // The first byte comes first.
+                    let error = judge_first(version, rest[0]).err().unwrap_or(error);
+                    self.local.refuse(key, error);
+                    return (input.len(), Stop::Over);
+                }
+            };
+            live.last_packet_at = now;
+            let handled = if frame.is_publish() {
+                let (session, client_hash) = (live.session, live.client_hash);
+                let from = Publisher { connection: key, session, version, client_hash };
+                let known = live.known.clone();
+                let front = Front { frame, input: rest, whole, packet_size_max };
+                self.handle_publish(from, &front, known.as_ref(), pressure)
+            } else {
+                self.handle_frame(key, version, &frame, pressure).map(|handled| (handled, 1, frame.len))
+            };
+            match handled {
+                Ok((Handled::Done, packets, len)) => {
+                    used += len;
+                    self.local.env.counters().packets_received_total.add(packets as u64);
+                }
+                Ok((Handled::Blocked(blocked), ..)) => {
+                    self.pause(key, blocked);
+                    return (used, Stop::Blocked);
+                }
+                Err(error) => {
+                    self.local.refuse(key, error);
+                    return (input.len(), Stop::Over);
+                }
+            }
+        }
+    }
+
+    /// A send has ended: who was held back until then goes on.
+    pub(super) fn output_taken(&mut self, key: Key) {
+        let max = self.local.env.limits.send_buffer_bytes_max;
+        let Some(connection) = self.local.clients.connections.get(key) else { return };
+        if connection.is_held_back() && (connection.broken || !connection.is_clogged(max)) {
+            self.resume(key);
+        }
+    }
+
+    /// A packet other than PUBLISH.
+    fn handle_frame(
+        &mut self,
+        key: Key,
+        version: Version,
+        frame: &Frame<'_>,
+        pressure: Pressure,
+    ) -> Result<Handled, DecodeError> {
+        match wire::decode(version, frame, &self.local.env.decode_limits)? {
+            Packet::Publish(_) => {}
+            Packet::PubAck(ack) => self.local.handle_puback(key, ack),
+            Packet::PubRec(ack) => self.local.handle_pubrec(key, ack),
+            Packet::PubRel(ack) => self.local.handle_pubrel(key, ack),
+            Packet::PubComp(ack) => self.local.handle_pubcomp(key, ack),
+            Packet::Subscribe(subscribe) => {
+                if let Err(blocked) = self.subscribe_waits(key) {
+                    return Ok(Handled::Blocked(blocked));
+                }
+                return self.handle_subscribe(key, version, &subscribe, frame.len, pressure);
+            }
+            Packet::Unsubscribe(unsubscribe) => {
+                return self.handle_unsubscribe(key, version, &unsubscribe, frame.len, pressure);
+            }
+            // [MQTT-3.12.4-1]
+            Packet::PingReq => self.local.clients.stage(key, &self.local.env, wire::encode_pingresp),
+            Packet::Disconnect(disconnect) => self.local.handle_disconnect(key, &disconnect)?,
+            // [MQTT-3.1.0-2]; 3.1.1: [311:MQTT-3.1.0-2]
+            Packet::Connect => return Err(SECOND_CONNECT),
+            // No CONNECT with an Authentication Method is accepted, so AUTH is always out of place. // [MQTT-4.12.0-7]
+            // [U5-3.15.0-1]
+            Packet::Auth(_) => {
+                return Err(DecodeError::ProtocolError("AUTH without an Authentication Method"));
+            }
+        }
+        Ok(Handled::Done)
     }
 }
 

@@ -258,13 +258,13 @@ impl Exchange {
 impl Core {
     /// A local subscription changed what others must know.
     pub(super) fn interest_changed(&mut self, change: Change) {
-        self.exchange.interest_changed(change, &mut self.sessions.router, &mut self.env);
+        self.exchange.interest_changed(change, &mut self.local.sessions.router, &mut self.local.env);
     }
 
     /// A withdrawn filter has lingered.
     pub(super) fn interest_due(&mut self, filter: FilterKey) {
-        self.exchange.interest_due(filter, &mut self.sessions.router, &self.env);
-        self.sessions.charge_topics(&mut self.env);
+        self.exchange.interest_due(filter, &mut self.local.sessions.router, &self.local.env);
+        self.local.sessions.charge_topics(&mut self.local.env);
     }
 
     /// Answers a SUBSCRIBE: once its filters are in the log, up to number `need`, and all replies before have left.
@@ -272,7 +272,7 @@ impl Core {
     pub(super) fn suback(&mut self, connection: Key, session: Key, need: u64, packet: Box<[u8]>) {
         self.reply(connection, Reply::SubAck(packet), Release::Announced(need));
         if need <= self.exchange.announced() {
-            self.sessions.schedule_cursors(session);
+            self.local.sessions.schedule_cursors(session);
         } else {
             self.exchange.call_when_announced(session, need);
         }
@@ -280,12 +280,12 @@ impl Core {
 
     /// Once per turn: what waited for room in the log, and the cursors that waited with it.
     pub(super) fn flush_interest(&mut self) {
-        if !self.exchange.flush_interest(&mut self.sessions.router, &self.env) {
+        if !self.exchange.flush_interest(&mut self.local.sessions.router, &self.local.env) {
             return;
         }
-        self.sessions.charge_topics(&mut self.env);
+        self.local.sessions.charge_topics(&mut self.local.env);
         while let Some(session) = self.exchange.next_announced() {
-            self.sessions.schedule_cursors(session); // also if its connection is another by now
+            self.local.sessions.schedule_cursors(session); // also if its connection is another by now
         }
     }
 
@@ -293,8 +293,8 @@ impl Core {
     /// could know of nothing that this shard does not know.
     #[inline]
     pub(super) fn hear(&mut self) {
-        if self.exchange.hear(&mut self.sessions.router) {
-            self.sessions.charge_topics(&mut self.env);
+        if self.exchange.hear(&mut self.local.sessions.router) {
+            self.local.sessions.charge_topics(&mut self.local.env);
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::clock::Millis;
 use crate::memory::{Class, Key};
 use crate::session::{Delivered, DropReason, Fanout, Grant};
 
-use super::Core;
+use super::local::Local;
 
 /// How long a socket that was lent room may take nothing before it is lent no more.
 pub(super) const SEND_GRACE_MS: Millis = 10_000;
@@ -29,7 +29,7 @@ pub(super) struct Lent {
     pub taken_at: Millis,
 }
 
-impl Core {
+impl Local {
     /// Delivers a message of QoS 0 that does not fit into the send buffer, if its receiver is lent the room.
     #[cold]
     #[inline(never)]

@@ -16,27 +16,27 @@ impl Core {
     /// Tells sessions of connections that have ended; to be called when something was acted upon.
     #[inline(always)]
     pub(super) fn settle(&mut self) {
-        if !self.clients.ended.is_empty() {
+        if !self.local.clients.ended.is_empty() {
             self.settle_ended();
         }
     }
 
     #[cold]
     fn settle_ended(&mut self) {
-        while let Some(Ended { connection, session, end, was_live }) = self.clients.ended.pop_front() {
-            let Some(slot) = self.sessions.get_mut(session) else { continue };
+        while let Some(Ended { connection, session, end, was_live }) = self.local.clients.ended.pop_front() {
+            let Some(slot) = self.local.sessions.get_mut(session) else { continue };
             if !was_live {
                 slot.aside.forget_successor(connection);
                 continue;
             }
-            if let Some(connection) = self.clients.connections.get(connection) {
-                events::disconnected(connection, slot, end, self.env.is_stopping);
+            if let Some(connection) = self.local.clients.connections.get(connection) {
+                events::disconnected(connection, slot, end, self.local.env.is_stopping);
             }
             if let Some(Disconnected { interest, orphans, is_due }) =
-                self.sessions.disconnect(session, connection, end, &mut self.env)
+                self.local.sessions.disconnect(session, connection, end, &mut self.local.env)
             {
                 self.announce_all(interest);
-                self.sessions.charge_topics(&mut self.env);
+                self.local.sessions.charge_topics(&mut self.local.env);
                 self.redistribute(orphans);
                 if is_due {
                     self.session_due(session);
@@ -47,13 +47,13 @@ impl Core {
 
     /// The time of a connection has come.
     pub(super) fn connection_due(&mut self, key: Key) {
-        let overdue = self.clients.connection_due(key, &mut self.env);
+        let overdue = self.local.clients.connection_due(key, &mut self.local.env);
         self.act_on(overdue);
     }
 
     pub(super) fn act_on(&mut self, overdue: Option<Overdue>) {
         match overdue {
-            Some(Overdue::Takeover { session }) => self.force_takeover(session),
+            Some(Overdue::Takeover { session }) => self.local.force_takeover(session),
             None => {}
         }
         self.settle();
@@ -61,14 +61,14 @@ impl Core {
 
     /// The will or the end of a session without a connection may have come.
     pub(super) fn session_due(&mut self, session: Key) {
-        let now = self.env.now;
-        let Some(slot) = self.sessions.get(session) else { return };
+        let now = self.local.env.now;
+        let Some(slot) = self.local.sessions.get(session) else { return };
         if slot.connection.is_some() || slot.aside.has_successor() {
             return;
         }
         if slot.ends_at <= now {
             if slot.expiry_s > 0 {
-                self.env.counters().sessions_expired_total.add(1);
+                self.local.env.counters().sessions_expired_total.add(1);
                 events::expired(slot);
             }
             return self.end_session(session);
@@ -76,35 +76,37 @@ impl Core {
         if slot.will_at() <= now {
             self.publish_will(session);
         }
-        self.sessions.set_timer(session, &mut self.env);
+        self.local.sessions.set_timer(session, &mut self.local.env);
     }
 
     /// Ends a session and everything in it; a will that was still to come goes out now. // [MQTT-4.1.0-2]
     pub(super) fn end_session(&mut self, session: Key) {
         self.publish_will(session);
-        self.report_missed(session);
-        let Some(SessionEnd { interest, orphans, lost }) = self.sessions.end(session, &mut self.env) else {
+        self.local.report_missed(session);
+        let Some(SessionEnd { interest, orphans, lost }) =
+            self.local.sessions.end(session, &mut self.local.env)
+        else {
             return;
         };
-        self.env.counters().dropped_session_end_total.add(lost);
+        self.local.env.counters().dropped_session_end_total.add(lost);
         self.announce_all(interest);
-        self.sessions.charge_topics(&mut self.env);
+        self.local.sessions.charge_topics(&mut self.local.env);
         self.redistribute(orphans);
     }
 
     /// Ends the sessions whose queues were full. Those that overflow by this are left to the next turn.
     pub(super) fn end_overflowed(&mut self) {
-        for session in std::mem::take(&mut self.sessions.overflowed) {
-            let Some(slot) = self.sessions.get_mut(session) else { continue };
+        for session in std::mem::take(&mut self.local.sessions.overflowed) {
+            let Some(slot) = self.local.sessions.get_mut(session) else { continue };
             slot.expiry_s = 0;
             match slot.connection {
                 Some(key) => {
                     let end = End::Refused(Reason::QUOTA_EXCEEDED, "the session's queue is full");
-                    self.clients.end(key, end, &mut self.env);
+                    self.local.clients.end(key, end, &mut self.local.env);
                     self.settle();
                 }
                 // The client that waits for it begins a new one.
-                None if slot.aside.has_successor() => slot.ends_at = self.env.now,
+                None if slot.aside.has_successor() => slot.ends_at = self.local.env.now,
                 None => self.end_session(session),
             }
         }
@@ -112,13 +114,13 @@ impl Core {
 
     /// Publishes the will of a session, once. // [MQTT-3.1.2-8] [MQTT-3.1.2-10]
     pub(super) fn publish_will(&mut self, session: Key) {
-        let Some(will) = self.sessions.take_will(session, &mut self.env) else { return };
-        let publisher = self.sessions.get(session).map_or(0, |slot| slot.client_hash);
-        if !self.sessions.may_publish(session, &will.topic, &mut self.env) {
-            self.env.counters().dropped_denied_total.add(1);
-            return self.log_denied(session, Denied::Publish, &will.topic, 1);
+        let Some(will) = self.local.sessions.take_will(session, &mut self.local.env) else { return };
+        let publisher = self.local.sessions.get(session).map_or(0, |slot| slot.client_hash);
+        if !self.local.sessions.may_publish(session, &will.topic, &mut self.local.env) {
+            self.local.env.counters().dropped_denied_total.add(1);
+            return self.local.log_denied(session, Denied::Publish, &will.topic, 1);
         }
-        let view = will.message(publisher, self.env.now);
+        let view = will.message(publisher, self.local.env.now);
         // A client's will comes after its messages; those may still be on the other way (see `publish`).
         let fence = Fence::everything(&self.exchange.links, &self.exchange.waits);
         if self.exchange.waits.holds_nothing() && fence.is_reached(&self.exchange.links) {
@@ -130,10 +132,10 @@ impl Core {
     }
 
     pub(super) fn set_presence(&mut self, session: Key, presence: Presence) {
-        let interest = self.sessions.set_presence(session, presence);
+        let interest = self.local.sessions.set_presence(session, presence);
         if !interest.is_empty() {
             self.announce_all(interest);
-            self.sessions.charge_topics(&mut self.env);
+            self.local.sessions.charge_topics(&mut self.local.env);
         }
     }
 

@@ -12,8 +12,8 @@ use crate::log::{self, Kind, Level, Value};
 use crate::memory::Key;
 use crate::session::{DropReason, Drops};
 
-use super::Core;
 use super::env::Env;
+use super::local::Local;
 use super::sessions::Sessions;
 use super::slots::Slot;
 
@@ -279,7 +279,7 @@ fn who(slot: &Slot, address: Option<SocketAddr>) -> Vec<(&'static str, Value<'_>
     values
 }
 
-impl Core {
+impl Local {
     /// Says what one client missed.
     pub(super) fn report_missed(&mut self, session: Key) {
         self.sessions.report_missed(session, |connection| self.clients.address(connection));

@@ -12,6 +12,7 @@
 //! | `env` | what every part needs and none owns: time, limits, memory, counters |
 //! | `clients` | the owner of connections and listening sockets |
 //! | `sessions` | the owner of sessions and subscriptions |
+//! | `local` | what joins these: messages between clients and sessions of this shard |
 //! | `exchange` | the owner of what goes to other shards |
 //! | `connection` | a network connection: phase, what is in flight, bytes both ways |
 //! | `tend` | brings a connection's operations in line with its phase; close and drain |
@@ -54,19 +55,6 @@
 //! | `survey` | all sessions, a slice at a time |
 //! | `sys` | `$SYS` |
 
-/// What a call on a session needs ([`crate::session::Cx`]), borrowed field by field, so that the session can be borrowed beside it.
-macro_rules! context {
-    ($core:ident, $drops:ident) => {
-        crate::session::Cx {
-            now: $core.env.now,
-            limits: &$core.env.limits,
-            budget: &mut $core.env.budget,
-            drops: &mut $drops,
-            spares: &mut $core.sessions.spares,
-        }
-    };
-}
-
 mod ahead;
 mod aside;
 mod behind;
@@ -88,6 +76,7 @@ mod interest;
 mod lend;
 mod lifetime;
 mod listeners;
+mod local;
 mod login;
 mod losses;
 mod parcel;
@@ -132,6 +121,7 @@ pub use ends::Ends;
 use env::Env;
 use exchange::Exchange;
 pub use listeners::Listening;
+use local::Local;
 pub use parcel::Parcel;
 use retained::Retained;
 use sessions::Sessions;
@@ -325,12 +315,9 @@ pub struct Shard<I: Io> {
 
 /// The state of a shard, apart from its kernel boundary: owners that do not call each other.
 struct Core {
-    env: Env,
-    clients: Clients,
-    sessions: Sessions,
+    local: Local,
     exchange: Exchange,
     retained: Retained,
-    scratch: deliver::Scratch,
     stop: stop::Stop,
     sys: sys::Sys,
 }
@@ -371,17 +358,17 @@ impl<I: Io> Shard<I> {
 
     /// One pass: completions, parcels, deadlines, what waits for others, output. Never blocks.
     pub fn turn(&mut self, now: Millis) -> Turn {
-        self.core.env.now = now;
+        self.core.local.env.now = now;
         // First, so that an order holds for all that is read below.
         if self.desk.as_ref().is_some_and(Desk::has_papers) && self.take_papers().is_break() {
             return Turn::Over;
         }
         let core = &mut self.core;
-        core.env.counters().turns_total.add(1);
+        core.local.env.counters().turns_total.add(1);
         core.advance_handshakes();
         self.io.completions(&mut self.completions);
         self.reap_sent();
-        if self.core.env.shards > 1 {
+        if self.core.local.env.shards > 1 {
             self.take_parcels();
             if !self.readings.is_empty() {
                 self.read_inbox();
@@ -408,7 +395,7 @@ impl<I: Io> Shard<I> {
             return Turn::Over;
         }
         let core = &mut self.core;
-        if !core.clients.dirty.is_empty() || core.has_work() {
+        if !core.local.clients.dirty.is_empty() || core.has_work() {
             core.publish_counts();
             return Turn::Busy;
         }
@@ -425,7 +412,7 @@ impl<I: Io> Shard<I> {
     }
 
     pub fn counters(&self) -> &Counters {
-        self.core.env.counters()
+        self.core.local.env.counters()
     }
 
     pub fn live(&mut self) -> Live {
@@ -443,7 +430,7 @@ impl<I: Io> Shard<I> {
 
     fn publish_tails(&mut self) {
         for shard in self.core.exchange.links.flush().iter() {
-            self.core.env.counters().doorbells_total.add(1);
+            self.core.local.env.counters().doorbells_total.add(1);
             self.io.doorbell(shard);
         }
     }
@@ -484,43 +471,49 @@ impl Core {
         }
         env.set_timer(now + retained::SWEEP_MS, Timer::Sweep);
         Core {
-            clients: Clients::new(&env, listeners),
-            sessions: Sessions::new(&env),
             exchange: Exchange::new(&env, ends.links, ends.announcements),
             retained: Retained::new(&env, ends.retained_hints),
-            scratch: deliver::Scratch::default(),
+            local: Local {
+                clients: Clients::new(&env, listeners),
+                sessions: Sessions::new(&env),
+                scratch: deliver::Scratch::default(),
+                env,
+            },
             stop: stop::Stop::new(stopping),
             sys,
-            env,
         }
     }
 
     fn fire_timers(&mut self) {
-        if self.env.timers.len()
-            > 2 * (self.clients.connections.len() + self.sessions.arena.len()) + TIMERS_SPARE
+        if self.local.env.timers.len()
+            > 2 * (self.local.clients.connections.len() + self.local.sessions.arena.len()) + TIMERS_SPARE
         {
             self.prune_timers();
         }
         // What is left is due at once, so the next turn comes without a wait.
         for _ in 0..TIMERS_BUDGET {
-            match self.env.timers.pop_due(self.env.now).map(Timer::unpack) {
+            match self.local.env.timers.pop_due(self.local.env.now).map(Timer::unpack) {
                 Some(Timer::Connection(key)) => self.connection_due(key),
                 Some(Timer::Session(key)) => self.session_due(key),
                 Some(Timer::Interest(filter)) => self.interest_due(filter),
                 Some(Timer::Share(key)) => {
-                    let orphans = self.sessions.share_due(key, &mut self.env);
+                    let orphans = self.local.sessions.share_due(key, &mut self.local.env);
                     self.redistribute(orphans);
                 }
                 Some(Timer::Survey) => {
-                    self.sessions.survey_on(&mut self.env, |key| self.clients.sending_bytes(key));
+                    self.local
+                        .sessions
+                        .survey_on(&mut self.local.env, |key| self.local.clients.sending_bytes(key));
                 }
-                Some(Timer::Sys) if self.sys.is_due(self.env.now) => self.sys_due(),
+                Some(Timer::Sys) if self.sys.is_due(self.local.env.now) => self.sys_due(),
                 Some(Timer::Sys) => {} // of an interval that does not hold any more
                 Some(Timer::Sweep) => {
-                    self.retained.sweep(&mut self.env);
-                    self.report_losses();
-                    self.sessions.begin_survey(&mut self.env, |key| self.clients.sending_bytes(key));
-                    self.clients.count_expiry(&self.env);
+                    self.retained.sweep(&mut self.local.env);
+                    self.local.report_losses();
+                    self.local
+                        .sessions
+                        .begin_survey(&mut self.local.env, |key| self.local.clients.sending_bytes(key));
+                    self.local.clients.count_expiry(&self.local.env);
                 }
                 None => break,
             }
@@ -528,8 +521,8 @@ impl Core {
     }
 
     fn next_deadline(&self) -> Millis {
-        let resting = self.clients.listeners.iter().filter_map(|listener| match listener {
-            Listener::Resting(until) if !self.env.is_stopping => Some(*until),
+        let resting = self.local.clients.listeners.iter().filter_map(|listener| match listener {
+            Listener::Resting(until) if !self.local.env.is_stopping => Some(*until),
             Listener::Accepting
             | Listener::Ended
             | Listener::Cancelling
@@ -538,17 +531,21 @@ impl Core {
             | Listener::Silent
             | Listener::Closed => None,
         });
-        resting.chain(self.env.timers.next()).chain(self.stop.poll_at(self.env.now)).min().unwrap_or(NEVER)
+        resting
+            .chain(self.local.env.timers.next())
+            .chain(self.stop.poll_at(self.local.env.now))
+            .min()
+            .unwrap_or(NEVER)
     }
 
     /// Whether another turn would find something to do without a completion or a bell.
     fn has_work(&self) -> bool {
-        self.sessions.pulls.has_work()
+        self.local.sessions.pulls.has_work()
             || self.retained.has_questions()
-            || !self.sessions.overflowed.is_empty()
-            || !self.sessions.vacant.is_empty()
-            || !self.clients.filters.is_empty()
-            || self.clients.handshakes.is_waiting()
+            || !self.local.sessions.overflowed.is_empty()
+            || !self.local.sessions.vacant.is_empty()
+            || !self.local.clients.filters.is_empty()
+            || self.local.clients.handshakes.is_waiting()
             || self.exchange.links.has_work()
             || self.has_progress()
     }
@@ -556,32 +553,34 @@ impl Core {
     #[inline(always)]
     fn live(&self) -> Live {
         // Between reaping and tending what ended is charged still, and was sent quietly for the most part.
-        let sends = self.env.budget.used(Class::Send).saturating_sub(self.clients.quiet_bytes);
+        let sends = self.local.env.budget.used(Class::Send).saturating_sub(self.local.clients.quiet_bytes);
         Live {
-            connections: self.clients.connections.len() as u64,
-            sessions: self.sessions.arena.len() as u64,
-            subscriptions: self.sessions.router.subscriptions_len() as u64,
-            session_bytes: self.env.budget.used(Class::Session),
-            subscription_bytes: self.env.budget.used(Class::Subscription),
+            connections: self.local.clients.connections.len() as u64,
+            sessions: self.local.sessions.arena.len() as u64,
+            subscriptions: self.local.sessions.router.subscriptions_len() as u64,
+            session_bytes: self.local.env.budget.used(Class::Session),
+            subscription_bytes: self.local.env.budget.used(Class::Subscription),
             retained: self.retained.store.len() as u64,
-            retained_bytes: self.env.budget.used(Class::Retained),
-            buffers: self.env.budget.used(Class::Receive) + self.env.budget.used(Class::Login) + sends,
+            retained_bytes: self.local.env.budget.used(Class::Retained),
+            buffers: self.local.env.budget.used(Class::Receive)
+                + self.local.env.budget.used(Class::Login)
+                + sends,
             timers: self.live_timers(),
-            mesh: if self.env.shards == 1 { 0 } else { self.exchange.waiting_len() },
+            mesh: if self.local.env.shards == 1 { 0 } else { self.exchange.waiting_len() },
         }
     }
 
     /// Deadlines beside those that a shard always has.
     fn live_timers(&self) -> u64 {
         let own = 1 + u64::from(self.sys.is_timed());
-        (self.env.timers.len() as u64).saturating_sub(own)
+        (self.local.env.timers.len() as u64).saturating_sub(own)
     }
 
     /// Drops the timers of connections and sessions that are gone. Nothing cancels a timer, so that renewing a
     /// Keep Alive is free; without this, a storm of short connections with a long Keep Alive would pile them up.
     fn prune_timers(&mut self) {
-        let (connections, sessions) = (&self.clients.connections, &self.sessions.arena);
-        self.env.timers.retain(|at, timer| match Timer::unpack(*timer) {
+        let (connections, sessions) = (&self.local.clients.connections, &self.local.sessions.arena);
+        self.local.env.timers.retain(|at, timer| match Timer::unpack(*timer) {
             Timer::Connection(key) => {
                 connections.get(key).is_some_and(|connection| connection.timer_at == at)
             }
@@ -596,8 +595,8 @@ impl Core {
 
     /// What limits are judged by; every turn.
     fn publish_counts(&self) {
-        let counters = self.env.counters();
-        counters.connections.set(self.clients.connections.len() as u64);
+        let counters = self.local.env.counters();
+        counters.connections.set(self.local.clients.connections.len() as u64);
         counters.retained_messages.set(self.retained.store.len() as u64);
     }
 
@@ -605,12 +604,12 @@ impl Core {
     #[inline(always)] // its callers are few, and of what it adds up most is in registers then
     fn publish_gauges(&self) {
         self.publish_counts();
-        let counters = self.env.counters();
+        let counters = self.local.env.counters();
         let live = self.live();
         counters.sessions.set(live.sessions);
         counters.subscriptions.set(live.subscriptions);
         counters.retained_bytes.set(self.retained.store.bytes() as u64);
-        counters.queued_bytes.set(self.env.budget.used(Class::Queue));
+        counters.queued_bytes.set(self.local.env.budget.used(Class::Queue));
         counters.session_bytes.set(live.session_bytes);
         counters.subscription_bytes.set(live.subscription_bytes);
         counters.buffers_held.set(live.buffers);

@@ -32,6 +32,7 @@ use super::connection::{Known, Mode};
 use super::deliver::Scratch;
 use super::env::Env;
 use super::ingress::{Handled, Pressure};
+use super::local::Local;
 use super::losses::Denied;
 use super::parcel::Parcel;
 use super::replies::{Release, Replies, Reply};
@@ -112,112 +113,7 @@ impl Env {
     }
 }
 
-impl Core {
-    /// Acts upon the PUBLISH packet at the front of an input, and upon those behind it that go the
-    /// same way. `known` is what the publisher published to last. Returns what became of them, how
-    /// many there were, and their bytes.
-    ///
-    /// Whatever can fail is looked at before the acknowledgement. // [U5-4.3-4] [MQTT-4.3.3-13] [MQTT-4.5.0-1]
-    /// 3.1.1: [MQTT-4.5.0-1] [U311-3.3.3-1] [V31-8]
-    pub(super) fn handle_publish(
-        &mut self,
-        from: Publisher,
-        front: &Front<'_>,
-        known: Option<&Known>,
-        pressure: Pressure,
-    ) -> Result<(Handled, usize, usize), DecodeError> {
-        let Publisher { connection: key, session, version, .. } = from;
-        let known_topic = known.map_or("", |known| &*known.route.topic);
-        let publish = wire::decode_publish(version, &front.frame, &self.env.decode_limits, known_topic)?;
-        let resolved;
-        let topic = if publish.topic_alias == 0 {
-            publish.topic
-        } else {
-            let Some(live) =
-                self.clients.connections.get_mut(key).and_then(|connection| connection.live_mut())
-            else {
-                return Ok((Handled::Done, 1, front.frame.len));
-            };
-            let alias_max = self.clients.told.terms(live.link.terms).topic_alias_max;
-            resolved = live.link.resolve_topic(publish.topic, publish.topic_alias, alias_max)?;
-            resolved.as_str()
-        };
-
-        if self.env.shards > 1 {
-            let admitted = match pressure {
-                Pressure::Respect => self.admit(key, topic, publish.retain),
-                Pressure::Ignore => self.admit_last(key, topic, publish.retain),
-            };
-            if let Err(blocked) = admitted {
-                return Ok((Handled::Blocked(blocked), 0, 0));
-            }
-        }
-
-        let may_publish = self.sessions.may_publish(session, topic, &mut self.env);
-        // A topic that was decoded as the known one is that very text.
-        let same = |text: &str| std::ptr::eq(text, topic) || text == topic;
-        let fresh;
-        let route = match known {
-            _ if publish.retain || !may_publish => None,
-            Some(known) if known.epoch == self.sessions.router.routes_epoch() && same(&known.route.topic) => {
-                Some(&known.route)
-            }
-            _ => {
-                fresh = self.sessions.router.route(topic);
-                self.note_known(key, &fresh);
-                Some(&fresh)
-            }
-        };
-
-        let (mut repeat, mut entries) = (None, Vec::new());
-        if front.frame.len < front.input.len() {
-            repeat = self.repeat(from, &publish, front, route.map(|route| &**route));
-            entries = std::mem::take(&mut self.scratch.entries);
-        }
-        let taken = self.take_in(from, &publish, front, repeat, &mut entries);
-        self.env.count_received(&taken);
-        let ids = PacketIds { first: publish.packet_id, entries: &entries };
-        if taken.ingress == Ingress::Route && may_publish {
-            self.route_taken(from, &publish, topic, (front, &taken), &ids, route);
-        } else {
-            self.answer_unrouted(from, &publish, topic, taken.ingress, &ids)?;
-        }
-        if entries.capacity() > 0 {
-            self.scratch.entries = Scratch::emptied(entries);
-        }
-        Ok((Handled::Done, taken.packets, taken.bytes))
-    }
-
-    /// What is taken in and goes nowhere: it was routed before, or its client may not publish it.
-    #[inline(never)]
-    fn answer_unrouted(
-        &mut self,
-        from: Publisher,
-        publish: &Publish<'_>,
-        topic: &str,
-        ingress: Ingress,
-        ids: &PacketIds<'_>,
-    ) -> Result<(), DecodeError> {
-        match ingress {
-            Ingress::Route => {
-                self.log_denied(from.session, Denied::Publish, topic, ids.count() as u64);
-                self.refuse_publish(from, publish.qos, ids);
-                Ok(())
-            }
-            // [MQTT-4.3.3-10]
-            Ingress::Repeat => {
-                let release = self.exchange.stored_before(publish.retain, self.env.shards);
-                self.answer_publish(from.connection, publish, Reason::SUCCESS, release);
-                Ok(())
-            }
-            // [MQTT-3.3.4-7]
-            Ingress::ReceiveMaximumExceeded => Err(DecodeError::Specific(
-                Reason::RECEIVE_MAXIMUM_EXCEEDED,
-                "more PUBLISH unacknowledged than the Receive Maximum",
-            )),
-        }
-    }
-
+impl Local {
     /// What packets behind this one have to repeat, if any may go with it. Alone go a message with
     /// RETAIN, with properties or an alias, with a payload that is sent by reference, for a share
     /// group, or acknowledged later than at once.
@@ -287,6 +183,128 @@ impl Core {
         taken.unwrap_or(Taken { ingress: Ingress::Repeat, ..one })
     }
 
+    /// What the connection publishes to, for the next time; not if it is much to hold on to.
+    #[inline(never)]
+    fn note_known(&mut self, key: Key, route: &Rc<Route>) {
+        let epoch = self.sessions.router.routes_epoch();
+        let live = self.clients.connections.get_mut(key).and_then(|connection| connection.live_mut());
+        if let Some(live) = live
+            && route.local.len() + route.groups.len() <= KNOWN_MAX
+        {
+            live.known = Some(Known { route: route.clone(), epoch });
+        }
+    }
+}
+
+impl Core {
+    /// Acts upon the PUBLISH packet at the front of an input, and upon those behind it that go the
+    /// same way. `known` is what the publisher published to last. Returns what became of them, how
+    /// many there were, and their bytes.
+    ///
+    /// Whatever can fail is looked at before the acknowledgement. // [U5-4.3-4] [MQTT-4.3.3-13] [MQTT-4.5.0-1]
+    /// 3.1.1: [MQTT-4.5.0-1] [U311-3.3.3-1] [V31-8]
+    pub(super) fn handle_publish(
+        &mut self,
+        from: Publisher,
+        front: &Front<'_>,
+        known: Option<&Known>,
+        pressure: Pressure,
+    ) -> Result<(Handled, usize, usize), DecodeError> {
+        let Publisher { connection: key, session, version, .. } = from;
+        let known_topic = known.map_or("", |known| &*known.route.topic);
+        let publish =
+            wire::decode_publish(version, &front.frame, &self.local.env.decode_limits, known_topic)?;
+        let resolved;
+        let topic = if publish.topic_alias == 0 {
+            publish.topic
+        } else {
+            let Some(live) =
+                self.local.clients.connections.get_mut(key).and_then(|connection| connection.live_mut())
+            else {
+                return Ok((Handled::Done, 1, front.frame.len));
+            };
+            let alias_max = self.local.clients.told.terms(live.link.terms).topic_alias_max;
+            resolved = live.link.resolve_topic(publish.topic, publish.topic_alias, alias_max)?;
+            resolved.as_str()
+        };
+
+        if self.local.env.shards > 1 {
+            let admitted = match pressure {
+                Pressure::Respect => self.admit(key, topic, publish.retain),
+                Pressure::Ignore => self.admit_last(key, topic, publish.retain),
+            };
+            if let Err(blocked) = admitted {
+                return Ok((Handled::Blocked(blocked), 0, 0));
+            }
+        }
+
+        let may_publish = self.local.sessions.may_publish(session, topic, &mut self.local.env);
+        // A topic that was decoded as the known one is that very text.
+        let same = |text: &str| std::ptr::eq(text, topic) || text == topic;
+        let fresh;
+        let route = match known {
+            _ if publish.retain || !may_publish => None,
+            Some(known)
+                if known.epoch == self.local.sessions.router.routes_epoch() && same(&known.route.topic) =>
+            {
+                Some(&known.route)
+            }
+            _ => {
+                fresh = self.local.sessions.router.route(topic);
+                self.local.note_known(key, &fresh);
+                Some(&fresh)
+            }
+        };
+
+        let (mut repeat, mut entries) = (None, Vec::new());
+        if front.frame.len < front.input.len() {
+            repeat = self.local.repeat(from, &publish, front, route.map(|route| &**route));
+            entries = std::mem::take(&mut self.local.scratch.entries);
+        }
+        let taken = self.local.take_in(from, &publish, front, repeat, &mut entries);
+        self.local.env.count_received(&taken);
+        let ids = PacketIds { first: publish.packet_id, entries: &entries };
+        if taken.ingress == Ingress::Route && may_publish {
+            self.route_taken(from, &publish, topic, (front, &taken), &ids, route);
+        } else {
+            self.answer_unrouted(from, &publish, topic, taken.ingress, &ids)?;
+        }
+        if entries.capacity() > 0 {
+            self.local.scratch.entries = Scratch::emptied(entries);
+        }
+        Ok((Handled::Done, taken.packets, taken.bytes))
+    }
+
+    /// What is taken in and goes nowhere: it was routed before, or its client may not publish it.
+    #[inline(never)]
+    fn answer_unrouted(
+        &mut self,
+        from: Publisher,
+        publish: &Publish<'_>,
+        topic: &str,
+        ingress: Ingress,
+        ids: &PacketIds<'_>,
+    ) -> Result<(), DecodeError> {
+        match ingress {
+            Ingress::Route => {
+                self.local.log_denied(from.session, Denied::Publish, topic, ids.count() as u64);
+                self.refuse_publish(from, publish.qos, ids);
+                Ok(())
+            }
+            // [MQTT-4.3.3-10]
+            Ingress::Repeat => {
+                let release = self.exchange.stored_before(publish.retain, self.local.env.shards);
+                self.answer_publish(from.connection, publish, Reason::SUCCESS, release);
+                Ok(())
+            }
+            // [MQTT-3.3.4-7]
+            Ingress::ReceiveMaximumExceeded => Err(DecodeError::Specific(
+                Reason::RECEIVE_MAXIMUM_EXCEEDED,
+                "more PUBLISH unacknowledged than the Receive Maximum",
+            )),
+        }
+    }
+
     /// Routes what was taken in, and acknowledges it. What is to be retained has no route here.
     #[inline]
     fn route_taken(
@@ -298,7 +316,7 @@ impl Core {
         ids: &PacketIds<'_>,
         route: Option<&Rc<Route>>,
     ) {
-        let mut cleaned = std::mem::take(&mut self.scratch.properties);
+        let mut cleaned = std::mem::take(&mut self.local.scratch.properties);
         let properties = match publish.properties.as_contiguous() {
             Some(bytes) => bytes,
             None => {
@@ -314,7 +332,7 @@ impl Core {
             payload: publish.payload,
             qos: publish.qos,
             retain: publish.retain,
-            expires_at: publish.expiry_s.map_or(NEVER, |seconds| after_s(self.env.now, seconds.into())),
+            expires_at: publish.expiry_s.map_or(NEVER, |seconds| after_s(self.local.env.now, seconds.into())),
             publisher: from.client_hash,
             whole: front.whole.filter(|whole| whole.is_worth(publish.payload.len())),
         };
@@ -328,39 +346,27 @@ impl Core {
                     }
                 };
                 let (routed, touched) = self.route_along(route, &batch);
-                self.clients.touch(from.connection, touched);
+                self.local.clients.touch(from.connection, touched);
                 self.acknowledge(from.connection, publish.qos, ids, routed.reason(from.version));
             }
             None => {
                 let Published { routed, targets, way } = self.publish(&view);
-                self.clients.touch(from.connection, targets);
+                self.local.clients.touch(from.connection, targets);
                 let release = self.stored(from.connection, targets, way);
                 self.answer_publish(from.connection, publish, routed.reason(from.version), release);
             }
         }
-        self.scratch.properties = cleaned;
-    }
-
-    /// What the connection publishes to, for the next time; not if it is much to hold on to.
-    #[inline(never)]
-    fn note_known(&mut self, key: Key, route: &Rc<Route>) {
-        let epoch = self.sessions.router.routes_epoch();
-        let live = self.clients.connections.get_mut(key).and_then(|connection| connection.live_mut());
-        if let Some(live) = live
-            && route.local.len() + route.groups.len() <= KNOWN_MAX
-        {
-            live.known = Some(Known { route: route.clone(), epoch });
-        }
+        self.local.scratch.properties = cleaned;
     }
 
     /// Nobody is told of messages that their publisher may not publish. Only v5 has a word for it;
     /// a 3.x client gets the normal acknowledgement. // [U5-3.3.4-7] 3.1.1: [311:MQTT-3.3.5-2]
     fn refuse_publish(&mut self, from: Publisher, qos: Qos, ids: &PacketIds<'_>) {
-        self.env.counters().dropped_denied_total.add(ids.count() as u64);
+        self.local.env.counters().dropped_denied_total.add(ids.count() as u64);
         if from.version != Version::V5 {
             return self.acknowledge(from.connection, qos, ids, Reason::SUCCESS);
         }
-        self.with_session(from.connection, |session, link, _| {
+        self.local.with_session(from.connection, |session, link, _| {
             // At QoS 1 all of a batch have one place in the quota.
             let places = if qos == Qos::ExactlyOnce { ids.count() } else { 1 };
             ids.iter().take(places).for_each(|packet_id| session.refuse_publish(link, qos, packet_id));
@@ -383,12 +389,15 @@ impl Core {
 
     /// Whether all next hops have room and the way is free.
     fn admit(&mut self, key: Key, topic: &str, retain: bool) -> Result<(), Blocked> {
-        let owner =
-            if retain { topic::shard_of(&self.env.keys, topic, self.env.shards) } else { self.env.id };
+        let owner = if retain {
+            topic::shard_of(&self.local.env.keys, topic, self.local.env.shards)
+        } else {
+            self.local.env.id
+        };
         let full = self.exchange.links.full();
         if !full.is_empty() {
-            let hops = if owner == self.env.id {
-                self.sessions.next_hops(topic)
+            let hops = if owner == self.local.env.id {
+                self.local.sessions.next_hops(topic)
             } else {
                 ShardSet::EMPTY.with(owner)
             };
@@ -397,8 +406,12 @@ impl Core {
                 return Err(Blocked::Mesh(held));
             }
         }
-        if owner != self.env.id {
-            if !self.exchange.waits.relay_fits(owner, &self.exchange.links, self.env.options.relay_window) {
+        if owner != self.local.env.id {
+            if !self.exchange.waits.relay_fits(
+                owner,
+                &self.exchange.links,
+                self.local.env.options.relay_window,
+            ) {
                 return Err(Blocked::Relay(owner));
             }
             self.switch(key, Mode::Owner)
@@ -412,7 +425,9 @@ impl Core {
     /// The same for the last read of a connection that is taken over: no shard's saturation holds it up, but order does.
     fn admit_last(&mut self, key: Key, topic: &str, retain: bool) -> Result<(), Blocked> {
         match retain {
-            true if topic::shard_of(&self.env.keys, topic, self.env.shards) != self.env.id => {
+            true if topic::shard_of(&self.local.env.keys, topic, self.local.env.shards)
+                != self.local.env.id =>
+            {
                 self.switch(key, Mode::Owner)
             }
             true => self.begin(key),
@@ -422,14 +437,15 @@ impl Core {
 
     /// The connection is about to publish to a topic for which both ways are one.
     fn begin(&self, key: Key) -> Result<(), Blocked> {
-        self.clients.holds_many(key)?;
-        let live = self.clients.connections.get(key).and_then(|connection| connection.live());
+        self.local.clients.holds_many(key)?;
+        let live = self.local.clients.connections.get(key).and_then(|connection| connection.live());
         live.map_or(Ok(()), |live| self.exchange.waits.lets_begin(live.mode))
     }
 
     /// The connection is about to publish in `mode`: waits until what it sent in the other one was consumed.
     fn switch(&mut self, key: Key, mode: Mode) -> Result<(), Blocked> {
-        let Some(live) = self.clients.connections.get_mut(key).and_then(|connection| connection.live_mut())
+        let Some(live) =
+            self.local.clients.connections.get_mut(key).and_then(|connection| connection.live_mut())
         else {
             return Ok(());
         };
@@ -458,12 +474,12 @@ impl Core {
             let (routed, targets) = self.route(&Batch::of_one(*view, None));
             return Published { routed, targets, way: Mode::Direct };
         }
-        let fingerprint = topic::fingerprint(&self.env.keys, view.topic);
-        let owner = topic::shard_of_fingerprint(fingerprint, self.env.shards);
-        self.retained.note(view, fingerprint, &self.env);
-        if owner != self.env.id {
+        let fingerprint = topic::fingerprint(&self.local.env.keys, view.topic);
+        let owner = topic::shard_of_fingerprint(fingerprint, self.local.env.shards);
+        self.retained.note(view, fingerprint, &self.local.env);
+        if owner != self.local.env.id {
             self.exchange.waits.count_relay(owner);
-            self.exchange.push(owner, Parcel::Relay(view.to_message()), &self.env);
+            self.exchange.push(owner, Parcel::Relay(view.to_message()), &self.local.env);
             let targets = ShardSet::EMPTY.with(owner);
             return Published { routed: Routed::Somewhere, targets, way: Mode::Owner };
         }
@@ -475,7 +491,7 @@ impl Core {
 
     /// Delivers here and sends to the other shards that want it; returns which these were.
     pub(super) fn route(&mut self, batch: &Batch<'_>) -> (Routed, ShardSet) {
-        let route = self.sessions.router.route(batch.message.topic);
+        let route = self.local.sessions.router.route(batch.message.topic);
         self.route_along(&route, batch)
     }
 
@@ -483,15 +499,15 @@ impl Core {
         if route.is_empty() {
             return (Routed::Nowhere, ShardSet::EMPTY);
         }
-        let mut variants = self.scratch.variants.take().unwrap_or_default();
+        let mut variants = self.local.scratch.variants.take().unwrap_or_default();
         let mut fanout = batch.first(&mut variants);
-        let reached = self.deliver_ordinary(route, batch, &mut fanout);
+        let reached = self.local.deliver_ordinary(route, batch, &mut fanout);
         let done = if route.groups.is_empty() && route.remote.is_empty() {
             (if reached { Routed::Somewhere } else { Routed::Nowhere }, ShardSet::EMPTY)
         } else {
             self.route_on(route, batch, &mut fanout, reached)
         };
-        self.scratch.variants = Some(variants);
+        self.local.scratch.variants = Some(variants);
         done
     }
 
@@ -508,12 +524,12 @@ impl Core {
         let mut shares = Vec::new();
         let mut shared_here = false;
         for group in route.groups.iter() {
-            match self.choose_shard(*group) {
-                Some(shard) if shard == self.env.id => {
+            match self.local.choose_shard(*group) {
+                Some(shard) if shard == self.local.env.id => {
                     shared_here = true;
                     self.share_here(*group, fanout);
                 }
-                Some(shard) => shares.push((shard, self.sessions.router.group_fingerprint(*group))),
+                Some(shard) => shares.push((shard, self.local.sessions.router.group_fingerprint(*group))),
                 None => {}
             }
         }
@@ -528,7 +544,7 @@ impl Core {
                 ordinary: route.remote.contains(shard),
                 groups: (!groups.is_empty()).then(|| Box::new(groups)),
             };
-            self.exchange.push(shard, parcel, &self.env);
+            self.exchange.push(shard, parcel, &self.local.env);
         }
         let nowhere = !reached && !shared_here && targets.is_empty();
         (if nowhere { Routed::Nowhere } else { Routed::Somewhere }, targets)

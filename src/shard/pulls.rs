@@ -24,6 +24,7 @@ use super::Core;
 use super::behind::Newer;
 use super::cursors::{Asking, Cursors, NotFrom, Publisher, Seen, Source};
 use super::env::Env;
+use super::local::Local;
 use super::parcel::{Found, Parcel, Query};
 use super::sessions::Sessions;
 
@@ -128,74 +129,7 @@ impl Sessions {
     }
 }
 
-impl Core {
-    /// Once per turn: cursors whose clients can take more, session by session.
-    pub(super) fn advance_cursors(&mut self) {
-        let mut visits = self.env.options.retained_visits_in_turn;
-        while visits > 0
-            && let Some(session) = self.sessions.pulls.next()
-        {
-            visits -= 1;
-            let Some(mut cursors) = self.sessions.take_cursors(session) else { continue };
-            cursors.announced(self.exchange.announced());
-            let mut next = self.advance(session, &mut cursors, &mut visits);
-            if self.sessions.arena.get(session).is_none_or(|slot| slot.session.queue_len() == 0) {
-                cursors.queue_is_empty();
-            }
-            if self.let_go(session, &mut cursors, &mut visits) {
-                next = Next::Now;
-            }
-            cursors.scheduled = next != Next::Later;
-            match next {
-                Next::Now => self.sessions.pulls.work.push_back(session),
-                Next::Crowded => self.sessions.pulls.crowded.push_back(session),
-                Next::Later => {}
-            }
-            self.sessions.keep_cursors(session, cursors);
-        }
-    }
-
-    /// The first cursor that can go on, at each of its owners: a batch from here, a question to another.
-    fn advance(&mut self, session: Key, cursors: &mut Cursors, visits: &mut usize) -> Next {
-        let questions_max = self.questions_max(session, cursors.next_cost);
-        if questions_max == 0 {
-            return Next::Later;
-        }
-        cursors.next_cost = 0;
-        let Some(subscription) = cursors.first() else { return Next::Later };
-        let Some(filter) = self.sessions.router.filter_text(subscription).map(Box::<str>::from) else {
-            cursors.remove(subscription);
-            return Next::Now;
-        };
-        let Some(mut cursor) = cursors.take(subscription) else { return Next::Later };
-        let (id, not_from) = (cursor.id, cursor.not_from);
-        let mut sources = cursor.sources.take().unwrap_or_else(|| owners_of(&filter, &self.env));
-        let mut next = Next::Now;
-        for source in sources.iter_mut().filter(|source| source.state == Asking::Ready) {
-            let (filter, after) = (filter.clone(), source.after.clone());
-            let query = Query { session, subscription, cursor: id, filter, after };
-            if source.owner == self.env.id {
-                let found = self.retained.find(query, visits, &self.env);
-                if let Some(cost) = self.take_found(source, found, cursors, not_from) {
-                    cursors.next_cost = cost;
-                    next = Next::Later; // it has room
-                }
-            } else if cursors.asked >= questions_max {
-                next = Next::Later; // an answer comes
-            } else if self.sessions.pulls.questions_left == 0 {
-                next = Next::Crowded;
-            } else {
-                source.state = Asking::Asked;
-                cursors.asked += 1;
-                self.sessions.pulls.questions_left -= 1;
-                self.exchange.push(source.owner, Parcel::Query(Box::new(query)), &self.env);
-            }
-        }
-        cursor.sources = Some(sources);
-        cursors.put(subscription, cursor);
-        next
-    }
-
+impl Local {
     /// Delivers a batch as far as the client takes it; what it does not take is to be asked for again. Returns the cost of the
     /// first of that.
     /// What the client itself retained comes as well: No Local is about live messages. // [U5-3.8.3-3] [U5-3.8.4-3] [U5-3.3.1-4]
@@ -289,18 +223,6 @@ impl Core {
             && slot.session.queue_takes(cost, &self.env.limits)
     }
 
-    /// Once per turn: questions of other shards, in the order in which they came.
-    pub(super) fn answer_queries(&mut self) {
-        let mut visits = self.env.options.retained_visits_in_turn;
-        while visits > 0
-            && let Some((from, query)) = self.retained.next_question()
-        {
-            self.hear(); // what comes after the answer is to be routed there
-            let found = self.retained.find(*query, &mut visits, &self.env);
-            self.exchange.push(from, Parcel::Retained(Box::new(found)), &self.env);
-        }
-    }
-
     /// Here, and not later in the turn: a live message that comes behind it is newer.
     pub(super) fn found_arrived(&mut self, from: ShardId, found: Found) {
         self.sessions.pulls.questions_left += 1;
@@ -320,11 +242,92 @@ impl Core {
         self.sessions.keep_cursors(session, cursors);
         self.sessions.schedule_cursors(session);
     }
+}
+
+impl Core {
+    /// Once per turn: cursors whose clients can take more, session by session.
+    pub(super) fn advance_cursors(&mut self) {
+        let mut visits = self.local.env.options.retained_visits_in_turn;
+        while visits > 0
+            && let Some(session) = self.local.sessions.pulls.next()
+        {
+            visits -= 1;
+            let Some(mut cursors) = self.local.sessions.take_cursors(session) else { continue };
+            cursors.announced(self.exchange.announced());
+            let mut next = self.advance(session, &mut cursors, &mut visits);
+            if self.local.sessions.arena.get(session).is_none_or(|slot| slot.session.queue_len() == 0) {
+                cursors.queue_is_empty();
+            }
+            if self.local.let_go(session, &mut cursors, &mut visits) {
+                next = Next::Now;
+            }
+            cursors.scheduled = next != Next::Later;
+            match next {
+                Next::Now => self.local.sessions.pulls.work.push_back(session),
+                Next::Crowded => self.local.sessions.pulls.crowded.push_back(session),
+                Next::Later => {}
+            }
+            self.local.sessions.keep_cursors(session, cursors);
+        }
+    }
+
+    /// The first cursor that can go on, at each of its owners: a batch from here, a question to another.
+    fn advance(&mut self, session: Key, cursors: &mut Cursors, visits: &mut usize) -> Next {
+        let questions_max = self.local.questions_max(session, cursors.next_cost);
+        if questions_max == 0 {
+            return Next::Later;
+        }
+        cursors.next_cost = 0;
+        let Some(subscription) = cursors.first() else { return Next::Later };
+        let Some(filter) = self.local.sessions.router.filter_text(subscription).map(Box::<str>::from) else {
+            cursors.remove(subscription);
+            return Next::Now;
+        };
+        let Some(mut cursor) = cursors.take(subscription) else { return Next::Later };
+        let (id, not_from) = (cursor.id, cursor.not_from);
+        let mut sources = cursor.sources.take().unwrap_or_else(|| owners_of(&filter, &self.local.env));
+        let mut next = Next::Now;
+        for source in sources.iter_mut().filter(|source| source.state == Asking::Ready) {
+            let (filter, after) = (filter.clone(), source.after.clone());
+            let query = Query { session, subscription, cursor: id, filter, after };
+            if source.owner == self.local.env.id {
+                let found = self.retained.find(query, visits, &self.local.env);
+                if let Some(cost) = self.local.take_found(source, found, cursors, not_from) {
+                    cursors.next_cost = cost;
+                    next = Next::Later; // it has room
+                }
+            } else if cursors.asked >= questions_max {
+                next = Next::Later; // an answer comes
+            } else if self.local.sessions.pulls.questions_left == 0 {
+                next = Next::Crowded;
+            } else {
+                source.state = Asking::Asked;
+                cursors.asked += 1;
+                self.local.sessions.pulls.questions_left -= 1;
+                self.exchange.push(source.owner, Parcel::Query(Box::new(query)), &self.local.env);
+            }
+        }
+        cursor.sources = Some(sources);
+        cursors.put(subscription, cursor);
+        next
+    }
+
+    /// Once per turn: questions of other shards, in the order in which they came.
+    pub(super) fn answer_queries(&mut self) {
+        let mut visits = self.local.env.options.retained_visits_in_turn;
+        while visits > 0
+            && let Some((from, query)) = self.retained.next_question()
+        {
+            self.hear(); // what comes after the answer is to be routed there
+            let found = self.retained.find(*query, &mut visits, &self.local.env);
+            self.exchange.push(from, Parcel::Retained(Box::new(found)), &self.local.env);
+        }
+    }
 
     /// Keeps or clears the retained message of a topic that this shard owns.
     pub(super) fn store_retained(&mut self, view: &MessageView<'_>) {
-        if !self.retained.keep(view, &mut self.env) {
-            self.sessions.note_not_retained(&self.env);
+        if !self.retained.keep(view, &mut self.local.env) {
+            self.local.sessions.note_not_retained(&self.local.env);
         }
     }
 }

@@ -6,6 +6,7 @@ use crate::memory::{Key, OutBatch};
 use super::ahead::TOGETHER;
 use super::connection::{Closing, Connection, End, Phase};
 use super::listeners::Entry;
+use super::local::Local;
 use super::transports::Layered;
 use super::{Core, Shard, events};
 
@@ -31,12 +32,12 @@ impl<I: Io> Shard<I> {
     pub(super) fn reap(&mut self) {
         let mut completions = std::mem::take(&mut self.completions);
         let count = completions.len();
-        self.core.env.counters().completions_total.add(count as u64);
-        let ahead = self.core.looks_ahead(count);
+        self.core.local.env.counters().completions_total.add(count as u64);
+        let ahead = self.core.local.looks_ahead(count);
         let mut rest = completions.drain(..);
         loop {
             if ahead && rest.len() % TOGETHER == count % TOGETHER {
-                self.core.look_ahead(rest.as_slice());
+                self.core.local.look_ahead(rest.as_slice());
             }
             let Some(completion) = rest.next() else { break };
             match completion {
@@ -45,15 +46,15 @@ impl<I: Io> Shard<I> {
                     self.core.receive_ended(token.key(), end);
                     self.core.settle();
                 }
-                Completion::CancelEnded { token } => self.core.clients.cancel_ended(token.key()),
+                Completion::CancelEnded { token } => self.core.local.clients.cancel_ended(token.key()),
                 Completion::Accepted { listener, socket, peer } => {
-                    if let Some(socket) = self.core.accepted(listener, socket, peer) {
+                    if let Some(socket) = self.core.local.accepted(listener, socket, peer) {
                         self.io.close(socket);
                     }
                     self.core.settle();
                 }
                 Completion::AcceptEnded { listener, errno } => {
-                    self.core.clients.accept_ended(listener, errno, &self.core.env)
+                    self.core.local.clients.accept_ended(listener, errno, &self.core.local.env)
                 }
                 Completion::Sent { .. } | Completion::Doorbell => {}
             }
@@ -64,12 +65,12 @@ impl<I: Io> Shard<I> {
 
     fn received(&mut self, key: Key, buffer: Buffer, more: bool) {
         let core = &mut self.core;
-        core.env.counters().bytes_received_total.add(u64::from(buffer.len));
-        if let Some(connection) = core.clients.connections.get_mut(key) {
+        core.local.env.counters().bytes_received_total.add(u64::from(buffer.len));
+        if let Some(connection) = core.local.clients.connections.get_mut(key) {
             let is_layered = connection.transport.is_some();
             if !more {
                 connection.receive_armed = false;
-                core.clients.mark_dirty(key);
+                core.local.clients.mark_dirty(key);
             }
             if is_layered {
                 core.wire_received(key, self.io.bytes(buffer));
@@ -83,33 +84,35 @@ impl<I: Io> Shard<I> {
 
     fn sent(&mut self, key: Key, mut batch: OutBatch, result: Result<usize, i32>) {
         let core = &mut self.core;
-        let Some(connection) = core.clients.connections.get_mut(key) else { return };
+        let Some(connection) = core.local.clients.connections.get_mut(key) else { return };
         match result {
             Ok(count) => {
-                core.env.counters[usize::from(core.env.id)].bytes_sent_total.add(count as u64);
+                core.local.env.counters[usize::from(core.local.env.id)].bytes_sent_total.add(count as u64);
                 if count > 0
-                    && connection.is_clogged(core.env.limits.send_buffer_bytes_max)
+                    && connection.is_clogged(core.local.env.limits.send_buffer_bytes_max)
                     && let Some(live) = connection.live_mut()
                 {
-                    live.last_packet_at = core.env.now;
+                    live.last_packet_at = core.local.env.now;
                     // It may be read again from here on.
                     if !connection.dirty {
                         connection.dirty = true;
-                        core.clients.dirty.push(key);
+                        core.local.clients.dirty.push(key);
                     }
                 }
                 if let Some(lent) = &mut connection.lent
                     && count > 0
                 {
-                    lent.taken_at = core.env.now;
+                    lent.taken_at = core.local.env.now;
                 }
                 batch.advance(count.min(batch.remaining()));
                 connection.in_flight_bytes = batch.remaining() as u32;
                 let aborted = matches!(connection.phase, Phase::Closing(Closing::Abort));
                 if batch.remaining() > 0 && count > 0 && !aborted {
-                    core.env.counters[usize::from(core.env.id)].sends_total.add(1);
+                    core.local.env.counters[usize::from(core.local.env.id)].sends_total.add(1);
                     let token = Token::new(key);
-                    if connection.sends_in_parts(batch.remaining(), core.env.limits.send_buffer_bytes_max) {
+                    if connection
+                        .sends_in_parts(batch.remaining(), core.local.env.limits.send_buffer_bytes_max)
+                    {
                         self.io.send_in_parts(&connection.socket, token, batch);
                     } else {
                         self.io.send(&connection.socket, token, batch);
@@ -119,13 +122,13 @@ impl<I: Io> Shard<I> {
                 connection.send_in_flight = false;
                 connection.in_flight_bytes = 0;
                 let (starved, held_back) = (connection.starved, connection.is_held_back());
-                core.clients.recycle(batch.into_buffer());
-                core.clients.mark_dirty(key);
+                core.local.clients.recycle(batch.into_buffer());
+                core.local.clients.mark_dirty(key);
                 if starved {
                     // Not any more, before it is looked what waits for room: nobody would look again.
-                    core.clients.charge_send(key, &mut core.env);
+                    core.local.clients.charge_send(key, &mut core.local.env);
                 }
-                core.room_made(key);
+                core.local.room_made(key);
                 if held_back {
                     core.output_taken(key);
                 }
@@ -141,19 +144,19 @@ impl<I: Io> Shard<I> {
                     connection.broken = true;
                     self.io.shutdown(&connection.socket, Shutdown::Both);
                 }
-                core.clients.recycle(batch.into_buffer());
-                core.clients.mark_dirty(key);
+                core.local.clients.recycle(batch.into_buffer());
+                core.local.clients.mark_dirty(key);
                 if is_live {
                     core.output_taken(key);
                 } else {
-                    core.clients.end(key, End::Lost, &mut core.env);
+                    core.local.clients.end(key, End::Lost, &mut core.local.env);
                 }
             }
         }
     }
 }
 
-impl Core {
+impl Local {
     /// A new connection; gives the socket back if it is refused.
     fn accepted(
         &mut self,
@@ -200,14 +203,16 @@ impl Core {
         self.clients.mark_dirty(key);
         None
     }
+}
 
+impl Core {
     fn receive_ended(&mut self, key: Key, end: ReceiveEnd) {
-        let Some(connection) = self.clients.connections.get_mut(key) else { return };
+        let Some(connection) = self.local.clients.connections.get_mut(key) else { return };
         connection.receive_armed = false;
         connection.broken |= matches!(end, ReceiveEnd::Error(_));
-        self.clients.mark_dirty(key);
+        self.local.clients.mark_dirty(key);
         match end {
-            ReceiveEnd::NoBuffers => self.env.counters().no_buffers_total.add(1),
+            ReceiveEnd::NoBuffers => self.local.env.counters().no_buffers_total.add(1),
             ReceiveEnd::Cancelled => {}
             ReceiveEnd::Eof | ReceiveEnd::Error(_) => self.peer_closed(key),
         }
@@ -215,7 +220,7 @@ impl Core {
 
     /// The peer sends nothing any more.
     pub(super) fn peer_closed(&mut self, key: Key) {
-        let Some(connection) = self.clients.connections.get_mut(key) else { return };
+        let Some(connection) = self.local.clients.connections.get_mut(key) else { return };
         connection.eof = true;
         if connection.is_held_back() {
             return self.resume(key); // which ends it
@@ -226,7 +231,7 @@ impl Core {
             Phase::Live(live) if !live.has_said_all() => {}
             // The connection that it waits for has to end first; the session would otherwise come to life for nobody.
             Phase::Opening | Phase::Verifying(_) | Phase::HandOff(_) | Phase::Waiting(_) | Phase::Live(_) => {
-                self.clients.end(key, End::Lost, &mut self.env)
+                self.local.clients.end(key, End::Lost, &mut self.local.env)
             }
             Phase::Closing(_) => {}
         }
@@ -234,23 +239,23 @@ impl Core {
 
     /// Bytes arrived.
     pub(super) fn bytes_received(&mut self, key: Key, bytes: &[u8]) {
-        let Some(connection) = self.clients.connections.get_mut(key) else { return };
+        let Some(connection) = self.local.clients.connections.get_mut(key) else { return };
         match &connection.phase {
             Phase::Live(live) if live.blocked().is_some() => {
                 connection.partial.extend_from_slice(bytes);
-                self.clients.mark_dirty(key);
-                self.clients.charge_receive(key, &mut self.env);
+                self.local.clients.mark_dirty(key);
+                self.local.clients.charge_receive(key, &mut self.local.env);
             }
             Phase::Live(_) => self.parse(key, bytes),
             Phase::Opening => {
                 connection.partial.extend_from_slice(bytes);
-                self.clients.charge_receive(key, &mut self.env);
+                self.local.clients.charge_receive(key, &mut self.local.env);
                 self.try_connect(key);
             }
             // Not armed in these phases, but a completion may still be on its way when the phase changes.
             Phase::Verifying(_) | Phase::HandOff(_) | Phase::Waiting(_) => {
                 connection.partial.extend_from_slice(bytes);
-                self.clients.charge_receive(key, &mut self.env);
+                self.local.clients.charge_receive(key, &mut self.local.env);
             }
             Phase::Closing(_) => {}
         }

@@ -188,13 +188,14 @@ impl Core {
     /// In the order of the PUBLISH packets. // 3.1.1: [MQTT-2.3.1-6] [MQTT-4.6.0-2] [MQTT-4.6.0-3] [MQTT-4.6.0-4]
     pub(super) fn reply(&mut self, key: Key, reply: Reply, release: Release) {
         let announced = self.exchange.announced();
-        let Some(live) = self.clients.connections.get_mut(key).and_then(|connection| connection.live_mut())
+        let Some(live) =
+            self.local.clients.connections.get_mut(key).and_then(|connection| connection.live_mut())
         else {
             return;
         };
         let holds_none = live.replies().is_none();
         if holds_none && release.is_reached(announced, &self.exchange.links) {
-            return self.clients.tell(key, reply, &self.env);
+            return self.local.clients.tell(key, reply, &self.local.env);
         }
         live.replies_mut().0.push_back((reply, release));
         if holds_none {
@@ -212,11 +213,11 @@ impl Core {
             Qos::AtLeastOnce => AckKind::PubAck,
             Qos::ExactlyOnce => AckKind::PubRec,
         };
-        if self.clients.live(key).is_some_and(|live| live.replies().is_some()) {
+        if self.local.clients.live(key).is_some_and(|live| live.replies().is_some()) {
             debug_assert!(ids.count() == 1, "what is held is held one by one");
             return self.reply(key, Reply::Ack { qos, packet_id: ids.first, reason }, Release::Now);
         }
-        self.clients.stage_acks(key, kind, ids.iter(), reason, &self.env);
+        self.local.clients.stage_acks(key, kind, ids.iter(), reason, &self.local.env);
     }
 
     /// Once per turn: replies whose time has come.
@@ -235,19 +236,19 @@ impl Core {
     fn release_those_of(&mut self, key: Key) -> bool {
         let announced = self.exchange.announced();
         loop {
-            let Some(connection) = self.clients.connections.get_mut(key) else { return false };
+            let Some(connection) = self.local.clients.connections.get_mut(key) else { return false };
             let eof = connection.eof;
             let Some(live) = connection.live_mut() else { return false };
             if let Some(reply) =
                 live.take_reply(|release| release.is_reached(announced, &self.exchange.links))
             {
-                self.clients.tell(key, reply, &self.env);
+                self.local.clients.tell(key, reply, &self.local.env);
                 continue;
             }
             let holds = live.replies().is_some();
             // Its client had said everything, and has its answers now.
             if !holds && eof && live.has_said_all() {
-                self.clients.end(key, End::Lost, &mut self.env);
+                self.local.clients.end(key, End::Lost, &mut self.local.env);
             }
             return holds;
         }
@@ -257,7 +258,7 @@ impl Core {
     /// to has acted upon it. So a SUBSCRIBE that is sent after it was seen finds the message in the store, and no live copy is
     /// on the way to the subscriber's shard. What the connection sent to other owners before is waited for as well.
     pub(super) fn stored(&self, key: Key, targets: ShardSet, way: Mode) -> Release {
-        let live = self.clients.connections.get(key).and_then(|connection| connection.live());
+        let live = self.local.clients.connections.get(key).and_then(|connection| connection.live());
         Release::Fence(match way {
             Mode::Owner => {
                 self.exchange.waits.relayed(live.map_or(targets, |live| live.touched.union(targets)))
@@ -268,8 +269,8 @@ impl Core {
 
     /// A SUBSCRIBE comes after what its client published with RETAIN before it, so that it finds that in the store.
     pub(super) fn subscribe_waits(&self, key: Key) -> Result<(), Blocked> {
-        self.clients.holds_many(key)?;
-        let relayed = match self.clients.connections.get(key).and_then(|connection| connection.live()) {
+        self.local.clients.holds_many(key)?;
+        let relayed = match self.local.clients.connections.get(key).and_then(|connection| connection.live()) {
             Some(live) if live.mode == Mode::Owner => self.exchange.waits.relayed(live.touched),
             Some(_) | None => return Ok(()),
         };

@@ -22,73 +22,17 @@ use crate::wire::Qos;
 
 use super::Core;
 use super::deliver::as_published;
+use super::local::Local;
 use super::parcel::{Parcel, Pass, Way};
 
 /// Members of one shard that are looked at for one message in a round, beginning with any of them.
 const MEMBERS_ASKED_MAX: usize = 256;
 
-impl Core {
+impl Local {
     /// The shard that a newly published message of this group goes to.
     pub(super) fn choose_shard(&mut self, group: Key) -> Option<ShardId> {
         let random = self.env.random();
         self.sessions.router.choose_shard(group, random, ShardSet::EMPTY)
-    }
-
-    /// A message published here for a group whose chosen shard is this one.
-    pub(super) fn share_here(&mut self, group: Key, fanout: &mut Fanout<'_>) {
-        if let Some(member) = self.member(group, Presence::Online, fanout.message.topic)
-            && self.offer_shared(fanout, Share::Now(member)).is_ok()
-        {
-            return;
-        }
-        self.share_on(group, fanout, Way::default());
-    }
-
-    /// A message that was sent here for a group.
-    pub(super) fn share_arrived(&mut self, group: u64, fanout: &mut Fanout<'_>) {
-        match self.sessions.router.group_by_fingerprint(group) {
-            Some(group) => self.share_here(group, fanout),
-            None => self.env.counters().dropped_no_member_total.add(1),
-        }
-    }
-
-    pub(super) fn pass_arrived(&mut self, pass: Pass) {
-        let Pass { message, group, way } = pass;
-        match self.sessions.router.group_by_fingerprint(group) {
-            Some(group) => {
-                self.sessions.router.group_is_full(group, way.round, way.tried, self.env.now);
-                self.with_fanout(&message, |core, fanout| core.share_on(group, fanout, way));
-            }
-            None => self.env.counters().dropped_no_member_total.add(1),
-        }
-    }
-
-    /// Gives a message to a member here, or passes it on.
-    #[cold]
-    fn share_on(&mut self, group: Key, fanout: &mut Fanout<'_>, mut way: Way) {
-        loop {
-            if self.offer_in_round(group, fanout, &mut way) {
-                return;
-            }
-            way.tried.insert(self.env.id);
-            let untried = self.untried(group, &way);
-            if let Some(to) = self.prefer_online(group, untried) {
-                let (message, group) =
-                    (fanout.shared().clone(), self.sessions.router.group_fingerprint(group));
-                return self.exchange.push(
-                    to,
-                    Parcel::Share(Box::new(Pass { message, group, way })),
-                    &self.env,
-                );
-            }
-            // Nothing waits at QoS 0.
-            way.round = match way.round {
-                Round::Now if fanout.message.qos > Qos::AtMostOnce => Round::Queue,
-                Round::Queue => Round::Any,
-                Round::Now | Round::Any => return self.drop_shared(group, fanout, way.refused),
-            };
-            way.tried = ShardSet::EMPTY;
-        }
     }
 
     /// Shards that may have somebody for this round.
@@ -110,12 +54,12 @@ impl Core {
     fn offer_in_round(&mut self, group: Key, fanout: &mut Fanout<'_>, way: &mut Way) -> bool {
         match way.round {
             Round::Now => {
-                let ready = |core: &Core, member| core.is_ready(member, fanout.message.qos);
+                let ready = |core: &Local, member| core.is_ready(member, fanout.message.qos);
                 let members = self.members(group, Presence::Online, fanout.message.topic, ready);
                 self.offer_to(members, fanout, Share::Now, way)
             }
             Round::Queue => {
-                let moves = |core: &Core, member| !core.sessions.is_stuck(member);
+                let moves = |core: &Local, member| !core.sessions.is_stuck(member);
                 let members = self.members(group, Presence::Online, fanout.message.topic, moves);
                 self.offer_shortest(members, fanout, way)
             }
@@ -190,7 +134,7 @@ impl Core {
         group: Key,
         presence: Presence,
         topic: &str,
-        chosen: impl Fn(&Core, Key) -> bool,
+        chosen: impl Fn(&Local, Key) -> bool,
     ) -> Vec<Key> {
         let random = self.env.random();
         let count = self.sessions.router.group_members(group, presence).len();
@@ -247,21 +191,80 @@ impl Core {
         }
         Ok(())
     }
+}
+
+impl Core {
+    /// A message published here for a group whose chosen shard is this one.
+    pub(super) fn share_here(&mut self, group: Key, fanout: &mut Fanout<'_>) {
+        if let Some(member) = self.local.member(group, Presence::Online, fanout.message.topic)
+            && self.local.offer_shared(fanout, Share::Now(member)).is_ok()
+        {
+            return;
+        }
+        self.share_on(group, fanout, Way::default());
+    }
+
+    /// A message that was sent here for a group.
+    pub(super) fn share_arrived(&mut self, group: u64, fanout: &mut Fanout<'_>) {
+        match self.local.sessions.router.group_by_fingerprint(group) {
+            Some(group) => self.share_here(group, fanout),
+            None => self.local.env.counters().dropped_no_member_total.add(1),
+        }
+    }
+
+    pub(super) fn pass_arrived(&mut self, pass: Pass) {
+        let Pass { message, group, way } = pass;
+        match self.local.sessions.router.group_by_fingerprint(group) {
+            Some(group) => {
+                self.local.sessions.router.group_is_full(group, way.round, way.tried, self.local.env.now);
+                self.with_fanout(&message, |core, fanout| core.share_on(group, fanout, way));
+            }
+            None => self.local.env.counters().dropped_no_member_total.add(1),
+        }
+    }
+
+    /// Gives a message to a member here, or passes it on.
+    #[cold]
+    fn share_on(&mut self, group: Key, fanout: &mut Fanout<'_>, mut way: Way) {
+        loop {
+            if self.local.offer_in_round(group, fanout, &mut way) {
+                return;
+            }
+            way.tried.insert(self.local.env.id);
+            let untried = self.local.untried(group, &way);
+            if let Some(to) = self.local.prefer_online(group, untried) {
+                let (message, group) =
+                    (fanout.shared().clone(), self.local.sessions.router.group_fingerprint(group));
+                return self.exchange.push(
+                    to,
+                    Parcel::Share(Box::new(Pass { message, group, way })),
+                    &self.local.env,
+                );
+            }
+            // Nothing waits at QoS 0.
+            way.round = match way.round {
+                Round::Now if fanout.message.qos > Qos::AtMostOnce => Round::Queue,
+                Round::Queue => Round::Any,
+                Round::Now | Round::Any => return self.local.drop_shared(group, fanout, way.refused),
+            };
+            way.tried = ShardSet::EMPTY;
+        }
+    }
 
     fn with_fanout(&mut self, message: &Message, f: impl FnOnce(&mut Core, &mut Fanout<'_>)) {
-        let mut variants = self.scratch.variants.take().unwrap_or_default();
+        let mut variants = self.local.scratch.variants.take().unwrap_or_default();
         f(self, &mut Fanout::of_shared(message, &mut variants));
-        self.scratch.variants = Some(variants);
+        self.local.scratch.variants = Some(variants);
     }
 
     /// They go to other members.
     pub(super) fn redistribute(&mut self, orphans: Vec<(Option<Key>, Message)>) {
         for (group, message) in orphans {
-            match group.filter(|_| !self.env.is_stopping) {
+            match group.filter(|_| !self.local.env.is_stopping) {
                 Some(group) => {
                     self.with_fanout(&message, |core, fanout| core.share_on(group, fanout, Way::default()));
                 }
-                None => self.env.counters().dropped_session_end_total.add(1),
+                None => self.local.env.counters().dropped_session_end_total.add(1),
             }
         }
     }

@@ -88,12 +88,12 @@ impl<I: Io> Shard<I> {
     /// From now on the shard drains. It may have been told before.
     pub(super) fn begin_stop(&mut self) {
         let core = &mut self.core;
-        if core.env.is_stopping {
+        if core.local.env.is_stopping {
             return;
         }
-        core.env.is_stopping = true;
+        core.local.env.is_stopping = true;
         core.stop.stage = Stage::Begun;
-        for (index, listener) in core.clients.listeners.iter_mut().enumerate() {
+        for (index, listener) in core.local.clients.listeners.iter_mut().enumerate() {
             if *listener == Listener::Accepting {
                 *listener = Listener::Cancelling;
                 self.io.accept_cancel(ListenerId(index as u16));
@@ -104,14 +104,19 @@ impl<I: Io> Shard<I> {
     /// All shards are quiet: this one may end.
     pub(super) fn is_stopped(&self) -> bool {
         let stop = &self.core.stop;
-        matches!(stop.stage, Stage::Quiet) && stop.shared.quiet.load(Ordering::SeqCst) == self.core.env.shards
+        matches!(stop.stage, Stage::Quiet)
+            && stop.shared.quiet.load(Ordering::SeqCst) == self.core.local.env.shards
     }
 
     /// What is lost when this shard ends now.
     pub fn lost(&self) -> Lost {
         let core = &self.core;
-        let kept =
-            core.sessions.arena.iter().filter(|(_, slot)| slot.expiry_s > 0 && slot.ends_at > core.env.now);
+        let kept = core
+            .local
+            .sessions
+            .arena
+            .iter()
+            .filter(|(_, slot)| slot.expiry_s > 0 && slot.ends_at > core.local.env.now);
         let mut lost = Lost::default();
         for (_, slot) in kept {
             lost.sessions += 1;
@@ -134,7 +139,7 @@ impl Core {
         match &self.stop.stage {
             Stage::Running | Stage::Quiet => {}
             Stage::Begun => {
-                let sessions: Vec<Key> = self.sessions.arena.keys().collect();
+                let sessions: Vec<Key> = self.local.sessions.arena.keys().collect();
                 for session in sessions {
                     self.publish_will(session);
                 }
@@ -153,18 +158,19 @@ impl Core {
                 }
             }
             Stage::OthersWills => {
-                if self.stop.shared.wills_out.load(Ordering::SeqCst) == self.env.shards {
+                if self.stop.shared.wills_out.load(Ordering::SeqCst) == self.local.env.shards {
                     self.stop.stage = Stage::Closing;
                     self.disconnect_all();
                 }
             }
             Stage::Closing => {
                 let listening = self
+                    .local
                     .clients
                     .listeners
                     .iter()
                     .any(|l| matches!(l, Listener::Accepting | Listener::Cancelling | Listener::Closing));
-                let idle = self.clients.connections.is_empty()
+                let idle = self.local.clients.connections.is_empty()
                     && self.exchange.links.is_quiet()
                     && self.exchange.links.waiting() == 0;
                 if idle && !listening {
@@ -176,15 +182,15 @@ impl Core {
     }
 
     fn disconnect_all(&mut self) {
-        let all: Vec<Key> = self.clients.connections.keys().collect();
+        let all: Vec<Key> = self.local.clients.connections.keys().collect();
         for key in all {
-            let end = match self.clients.connections.get(key).map(|connection| &connection.phase) {
+            let end = match self.local.clients.connections.get(key).map(|connection| &connection.phase) {
                 Some(Phase::Live(_)) => {
                     End::Refused(Reason::SERVER_SHUTTING_DOWN, "the server is shutting down")
                 }
                 _ => End::Lost,
             };
-            self.clients.end(key, end, &mut self.env);
+            self.local.clients.end(key, end, &mut self.local.env);
             self.settle();
         }
     }

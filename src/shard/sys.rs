@@ -146,11 +146,11 @@ impl Sys {
 impl Core {
     /// The next state is due after the interval.
     fn time_sys(&mut self) {
-        self.sys.due_at = match self.env.options.sys_interval_ms {
+        self.sys.due_at = match self.local.env.options.sys_interval_ms {
             0 => NEVER,
             interval_ms => {
-                let due_at = self.env.now + interval_ms;
-                self.env.set_timer(due_at, Timer::Sys);
+                let due_at = self.local.env.now + interval_ms;
+                self.local.env.set_timer(due_at, Timer::Sys);
                 due_at
             }
         };
@@ -158,8 +158,8 @@ impl Core {
 
     /// The interval between two states is another one from now on.
     pub(super) fn set_sys_interval(&mut self, interval_ms: Millis) {
-        if self.env.options.sys_interval_ms != interval_ms {
-            self.env.options.sys_interval_ms = interval_ms;
+        if self.local.env.options.sys_interval_ms != interval_ms {
+            self.local.env.options.sys_interval_ms = interval_ms;
             self.time_sys();
             self.prune_timers();
         }
@@ -167,18 +167,22 @@ impl Core {
 
     pub(super) fn sys_due(&mut self) {
         self.time_sys();
-        if self.env.timers.len() <= PRUNED_AT_ONCE {
+        if self.local.env.timers.len() <= PRUNED_AT_ONCE {
             self.prune_timers();
         }
         self.publish_gauges();
-        self.sessions.begin_survey(&mut self.env, |key| self.clients.sending_bytes(key));
-        self.env.counters().subscriptions_shared.set(self.sessions.router.memberships_len() as u64);
-        self.clients.count_expiry(&self.env);
-        let all = self.env.counters.clone();
+        self.local.sessions.begin_survey(&mut self.local.env, |key| self.local.clients.sending_bytes(key));
+        self.local
+            .env
+            .counters()
+            .subscriptions_shared
+            .set(self.local.sessions.router.memberships_len() as u64);
+        self.local.clients.count_expiry(&self.local.env);
+        let all = self.local.env.counters.clone();
         self.update_rates(&all);
         let mut text = String::new();
         self.publish_number("uptime", &mut text, |text, core| {
-            let _ = write!(text, "{} seconds", (core.env.now - core.sys.started_at) / 1000);
+            let _ = write!(text, "{} seconds", (core.local.env.now - core.sys.started_at) / 1000);
         });
         self.publish_number("version", &mut text, |text, _| {
             text.push_str(concat!("ringmq version ", env!("CARGO_PKG_VERSION")));
@@ -202,7 +206,7 @@ impl Core {
                 });
             }
         }
-        let expiries: Vec<_> = self.clients.expiries().collect();
+        let expiries: Vec<_> = self.local.clients.expiries().collect();
         for (listener, expiry) in expiries.iter().enumerate() {
             let shown = [
                 ("certificate_expiry", expiry.map(|expiry| expiry.certificate_at_s)),
@@ -239,9 +243,12 @@ impl Core {
 
     /// Only this shard knows its sessions, whoever owns the topic.
     fn publish_deepest(&mut self) {
-        let deepest = self.sessions.deepest(|key| self.clients.sending_bytes(key));
+        let deepest = self.local.sessions.deepest(|key| self.local.clients.sending_bytes(key));
         if deepest != self.sys.deepest {
-            self.publish_text(&format!("$SYS/broker/shard/{}/deepest", self.env.id), deepest.as_bytes());
+            self.publish_text(
+                &format!("$SYS/broker/shard/{}/deepest", self.local.env.id),
+                deepest.as_bytes(),
+            );
             self.sys.deepest = deepest;
         }
     }
@@ -255,7 +262,7 @@ impl Core {
     /// Publishes one value if this shard owns its topic and the value is new.
     fn publish_number(&mut self, name: &str, text: &mut String, write: impl FnOnce(&mut String, &Core)) {
         let topic = format!("$SYS/broker/{name}");
-        if topic::shard_of(&self.env.keys, &topic, self.env.shards) != self.env.id {
+        if topic::shard_of(&self.local.env.keys, &topic, self.local.env.shards) != self.local.env.id {
             return;
         }
         text.clear();
@@ -289,8 +296,8 @@ impl Core {
     }
 
     fn update_rates(&mut self, all: &[Counters]) {
-        let minutes = (self.env.now - self.sys.last_at) as f64 / 60_000.0;
-        self.sys.last_at = self.env.now;
+        let minutes = (self.local.env.now - self.sys.last_at) as f64 / 60_000.0;
+        self.sys.last_at = self.local.env.now;
         if minutes <= 0.0 {
             return;
         }

@@ -25,19 +25,19 @@ impl<I: Io> Shard<I> {
     /// Once per turn, after all handlers.
     pub(super) fn tend_dirty(&mut self) {
         self.tend_listeners();
-        if !self.core.clients.silent.is_empty() {
+        if !self.core.local.clients.silent.is_empty() {
             self.look_at_the_silent();
         }
         // Those whose end was reaped are dirty, and charged for what is left; the others are known to be held now.
-        self.core.clients.quiet_bytes = 0;
-        let mut dirty = std::mem::take(&mut self.core.clients.dirty);
+        self.core.local.clients.quiet_bytes = 0;
+        let mut dirty = std::mem::take(&mut self.core.local.clients.dirty);
         for key in dirty.drain(..) {
             self.tend(key);
             self.core.settle();
         }
         // What tending marked anew waits for the next turn; keep the larger list's memory.
-        if self.core.clients.dirty.is_empty() {
-            self.core.clients.dirty = dirty;
+        if self.core.local.clients.dirty.is_empty() {
+            self.core.local.clients.dirty = dirty;
         }
     }
 
@@ -49,42 +49,46 @@ impl<I: Io> Shard<I> {
     /// something. A completion may be long in coming: a kernel reports room only when a third of its buffer is free. So it is
     /// asked several times in a Keep Alive.
     fn look_at_the_silent(&mut self) {
-        let mut silent = std::mem::take(&mut self.core.clients.silent);
+        let mut silent = std::mem::take(&mut self.core.local.clients.silent);
         for key in silent.drain(..) {
             let core = &mut self.core;
-            let Some(connection) = core.clients.connections.get_mut(key) else { continue };
-            let owes = connection.is_unheard(core.env.limits.send_buffer_bytes_max);
+            let Some(connection) = core.local.clients.connections.get_mut(key) else { continue };
+            let owes = connection.is_unheard(core.local.env.limits.send_buffer_bytes_max);
             let Phase::Live(live) = &mut connection.phase else { continue };
             let speaks = if owes {
                 let unsent = self.io.unsent(&connection.socket);
                 let before = std::mem::replace(&mut live.unsent_bytes, unsent.and_then(NonZeroU32::new));
                 if matches!((before, unsent), (Some(before), Some(unsent)) if unsent < before.get()) {
-                    live.last_packet_at = core.env.now;
+                    live.last_packet_at = core.local.env.now;
                 }
                 before.is_none() && unsent.is_some() // the first look says nothing yet
             } else {
                 matches!(self.io.unread(&connection.socket), Some(1..))
             };
             let idle_max_ms = live.idle_max_ms();
-            if !speaks && connection.heard_until() <= core.env.now {
-                let overdue = core.clients.deadline_passed(key, &mut core.env);
+            if !speaks && connection.heard_until() <= core.local.env.now {
+                let overdue = core.local.clients.deadline_passed(key, &mut core.local.env);
                 core.act_on(overdue);
             } else {
-                core.clients.set_deadline(key, core.env.now + (idle_max_ms / LOOKS).max(1), &mut core.env);
+                core.local.clients.set_deadline(
+                    key,
+                    core.local.env.now + (idle_max_ms / LOOKS).max(1),
+                    &mut core.local.env,
+                );
             }
         }
-        self.core.clients.silent = silent;
+        self.core.local.clients.silent = silent;
     }
 
     fn tend(&mut self, key: Key) {
-        let Some(connection) = self.core.clients.connections.get_mut(key) else { return };
+        let Some(connection) = self.core.local.clients.connections.get_mut(key) else { return };
         connection.dirty = false;
         // At home and not going anywhere, and no operation that may not even be submitted yet names the socket.
         if connection.is_at_rest() && connection.live().is_some() {
             self.io.settle(&mut connection.socket);
         }
         self.tend_send(key);
-        let Some(connection) = self.core.clients.connections.get(key) else { return };
+        let Some(connection) = self.core.local.clients.connections.get(key) else { return };
         match connection.phase {
             Phase::Closing(step) => self.tend_closing(key, step),
             Phase::Opening | Phase::Verifying(_) | Phase::HandOff(_) | Phase::Waiting(_) | Phase::Live(_) => {
@@ -96,7 +100,7 @@ impl<I: Io> Shard<I> {
     /// One send for everything that is staged.
     fn tend_send(&mut self, key: Key) {
         let core = &mut self.core;
-        let Some(connection) = core.clients.connections.get_mut(key) else { return };
+        let Some(connection) = core.local.clients.connections.get_mut(key) else { return };
         if connection.broken {
             connection.outbox.clear();
         }
@@ -104,57 +108,59 @@ impl<I: Io> Shard<I> {
             || !connection.has_output()
             || matches!(connection.phase, Phase::Closing(Closing::Drain | Closing::Abort))
         {
-            core.clients.charge_send(key, &mut core.env);
+            core.local.clients.charge_send(key, &mut core.local.env);
             return;
         }
         let mut emptied = Vec::new();
         let mut batch = connection.outbox.take(Vec::new());
         if let Some(transport) = &mut connection.transport {
-            emptied = core.clients.spare_buffers.pop().unwrap_or_default();
+            emptied = core.local.clients.spare_buffers.pop().unwrap_or_default();
             batch = transport.write(batch, &connection.phase, &mut emptied);
             if batch.remaining() == 0 {
-                core.clients.recycle(batch.into_buffer());
-                core.clients.recycle(emptied);
-                return core.clients.charge_send(key, &mut core.env);
+                core.local.clients.recycle(batch.into_buffer());
+                core.local.clients.recycle(emptied);
+                return core.local.clients.charge_send(key, &mut core.local.env);
             }
         }
         connection.in_flight_bytes = batch.remaining() as u32;
         connection.send_in_flight = true;
-        core.env.counters[usize::from(core.env.id)].sends_total.add(1);
-        if connection.sends_in_parts(batch.remaining(), core.env.limits.send_buffer_bytes_max) {
+        core.local.env.counters[usize::from(core.local.env.id)].sends_total.add(1);
+        if connection.sends_in_parts(batch.remaining(), core.local.env.limits.send_buffer_bytes_max) {
             self.io.send_in_parts(&connection.socket, Token::new(key), batch);
-        } else if core.env.is_stopping || awaits_sent(connection, &core.sessions.arena, &core.env.limits) {
+        } else if core.local.env.is_stopping
+            || awaits_sent(connection, &core.local.sessions.arena, &core.local.env.limits)
+        {
             self.io.send(&connection.socket, Token::new(key), batch);
         } else {
-            core.clients.quiet_bytes += batch.remaining() as u64;
+            core.local.clients.quiet_bytes += batch.remaining() as u64;
             self.io.send_unawaited(&connection.socket, Token::new(key), batch);
         }
-        core.clients.recycle(emptied);
-        core.clients.charge_send(key, &mut core.env);
+        core.local.clients.recycle(emptied);
+        core.local.clients.charge_send(key, &mut core.local.env);
     }
 
     fn tend_receive(&mut self, key: Key) {
-        match self.core.clients.receive_need(key, &self.core.env) {
+        match self.core.local.clients.receive_need(key, &self.core.local.env) {
             Need::Nothing => {}
             Need::Receive(mode) => self.arm_receive(key, mode),
             Need::Cancel => self.cancel_receive(key),
             Need::LastRead => {
                 if self.last_read(key) == LastParse::Done {
-                    self.core.finish_takeover(key);
+                    self.core.local.finish_takeover(key);
                 }
             }
         }
     }
 
     fn arm_receive(&mut self, key: Key, mode: ReceiveMode) {
-        let Some(connection) = self.core.clients.connections.get_mut(key) else { return };
+        let Some(connection) = self.core.local.clients.connections.get_mut(key) else { return };
         connection.receive_armed = true;
         self.io.receive(&connection.socket, Token::new(key), mode);
-        self.core.env.counters().receives_total.add(1);
+        self.core.local.env.counters().receives_total.add(1);
     }
 
     fn cancel_receive(&mut self, key: Key) {
-        let Some(connection) = self.core.clients.connections.get_mut(key) else { return };
+        let Some(connection) = self.core.local.clients.connections.get_mut(key) else { return };
         connection.cancel_in_flight = true;
         self.io.receive_cancel(Token::new(key));
     }
@@ -164,7 +170,7 @@ impl<I: Io> Shard<I> {
     fn last_read(&mut self, key: Key) -> LastParse {
         let core = &mut self.core;
         let max = LAST_READ_MAX;
-        let Some(connection) = core.clients.connections.get_mut(key) else { return LastParse::Done };
+        let Some(connection) = core.local.clients.connections.get_mut(key) else { return LastParse::Done };
         let mut bytes = std::mem::take(&mut connection.partial);
         if connection.transport.is_some() {
             self.last_read_layered(key, &mut bytes, max);
@@ -177,7 +183,7 @@ impl<I: Io> Shard<I> {
                     ReadNow::WouldBlock => break,
                 }
             }
-            core.env.counters[usize::from(core.env.id)].bytes_received_total.add(read as u64);
+            core.local.env.counters[usize::from(core.local.env.id)].bytes_received_total.add(read as u64);
         }
         self.core.hear();
         let done = self.core.parse_last(key, &bytes);
@@ -187,7 +193,7 @@ impl<I: Io> Shard<I> {
 
     fn tend_closing(&mut self, key: Key, step: Closing) {
         let core = &mut self.core;
-        let Some(connection) = core.clients.connections.get_mut(key) else { return };
+        let Some(connection) = core.local.clients.connections.get_mut(key) else { return };
         match step {
             Closing::Flush => {
                 if connection.send_in_flight {
@@ -223,31 +229,31 @@ impl<I: Io> Shard<I> {
 
     fn close(&mut self, key: Key) {
         let core = &mut self.core;
-        let Some(mut connection) = core.clients.connections.remove(key) else { return };
-        if let Some(listening) = core.clients.listening.get(usize::from(connection.listener.0)) {
+        let Some(mut connection) = core.local.clients.connections.remove(key) else { return };
+        if let Some(listening) = core.local.clients.listening.get(usize::from(connection.listener.0)) {
             listening.leave();
         }
-        connection.release_receive(&mut core.env.budget);
-        core.env.budget.release(Class::Send, connection.charged_send as usize);
+        connection.release_receive(&mut core.local.env.budget);
+        core.local.env.budget.release(Class::Send, connection.charged_send as usize);
         self.io.close(connection.socket);
     }
 
     fn tend_listeners(&mut self) {
         self.close_silent();
         let core = &mut self.core;
-        if core.env.is_stopping {
+        if core.local.env.is_stopping {
             return;
         }
-        let crowded = core.clients.hand_offs.len() >= core.env.options.hand_offs_max;
-        for (index, listener) in core.clients.listeners.iter_mut().enumerate() {
+        let crowded = core.local.clients.hand_offs.len() >= core.local.env.options.hand_offs_max;
+        for (index, listener) in core.local.clients.listeners.iter_mut().enumerate() {
             let id = ListenerId(index as u16);
-            if matches!(*listener, Listener::Resting(until) if until <= core.env.now) {
+            if matches!(*listener, Listener::Resting(until) if until <= core.local.env.now) {
                 *listener = Listener::Ended;
             }
             match *listener {
                 Listener::Accepting if crowded => {
                     *listener = Listener::Cancelling;
-                    core.env.counters[usize::from(core.env.id)].accept_holds_total.add(1);
+                    core.local.env.counters[usize::from(core.local.env.id)].accept_holds_total.add(1);
                     self.io.accept_cancel(id);
                 }
                 Listener::Ended if !crowded => {

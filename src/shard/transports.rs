@@ -17,6 +17,7 @@ use crate::transport::{Between, Fed, Handshake, HandshakeCost, Last, Peer, Trans
 use super::Core;
 use super::connection::{Closing, End, Phase};
 use super::events;
+use super::local::Local;
 use super::{Io, Shard};
 
 /// A buffer for plain bytes that grew beyond this is not kept.
@@ -126,7 +127,7 @@ impl<I: Io> Shard<I> {
     /// As `last_read`, through the transport: reads at most `max` bytes of the wire.
     pub(super) fn last_read_layered(&mut self, key: Key, bytes: &mut Vec<u8>, max: usize) {
         let core = &mut self.core;
-        let Some(connection) = core.clients.connections.get_mut(key) else { return };
+        let Some(connection) = core.local.clients.connections.get_mut(key) else { return };
         let Some(layered) = &mut connection.transport else { return };
         let mut wire = Vec::new();
         let mut read = 0;
@@ -137,110 +138,16 @@ impl<I: Io> Shard<I> {
                 ReadNow::Eof | ReadNow::Error(_) => connection.eof = true,
                 ReadNow::WouldBlock => break,
             }
-            match layered.transport.feed(&wire, &mut core.clients.handshakes.between, bytes) {
+            match layered.transport.feed(&wire, &mut core.local.clients.handshakes.between, bytes) {
                 Fed::Open => {}
                 Fed::Closed | Fed::Failed(_) => connection.eof = true,
             }
         }
-        core.env.counters[usize::from(core.env.id)].bytes_received_total.add(read as u64);
+        core.local.env.counters[usize::from(core.local.env.id)].bytes_received_total.add(read as u64);
     }
 }
 
-impl Core {
-    /// A new turn: feeds those that wait first.
-    pub(super) fn advance_handshakes(&mut self) {
-        let (cheap, dear) =
-            (self.env.options.cheap_handshakes_per_turn, self.env.options.dear_handshakes_per_turn);
-        for (cost, budget) in [(HandshakeCost::Cheap, cheap), (HandshakeCost::Dear, dear)] {
-            self.clients.handshakes.line(cost).left = budget;
-            while let Some(key) = self.clients.handshakes.line(cost).next() {
-                let Some(layered) =
-                    self.clients.connections.get_mut(key).and_then(|it| it.transport.as_mut())
-                else {
-                    continue;
-                };
-                let waiting = std::mem::take(&mut layered.waiting);
-                self.feed(key, &waiting);
-                self.settle();
-                self.clients.mark_dirty(key); // it was not read while it waited
-            }
-        }
-    }
-
-    /// Bytes arrived for a connection with a transport.
-    pub(super) fn wire_received(&mut self, key: Key, bytes: &[u8]) {
-        let Some(connection) = self.clients.connections.get_mut(key) else { return };
-        let Some(layered) = &mut connection.transport else { return };
-        if matches!(connection.phase, Phase::Closing(_)) {
-            return;
-        }
-        let line = layered.handshake().map(|handshake| self.clients.handshakes.line(handshake.cost));
-        if let Some(line) = line.filter(|line| line.left == 0 || layered.is_waiting()) {
-            if !layered.is_waiting() {
-                line.waiting.push_back(key);
-            }
-            layered.waiting.extend_from_slice(bytes);
-            return self.clients.charge_receive(key, &mut self.env);
-        }
-        if layered.transport.is_through() {
-            return self.bytes_received(key, bytes);
-        }
-        self.feed(key, bytes);
-    }
-
-    fn feed(&mut self, key: Key, bytes: &[u8]) {
-        let Some(connection) = self.clients.connections.get_mut(key) else { return };
-        let Some(layered) = &mut connection.transport else { return };
-        if matches!(connection.phase, Phase::Closing(_)) {
-            return;
-        }
-        let mut plain = std::mem::take(&mut self.clients.handshakes.plain);
-        let handshake = layered.handshake();
-        let fed = layered.transport.feed(bytes, &mut self.clients.handshakes.between, &mut plain);
-        layered.end = (fed != Fed::Open).then_some(fed);
-        let wants_write = layered.transport.wants_write(Last::No);
-        if let Some(handshake) = handshake {
-            let line = self.clients.handshakes.line(handshake.cost);
-            line.left = line.left.saturating_sub(1);
-            if layered.handshake().is_none() {
-                if let Some(address) = layered.peer().address {
-                    connection.set_peer(address);
-                }
-                self.env.counters().handshakes_total.add(1);
-            }
-        }
-        if wants_write {
-            self.clients.mark_dirty(key);
-        }
-        if plain.is_empty() {
-            // A part of a record is a part of a packet.
-            if let Some(connection) = self.clients.connections.get_mut(key) {
-                connection.heard_bytes(self.env.now);
-            }
-            self.clients.charge_receive(key, &mut self.env); // for what the transport holds now
-        } else {
-            self.bytes_received(key, &plain);
-        }
-        plain.clear();
-        if plain.capacity() > PLAIN_KEPT_MAX {
-            plain = Vec::new();
-        }
-        self.clients.handshakes.plain = plain;
-        self.stream_ended(key);
-    }
-
-    /// Acts upon the end of a peer's stream, if it has ended.
-    pub(super) fn stream_ended(&mut self, key: Key) {
-        let Some(layered) = self.clients.connections.get_mut(key).and_then(|it| it.transport.as_mut()) else {
-            return;
-        };
-        match layered.end.take() {
-            Some(Fed::Open) | None => {}
-            Some(Fed::Closed) => self.peer_closed(key),
-            Some(Fed::Failed(why)) => self.transport_failed(key, &why),
-        }
-    }
-
+impl Local {
     /// The stream is lost, but the transport may say why.
     fn transport_failed(&mut self, key: Key, why: &str) {
         let Some(connection) = self.clients.connections.get(key) else { return };
@@ -257,6 +164,105 @@ impl Core {
         self.env.counters().transport_failures_total.add(1);
         self.clients.end(key, End::Told, &mut self.env);
         self.clients.start_closing(key, Closing::Flush, &mut self.env);
+    }
+}
+
+impl Core {
+    /// A new turn: feeds those that wait first.
+    pub(super) fn advance_handshakes(&mut self) {
+        let (cheap, dear) = (
+            self.local.env.options.cheap_handshakes_per_turn,
+            self.local.env.options.dear_handshakes_per_turn,
+        );
+        for (cost, budget) in [(HandshakeCost::Cheap, cheap), (HandshakeCost::Dear, dear)] {
+            self.local.clients.handshakes.line(cost).left = budget;
+            while let Some(key) = self.local.clients.handshakes.line(cost).next() {
+                let Some(layered) =
+                    self.local.clients.connections.get_mut(key).and_then(|it| it.transport.as_mut())
+                else {
+                    continue;
+                };
+                let waiting = std::mem::take(&mut layered.waiting);
+                self.feed(key, &waiting);
+                self.settle();
+                self.local.clients.mark_dirty(key); // it was not read while it waited
+            }
+        }
+    }
+
+    /// Bytes arrived for a connection with a transport.
+    pub(super) fn wire_received(&mut self, key: Key, bytes: &[u8]) {
+        let Some(connection) = self.local.clients.connections.get_mut(key) else { return };
+        let Some(layered) = &mut connection.transport else { return };
+        if matches!(connection.phase, Phase::Closing(_)) {
+            return;
+        }
+        let line = layered.handshake().map(|handshake| self.local.clients.handshakes.line(handshake.cost));
+        if let Some(line) = line.filter(|line| line.left == 0 || layered.is_waiting()) {
+            if !layered.is_waiting() {
+                line.waiting.push_back(key);
+            }
+            layered.waiting.extend_from_slice(bytes);
+            return self.local.clients.charge_receive(key, &mut self.local.env);
+        }
+        if layered.transport.is_through() {
+            return self.bytes_received(key, bytes);
+        }
+        self.feed(key, bytes);
+    }
+
+    fn feed(&mut self, key: Key, bytes: &[u8]) {
+        let Some(connection) = self.local.clients.connections.get_mut(key) else { return };
+        let Some(layered) = &mut connection.transport else { return };
+        if matches!(connection.phase, Phase::Closing(_)) {
+            return;
+        }
+        let mut plain = std::mem::take(&mut self.local.clients.handshakes.plain);
+        let handshake = layered.handshake();
+        let fed = layered.transport.feed(bytes, &mut self.local.clients.handshakes.between, &mut plain);
+        layered.end = (fed != Fed::Open).then_some(fed);
+        let wants_write = layered.transport.wants_write(Last::No);
+        if let Some(handshake) = handshake {
+            let line = self.local.clients.handshakes.line(handshake.cost);
+            line.left = line.left.saturating_sub(1);
+            if layered.handshake().is_none() {
+                if let Some(address) = layered.peer().address {
+                    connection.set_peer(address);
+                }
+                self.local.env.counters().handshakes_total.add(1);
+            }
+        }
+        if wants_write {
+            self.local.clients.mark_dirty(key);
+        }
+        if plain.is_empty() {
+            // A part of a record is a part of a packet.
+            if let Some(connection) = self.local.clients.connections.get_mut(key) {
+                connection.heard_bytes(self.local.env.now);
+            }
+            self.local.clients.charge_receive(key, &mut self.local.env); // for what the transport holds now
+        } else {
+            self.bytes_received(key, &plain);
+        }
+        plain.clear();
+        if plain.capacity() > PLAIN_KEPT_MAX {
+            plain = Vec::new();
+        }
+        self.local.clients.handshakes.plain = plain;
+        self.stream_ended(key);
+    }
+
+    /// Acts upon the end of a peer's stream, if it has ended.
+    pub(super) fn stream_ended(&mut self, key: Key) {
+        let Some(layered) = self.local.clients.connections.get_mut(key).and_then(|it| it.transport.as_mut())
+        else {
+            return;
+        };
+        match layered.end.take() {
+            Some(Fed::Open) | None => {}
+            Some(Fed::Closed) => self.peer_closed(key),
+            Some(Fed::Failed(why)) => self.local.transport_failed(key, &why),
+        }
     }
 }
 
@@ -369,7 +375,7 @@ mod tests {
         }
 
         fn handshakes(&self) -> u64 {
-            self.shard.core.env.counters().handshakes_total.get()
+            self.shard.core.local.env.counters().handshakes_total.get()
         }
     }
 
@@ -382,7 +388,7 @@ mod tests {
             stage.say(client, piece);
             stage.settle();
         }
-        let connection = stage.shard.core.clients.connections.iter().next().expect("a connection").1;
+        let connection = stage.shard.core.local.clients.connections.iter().next().expect("a connection").1;
         assert_eq!(connection.peer().to_string(), "192.0.2.7:1883");
         let user = connection.transport.as_ref().and_then(|transport| transport.peer().user);
         assert_eq!(user, Some("sensor-1"));

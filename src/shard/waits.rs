@@ -242,36 +242,37 @@ impl Exchange {
 impl Core {
     /// The connection is not parsed until `blocked` is over.
     pub(super) fn pause(&mut self, key: Key, blocked: Blocked) {
-        let Some(live) = self.clients.connections.get_mut(key).and_then(|connection| connection.live_mut())
+        let Some(live) =
+            self.local.clients.connections.get_mut(key).and_then(|connection| connection.live_mut())
         else {
             return;
         };
         if matches!(blocked, Blocked::Filters(_)) {
             let _ = live.block(blocked);
-            return self.clients.filters.push_back(key);
+            return self.local.clients.filters.push_back(key);
         }
         // One that is taken over may be paused already, for another reason.
         if live.block(blocked).is_none() {
             self.exchange.waits.paused.push_back(key);
             self.exchange.waits.look_again();
-            self.env.counters().pauses_total.add(1);
+            self.local.env.counters().pauses_total.add(1);
         }
-        self.clients.mark_dirty(key);
+        self.local.clients.mark_dirty(key);
     }
 
     /// Lets everything go on whose time has come.
     pub(super) fn progress(&mut self) {
-        if self.env.shards == 1 {
+        if self.local.env.shards == 1 {
             return;
         }
-        if !self.exchange.waits.is_empty() || self.env.is_stopping {
+        if !self.exchange.waits.is_empty() || self.local.env.is_stopping {
             self.exchange.await_all();
         }
         self.flush_interest();
         self.exchange.finish_relays();
         self.release_held();
         // First, since each takes one place only, and those that keep a shard full would leave it none.
-        if !self.clients.hand_offs.is_empty() {
+        if !self.local.clients.hand_offs.is_empty() {
             self.retry_hand_offs();
         }
         self.exchange.links.forget_eased(); // those who wait for it are looked at now
@@ -291,7 +292,7 @@ impl Core {
             self.exchange.waits.unlooked.min(waiting.len()) - self.exchange.waits.unlooked.min(looked_at);
         for _ in 0..looked_at {
             let Some(key) = waiting.pop_front() else { break };
-            let Some(live) = self.clients.connections.get(key).and_then(|connection| connection.live())
+            let Some(live) = self.local.clients.connections.get(key).and_then(|connection| connection.live())
             else {
                 continue;
             };
@@ -302,7 +303,7 @@ impl Core {
                         && self.exchange.waits.relay_fits(
                             *owner,
                             &self.exchange.links,
-                            self.env.options.relay_window,
+                            self.local.env.options.relay_window,
                         )
                 }
                 Some(Blocked::Fence(fence, _)) => fence.is_reached(&self.exchange.links),
@@ -322,8 +323,9 @@ impl Core {
     }
 
     pub(super) fn resume(&mut self, key: Key) {
-        let now = self.env.now;
-        let Some(live) = self.clients.connections.get_mut(key).and_then(|connection| connection.live_mut())
+        let now = self.local.env.now;
+        let Some(live) =
+            self.local.clients.connections.get_mut(key).and_then(|connection| connection.live_mut())
         else {
             return;
         };
@@ -342,13 +344,13 @@ impl Core {
         }
         live.last_packet_at = now;
         if live.taken_over {
-            return self.clients.mark_dirty(key); // its last read goes on
+            return self.local.clients.mark_dirty(key); // its last read goes on
         }
         self.parse(key, &[]);
-        self.clients.mark_dirty(key);
-        let Some(connection) = self.clients.connections.get(key) else { return };
+        self.local.clients.mark_dirty(key);
+        let Some(connection) = self.local.clients.connections.get(key) else { return };
         if connection.eof && connection.live().is_some_and(Live::has_said_all) {
-            self.clients.end(key, End::Lost, &mut self.env);
+            self.local.clients.end(key, End::Lost, &mut self.local.env);
         }
         self.settle();
     }
@@ -361,8 +363,8 @@ impl Core {
 
     /// Whether something that waits could go on now.
     pub(super) fn has_progress(&self) -> bool {
-        self.env.shards > 1
-            && (self.exchange.interest_may_go_on(&self.env)
+        self.local.env.shards > 1
+            && (self.exchange.interest_may_go_on(&self.local.env)
                 || self.exchange.waits.may_release(&self.exchange.links)
                 || self.exchange.waits.unlooked > 0
                 || self.exchange.waits.holding.has_unlooked()
@@ -370,6 +372,6 @@ impl Core {
     }
 
     fn waits_for_room(&self) -> bool {
-        !self.clients.hand_offs.is_empty() || !self.exchange.waits.paused.is_empty()
+        !self.local.clients.hand_offs.is_empty() || !self.exchange.waits.paused.is_empty()
     }
 }
