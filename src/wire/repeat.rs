@@ -86,7 +86,7 @@ impl<'a> Repeat<'a> {
     }
 
     /// The packet at the front of `input`, if it is whole, a repetition, and not larger than `packet_size_max`.
-    #[inline]
+    #[inline(always)] // its callers ask in a loop
     pub fn next(&self, input: &[u8], packet_size_max: u32) -> Option<Repetition> {
         // Mostly even the length is the same.
         let (at, len) = if input.starts_with(self.before) {
