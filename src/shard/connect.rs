@@ -389,7 +389,15 @@ impl Core {
     }
 
     /// Accepts connections that wait for sessions without one.
+    #[inline(always)]
     pub(super) fn serve_vacant(&mut self) {
+        if !self.local.sessions.vacant.is_empty() {
+            self.serve_some();
+        }
+    }
+
+    #[cold]
+    fn serve_some(&mut self) {
         for _ in 0..SERVED_BUDGET {
             let Some(session) = self.local.sessions.vacant.pop_front() else { return };
             self.serve_waiting(session);

@@ -95,7 +95,15 @@ impl Core {
     }
 
     /// Ends the sessions whose queues were full. Those that overflow by this are left to the next turn.
+    #[inline(always)]
     pub(super) fn end_overflowed(&mut self) {
+        if !self.local.sessions.overflowed.is_empty() {
+            self.end_those_that_overflowed();
+        }
+    }
+
+    #[cold]
+    fn end_those_that_overflowed(&mut self) {
         for session in std::mem::take(&mut self.local.sessions.overflowed) {
             let Some(slot) = self.local.sessions.get_mut(session) else { continue };
             slot.expiry_s = 0;

@@ -246,7 +246,14 @@ impl Local {
 
 impl Core {
     /// Once per turn: cursors whose clients can take more, session by session.
+    #[inline(always)]
     pub(super) fn advance_cursors(&mut self) {
+        if self.local.sessions.pulls.has_work() {
+            self.advance_scheduled();
+        }
+    }
+
+    fn advance_scheduled(&mut self) {
         let mut visits = self.local.env.options.retained_visits_in_turn;
         while visits > 0
             && let Some(session) = self.local.sessions.pulls.next()

@@ -14,18 +14,16 @@ impl<I: Io> Shard<I> {
     /// Ends the sends among the completions that were taken, so that whatever is delivered finds the room that they leave: a
     /// message as large as the send buffer fits only where nothing is on its way.
     pub(super) fn reap_sent(&mut self) {
-        let mut completions = std::mem::take(&mut self.completions);
-        for completion in &mut completions {
+        for at in 0..self.completions.len() {
             // What is left of it costs nothing to drop.
-            if matches!(completion, Completion::Sent { .. })
+            if matches!(self.completions[at], Completion::Sent { .. })
                 && let Completion::Sent { token, batch, result } =
-                    std::mem::replace(completion, Completion::Doorbell)
+                    std::mem::replace(&mut self.completions[at], Completion::Doorbell)
             {
                 self.sent(token.key(), batch, result);
                 self.core.settle();
             }
         }
-        self.completions = completions;
     }
 
     /// Acts on the other completions that were taken, in their order.

@@ -129,8 +129,11 @@ impl<I: Io> Shard<I> {
         lost
     }
 
+    #[inline(always)]
     pub(super) fn advance_stop(&mut self) {
-        self.core.advance_stop();
+        if self.core.local.env.is_stopping {
+            self.core.advance_stop();
+        }
     }
 }
 

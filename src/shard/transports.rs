@@ -169,13 +169,19 @@ impl Local {
 
 impl Core {
     /// A new turn: feeds those that wait first.
+    #[inline(always)]
     pub(super) fn advance_handshakes(&mut self) {
-        let (cheap, dear) = (
-            self.local.env.options.cheap_handshakes_per_turn,
-            self.local.env.options.dear_handshakes_per_turn,
-        );
-        for (cost, budget) in [(HandshakeCost::Cheap, cheap), (HandshakeCost::Dear, dear)] {
-            self.local.clients.handshakes.line(cost).left = budget;
+        let Handshakes { cheap, dear, .. } = &mut self.local.clients.handshakes;
+        cheap.left = self.local.env.options.cheap_handshakes_per_turn;
+        dear.left = self.local.env.options.dear_handshakes_per_turn;
+        if self.local.clients.handshakes.is_waiting() {
+            self.feed_waiting();
+        }
+    }
+
+    #[cold]
+    fn feed_waiting(&mut self) {
+        for cost in [HandshakeCost::Cheap, HandshakeCost::Dear] {
             while let Some(key) = self.local.clients.handshakes.line(cost).next() {
                 let Some(layered) =
                     self.local.clients.connections.get_mut(key).and_then(|it| it.transport.as_mut())
