@@ -86,10 +86,9 @@ impl Clients {
         };
         let identified = login::identify(key, connection, &connect, env);
         let mut request = Box::new(Request::new(&connect, Default::default(), home, env.now));
+        // What was sent behind CONNECT, in memory of its size. // [U5-3.1.4-1]
         let len = frame.len;
-        bytes.drain(..len);
-        // What was sent behind CONNECT is mostly nothing. // [U5-3.1.4-1]
-        connection.partial = if bytes.is_empty() { Vec::new() } else { bytes };
+        connection.partial = bytes.split_off(len);
         match identified {
             Identified::Yes(identity) => {
                 request.identity = identity;
@@ -379,12 +378,17 @@ impl Core {
             self.accept(key, request);
             return;
         }
-        slot.connected_at = request.read_at;
-        slot.aside.push_successor(key);
+        let read_at = request.read_at;
         connection.phase = Phase::Waiting(Box::new(Successor { session, request }));
         let deadline = self.local.env.now + self.local.env.options.takeover_ms;
         self.local.clients.set_deadline(key, deadline, &mut self.local.env);
         self.local.clients.charge_receive(key, &mut self.local.env);
+        // If there is no memory for it, it was refused, and the older connection stays.
+        if self.local.clients.connections.get(key).is_none_or(Connection::is_closing) {
+            return;
+        }
+        slot.connected_at = read_at;
+        slot.aside.push_successor(key);
         self.local.begin_takeover(session);
     }
 
@@ -595,5 +599,33 @@ impl Clients {
         self.set_deadline(key, deadline, env);
         self.mark_dirty(key);
         fits
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::memory::{CLASSES, Class};
+    use crate::shard::Options;
+    use crate::shard::testing::{CONNECT, Stage};
+    use crate::transport::Layers;
+
+    #[test]
+    fn a_connection_that_has_no_memory_to_wait_leaves_the_older_one_alone() {
+        let mut memory = [1 << 30; CLASSES];
+        // Room for a CONNECT that was received, and not for what is kept of it while it waits.
+        memory[Class::Login as usize] = 50;
+        let mut stage = Stage::with_memory(memory, [Layers::plain()], Options::default());
+        let older = stage.connect(0);
+        stage.say(older, CONNECT);
+        stage.settle();
+        assert_eq!(stage.hear(older).0[0], 0x20, "CONNACK");
+        let newer = stage.connect(0);
+        stage.say(newer, CONNECT);
+        stage.settle();
+        let (refused, _) = stage.hear(newer);
+        assert_eq!((refused[0], refused[3]), (0x20, 0x97), "Quota exceeded");
+        stage.say(older, b"\xc0\0");
+        stage.settle();
+        assert_eq!(stage.hear(older).0, b"\xd0\0", "PINGRESP");
     }
 }

@@ -123,7 +123,7 @@ impl<L> Control<L> {
             Order::Drain => ROOM_FOR_DRAIN,
             Order::Abandon => ROOM_FOR_ABANDON,
         };
-        self.is_answered();
+        self.take_answers();
         if self.open >= room || !self.post.put_down(Paper::Order(order)) {
             return Err(NoAnswer);
         }
@@ -153,10 +153,14 @@ impl<L> Control<L> {
 
     /// Whether all orders are answered, without waiting.
     pub fn is_answered(&mut self) -> bool {
+        self.take_answers();
+        self.open == 0
+    }
+
+    fn take_answers(&mut self) {
         while self.open > 0 && self.answers.try_recv().is_ok() {
             self.open -= 1;
         }
-        self.open == 0
     }
 }
 

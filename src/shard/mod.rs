@@ -97,6 +97,8 @@ mod survey;
 mod sys;
 mod tend;
 mod terms;
+#[cfg(test)]
+mod testing;
 mod transports;
 mod waits;
 mod will;

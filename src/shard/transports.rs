@@ -274,23 +274,18 @@ impl Core {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
-    use std::rc::Rc;
     use std::sync::Arc;
 
     use super::*;
-    use crate::io::ListenerId;
-    use crate::io::sim::{ClientRead, Endpoint, Faults, SimIo, World};
-    use crate::limits::Limits;
-    use crate::memory::{CLASSES, Pool};
-    use crate::mesh::Bounds;
-    use crate::metrics::Counters;
-    use crate::shard::{Ends, Options, Setup, Stopping, Turn};
+    use crate::io::sim::ClientRead;
+    use crate::shard::Options;
+    use crate::shard::testing::{CONNECT, NOW, Stage};
     use crate::transport::testing::{ANSWER, Frames, Introduction, Makes, REQUEST, frame};
     use crate::transport::{Acceptor, Layer, Layers};
 
-    const CONNECT: &[u8] = b"\x10\x0e\0\x04MQTT\x05\x02\0\0\0\0\x01a";
-    const NOW: u64 = 1000;
+    fn handshakes(stage: &Stage) -> u64 {
+        stage.shard.counters().handshakes_total.get()
+    }
 
     fn frames() -> Arc<dyn Acceptor> {
         Arc::new(Makes(|| Some(Box::<Frames>::default())))
@@ -324,64 +319,6 @@ mod tests {
 
         fn cost(&self) -> usize {
             0
-        }
-    }
-
-    /// One shard, and clients of its listeners.
-    struct Stage {
-        world: Rc<RefCell<World>>,
-        shard: Shard<SimIo>,
-    }
-
-    impl Stage {
-        fn new(listeners: impl IntoIterator<Item = Layers>, options: Options) -> Stage {
-            let world = Rc::new(RefCell::new(World::new(1, Faults::none(), 1)));
-            let bounds = Bounds { ring_slots: 64, spill_max: 64, bytes_max: 1 << 20 };
-            let setup = Setup {
-                id: 0,
-                shards: 1,
-                limits: Limits::default(),
-                keys: [1, 2, 3, 4],
-                ends: Ends::build(1, bounds).remove(0),
-                pool: Pool::new([1 << 30; CLASSES]),
-                counters: Arc::new([Counters::default()]),
-                listeners: listeners.into_iter().map(Into::into).collect(),
-                stopping: Arc::new(Stopping::default()),
-                access: crate::access::Access::default(),
-                options: Options { sys_interval_ms: 0, ..options },
-            };
-            let shard = Shard::new(setup, SimIo::new(0, Rc::clone(&world)), NOW);
-            Stage { world, shard }
-        }
-
-        fn connect(&mut self, listener: u16) -> Endpoint {
-            self.world.borrow_mut().connect(0, ListenerId(listener))
-        }
-
-        fn say(&mut self, endpoint: Endpoint, bytes: &[u8]) {
-            assert_eq!(self.world.borrow_mut().write(endpoint, bytes), Some(bytes.len()));
-        }
-
-        /// Turns until nothing is left to do.
-        fn settle(&mut self) {
-            let mut idle = 0;
-            for _ in 0..100 {
-                idle = if matches!(self.shard.turn(NOW), Turn::Busy) { 0 } else { idle + 1 };
-                if idle > 3 {
-                    return;
-                }
-            }
-            panic!("the shard finds no rest");
-        }
-
-        fn hear(&mut self, endpoint: Endpoint) -> (Vec<u8>, ClientRead) {
-            let mut bytes = Vec::new();
-            let state = self.world.borrow_mut().read(endpoint, &mut bytes, 1 << 20);
-            (bytes, state)
-        }
-
-        fn handshakes(&self) -> u64 {
-            self.shard.core.local.env.counters().handshakes_total.get()
         }
     }
 
@@ -432,8 +369,8 @@ mod tests {
         let mut seen = vec![0];
         for _ in 0..20 {
             let _ = stage.shard.turn(NOW);
-            if stage.handshakes() > *seen.last().expect("a count") {
-                seen.push(stage.handshakes());
+            if handshakes(&stage) > *seen.last().expect("a count") {
+                seen.push(handshakes(&stage));
             }
         }
         // Five cheap ones and three dear ones; a cheap layer in front makes no dear one cheap.
