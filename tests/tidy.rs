@@ -47,11 +47,13 @@ const UNSAFE: &[&str] = &[
     "src/io/sockets/tests.rs",
     "src/io/tests/descriptors.rs",
     "src/io/uring/buffers.rs",
+    "src/io/uring/files.rs",
     "src/io/uring/flights.rs",
     "src/io/uring/mod.rs",
     "src/io/uring/request.rs",
     "src/io/uring/ring.rs",
     "src/io/uring/tests.rs",
+    "src/memory/aligned.rs",
     "src/memory/block.rs",
     "tests/server/ends.rs",
 ];

@@ -160,7 +160,11 @@ impl<I: Io> Forwarder<I> {
                 Completion::ReceiveEnded { token, end } => self.hub.receive_ended(token.key(), end),
                 Completion::Accepted { socket, .. } => self.hub.accepted(socket),
                 Completion::AcceptEnded { listener, .. } => self.io.accept(listener),
-                Completion::CancelEnded { .. } | Completion::Doorbell => {}
+                // A forwarder uses no files.
+                Completion::CancelEnded { .. }
+                | Completion::Doorbell
+                | Completion::Written { .. }
+                | Completion::FileRead { .. } => {}
             }
         }
         self.completions = completions;

@@ -9,8 +9,13 @@
 //! - The bytes of a [`Completion::Received`] stay valid until [`Io::replenish`], which the shard calls in the same turn.
 //! - A batch given to [`Io::send`] is owned by `Io` until [`Completion::Sent`] brings it back.
 //! - Completions of one socket and one direction come in order; between sockets there is no order.
+//! - A read or write of a file is named by a number of the shard's own. Places and lengths are multiples of
+//!   [`SECTOR`](crate::memory::SECTOR). The memory belongs to `Io` until the completion brings it back. Operations on files
+//!   come in any order, and two that overlap are a mistake of the shard.
 
 pub(crate) mod epoll;
+mod file;
+pub mod files;
 pub(crate) mod kernel;
 pub mod machine;
 mod random;
@@ -24,8 +29,10 @@ pub mod uring;
 
 use std::net::{SocketAddr, TcpListener};
 
-use crate::memory::{OutBatch, ShardId};
+use crate::memory::{Aligned, OutBatch, ShardId};
 
+pub use file::File;
+pub use files::Files;
 pub use socket::Socket;
 pub use token::Token;
 
@@ -71,6 +78,15 @@ pub enum ReceiveEnd {
 pub enum Shutdown {
     Write,
     Both,
+}
+
+/// What a write has reached when it is over.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Sync {
+    /// The kernel or the device: a loss of power may undo it.
+    None,
+    /// The device, flushed: these bytes survive a loss of power. Bytes of other writes may not.
+    Data,
 }
 
 /// What a non-blocking read found.
@@ -120,6 +136,20 @@ pub enum Completion {
     },
     /// Another shard rang.
     Doorbell,
+    /// A write of a file is over: all of it was written, or the errno. After an error any part of it may have been.
+    Written {
+        tag: u64,
+        /// As they were given.
+        bytes: Aligned,
+        result: Result<(), i32>,
+    },
+    /// A read of a file is over.
+    FileRead {
+        tag: u64,
+        /// What was read; shorter than asked for at the end of the file.
+        bytes: Aligned,
+        result: Result<(), i32>,
+    },
 }
 
 /// What a shard may ask of the world.
@@ -175,6 +205,10 @@ pub trait Io {
     fn unread(&mut self, socket: &Socket) -> Option<u32>;
     /// Closes; the socket has no operation in flight.
     fn close(&mut self, socket: Socket);
+    /// Writes bytes to a file, at least one sector; ends with [`Completion::Written`] and the same `tag`.
+    fn write_file(&mut self, file: &File, tag: u64, at: u64, bytes: Aligned, sync: Sync);
+    /// Reads `len` bytes of a file in place of what `into` holds; ends with [`Completion::FileRead`] and the same `tag`.
+    fn read_file(&mut self, file: &File, tag: u64, at: u64, into: Aligned, len: usize);
     /// Wakes a shard that announced that it sleeps.
     fn doorbell(&mut self, shard: ShardId);
     /// Takes what has completed, appended to `into`. Does not wait.

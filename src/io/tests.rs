@@ -53,7 +53,7 @@ impl Dice {
 /// A backend under test.
 trait Backend: Driver + Sized {
     /// What its shards share.
-    type Peers: Send + Sync + 'static;
+    type Peers: Send + std::marker::Sync + 'static;
 
     fn peers(shards: u16) -> Self::Peers;
     fn make(sizes: Sizes, shard: ShardId, peers: Arc<Self::Peers>, listener: TcpListener) -> Self;

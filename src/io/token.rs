@@ -22,6 +22,8 @@ pub(super) enum Operation {
     Ignore = 7,
     /// Its completion is waited for on the spot.
     Now = 8,
+    WriteFile = 9,
+    ReadFile = 10,
 }
 
 impl Token {
@@ -49,6 +51,8 @@ impl Token {
             6 => Operation::Doorbell,
             7 => Operation::Ignore,
             8 => Operation::Now,
+            9 => Operation::WriteFile,
+            10 => Operation::ReadFile,
             _ => return None,
         };
         Some((operation, Token(user_data & ((1 << 56) - 1))))
@@ -62,7 +66,7 @@ mod tests {
     #[test]
     fn user_data_round_trips() {
         let token = Token::new(Key { index: 0xFFFF_FFFE, generation: 0x00FE_DCBA });
-        for operation in [Operation::Accept, Operation::Send, Operation::Ignore, Operation::Now] {
+        for operation in [Operation::Accept, Operation::Send, Operation::WriteFile, Operation::ReadFile] {
             assert_eq!(Token::split(token.user_data(operation)), Some((operation, token)));
         }
         assert_eq!(token.key(), Key { index: 0xFFFF_FFFE, generation: 0x00FE_DCBA });

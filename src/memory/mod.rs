@@ -1,7 +1,9 @@
 //! What the broker keeps in memory: generational keys, Application Messages, output buffers, byte budgets.
 //!
-//! Knows nothing of connections, sessions or topics. All of it is safe code but for `block`.
+//! Knows nothing of connections, sessions or topics. All of it is safe code but for `block` and
+//! `aligned`.
 
+mod aligned;
 mod block;
 mod budget;
 mod key;
@@ -11,6 +13,7 @@ mod shards;
 mod table;
 
 // What tests, benches and the command use besides the broker.
+pub use aligned::{Aligned, SECTOR};
 pub use budget::{Budget, CLASSES, Class, Pool};
 pub use key::{Arena, Key};
 pub use message::MessageView;

@@ -55,6 +55,10 @@ impl<I: Io> Shard<I> {
                     self.core.local.clients.accept_ended(listener, errno, &self.core.local.env)
                 }
                 Completion::Sent { .. } | Completion::Doorbell => {}
+                // No shard uses files yet.
+                Completion::Written { tag, .. } | Completion::FileRead { tag, .. } => {
+                    panic!("nobody asked for operation {tag} on a file")
+                }
             }
         }
         drop(rest);

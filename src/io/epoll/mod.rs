@@ -14,6 +14,7 @@
 //! Every turn is bounded: [`EVENTS`] events, [`ACCEPTS`] connections of each listening socket, [`RECEIVES`] buffers of
 //! each socket. What is left is reported again by the next wait.
 
+mod files;
 mod sys;
 
 use std::collections::HashMap;
@@ -24,10 +25,11 @@ use std::sync::Arc;
 
 use super::random::Random;
 use super::{
-    Buffer, Completion, Driver, Io, ListenerId, ReadNow, ReceiveEnd, ReceiveMode, Shutdown, Socket, Token,
-    sockets,
+    Buffer, Completion, Driver, File, Io, ListenerId, ReadNow, ReceiveEnd, ReceiveMode, Shutdown, Socket,
+    Sync, Token, sockets,
 };
-use crate::memory::{OutBatch, ShardId};
+use crate::memory::{Aligned, OutBatch, ShardId};
+use files::{Job, Worker};
 use socket2::SockRef;
 use sys::{Awaited, Bell, Change, Event, Poll};
 
@@ -46,6 +48,7 @@ const READ_NOW_BYTES: usize = 64 * 1024;
 
 /// Values of registrations; a socket's is its descriptor, which has 31 bits.
 const BELL: u64 = u64::MAX;
+const FILES: u64 = u64::MAX - 1;
 const LISTENERS: u64 = 1 << 32;
 
 /// `filled` of a buffer that was given back.
@@ -105,6 +108,8 @@ pub struct Epoll {
     /// Where a receive can be found when it is cancelled.
     receives: HashMap<Token, RawFd, ahash::RandomState>,
     done: Vec<Completion>,
+    /// Since the first operation on a file.
+    files: Option<Worker>,
     memory: Box<[u8]>,
     buffer_bytes: u32,
     free: Vec<u16>,
@@ -147,6 +152,7 @@ impl Epoll {
             pending: HashMap::with_hasher(ahash::RandomState::with_seeds(a, b, c, d)),
             receives: HashMap::with_hasher(ahash::RandomState::with_seeds(e, f, g, h)),
             done: Vec::new(),
+            files: None,
             memory: vec![0; usize::from(buffers) * buffer_bytes as usize].into(),
             buffer_bytes,
             free: (0..buffers).rev().collect(),
@@ -164,6 +170,12 @@ impl Epoll {
                     self.done.push(Completion::Doorbell);
                 }
             }
+            FILES => {
+                self.calls += 1;
+                if let Some(worker) = &self.files {
+                    worker.take_done(&mut self.done);
+                }
+            }
             listener if listener >= LISTENERS => self.accept_some((listener - LISTENERS) as usize),
             socket => {
                 let fd = socket as RawFd;
@@ -176,6 +188,26 @@ impl Epoll {
                 self.register(fd);
             }
         }
+    }
+
+    fn begin_job(&mut self, job: Job) {
+        match self.worker() {
+            Ok(worker) => worker.begin(job),
+            Err(error) => self.done.push(job.fail(error.raw_os_error().unwrap_or(libc::EIO))),
+        }
+    }
+
+    /// The thread for files, started if need be.
+    fn worker(&mut self) -> io::Result<&Worker> {
+        if self.files.is_none() {
+            self.calls += 3;
+            let worker = Worker::start()?;
+            self.poll.change(Change::Add, worker.bell(), sys::READ, FILES)?;
+            self.files = Some(worker);
+        }
+        // A system call of the thread for each operation, and one to ring.
+        self.calls += 2;
+        self.files.as_ref().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     fn accept_some(&mut self, index: usize) {
@@ -486,6 +518,14 @@ impl Io for Epoll {
         assert!(!is_pending, "closed with an operation in flight");
         self.calls += 1;
         drop(socket.into_descriptor());
+    }
+
+    fn write_file(&mut self, file: &File, tag: u64, at: u64, bytes: Aligned, sync: Sync) {
+        self.begin_job(Job::write(file, tag, at, bytes, sync));
+    }
+
+    fn read_file(&mut self, file: &File, tag: u64, at: u64, into: Aligned, len: usize) {
+        self.begin_job(Job::read(file, tag, at, into, len));
     }
 
     fn doorbell(&mut self, shard: ShardId) {

@@ -17,8 +17,8 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use self::world::Pending;
-use super::{Buffer, Completion, Io, ListenerId, ReadNow, ReceiveMode, Shutdown, Socket, Token};
-use crate::memory::{OutBatch, ShardId};
+use super::{Buffer, Completion, File, Io, ListenerId, ReadNow, ReceiveMode, Shutdown, Socket, Sync, Token};
+use crate::memory::{Aligned, OutBatch, ShardId};
 
 pub use faults::{Fault, FaultCounts, Faults};
 pub use rng::{Odds, Rng};
@@ -120,6 +120,14 @@ impl Io for SimIo {
 
     fn close(&mut self, socket: Socket) {
         self.world.borrow_mut().close_socket(self.shard, socket.imagined_number() as usize);
+    }
+
+    fn write_file(&mut self, file: &File, _: u64, _: u64, _: Aligned, _: Sync) {
+        panic!("io-rule: {file:?} is written, and this world has no disk");
+    }
+
+    fn read_file(&mut self, file: &File, _: u64, _: u64, _: Aligned, _: usize) {
+        panic!("io-rule: {file:?} is read, and this world has no disk");
     }
 
     fn doorbell(&mut self, shard: ShardId) {

@@ -116,7 +116,10 @@ fn echo(seed: u64) -> String {
                         bench.io.send(conn.socket.as_ref().expect("open"), token, batch);
                     }
                 }
-                Completion::CancelEnded { .. } | Completion::Doorbell => panic!("nobody asked"),
+                Completion::CancelEnded { .. }
+                | Completion::Doorbell
+                | Completion::Written { .. }
+                | Completion::FileRead { .. } => panic!("nobody asked"),
             }
         }
         if accepting && conns.len() == CLIENTS {

@@ -83,6 +83,14 @@ impl Io for Settled {
         self.0.close(socket);
     }
 
+    fn write_file(&mut self, file: &File, tag: u64, at: u64, bytes: Aligned, sync: Sync) {
+        self.0.write_file(file, tag, at, bytes, sync);
+    }
+
+    fn read_file(&mut self, file: &File, tag: u64, at: u64, into: Aligned, len: usize) {
+        self.0.read_file(file, tag, at, into, len);
+    }
+
     fn doorbell(&mut self, shard: ShardId) {
         self.0.doorbell(shard);
     }

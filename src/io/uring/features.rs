@@ -15,7 +15,7 @@ use io_uring::{Parameters, Probe, opcode};
 use super::{Completion, Driver, Io, Peers, ReceiveMode, Sizes, Socket, Uring, token};
 
 /// Operations that a shard uses.
-const OPERATIONS: [(&str, u8); 7] = [
+const OPERATIONS: [(&str, u8); 9] = [
     ("accept", opcode::AcceptMulti::CODE),
     ("receive", opcode::RecvMulti::CODE),
     ("send", opcode::Send::CODE),
@@ -23,6 +23,8 @@ const OPERATIONS: [(&str, u8); 7] = [
     ("cancel", opcode::AsyncCancel::CODE),
     ("doorbell (MSG_RING)", opcode::MsgRingData::CODE),
     ("poll", opcode::PollAdd::CODE),
+    ("write", opcode::Write::CODE),
+    ("read", opcode::Read::CODE),
 ];
 /// How long each trial may take; it takes microseconds.
 const TRIAL_MS: u64 = 2_000;

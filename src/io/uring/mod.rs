@@ -7,13 +7,14 @@
 //! ring's own table (`direct`).
 //!
 //! - `ring`: queues and the system call; `request`: what may be queued; `buffers`: receive memory; `flights`: send memory;
-//!   `features`: what this kernel can do, found out by trying; `peers`: the rings of the other shards; `direct`: sockets that
+//!   `files`: reads and writes of files; `features`: what this kernel can do, found out by trying; `peers`: the rings of the other shards; `direct`: sockets that
 //!   are no process descriptors.
 #![allow(unsafe_code)] // Submissions hold pointers; descriptors change hands as numbers.
 
 mod buffers;
 mod direct;
 mod features;
+mod files;
 mod flights;
 mod peers;
 mod request;
@@ -30,12 +31,13 @@ use socket2::SockRef;
 
 use super::random::Random;
 use super::{
-    Buffer, Completion, Driver, Io, ListenerId, Operation, ReadNow, ReceiveEnd, ReceiveMode, Shutdown,
-    Socket, Token, sockets,
+    Buffer, Completion, Driver, File, Io, ListenerId, Operation, ReadNow, ReceiveEnd, ReceiveMode, Shutdown,
+    Socket, Sync, Token, sockets,
 };
-use crate::memory::{Key, OutBatch, ShardId};
+use crate::memory::{Aligned, Key, OutBatch, ShardId};
 use buffers::BufRing;
 use direct::Direct;
+use files::{FileFlights, Next};
 use flights::Flights;
 use request::Request;
 use ring::{Cqe, Ring};
@@ -100,6 +102,7 @@ pub struct Uring {
     ring: Ring,
     buffers: BufRing,
     flights: Flights,
+    files: FileFlights,
     direct: Direct,
     listeners: Vec<Listener>,
     shard: ShardId,
@@ -143,6 +146,7 @@ impl Uring {
             ring,
             buffers,
             flights: Flights::default(),
+            files: FileFlights::default(),
             direct,
             listeners: accepting,
             shard,
@@ -246,6 +250,10 @@ impl Uring {
                 let result = usize::try_from(cqe.result).map_err(|_| -cqe.result);
                 into.push(Completion::Sent { token, batch, result });
             }
+            Operation::WriteFile | Operation::ReadFile => match self.files.completed(token, cqe.result) {
+                Next::Again(request) => self.ring.push(request),
+                Next::Over(completion) => into.push(completion),
+            },
             Operation::Accept => self.accepted(token.key().index as usize, cqe, into),
             Operation::ReceiveCancel => into.push(Completion::CancelEnded { token }),
             Operation::Doorbell => into.push(Completion::Doorbell),
@@ -457,6 +465,16 @@ impl Io for Uring {
         }
     }
 
+    fn write_file(&mut self, file: &File, tag: u64, at: u64, bytes: Aligned, sync: Sync) {
+        let request = self.files.write(file, tag, at, bytes, sync);
+        self.ring.push(request);
+    }
+
+    fn read_file(&mut self, file: &File, tag: u64, at: u64, into: Aligned, len: usize) {
+        let request = self.files.read(file, tag, at, into, len);
+        self.ring.push(request);
+    }
+
     fn doorbell(&mut self, shard: ShardId) {
         self.ring_peer(shard);
     }
@@ -526,12 +544,13 @@ impl Drop for Uring {
                     self.close(socket);
                 }
             }
-            if !self.buffers.is_used() && self.flights.is_empty() {
+            if !self.buffers.is_used() && self.flights.is_empty() && self.files.is_empty() {
                 break;
             }
             self.ring.submit_and_wait(10);
         }
-        // Cancelling waits for all. Should that fail, `buffers` and `flights` do not free what the kernel may still use.
+        // Cancelling waits for all. Should that fail, `buffers`, `flights` and `files` do not free what the kernel may still
+        // use. A disk may take longer than this waits.
         debug_assert!(
             std::thread::panicking() || (!self.buffers.is_used() && self.flights.is_empty()),
             "the kernel did not let go of a ring"

@@ -71,6 +71,32 @@ impl Request {
         on(place, |fd| opcode::SendMsg::new(fd, header).flags(flags as u32).build())
     }
 
+    /// Writes `len` bytes to a file at `at`; `flags` are RWF_DSYNC or none.
+    ///
+    /// # Safety
+    /// `len` bytes from `bytes` on stay valid and unchanged, and the descriptor open, until the last completion.
+    // SAFETY: nothing is read through the pointer here; the kernel does, from the submission to the last completion.
+    pub unsafe fn write(
+        file: BorrowedFd<'_>,
+        bytes: *const u8,
+        len: u32,
+        at: u64,
+        flags: libc::c_int,
+    ) -> Request {
+        let write = opcode::Write::new(types::Fd(file.as_raw_fd()), bytes, len);
+        Request(write.offset(at).rw_flags(flags).build())
+    }
+
+    /// Reads at most `len` bytes of a file at `at`.
+    ///
+    /// # Safety
+    /// `len` bytes from `into` on may be written, nobody else uses them, and the descriptor stays open, until the last
+    /// completion.
+    // SAFETY: nothing is written through the pointer here; the kernel does, from the submission to the last completion.
+    pub unsafe fn read(file: BorrowedFd<'_>, into: *mut u8, len: u32, at: u64) -> Request {
+        Request(opcode::Read::new(types::Fd(file.as_raw_fd()), into, len).offset(at).build())
+    }
+
     /// Cancels the operation with this `user_data`.
     pub fn cancel(user_data: u64) -> Request {
         Request(opcode::AsyncCancel::new(user_data).build())
@@ -106,6 +132,11 @@ impl Request {
     #[inline]
     pub fn quiet(self) -> Request {
         Request(self.0.flags(squeue::Flags::SKIP_SUCCESS))
+    }
+
+    /// Is not tried on the shard's own thread, which it would block: a worker of the kernel does it.
+    pub fn elsewhere(self) -> Request {
+        Request(self.0.flags(squeue::Flags::ASYNC))
     }
 
     #[inline]
