@@ -22,6 +22,7 @@
 //! | [`session`] | the MQTT behaviour of one client, without I/O |
 //! | [`io`] | the kernel boundary: a trait, io_uring behind it, and a seeded fake; knows no MQTT word |
 //! | [`transport`] | bytes to bytes between a socket and an MQTT stream, in layers: TLS; a plain connection has none |
+//! | [`store`] | the message log: what is kept, on disk and back |
 //! | [`shard`] | one core: the only place where all of these meet |
 //! | [`config`] | flags and file to a checked configuration |
 //! | [`server`] | the shards on their threads: start, clock, waiting, stop |
@@ -35,6 +36,7 @@
 //!     server
 //!     config
 //!     shard
+//!     store
 //!     session   io   access   transport
 //!     topic   timer   mesh
 //!     wire   memory
@@ -79,6 +81,7 @@ pub mod metrics;
 pub mod server;
 pub mod session;
 pub mod shard;
+pub mod store;
 mod timer;
 pub mod topic;
 pub mod transport;

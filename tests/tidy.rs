@@ -20,6 +20,7 @@ const LAYERS: &[&[&str]] = &[
     &["wire", "memory"],
     &["topic", "timer", "mesh"],
     &["session", "io", "transport", "access"],
+    &["store"],
     &["shard"],
     &["config"],
     &["server"],

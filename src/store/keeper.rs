@@ -1,0 +1,191 @@
+//! Segments in stock: made ahead of time, taken by the log of a shard, given back by it.
+//!
+//! Making one writes all of it once, which takes a while: extents that were never written would cost
+//! each flush a change of the file system's own records. So a thread does it, the *keeper*, and
+//! keeps [`SPARE`] ready for each shard. A shard that finds none waits; it never makes one.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::io::{File, Files};
+use crate::memory::ShardId;
+
+/// Segments that are ready for each shard.
+const SPARE: usize = 2;
+/// With more that are ready, some are removed.
+const SPARE_MAX: usize = 2 * SPARE;
+/// After a failure the keeper tries again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// A segment as a file.
+#[derive(Clone, Debug)]
+pub struct Stock {
+    pub file: File,
+    pub path: Box<str>,
+    /// Bytes of the file.
+    pub len: u64,
+}
+
+/// The directory of a shard's segments.
+pub(super) fn directory(shard: ShardId) -> String {
+    format!("{shard:03}")
+}
+
+/// What is asked for and what is there, for one shard.
+#[derive(Debug, Default)]
+struct Shelf {
+    ready: VecDeque<Stock>,
+    /// Bytes of a larger one that is asked for.
+    large: Option<u64>,
+    /// How many files were made.
+    made: u32,
+    /// Segments that exist, in bytes.
+    bytes: u64,
+}
+
+#[derive(Debug, Default)]
+struct Store {
+    shelves: Vec<Shelf>,
+    segment_len: u64,
+    bytes_max: u64,
+    /// Why the last attempt to make one failed.
+    failed: Option<io::ErrorKind>,
+    stopping: bool,
+}
+
+/// The stock of all shards. A clone is another name of it.
+#[derive(Clone, Debug)]
+pub struct Keeper(Arc<(Mutex<Store>, Condvar)>);
+
+impl Keeper {
+    /// An empty stock for `shards` shards, of segments of `segment_len` bytes, as long as all
+    /// together are no more than `bytes_max`.
+    pub fn new(shards: u16, segment_len: u64, bytes_max: u64) -> Keeper {
+        let shelves = (0..shards).map(|_| Shelf::default()).collect();
+        let store = Store { shelves, segment_len, bytes_max, ..Store::default() };
+        Keeper(Arc::new((Mutex::new(store), Condvar::new())))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Store> {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A segment of `bytes` at least, for a shard. `None` if there is none yet.
+    pub(super) fn take(&self, shard: ShardId, bytes: u64) -> Option<Stock> {
+        let mut store = self.lock();
+        let shelf = &mut store.shelves[usize::from(shard)];
+        let at = shelf.ready.iter().position(|stock| stock.len >= bytes);
+        if at.is_none() && !shelf.ready.is_empty() {
+            shelf.large = Some(bytes);
+        }
+        let taken = at.and_then(|at| shelf.ready.remove(at));
+        self.0.1.notify_all();
+        taken
+    }
+
+    /// A segment that nothing is needed of comes back.
+    pub(super) fn give_back(&self, shard: ShardId, stock: Stock) {
+        self.lock().shelves[usize::from(shard)].ready.push_back(stock);
+        self.0.1.notify_all();
+    }
+
+    /// Makes what is missing, and removes what is too much, until nothing is. The thread calls
+    /// this, and so does a start.
+    /// `prefix` is in the names of the files: those of two runs must not be the same.
+    ///
+    /// # Errors
+    /// A segment cannot be made. What is there stays.
+    pub fn fill(&self, files: &dyn Files, prefix: &str) -> io::Result<()> {
+        while let Some(stock) = self.next_spare() {
+            files.remove(&stock.path)?;
+        }
+        while let Some((shard, number, len)) = self.next_missing() {
+            let path = format!("{}/{prefix}-{number:06}.log", directory(shard));
+            let made = files.create(&path, len);
+            let mut store = self.lock();
+            store.failed = made.as_ref().err().map(io::Error::kind);
+            let shelf = &mut store.shelves[usize::from(shard)];
+            let file = made?;
+            shelf.bytes += len;
+            shelf.ready.push_back(Stock { file, path: path.into(), len });
+            if shelf.large.is_some_and(|large| large <= len) {
+                shelf.large = None;
+            }
+        }
+        Ok(())
+    }
+
+    /// One that is too much.
+    fn next_spare(&self) -> Option<Stock> {
+        let mut store = self.lock();
+        let segment_len = store.segment_len;
+        let shelf = store.shelves.iter_mut().find(|shelf| shelf.ready.len() > SPARE_MAX)?;
+        let large = shelf.ready.iter().position(|stock| stock.len > segment_len);
+        let stock = shelf.ready.remove(large.unwrap_or(0))?;
+        shelf.bytes -= stock.len;
+        Some(stock)
+    }
+
+    /// The next segment to make: its shard, the number of its file, its length.
+    fn next_missing(&self) -> Option<(ShardId, u32, u64)> {
+        let mut store = self.lock();
+        let (segment_len, bytes_max) = (store.segment_len, store.bytes_max);
+        let bytes: u64 = store.shelves.iter().map(|shelf| shelf.bytes).sum();
+        for (shard, shelf) in store.shelves.iter_mut().enumerate() {
+            let len = match shelf.large {
+                Some(large) => large.next_multiple_of(1 << 20),
+                None if shelf.ready.len() < SPARE => segment_len,
+                None => continue,
+            };
+            // Two of each shard are there in any case: acknowledgements need them.
+            if bytes + len > bytes_max && shelf.ready.len() >= SPARE {
+                continue;
+            }
+            shelf.made += 1;
+            return Some((shard as ShardId, shelf.made, len));
+        }
+        None
+    }
+
+    /// What the thread does until [`Keeper::stop`].
+    pub fn run(&self, files: &dyn Files, prefix: &str) {
+        loop {
+            let failed = self.fill(files, prefix).is_err();
+            let mut store = self.lock();
+            loop {
+                if store.stopping {
+                    return;
+                }
+                let missing = store.shelves.iter().any(|shelf| {
+                    let ready = shelf.ready.len();
+                    ready < SPARE || ready > SPARE_MAX || shelf.large.is_some()
+                });
+                if missing && !failed {
+                    break;
+                }
+                let (guard, timeout) = self
+                    .0
+                    .1
+                    .wait_timeout(store, RETRY)
+                    .unwrap_or_else(PoisonError::into_inner);
+                store = guard;
+                if timeout.timed_out() {
+                    break;
+                }
+            }
+        }
+    }
+
+    pub fn stop(&self) {
+        self.lock().stopping = true;
+        self.0.1.notify_all();
+    }
+
+    /// Why the last segment could not be made, if that is so, and the bytes of all there are.
+    pub fn state(&self) -> (Option<io::ErrorKind>, u64) {
+        let store = self.lock();
+        (store.failed, store.shelves.iter().map(|shelf| shelf.bytes).sum())
+    }
+}

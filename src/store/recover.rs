@@ -1,0 +1,281 @@
+//! The files of one log to the state that its shard had.
+//!
+//! All good commits are read in their order. Where numbers are missing between two of them, the log
+//! is in parts. If the last part has a complete walk, nothing from before it is needed: segments
+//! that are used again make such gaps. If it has none, commits are lost: that is damage. Then
+//! everything that is intact is applied, as far as it goes, and the report says what is missing.
+//!
+//! What follows the last good commit was not answered for: it is cut, and it is no damage. A commit
+//! that is not whole with a good one of the same log behind it is damage, since one write is on its
+//! way at a time.
+
+use std::io;
+
+use super::frame::{COMMIT_HEAD, CommitHead, SegmentHead, sectors};
+use super::keeper::directory;
+use super::{Origin, State, WallClock, WallMillis};
+use crate::io::{File, Files};
+use crate::memory::{Aligned, SECTOR};
+
+/// Bytes that are read at once.
+const PIECE: usize = 1 << 20;
+
+/// What was read, in words and numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    pub segments: u32,
+    pub commits: u64,
+    pub records: u64,
+    pub bytes: u64,
+    /// The wall clock of the newest commit.
+    pub newest: WallMillis,
+    /// Bytes of a commit that was being written when the broker ended.
+    pub torn_bytes: u64,
+    /// What is damaged, one sentence each.
+    pub damage: Vec<String>,
+    /// The broker stopped in order.
+    pub stopped: bool,
+}
+
+/// A log that was read.
+#[derive(Debug)]
+pub struct Found {
+    pub state: State,
+    pub report: Report,
+    /// Files of other runs, and of no run at all.
+    pub others: Vec<String>,
+}
+
+/// One segment of the log.
+struct Segment {
+    path: String,
+    file: File,
+    head: SegmentHead,
+    len: u64,
+}
+
+/// A good commit, or what is in its place.
+enum Step<'a> {
+    Commit { number: u64, wall: WallMillis, records: &'a [u8] },
+    /// Bytes that are no commit, with a good one somewhere behind them in the segment.
+    Bad { at: u64, bytes: u64 },
+    /// Bytes that are no commit, up to the end of what was written.
+    Torn { bytes: u64 },
+}
+
+/// Reads the log of `origin` below the root of `files`.
+///
+/// # Errors
+/// The directory or a file cannot be read at all.
+pub fn recover(files: &dyn Files, origin: Origin, clock: WallClock) -> io::Result<Found> {
+    let (segments, others) = segments(files, origin)?;
+    let mut report = Report { segments: segments.len() as u32, ..Report::default() };
+    let mut state = State::new(clock);
+    let mut bad = Vec::new();
+    let is_whole = read(files, &segments, &mut state, &mut report, &mut bad, Gap::BeginsAnew)?;
+    if !is_whole {
+        state = State::new(clock);
+        report = Report { segments: report.segments, ..Report::default() };
+        bad.clear();
+        read(files, &segments, &mut state, &mut report, &mut bad, Gap::GoesOn)?;
+        if !state.is_complete() {
+            let (directory, run) = (directory(origin.shard), origin.run);
+            bad.push(format!("{directory}: no complete image of what was kept is in the log of run {run}"));
+        }
+        report.damage = bad;
+    }
+    report.stopped = state.stopped;
+    Ok(Found { state, report, others })
+}
+
+/// What to do where commits are missing.
+#[derive(Copy, Clone, PartialEq, Eq)]
+enum Gap {
+    BeginsAnew,
+    GoesOn,
+}
+
+/// Applies all commits. Returns whether everything that was kept is known.
+fn read(
+    files: &dyn Files,
+    segments: &[Segment],
+    state: &mut State,
+    report: &mut Report,
+    bad: &mut Vec<String>,
+    gap: Gap,
+) -> io::Result<bool> {
+    let mut last: Option<u64> = None;
+    let mut fits = true;
+    for (at, segment) in segments.iter().enumerate() {
+        let cut = segments.get(at + 1).map_or(u64::MAX, |next| next.head.first);
+        let is_last = at + 1 == segments.len();
+        let mut reader = Reader::new(files, segment);
+        while let Some(step) = reader.next()? {
+            match step {
+                Step::Commit { number, .. } if number >= cut => {} // written again in the next segment
+                Step::Commit { number, wall, records } => {
+                    if let Some(last) = last
+                        && number != last + 1
+                    {
+                        bad.push(format!("{}: commits {} to {} are missing", segment.path, last + 1, number - 1));
+                        if gap == Gap::BeginsAnew {
+                            *state = State::new(state.clock());
+                            fits = true;
+                        } else {
+                            state.expect_gap();
+                        }
+                    }
+                    last = Some(number);
+                    report.commits += 1;
+                    report.bytes += (COMMIT_HEAD + records.len()) as u64;
+                    report.newest = report.newest.max(wall);
+                    match state.apply_all(records) {
+                        Ok(records) => report.records += records,
+                        Err(_) => {
+                            fits = false;
+                            bad.push(format!(
+                                "{}: a record of commit {number} does not fit to those before it",
+                                segment.path
+                            ));
+                        }
+                    }
+                }
+                Step::Bad { at, bytes } => {
+                    bad.push(format!("{}: {bytes} bytes at {at} are not readable", segment.path));
+                }
+                Step::Torn { bytes } if is_last => report.torn_bytes = bytes,
+                Step::Torn { .. } => {}
+            }
+        }
+    }
+    Ok(fits && state.is_complete())
+}
+
+/// The segments of a log, in order, and the other files of its directory.
+fn segments(files: &dyn Files, origin: Origin) -> io::Result<(Vec<Segment>, Vec<String>)> {
+    let mut segments = Vec::new();
+    let mut others = Vec::new();
+    for name in files.list(&directory(origin.shard))? {
+        if !name.ends_with(".log") {
+            continue;
+        }
+        let path = format!("{}/{name}", directory(origin.shard));
+        let file = files.open(&path)?;
+        let len = files.len(&file)?;
+        let mut sector = Aligned::default();
+        if len >= SECTOR as u64 {
+            files.read_at(&file, 0, &mut sector, SECTOR)?;
+        }
+        match SegmentHead::decode(sector.as_slice()) {
+            Some(head) if head.origin == origin => segments.push(Segment { path, file, head, len }),
+            Some(_) | None => others.push(path),
+        }
+    }
+    segments.sort_by_key(|segment| segment.head.segment);
+    Ok((segments, others))
+}
+
+/// The commits of one segment, one after the other.
+struct Reader<'a> {
+    files: &'a dyn Files,
+    segment: &'a Segment,
+    /// What is looked at next.
+    at: u64,
+    /// The lowest number that the next commit may have.
+    number: u64,
+    piece: Aligned,
+    piece_at: u64,
+    is_over: bool,
+}
+
+impl<'a> Reader<'a> {
+    fn new(files: &'a dyn Files, segment: &'a Segment) -> Reader<'a> {
+        Reader {
+            files,
+            segment,
+            at: SECTOR as u64,
+            number: segment.head.first,
+            piece: Aligned::default(),
+            piece_at: 0,
+            is_over: false,
+        }
+    }
+
+    fn next(&mut self) -> io::Result<Option<Step<'_>>> {
+        if self.is_over {
+            return Ok(None);
+        }
+        if let Some(len) = self.commit_at(self.at)? {
+            let from = (self.at - self.piece_at) as usize;
+            self.at += sectors(len) as u64;
+            let commit = &self.piece.as_slice()[from..from + len];
+            let Some((head, _)) = CommitHead::peek(commit) else { return Ok(None) };
+            self.number = head.number + 1;
+            return Ok(Some(Step::Commit {
+                number: head.number,
+                wall: head.wall,
+                records: &commit[COMMIT_HEAD..],
+            }));
+        }
+        let bad_at = self.at;
+        let (mut at, mut written_to) = (self.at, self.at);
+        while at + SECTOR as u64 <= self.segment.len {
+            if self.commit_at(at)?.is_some() {
+                self.at = at;
+                return Ok(Some(Step::Bad { at: bad_at, bytes: at - bad_at }));
+            }
+            if self.is_of_this_use(at) {
+                written_to = at + SECTOR as u64;
+            }
+            at += SECTOR as u64;
+        }
+        self.is_over = true;
+        let bytes = written_to - bad_at;
+        Ok((bytes > 0).then_some(Step::Torn { bytes }))
+    }
+
+    /// The length of the good commit that begins at `at`, if one does; it is in the piece then.
+    fn commit_at(&mut self, at: u64) -> io::Result<Option<usize>> {
+        if at + SECTOR as u64 > self.segment.len {
+            return Ok(None);
+        }
+        self.load(at, SECTOR)?;
+        let from = (at - self.piece_at) as usize;
+        let Some((head, len)) = CommitHead::peek(&self.piece.as_slice()[from..]) else { return Ok(None) };
+        let own = &self.segment.head;
+        let fits = head.origin == own.origin
+            && head.segment == own.segment
+            && head.offset == at
+            && head.number >= self.number
+            && at + len as u64 <= self.segment.len;
+        if !fits {
+            return Ok(None);
+        }
+        self.load(at, sectors(len))?;
+        let from = (at - self.piece_at) as usize;
+        let commit = &self.piece.as_slice()[from..from + len];
+        Ok(CommitHead::check(commit).map(|_| len))
+    }
+
+    /// Whether a commit of this use of the segment seems to begin at `at`.
+    fn is_of_this_use(&self, at: u64) -> bool {
+        let from = (at - self.piece_at) as usize;
+        let head = CommitHead::peek(&self.piece.as_slice()[from..]);
+        head.is_some_and(|(head, _)| head.offset == at && head.segment == self.segment.head.segment)
+    }
+
+    /// Makes the piece hold `len` bytes at `at`.
+    fn load(&mut self, at: u64, len: usize) -> io::Result<()> {
+        let end = self.piece_at + self.piece.len() as u64;
+        if at >= self.piece_at && at + len as u64 <= end {
+            return Ok(());
+        }
+        let left = (self.segment.len - at) as usize;
+        self.files.read_at(&self.segment.file, at, &mut self.piece, len.max(PIECE).min(left))?;
+        self.piece_at = at;
+        if self.piece.len() < len {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
+        }
+        Ok(())
+    }
+}
