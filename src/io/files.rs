@@ -1,7 +1,7 @@
 //! Files by name, with calls that block: for the start, the thread that makes and removes files, and the command.
 //!
-//! A shard never calls these; it writes and reads opened files through [`Io`](super::Io). [`OsFiles`] is the kernel.
-//! All paths are relative to a root directory, without `..`.
+//! A shard never calls these; it writes and reads opened files through [`Io`](super::Io). [`OsFiles`] is the kernel,
+//! [`SimFiles`](super::sim::SimFiles) the simulated disk. All paths are relative to a root directory, without `..`.
 
 use std::fmt;
 use std::io;

@@ -2,6 +2,47 @@
 
 use super::rng::{Odds, Rng};
 
+/// What goes wrong with the disk.
+#[derive(Clone, Debug)]
+pub struct DiskFaults {
+    /// Looks of a shard that an operation of its own takes at most.
+    pub looks: usize,
+    /// Per write and flush: it fails.
+    pub write_fails: Odds,
+    /// Per failed write: some of it, or all, reached the disk.
+    pub failed_write_counts: Odds,
+    /// Per read: it fails.
+    pub read_fails: Odds,
+    /// Per file that is made: the disk is full.
+    pub no_space: Odds,
+    /// Per crash: a bit of some file is another one afterwards.
+    pub bit_flips: Odds,
+}
+
+impl DiskFaults {
+    /// A disk that does everything at once.
+    pub const NONE: DiskFaults = DiskFaults {
+        looks: 0,
+        write_fails: Odds::NEVER,
+        failed_write_counts: Odds::NEVER,
+        read_fails: Odds::NEVER,
+        no_space: Odds::NEVER,
+        bit_flips: Odds::NEVER,
+    };
+
+    /// Errors are rare: a broker may end at the second one.
+    pub fn draw(rng: &mut Rng) -> DiskFaults {
+        DiskFaults {
+            looks: *rng.pick(&[0, 1, 3, 20]),
+            write_fails: Odds(rng.odds(5_000).0 / 100),
+            failed_write_counts: rng.odds(9_000),
+            read_fails: Odds(rng.odds(5_000).0 / 100),
+            no_space: rng.odds(2_000),
+            bit_flips: rng.odds(2_000),
+        }
+    }
+}
+
 /// The faults of one run and the sizes of the simulated kernel.
 #[derive(Clone, Debug)]
 pub struct Faults {
@@ -37,6 +78,7 @@ pub struct Faults {
     pub to_shard_bytes: usize,
     /// Bytes that the kernel holds for a connection towards the client.
     pub to_client_bytes: usize,
+    pub disk: DiskFaults,
 }
 
 impl Faults {
@@ -59,6 +101,7 @@ impl Faults {
             incremental: false,
             to_shard_bytes: 64 * 1024,
             to_client_bytes: 64 * 1024,
+            disk: DiskFaults::NONE,
         }
     }
 
@@ -81,6 +124,8 @@ impl Faults {
             incremental: rng.below(2) == 0,
             to_shard_bytes: *rng.pick(&[64, 700, 65_536]),
             to_client_bytes: *rng.pick(&[40, 500, 65_536]),
+            // From numbers of its own, so that what is drawn after it is what it was before there were disks.
+            disk: DiskFaults::draw(&mut rng.clone().fork()),
         }
     }
 
@@ -116,10 +161,17 @@ pub enum Fault {
     SendFailed,
     HalfOpen,
     HalfClosed,
+    DiskSlow,
+    WriteFailed,
+    ReadFailed,
+    NoSpace,
+    WriteDropped,
+    WriteTorn,
+    BitFlipped,
 }
 
 impl Fault {
-    pub const COUNT: usize = 16;
+    pub const COUNT: usize = 23;
     /// In the order of the enumeration.
     pub const NAMES: [&'static str; Fault::COUNT] = [
         "late completions",
@@ -138,6 +190,13 @@ impl Fault {
         "sends failed",
         "half-open peers",
         "half-closed peers",
+        "slow operations of the disk",
+        "writes failed",
+        "reads of files failed",
+        "files refused by a full disk",
+        "writes dropped by a crash",
+        "writes torn by a crash",
+        "bits flipped at rest",
     ];
 }
 
@@ -154,9 +213,14 @@ impl FaultCounts {
         self.0[fault as usize]
     }
 
-    /// Name and count of each kind.
+    /// Name and count of each kind that needs no disk.
     pub fn rows(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        Fault::NAMES.into_iter().zip(self.0)
+        Fault::NAMES.into_iter().zip(self.0).take(Fault::DiskSlow as usize)
+    }
+
+    /// Name and count of each kind that only a run with files can have.
+    pub fn disk_rows(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        Fault::NAMES.into_iter().zip(self.0).skip(Fault::DiskSlow as usize)
     }
 
     pub fn add(&mut self, other: &FaultCounts) {

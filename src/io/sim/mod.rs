@@ -4,11 +4,14 @@
 //! Everything follows from one seed. It does what the trait allows and real kernels do rarely: completions late and in
 //! any order across sockets, short receives and sends, receives that end at any time or find no buffer, data between a
 //! cancel and its end, resets, half-open and slow peers, late doorbells. Buffers that were given back are poisoned, and
-//! the trait's rules are asserted on the shard. It is not a model of speed: nothing here takes time.
+//! the trait's rules are asserted on the shard. Its [`Disk`] outlives a [`World::crash`]. It is not a model of speed: nothing here takes time.
 
+mod disk;
 mod faults;
+mod files;
 mod link;
 mod rng;
+mod tape;
 #[cfg(test)]
 mod tests;
 mod world;
@@ -20,9 +23,12 @@ use self::world::Pending;
 use super::{Buffer, Completion, File, Io, ListenerId, ReadNow, ReceiveMode, Shutdown, Socket, Sync, Token};
 use crate::memory::{Aligned, OutBatch, ShardId};
 
-pub use faults::{Fault, FaultCounts, Faults};
+pub use disk::{ATOM, Disk, Fate, Step};
+pub use faults::{DiskFaults, Fault, FaultCounts, Faults};
+pub use files::SimFiles;
 pub use rng::{Odds, Rng};
-pub use world::{ClientRead, Endpoint, Tally, World};
+pub use tape::Tape;
+pub use world::{ClientRead, Crash, Endpoint, Tally, World};
 
 /// What a buffer holds once it was given back.
 const POISON: u8 = 0xDD;
@@ -63,6 +69,8 @@ impl SimIo {
             Pending::Sent { token, batch, result } => Completion::Sent { token, batch, result },
             Pending::CancelEnded { token } => Completion::CancelEnded { token },
             Pending::Doorbell => Completion::Doorbell,
+            Pending::Written { tag, bytes, result, .. } => Completion::Written { tag, bytes, result },
+            Pending::FileRead { tag, bytes, result } => Completion::FileRead { tag, bytes, result },
         }
     }
 }
@@ -122,12 +130,12 @@ impl Io for SimIo {
         self.world.borrow_mut().close_socket(self.shard, socket.imagined_number() as usize);
     }
 
-    fn write_file(&mut self, file: &File, _: u64, _: u64, _: Aligned, _: Sync) {
-        panic!("io-rule: {file:?} is written, and this world has no disk");
+    fn write_file(&mut self, file: &File, tag: u64, at: u64, bytes: Aligned, sync: Sync) {
+        self.world.borrow_mut().write_file(self.shard, file, tag, at, bytes, sync);
     }
 
-    fn read_file(&mut self, file: &File, _: u64, _: u64, _: Aligned, _: usize) {
-        panic!("io-rule: {file:?} is read, and this world has no disk");
+    fn read_file(&mut self, file: &File, tag: u64, at: u64, into: Aligned, len: usize) {
+        self.world.borrow_mut().read_file(self.shard, file, tag, at, into, len);
     }
 
     fn doorbell(&mut self, shard: ShardId) {

@@ -3,16 +3,22 @@
 //! One thread, no clock: things happen in [`World::progress`], as far and in the order that the random numbers say.
 //! Asserts the rules of the trait on the shards; a broken rule is a panic whose text starts with "io-rule".
 
+mod drive;
 mod progress;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
+use super::disk::Disk;
 use super::faults::{Fault, FaultCounts, Faults};
 use super::link::{Link, Silence};
 use super::rng::Rng;
 use crate::io::{Buffer, ListenerId, ReadNow, ReceiveEnd, ReceiveMode, Shutdown, Token};
-use crate::memory::{OutBatch, ShardId};
+use crate::memory::{Aligned, OutBatch, ShardId};
+
+pub use drive::Crash;
+
+pub(super) use drive::Drive;
 
 const EPIPE: i32 = 32;
 const ECONNRESET: i32 = 104;
@@ -42,6 +48,8 @@ pub(super) enum Pending {
     Sent { token: Token, batch: OutBatch, result: Result<usize, i32> },
     CancelEnded { token: Token },
     Doorbell,
+    Written { tag: u64, file: u64, bytes: Aligned, result: Result<(), i32> },
+    FileRead { tag: u64, bytes: Aligned, result: Result<(), i32> },
 }
 
 /// Completions of one stream come in order; streams overtake each other.
@@ -52,6 +60,7 @@ enum Stream {
     Send(usize),
     Cancel(usize),
     Doorbell,
+    File(u64),
 }
 
 /// A completion in a shard's queue.
@@ -146,6 +155,7 @@ pub struct World {
     sockets: Vec<Socket>,
     listeners: Vec<Listener>,
     cores: Vec<Core>,
+    pub(super) drive: Drive,
 }
 
 impl World {
@@ -159,7 +169,12 @@ impl World {
             listeners: Vec::new(),
             cores: (0..shards).map(|_| core()).collect(),
             faults,
+            drive: Drive::new(Disk::default(), seed),
         }
+    }
+
+    pub(super) fn count(&mut self, fault: Fault) {
+        self.counts.count(fault);
     }
 
     pub fn fault_counts(&self) -> FaultCounts {
@@ -305,7 +320,8 @@ impl World {
             let send = s.send.is_some() && s.link.shard_room() != Some(0);
             s.shard == shard && (s.cancel.is_some() || receive || send)
         });
-        !accepts && !moves && !self.has_completions(shard)
+        let files = self.shards_on_files().contains(&shard);
+        !accepts && !moves && !files && !self.has_completions(shard)
     }
 
     /// What keeps [`World::is_quiet`] from being true.
@@ -323,6 +339,7 @@ impl World {
                 found.push(format!("socket {number}: {s:?}"));
             }
         }
+        found.extend(self.shards_on_files().iter().map(|shard| format!("shard {shard} uses files")));
         for (shard, core) in self.cores.iter().enumerate() {
             found.extend(core.queue.iter().map(|entry| format!("shard {shard}: {entry:?}")));
         }
@@ -363,6 +380,9 @@ impl World {
                     found.push(format!("shard {shard} never gave buffer {id} back: {:?}", slot.lent));
                 }
             }
+        }
+        for shard in self.shards_on_files() {
+            found.push(format!("shard {shard} left an operation on a file"));
         }
         for l in self.listeners.iter().filter(|l| l.armed) {
             found.push(format!("{:?} of shard {} still accepts", l.id, l.shard));
@@ -577,9 +597,14 @@ impl World {
                 Stream::Receive(number) | Stream::Send(number) | Stream::Cancel(number) => {
                     self.sockets[number].untaken -= 1;
                 }
-                Stream::Accept(_) | Stream::Doorbell => {}
+                Stream::Accept(_) | Stream::Doorbell | Stream::File(_) => {}
             }
             taken.push(entry.pending);
+        }
+        for pending in &taken {
+            if let Pending::Written { file, .. } = pending {
+                self.written(*file);
+            }
         }
         // What was not over by now is a send like any other.
         for socket in self.sockets.iter_mut().filter(|socket| socket.shard == shard) {

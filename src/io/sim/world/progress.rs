@@ -10,6 +10,7 @@ impl World {
     /// Lets the operations of `shard` go on.
     pub fn progress(&mut self, shard: ShardId) {
         self.progress_accepts(shard);
+        self.progress_files(shard);
         let count = self.sockets.len();
         let first = if count == 0 { 0 } else { self.rng.below(count) };
         for number in (0..count).map(|n| (first + n) % count) {
