@@ -18,6 +18,7 @@ use super::cursors::NotFrom;
 use super::events;
 use super::ingress::{Handled, Pressure};
 use super::losses::Denied;
+use super::order::Heard;
 use super::waits::Blocked;
 
 /// Filters of one packet that a turn acts upon.
@@ -158,7 +159,7 @@ impl Core {
     }
 
     /// Goes on with sliced packets, in turn.
-    pub(super) fn advance_filters(&mut self) {
+    pub(super) fn advance_filters(&mut self, heard: Heard<'_>) {
         for _ in 0..self.local.clients.filters.len().min(SLICES_IN_TURN) {
             let Some(key) = self.local.clients.filters.pop_front() else { return };
             let Some(connection) = self.local.clients.connections.get_mut(key) else { continue };
@@ -182,11 +183,11 @@ impl Core {
                 Ok(Handled::Done) => {
                     connection.partial.drain(..packet_len);
                     self.local.env.counters().packets_received_total.add(1);
-                    self.resume(key);
+                    self.resume(key, heard);
                 }
                 Err(error) => self.local.refuse(key, error),
             }
-            self.settle();
+            self.settle(heard);
         }
     }
 

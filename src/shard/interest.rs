@@ -238,7 +238,7 @@ impl Exchange {
 
     /// Learns what the others have announced. Returns whether there was anything.
     #[inline]
-    pub fn hear(&mut self, router: &mut Router) -> bool {
+    pub fn read_logs(&mut self, router: &mut Router) -> bool {
         let heard = self.announcements.read(|from, announced| match announced {
             Announced::Exact { fingerprint, wanted } => {
                 router.remote_exact(from, *fingerprint, value(*wanted))
@@ -289,11 +289,10 @@ impl Core {
         }
     }
 
-    /// Learns what the others have announced; called when something was taken in, before it is acted upon. So whoever sent it
-    /// could know of nothing that this shard does not know.
+    /// Reads the logs of all other shards; see [`Core::hear`].
     #[inline]
-    pub(super) fn hear(&mut self) {
-        if self.exchange.hear(&mut self.local.sessions.router) {
+    pub(super) fn read_logs(&mut self) {
+        if self.exchange.read_logs(&mut self.local.sessions.router) {
             self.local.sessions.charge_topics(&mut self.local.env);
         }
     }

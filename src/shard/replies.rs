@@ -20,6 +20,7 @@ use super::clients::Clients;
 use super::connection::{End, Mode};
 use super::env::Env;
 use super::exchange::Exchange;
+use super::order::Heard;
 use super::parcel::Parcel;
 use super::publish::PacketIds;
 use super::waits::{Blocked, Fence};
@@ -221,14 +222,14 @@ impl Core {
     }
 
     /// Once per turn: replies whose time has come.
-    pub(super) fn release_replies(&mut self) {
+    pub(super) fn release_replies(&mut self, heard: Heard<'_>) {
         for _ in 0..self.exchange.waits.holding.unlooked.min(CONNECTIONS_BUDGET) {
             self.exchange.waits.holding.unlooked -= 1;
             let Some(key) = self.exchange.waits.holding.connections.pop_front() else { break };
             if self.release_those_of(key) {
                 self.exchange.waits.holding.connections.push_back(key);
             }
-            self.settle();
+            self.settle(heard);
         }
     }
 

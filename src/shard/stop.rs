@@ -13,6 +13,7 @@ use crate::topic::Scan;
 use crate::wire::Reason;
 
 use super::connection::{End, Phase};
+use super::order::Heard;
 use super::waits::Fence;
 use super::{Core, Listener, Shard};
 
@@ -130,21 +131,21 @@ impl<I: Io> Shard<I> {
     }
 
     #[inline(always)]
-    pub(super) fn advance_stop(&mut self) {
+    pub(super) fn advance_stop(&mut self, heard: Heard<'_>) {
         if self.core.local.env.is_stopping {
-            self.core.advance_stop();
+            self.core.advance_stop(heard);
         }
     }
 }
 
 impl Core {
-    fn advance_stop(&mut self) {
+    fn advance_stop(&mut self, heard: Heard<'_>) {
         match &self.stop.stage {
             Stage::Running | Stage::Quiet => {}
             Stage::Begun => {
                 let sessions: Vec<Key> = self.local.sessions.arena.keys().collect();
                 for session in sessions {
-                    self.publish_will(session);
+                    self.publish_will(session, heard);
                 }
                 self.stop.stage = Stage::Wills(None);
             }
@@ -163,7 +164,7 @@ impl Core {
             Stage::OthersWills => {
                 if self.stop.shared.wills_out.load(Ordering::SeqCst) == self.local.env.shards {
                     self.stop.stage = Stage::Closing;
-                    self.disconnect_all();
+                    self.disconnect_all(heard);
                 }
             }
             Stage::Closing => {
@@ -184,7 +185,7 @@ impl Core {
         }
     }
 
-    fn disconnect_all(&mut self) {
+    fn disconnect_all(&mut self, heard: Heard<'_>) {
         let all: Vec<Key> = self.local.clients.connections.keys().collect();
         for key in all {
             let end = match self.local.clients.connections.get(key).map(|connection| &connection.phase) {
@@ -194,7 +195,7 @@ impl Core {
                 _ => End::Lost,
             };
             self.local.clients.end(key, end, &mut self.local.env);
-            self.settle();
+            self.settle(heard);
         }
     }
 }

@@ -11,9 +11,9 @@ use crate::mesh::{CONSUMED, Links, USER};
 
 use super::Core;
 use super::connection::{End, Live, Mode};
-use super::env::Env;
 use super::exchange::Exchange;
 use super::filters::Sliced;
+use super::order::{Heard, Owed, Ticket};
 use super::parcel::Parcel;
 use super::replies::Holding;
 
@@ -180,14 +180,6 @@ impl Waits {
 }
 
 impl Exchange {
-    /// Sends a parcel to another shard, at the end of the turn.
-    #[inline]
-    pub fn push(&mut self, to: ShardId, parcel: Parcel, env: &Env) {
-        env.counters().mesh_sent_total.add(1);
-        let bytes = parcel.cost();
-        self.links.push(to, parcel, bytes);
-    }
-
     /// Asks every peer to ring when it has made progress; what waits for that is looked at after this.
     pub fn await_all(&self) {
         self.links.peers().iter().for_each(|peer| self.links.await_progress(peer));
@@ -261,7 +253,7 @@ impl Core {
     }
 
     /// Lets everything go on whose time has come.
-    pub(super) fn progress(&mut self) {
+    pub(super) fn progress(&mut self, heard: Heard<'_>) {
         if self.local.env.shards == 1 {
             return;
         }
@@ -270,19 +262,19 @@ impl Core {
         }
         self.flush_interest();
         self.exchange.finish_relays();
-        self.release_held();
+        self.release_held(heard);
         // First, since each takes one place only, and those that keep a shard full would leave it none.
         if !self.local.clients.hand_offs.is_empty() {
             self.retry_hand_offs();
         }
         self.exchange.links.forget_eased(); // those who wait for it are looked at now
-        self.release_replies();
-        self.resume_paused();
+        self.release_replies(heard);
+        self.resume_paused(heard);
     }
 
     /// Lets paused connections go on, in turn: who is paused again at once goes behind all who wait, or those that keep a
     /// shard full would have all its room.
-    fn resume_paused(&mut self) {
+    fn resume_paused(&mut self, heard: Heard<'_>) {
         if self.exchange.waits.paused.is_empty() {
             return;
         }
@@ -312,7 +304,7 @@ impl Core {
                 Some(Blocked::Output | Blocked::Filters(_)) | None => continue,
             };
             if free {
-                self.resume(key);
+                self.resume(key, heard);
             } else {
                 waiting.push_back(key);
             }
@@ -322,7 +314,7 @@ impl Core {
         self.exchange.waits.unlooked = unlooked;
     }
 
-    pub(super) fn resume(&mut self, key: Key) {
+    pub(super) fn resume(&mut self, key: Key, heard: Heard<'_>) {
         let now = self.local.env.now;
         let Some(live) =
             self.local.clients.connections.get_mut(key).and_then(|connection| connection.live_mut())
@@ -346,18 +338,18 @@ impl Core {
         if live.taken_over {
             return self.local.clients.mark_dirty(key); // its last read goes on
         }
-        self.parse(key, &[]);
+        self.parse(key, &[], heard);
         self.local.clients.mark_dirty(key);
         let Some(connection) = self.local.clients.connections.get(key) else { return };
         if connection.eof && connection.live().is_some_and(Live::has_said_all) {
             self.local.clients.end(key, End::Lost, &mut self.local.env);
         }
-        self.settle();
+        self.settle(heard);
     }
 
-    fn release_held(&mut self) {
+    fn release_held(&mut self, heard: Heard<'_>) {
         while let Some(message) = self.exchange.next_held() {
-            let _ = self.publish(&message.view());
+            let _ = self.publish(&message.view(), Ticket::owed(Owed::Will, heard));
         }
     }
 

@@ -1,4 +1,5 @@
-//! The house inside `src/shard`: owners that do not know each other, and types that stay small.
+//! The house inside `src/shard`: owners that do not know each other, types that stay small, and an order between shards that
+//! nobody goes around.
 
 use std::collections::BTreeMap;
 
@@ -21,6 +22,17 @@ const FIELDS_MAX: usize = 24;
 /// Methods of a type in `src/shard`, in all its files. `Core` has the steps of the turn as well.
 const METHODS_MAX: usize = 66;
 const METHODS_OF_CORE_MAX: usize = 116;
+
+/// Calls that only `order` may make, with the one other file that may: what they do needs or makes one of its values.
+const ONLY_IN_ORDER: &[(&str, &str)] = &[
+    ("io.completions(", ""),
+    ("io.read_now(", ""),
+    ("links.read(", ""),
+    ("links.push(", ""),
+    ("desk.take(", ""),
+    ("Intake::of_this_turn(", "src/shard/mod.rs"),
+    ("Hinted::by_this_shard(", "src/shard/retained.rs"),
+];
 
 /// Blocks `impl TYPE { ... }` of a text without comments and literals, with their types.
 fn impls(text: &str) -> Vec<(String, String)> {
@@ -104,6 +116,17 @@ fn is_method(line: &str) -> bool {
     item.trim_start_matches("const ").starts_with("fn ") && !line[4..].starts_with(' ')
 }
 
+/// Calls that go around the values of `order`.
+fn goes_around_order(path: &str, text: &str) -> Vec<String> {
+    let text = code(text);
+    let text = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+    let allowed = |call: &str, file: &str| {
+        path == "src/shard/order.rs" || path == file && text.matches(call).count() == 1
+    };
+    let wrong = ONLY_IN_ORDER.iter().filter(|(call, file)| text.contains(call) && !allowed(call, file));
+    wrong.map(|(call, _)| format!("{path}: `{call}..)` belongs to src/shard/order.rs")).collect()
+}
+
 fn sources() -> Vec<(String, String)> {
     files().into_iter().filter(|(path, _)| path.starts_with("src/shard/") && is_rust(path)).collect()
 }
@@ -116,6 +139,29 @@ fn owners_do_not_name_each_other() {
 #[test]
 fn no_type_of_a_shard_is_too_large() {
     none(types_are_small(&sources()));
+}
+
+#[test]
+fn nobody_goes_around_the_order_between_shards() {
+    let sources = sources();
+    none(sources.iter().flat_map(|(path, text)| goes_around_order(path, text)).collect());
+    for (call, _) in ONLY_IN_ORDER {
+        assert!(
+            sources.iter().any(|(_, text)| code(text).contains(call)),
+            "nobody calls `{call}..)` any more"
+        );
+    }
+}
+
+#[test]
+fn a_way_around_the_order_is_found() {
+    let push = "fn a(&mut self) {\n    self.links.push(to, parcel, 1);\n}\n";
+    assert_eq!(goes_around_order("src/shard/order.rs", push), Vec::<String>::new());
+    assert_eq!(goes_around_order("src/shard/waits.rs", push).len(), 1);
+    let intake = "let intake = Intake::of_this_turn();\n";
+    assert_eq!(goes_around_order("src/shard/mod.rs", intake), Vec::<String>::new());
+    assert_eq!(goes_around_order("src/shard/mod.rs", &intake.repeat(2)).len(), 1);
+    assert_eq!(goes_around_order("src/shard/tend.rs", intake).len(), 1);
 }
 
 #[test]
