@@ -369,7 +369,7 @@ impl Core {
             return self.local.refuse_anothers(key, &request, session);
         }
         let Some(connection) = self.local.clients.connections.get_mut(key) else { return };
-        let Some(slot) = self.local.sessions.get_mut(session) else { return };
+        let Some(slot) = self.local.sessions.get(session) else { return };
         if request.read_at < slot.connected_at {
             // It came by another way.
             let why = "its client has opened a newer connection meanwhile";
@@ -388,8 +388,7 @@ impl Core {
         if self.local.clients.connections.get(key).is_none_or(Connection::is_closing) {
             return;
         }
-        slot.connected_at = read_at;
-        slot.aside.push_successor(key);
+        self.local.sessions.stand_in_line(session, key, read_at);
         self.local.begin_takeover(session);
     }
 
@@ -412,12 +411,13 @@ impl Core {
 
     /// Accepts the next connection that waits for a session without one.
     fn serve_waiting(&mut self, session: Key, heard: Heard<'_>) {
-        let Some(slot) = self.local.sessions.get_mut(session) else { return };
-        if slot.connection.is_some() {
+        if self.local.sessions.get(session).is_none_or(|slot| slot.connection.is_some()) {
             return;
         }
         let (key, request) = loop {
-            let Some(key) = slot.aside.pop_successor() else { return self.session_due(session, heard) };
+            let Some(key) = self.local.sessions.next_in_line(session) else {
+                return self.session_due(session, heard);
+            };
             let Some(connection) = self.local.clients.connections.get_mut(key) else { continue };
             if !matches!(connection.phase, Phase::Waiting(_)) {
                 continue;
@@ -550,21 +550,17 @@ impl Core {
         }
         if request.clean_start || self.local.sessions.has_ended(session, self.local.env.now) {
             // [U5-3.1.4-3]: with its session the will of the former connection ends its delay, and goes out.
-            let successors = self.local.sessions.get_mut(session).map(|slot| slot.aside.take_successors());
-            let connected_at = self.local.sessions.get(session).map_or(0, |slot| slot.connected_at);
+            let line = self.local.sessions.take_line(session);
             self.end_session(session, heard);
             let new = self.local.sessions.begin(request, client_hash, &mut self.local.env);
-            for key in successors.iter().flatten() {
+            for key in &line.connections {
                 if let Some(connection) = self.local.clients.connections.get_mut(*key)
                     && let Phase::Waiting(successor) = &mut connection.phase
                 {
                     successor.session = new;
                 }
             }
-            if let (Some(slot), Some(successors)) = (self.local.sessions.get_mut(new), successors) {
-                successors.into_iter().for_each(|key| slot.aside.push_successor(key));
-                slot.connected_at = connected_at;
-            }
+            self.local.sessions.pass_line_on(new, line);
             return (new, false);
         }
         (session, true)

@@ -10,8 +10,7 @@ use super::connection::End;
 use super::events;
 use super::losses::Denied;
 use super::order::{Heard, Owed, Ticket};
-use super::sessions::{Disconnected, SessionEnd};
-use super::waits::Fence;
+use super::sessions::{Disconnected, Forfeited, SessionEnd};
 
 impl Core {
     /// Tells sessions of connections that have ended; to be called when something was acted upon.
@@ -25,11 +24,11 @@ impl Core {
     #[cold]
     fn settle_ended(&mut self, heard: Heard<'_>) {
         while let Some(Ended { connection, session, end, was_live }) = self.local.clients.ended.pop_front() {
-            let Some(slot) = self.local.sessions.get_mut(session) else { continue };
             if !was_live {
-                slot.aside.forget_successor(connection);
+                self.local.sessions.leave_line(session, connection);
                 continue;
             }
+            let Some(slot) = self.local.sessions.get(session) else { continue };
             if let Some(connection) = self.local.clients.connections.get(connection) {
                 events::disconnected(connection, slot, end, self.local.env.is_stopping);
             }
@@ -106,17 +105,14 @@ impl Core {
     #[cold]
     fn end_those_that_overflowed(&mut self, heard: Heard<'_>) {
         for session in std::mem::take(&mut self.local.sessions.overflowed) {
-            let Some(slot) = self.local.sessions.get_mut(session) else { continue };
-            slot.expiry_s = 0;
-            match slot.connection {
-                Some(key) => {
+            match self.local.sessions.forfeit(session, self.local.env.now) {
+                Some(Forfeited::Connected(key)) => {
                     let end = End::Refused(Reason::QUOTA_EXCEEDED, "the session's queue is full");
                     self.local.clients.end(key, end, &mut self.local.env);
                     self.settle(heard);
                 }
-                // The client that waits for it begins a new one.
-                None if slot.aside.has_successor() => slot.ends_at = self.local.env.now,
-                None => self.end_session(session, heard),
+                Some(Forfeited::Ends) => self.end_session(session, heard),
+                Some(Forfeited::Awaited) | None => {}
             }
         }
     }
@@ -131,11 +127,11 @@ impl Core {
         }
         let view = will.message(publisher, self.local.env.now);
         // A client's will comes after its messages; those may still be on the other way (see `publish`).
-        let fence = Fence::everything(&self.exchange.links, &self.exchange.waits);
-        if self.exchange.waits.holds_nothing() && fence.is_reached(&self.exchange.links) {
+        let wait = self.exchange.everything();
+        if self.exchange.waits.holds_nothing() && wait.is_over(&self.exchange) {
             let _ = self.publish(&view, Ticket::owed(Owed::Will, heard));
         } else {
-            self.exchange.waits.hold(view.to_message(), fence);
+            self.exchange.waits.hold(view.to_message(), wait);
             self.exchange.await_all(); // it may be long until something else asks
         }
     }

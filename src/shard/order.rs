@@ -19,7 +19,7 @@ use super::desk::{Desk, Paper};
 use super::env::Env;
 use super::exchange::Exchange;
 use super::parcel::{Found, HandOff, Parcel, Pass, Query};
-use super::waits::Blocked;
+use super::waits::{Blocked, Wait};
 
 /// What a turn takes in. `Shard::turn` makes one, and nobody else does.
 #[derive(Debug)]
@@ -129,7 +129,7 @@ impl Exchange {
         if !full.is_empty() {
             let held = hops().intersection(full);
             if !held.is_empty() {
-                return Err(Blocked::Mesh(held));
+                return Err(Blocked::Shards(Wait::Room(held)));
             }
         }
         Ok(Ticket(heard))
@@ -139,14 +139,10 @@ impl Exchange {
     pub fn admit_relay<'intake>(
         &self,
         owner: ShardId,
-        env: &Env,
         heard: Heard<'intake>,
     ) -> Result<Ticket<'intake>, Blocked> {
-        let ticket = self.admit(|| ShardSet::EMPTY.with(owner), heard)?;
-        match self.waits.relay_fits(owner, &self.links, env.options.relay_window) {
-            true => Ok(ticket),
-            false => Err(Blocked::Relay(owner)),
-        }
+        let room = Wait::Relay(owner);
+        if room.is_over(self) { Ok(Ticket(heard)) } else { Err(Blocked::Shards(room)) }
     }
 
     /// Sends a parcel to another shard, at the end of the turn.

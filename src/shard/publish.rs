@@ -36,8 +36,8 @@ use super::local::Local;
 use super::losses::Denied;
 use super::order::{Heard, Owed, Ticket};
 use super::parcel::Parcel;
-use super::replies::{Release, Replies, Reply};
-use super::waits::{Blocked, Fence};
+use super::replies::{Replies, Reply};
+use super::waits::{Blocked, Wait};
 
 /// Whether anybody had a matching subscription.
 #[must_use]
@@ -298,8 +298,8 @@ impl Core {
             }
             // [MQTT-4.3.3-10]
             Ingress::Repeat => {
-                let release = self.exchange.stored_before(publish.retain, self.local.env.shards);
-                self.answer_publish(from.connection, publish, Reason::SUCCESS, release);
+                let wait = self.exchange.stored_before(publish.retain, self.local.env.shards);
+                self.answer_publish(from.connection, publish, Reason::SUCCESS, wait);
                 Ok(())
             }
             // [MQTT-3.3.4-7]
@@ -357,8 +357,8 @@ impl Core {
             None => {
                 let Published { routed, targets, way } = self.publish(&view, ticket);
                 self.local.clients.touch(from.connection, targets);
-                let release = self.stored(from.connection, targets, way);
-                self.answer_publish(from.connection, publish, routed.reason(from.version), release);
+                let wait = self.stored(from.connection, targets, way);
+                self.answer_publish(from.connection, publish, routed.reason(from.version), wait);
             }
         }
         self.local.scratch.properties = cleaned;
@@ -380,14 +380,14 @@ impl Core {
     }
 
     /// Answers a single PUBLISH, now or later. // [MQTT-3.3.4-1] [MQTT-4.3.2-4] [MQTT-4.3.3-8]
-    fn answer_publish(&mut self, key: Key, publish: &Publish<'_>, reason: Reason, release: Release) {
+    fn answer_publish(&mut self, key: Key, publish: &Publish<'_>, reason: Reason, wait: Wait) {
         let Publish { qos, packet_id, .. } = *publish;
-        match release {
-            Release::Now => {
+        match wait {
+            Wait::Nothing => {
                 let ids = PacketIds { first: packet_id, entries: &[] };
                 self.acknowledge(key, qos, &ids, reason);
             }
-            Release::Announced(_) | Release::Fence(_) if qos == Qos::AtMostOnce => {}
+            _ if qos == Qos::AtMostOnce => {}
             later => self.reply(key, Reply::Ack { qos, packet_id, reason }, later),
         }
     }
@@ -406,7 +406,7 @@ impl Core {
             self.local.env.id
         };
         if owner != self.local.env.id {
-            let ticket = self.exchange.admit_relay(owner, &self.local.env, heard)?;
+            let ticket = self.exchange.admit_relay(owner, heard)?;
             self.switch(key, Mode::Owner)?;
             return Ok(ticket);
         }
@@ -460,13 +460,13 @@ impl Core {
             return Ok(());
         }
         self.exchange.waits.lets_begin(live.mode)?;
-        let fence = match live.mode {
-            Mode::New | Mode::WillsOut => Fence::everything(&self.exchange.links, &self.exchange.waits),
-            Mode::Direct => Fence::consumed(live.touched, &self.exchange.links),
-            Mode::Owner => self.exchange.waits.relayed(live.touched),
+        let wait = match live.mode {
+            Mode::New | Mode::WillsOut => self.exchange.everything(),
+            Mode::Direct => self.exchange.consumed(live.touched),
+            Mode::Owner => self.exchange.relayed(live.touched),
         };
-        if !fence.is_reached(&self.exchange.links) {
-            return Err(Blocked::Fence(fence, mode));
+        if !wait.is_over(&self.exchange) {
+            return Err(Blocked::Switch(wait, mode));
         }
         live.switch_to(mode);
         Ok(())

@@ -261,7 +261,7 @@ impl Core {
         {
             visits -= 1;
             let Some(mut cursors) = self.local.sessions.take_cursors(session) else { continue };
-            cursors.announced(self.exchange.announced());
+            cursors.announced(self.exchange.interest.announced());
             let mut next = self.advance(session, &mut cursors, &mut visits);
             if self.local.sessions.arena.get(session).is_none_or(|slot| slot.session.queue_len() == 0) {
                 cursors.queue_is_empty();

@@ -14,7 +14,7 @@ use crate::wire::Reason;
 
 use super::connection::{End, Phase};
 use super::order::Heard;
-use super::waits::Fence;
+use super::waits::Wait;
 use super::{Core, Listener, Shard};
 
 /// How far all shards are; shared by them.
@@ -39,7 +39,7 @@ enum Stage {
     /// Wills are to be published, once the turn has heard who wants them.
     Begun,
     /// They were published; waiting for their targets.
-    Wills(Option<Fence>),
+    Wills(Option<Wait>),
     /// Waiting for the wills of the other shards.
     OthersWills,
     /// Connections are closing.
@@ -151,12 +151,11 @@ impl Core {
             }
             Stage::Wills(None) => {
                 if self.exchange.waits.holds_nothing() {
-                    self.stop.stage =
-                        Stage::Wills(Some(Fence::everything(&self.exchange.links, &self.exchange.waits)));
+                    self.stop.stage = Stage::Wills(Some(self.exchange.everything()));
                 }
             }
-            Stage::Wills(Some(fence)) => {
-                if fence.is_reached(&self.exchange.links) {
+            Stage::Wills(Some(wait)) => {
+                if wait.is_over(&self.exchange) {
                     self.stop.shared.wills_out.fetch_add(1, Ordering::SeqCst);
                     self.stop.stage = Stage::OthersWills;
                 }

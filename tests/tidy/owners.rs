@@ -34,6 +34,20 @@ const ONLY_IN_ORDER: &[(&str, &str)] = &[
     ("Hinted::by_this_shard(", "src/shard/retained.rs"),
 ];
 
+/// What a `Slot` has that outlives a connection, or decides how long it does. Only verbs of `Sessions` set it, and these
+/// stand in one file.
+const SET_BY_SESSIONS: &[&str] = &[
+    "user",
+    "by_certificate",
+    "connection",
+    "connected_at",
+    "asked_expiry_s",
+    "expiry_s",
+    "ends_at",
+    "will",
+    "overflowed",
+];
+
 /// Blocks `impl TYPE { ... }` of a text without comments and literals, with their types.
 fn impls(text: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
@@ -127,6 +141,22 @@ fn goes_around_order(path: &str, text: &str) -> Vec<String> {
     wrong.map(|(call, _)| format!("{path}: `{call}..)` belongs to src/shard/order.rs")).collect()
 }
 
+/// Lines that set what only verbs of `Sessions` set.
+fn sets_what_outlives(path: &str, text: &str) -> Vec<String> {
+    let sets = |line: &str| {
+        SET_BY_SESSIONS.iter().any(|field| {
+            let after = line.split_once(&format!("slot.{field}")).map_or("", |(_, after)| after);
+            let calls = [".take()", ".insert(", ".replace("];
+            after.trim_start_matches(' ').starts_with("= ")
+                || after.starts_with(" |= ")
+                || calls.iter().any(|call| after.starts_with(call))
+        }) || line.contains("&mut slot.subscriptions")
+    };
+    let text = code(text);
+    let wrong = text.lines().filter(|line| path != "src/shard/sessions.rs" && sets(line));
+    wrong.map(|line| format!("{path}: a verb of `Sessions` does this: {}", line.trim())).collect()
+}
+
 fn sources() -> Vec<(String, String)> {
     files().into_iter().filter(|(path, _)| path.starts_with("src/shard/") && is_rust(path)).collect()
 }
@@ -151,6 +181,25 @@ fn nobody_goes_around_the_order_between_shards() {
             "nobody calls `{call}..)` any more"
         );
     }
+}
+
+#[test]
+fn what_outlives_a_connection_is_set_by_sessions() {
+    none(sources().iter().flat_map(|(path, text)| sets_what_outlives(path, text)).collect());
+}
+
+#[test]
+fn a_session_that_is_changed_elsewhere_is_found() {
+    let of = |line: &str| {
+        sets_what_outlives("src/shard/connect.rs", &format!("fn a() {{\n    {line}\n}}\n")).len()
+    };
+    for line in ["slot.expiry_s = 0;", "slot.by_certificate |= true;", "let will = slot.will.take();"] {
+        assert_eq!(of(line), 1, "{line}");
+    }
+    for line in ["if slot.expiry_s == 0 {", "let at = slot.ends_at;", "slot.connection.is_some()"] {
+        assert_eq!(of(line), 0, "{line}");
+    }
+    assert_eq!(sets_what_outlives("src/shard/sessions.rs", "slot.expiry_s = 0;\n"), Vec::<String>::new());
 }
 
 #[test]
