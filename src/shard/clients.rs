@@ -18,7 +18,7 @@ use super::events;
 use super::listeners::Listening;
 use super::terms::Told;
 use super::transports::Handshakes;
-use super::waits::Blocked;
+use super::waits::{Blocked, Wait};
 use super::{Listener, Timer, filters};
 
 /// Buffers that are kept for reuse, and the largest that is.
@@ -259,7 +259,7 @@ impl Clients {
             }
             Phase::Opening if idle && !connection.eof => Need::Receive(ReceiveMode::Once),
             Phase::Live(live) if live.taken_over => {
-                if idle && matches!(live.blocked(), Some(Blocked::Fence(..))) {
+                if idle && matches!(live.blocked(), Some(Blocked::Switch(Wait::Fence(_), _))) {
                     Need::Nothing // a switch takes a moment; the deadline of the takeover is there for more
                 } else if idle {
                     Need::LastRead

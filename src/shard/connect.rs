@@ -23,7 +23,8 @@ use super::env::Env;
 use super::events::{self, Who};
 use super::local::Local;
 use super::login::{self, Identified};
-use super::parcel::{HandOff, Parcel};
+use super::order::Heard;
+use super::parcel::HandOff;
 use super::request::Request;
 use super::terms::Terms;
 use super::{Core, strangers};
@@ -292,27 +293,27 @@ impl Local {
 
 impl Core {
     /// Looks whether the bytes of a new connection hold its CONNECT, and acts on it.
-    pub(super) fn try_connect(&mut self, key: Key) {
+    pub(super) fn try_connect(&mut self, key: Key, heard: Heard<'_>) {
         if let Some(request) = self.local.clients.read_connect(key, &mut self.local.env) {
-            self.go_home(key, request);
+            self.go_home(key, request, heard);
         }
     }
 
     /// The client is known; its connection goes where its session is.
-    fn go_home(&mut self, key: Key, request: Box<Request>) {
+    fn go_home(&mut self, key: Key, request: Box<Request>, heard: Heard<'_>) {
         if request.home == self.local.env.id {
-            self.arrive(key, request);
+            self.arrive(key, request, heard);
         } else {
             self.send_home(key, request);
         }
     }
 
     /// A login was decided by another thread, which put the answer on the desk.
-    pub(super) fn take_answer(&mut self, answer: Answer) {
+    pub(super) fn take_answer(&mut self, answer: Answer, heard: Heard<'_>) {
         if let Some((key, request)) = self.local.clients.answer_arrived(answer, &mut self.local.env) {
-            self.go_home(key, request);
+            self.go_home(key, request, heard);
         }
-        self.settle();
+        self.settle(heard);
     }
 
     /// Hands a connection to the shard where its client is at home; it waits here while that shard's ring is full or the
@@ -327,7 +328,7 @@ impl Core {
             return self.local.clients.charge_receive(key, &mut self.local.env);
         }
         if let Some(hand_off) = self.local.clients.leave(key, request, &mut self.local.env) {
-            self.exchange.push(home, Parcel::HandOff(Box::new(hand_off)), &self.local.env);
+            self.exchange.push_hand_off(home, hand_off, &self.local.env);
         }
     }
 
@@ -346,21 +347,21 @@ impl Core {
     }
 
     /// A connection came home from another shard.
-    pub(super) fn hand_off_arrived(&mut self, hand_off: HandOff) {
+    pub(super) fn hand_off_arrived(&mut self, hand_off: HandOff, heard: Heard<'_>) {
         let Some((key, request)) = self.local.clients.come_home(hand_off, &mut self.local.env) else {
             return;
         };
         if self.local.env.is_stopping {
             return self.local.clients.start_closing(key, Closing::Abort, &mut self.local.env);
         }
-        self.arrive(key, request);
-        self.stream_ended(key);
+        self.arrive(key, request, heard);
+        self.stream_ended(key, heard);
     }
 
     /// A connection with its request is at home.
-    fn arrive(&mut self, key: Key, request: Box<Request>) {
+    fn arrive(&mut self, key: Key, request: Box<Request>, heard: Heard<'_>) {
         let Some(session) = self.local.sessions.find(&request.client_id, &self.local.env) else {
-            self.accept(key, request);
+            self.accept(key, request, heard);
             return;
         };
         if !self.local.owns(&request, session) {
@@ -368,14 +369,14 @@ impl Core {
             return self.local.refuse_anothers(key, &request, session);
         }
         let Some(connection) = self.local.clients.connections.get_mut(key) else { return };
-        let Some(slot) = self.local.sessions.get_mut(session) else { return };
+        let Some(slot) = self.local.sessions.get(session) else { return };
         if request.read_at < slot.connected_at {
             // It came by another way.
             let why = "its client has opened a newer connection meanwhile";
             return self.local.clients.turn_away(key, why, &mut self.local.env);
         }
         if slot.connection.is_none() && !slot.aside.has_successor() {
-            self.accept(key, request);
+            self.accept(key, request, heard);
             return;
         }
         let read_at = request.read_at;
@@ -387,36 +388,36 @@ impl Core {
         if self.local.clients.connections.get(key).is_none_or(Connection::is_closing) {
             return;
         }
-        slot.connected_at = read_at;
-        slot.aside.push_successor(key);
+        self.local.sessions.stand_in_line(session, key, read_at);
         self.local.begin_takeover(session);
     }
 
     /// Accepts connections that wait for sessions without one.
     #[inline(always)]
-    pub(super) fn serve_vacant(&mut self) {
+    pub(super) fn serve_vacant(&mut self, heard: Heard<'_>) {
         if !self.local.sessions.vacant.is_empty() {
-            self.serve_some();
+            self.serve_some(heard);
         }
     }
 
     #[cold]
-    fn serve_some(&mut self) {
+    fn serve_some(&mut self, heard: Heard<'_>) {
         for _ in 0..SERVED_BUDGET {
             let Some(session) = self.local.sessions.vacant.pop_front() else { return };
-            self.serve_waiting(session);
-            self.settle();
+            self.serve_waiting(session, heard);
+            self.settle(heard);
         }
     }
 
     /// Accepts the next connection that waits for a session without one.
-    fn serve_waiting(&mut self, session: Key) {
-        let Some(slot) = self.local.sessions.get_mut(session) else { return };
-        if slot.connection.is_some() {
+    fn serve_waiting(&mut self, session: Key, heard: Heard<'_>) {
+        if self.local.sessions.get(session).is_none_or(|slot| slot.connection.is_some()) {
             return;
         }
         let (key, request) = loop {
-            let Some(key) = slot.aside.pop_successor() else { return self.session_due(session) };
+            let Some(key) = self.local.sessions.next_in_line(session) else {
+                return self.session_due(session, heard);
+            };
             let Some(connection) = self.local.clients.connections.get_mut(key) else { continue };
             if !matches!(connection.phase, Phase::Waiting(_)) {
                 continue;
@@ -430,7 +431,7 @@ impl Core {
             self.local.refuse_anothers(key, &request, session);
             return self.local.sessions.vacant.push_back(session);
         }
-        let fits = self.accept(key, request);
+        let fits = self.accept(key, request, heard);
         // Those who still wait are with the session that it has now, which may be another, or with this one if it has none.
         let session = self.local.clients.live(key).map_or(session, |live| live.session);
         let Some(slot) = self.local.sessions.get(session) else { return };
@@ -438,7 +439,7 @@ impl Core {
             Some(_) if slot.aside.has_successor() => self.local.begin_takeover(session),
             None if slot.aside.has_successor() => self.local.sessions.vacant.push_back(session),
             // Its will and its end waited for the one that was refused.
-            None if !fits => self.session_due(session),
+            None if !fits => self.session_due(session, heard),
             Some(_) | None => {}
         }
     }
@@ -446,7 +447,7 @@ impl Core {
     /// The request of the connection is accepted. // [MQTT-3.1.4-5]
     /// CONNACK goes first, once, and everything that waits behind it. // [MQTT-3.2.0-1] [MQTT-3.2.0-2]; 3.1.1: [MQTT-3.2.0-1]
     /// False if there is no room for its session.
-    fn accept(&mut self, key: Key, request: Box<Request>) -> bool {
+    fn accept(&mut self, key: Key, request: Box<Request>, heard: Heard<'_>) -> bool {
         let Some(connection) = self.local.clients.connections.get_mut(key) else { return true };
         connection.release_receive(&mut self.local.env.budget);
         if !self.local.sessions.fits(&request, &mut self.local.env) {
@@ -463,13 +464,13 @@ impl Core {
             return false;
         }
         let rest = std::mem::take(&mut connection.partial);
-        self.open_session(key, *request);
-        self.parse(key, &rest);
+        self.open_session(key, *request, heard);
+        self.parse(key, &rest, heard);
         true
     }
 
     /// [MQTT-3.1.3-2] [MQTT-3.1.3-5] [MQTT-3.1.3-7]; 3.1.1: [MQTT-3.1.3-2] [MQTT-3.1.3-5] [MQTT-3.1.4-3]
-    fn open_session(&mut self, key: Key, mut request: Request) {
+    fn open_session(&mut self, key: Key, mut request: Request, heard: Heard<'_>) {
         let assigned =
             request.client_id.is_empty().then(|| self.local.sessions.assign_client_id(&self.local.env));
         if let Some(assigned) = &assigned {
@@ -478,7 +479,7 @@ impl Core {
         let client_hash = topic::fingerprint(&self.local.env.keys, &request.client_id);
         let Some(listener) = self.local.clients.listener_of(key) else { return };
         let own = self.local.env.limits_at(listener);
-        let (session, present) = self.find_or_begin(&request, client_hash);
+        let (session, present) = self.find_or_begin(&request, client_hash, heard);
 
         // 0xFFFFFFFF is for ever, as far as the limit goes. // [U5-3.1.2-4]
         let expiry_s = request.session_expiry_s.min(own.session_expiry_max_s);
@@ -535,7 +536,7 @@ impl Core {
 
     /// The session that the client gets, and whether it was there before. // [MQTT-3.1.2-4] [MQTT-3.1.2-5] [MQTT-3.1.2-6]
     /// [MQTT-3.1.4-4]; 3.1.1: [MQTT-3.1.2-7]
-    fn find_or_begin(&mut self, request: &Request, client_hash: u64) -> (Key, bool) {
+    fn find_or_begin(&mut self, request: &Request, client_hash: u64, heard: Heard<'_>) -> (Key, bool) {
         let Some(session) = self.local.sessions.find(&request.client_id, &self.local.env) else {
             return (self.local.sessions.begin(request, client_hash, &mut self.local.env), false);
         };
@@ -544,26 +545,22 @@ impl Core {
             if self.local.sessions.will_is_cancelled(session, self.local.env.now) {
                 drop(self.local.sessions.take_will(session, &mut self.local.env)); // [MQTT-3.1.3-9]
             } else {
-                self.publish_will(session);
+                self.publish_will(session, heard);
             }
         }
         if request.clean_start || self.local.sessions.has_ended(session, self.local.env.now) {
             // [U5-3.1.4-3]: with its session the will of the former connection ends its delay, and goes out.
-            let successors = self.local.sessions.get_mut(session).map(|slot| slot.aside.take_successors());
-            let connected_at = self.local.sessions.get(session).map_or(0, |slot| slot.connected_at);
-            self.end_session(session);
+            let line = self.local.sessions.take_line(session);
+            self.end_session(session, heard);
             let new = self.local.sessions.begin(request, client_hash, &mut self.local.env);
-            for key in successors.iter().flatten() {
+            for key in &line.connections {
                 if let Some(connection) = self.local.clients.connections.get_mut(*key)
                     && let Phase::Waiting(successor) = &mut connection.phase
                 {
                     successor.session = new;
                 }
             }
-            if let (Some(slot), Some(successors)) = (self.local.sessions.get_mut(new), successors) {
-                successors.into_iter().for_each(|key| slot.aside.push_successor(key));
-                slot.connected_at = connected_at;
-            }
+            self.local.sessions.pass_line_on(new, line);
             return (new, false);
         }
         (session, true)

@@ -15,10 +15,10 @@ use crate::topic::Route;
 use crate::wire::{self, LengthForm, NextFrame, Reason, Version};
 
 use super::lend::Lent;
-use super::replies::{Release, Replies, Reply};
+use super::replies::{Replies, Reply};
 use super::request::Request;
 use super::transports::Layered;
-use super::waits::Blocked;
+use super::waits::{Blocked, Wait};
 
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -181,7 +181,7 @@ impl Live {
     }
 
     /// Takes the next reply that `may` leave, and no memory stays where nothing is left.
-    pub fn take_reply(&mut self, may: impl FnOnce(&Release) -> bool) -> Option<Reply> {
+    pub fn take_reply(&mut self, may: impl FnOnce(&Wait) -> bool) -> Option<Reply> {
         let reply = self.held.as_mut()?.replies.take_if(may);
         self.drop_empty();
         reply

@@ -23,6 +23,7 @@ use crate::io::{Io, ListenerId};
 use crate::limits::Limits;
 
 use super::listeners::Listening;
+use super::order::Intake;
 use super::{Core, Listener, Shard};
 
 /// Orders on a desk that are not answered, at most; the control thread waits for the answers to one order before it gives
@@ -60,7 +61,7 @@ pub struct NewSettings {
 
 /// What lies on a desk.
 #[derive(Debug)]
-enum Paper<L> {
+pub(super) enum Paper<L> {
     Order(Order<L>),
     /// What became of a login that this shard asked about.
     Login(Answer),
@@ -199,7 +200,7 @@ impl<L> Desk<L> {
         self.put.0.load(Ordering::Acquire)
     }
 
-    fn take(&mut self, until: u32) -> Option<Paper<L>> {
+    pub(super) fn take(&mut self, until: u32) -> Option<Paper<L>> {
         if self.taken == until {
             return None;
         }
@@ -226,15 +227,16 @@ impl<I: Io> Shard<I> {
 
     /// Does what other threads want. Breaks off if the shard is to end at once.
     #[cold]
-    pub(super) fn take_papers(&mut self) -> ControlFlow<()> {
+    pub(super) fn take_papers(&mut self, intake: &mut Intake) -> ControlFlow<()> {
         let until = self.desk.as_ref().map_or(0, Desk::counted);
         while let Some(desk) = &mut self.desk
-            && let Some(paper) = desk.take(until)
+            && let Some(paper) = intake.paper(desk, until)
         {
             let order = match paper {
                 Paper::Order(order) => order,
                 Paper::Login(answer) => {
-                    self.core.take_answer(answer);
+                    let heard = self.core.hear(intake);
+                    self.core.take_answer(answer, heard);
                     continue;
                 }
             };

@@ -17,6 +17,11 @@ pub(super) struct Exchange {
 
 impl Exchange {
     pub fn new(env: &Env, links: Links<Parcel>, announcements: Announcements<Announced>) -> Exchange {
-        Exchange { links, announcements, interest: Interest::new(), waits: Waits::new(env.shards) }
+        Exchange {
+            links,
+            announcements,
+            interest: Interest::new(),
+            waits: Waits::new(env.shards, env.options.relay_window),
+        }
     }
 }

@@ -18,7 +18,8 @@ use super::cursors::NotFrom;
 use super::events;
 use super::ingress::{Handled, Pressure};
 use super::losses::Denied;
-use super::waits::Blocked;
+use super::order::Heard;
+use super::waits::{Blocked, Wait};
 
 /// Filters of one packet that a turn acts upon.
 pub(super) const FILTERS_IN_SLICE: usize = 256;
@@ -158,7 +159,7 @@ impl Core {
     }
 
     /// Goes on with sliced packets, in turn.
-    pub(super) fn advance_filters(&mut self) {
+    pub(super) fn advance_filters(&mut self, heard: Heard<'_>) {
         for _ in 0..self.local.clients.filters.len().min(SLICES_IN_TURN) {
             let Some(key) = self.local.clients.filters.pop_front() else { return };
             let Some(connection) = self.local.clients.connections.get_mut(key) else { continue };
@@ -182,11 +183,11 @@ impl Core {
                 Ok(Handled::Done) => {
                     connection.partial.drain(..packet_len);
                     self.local.env.counters().packets_received_total.add(1);
-                    self.resume(key);
+                    self.resume(key, heard);
                 }
                 Err(error) => self.local.refuse(key, error),
             }
-            self.settle();
+            self.settle(heard);
         }
     }
 
@@ -230,7 +231,7 @@ impl Core {
         if filter.share.is_some() && entry.no_local {
             return Err(DecodeError::ProtocolError("No Local on a shared subscription")); // [MQTT-3.8.3-4]
         }
-        let Some(slot) = self.local.sessions.arena.get_mut(session) else {
+        let Some(slot) = self.local.sessions.get(session) else {
             return Ok(Err(Reason::UNSPECIFIED_ERROR));
         };
         let full = slot.subscriptions.len() >= self.local.env.limits.subscriptions_max as usize;
@@ -253,9 +254,6 @@ impl Core {
             self.local.log_denied(session, Denied::Subscribe, entry.filter, 1);
             return Ok(Err(refusal));
         }
-        let Some(slot) = self.local.sessions.arena.get_mut(session) else {
-            return Ok(Err(Reason::UNSPECIFIED_ERROR));
-        };
         let retain_handling = match entry.retain_handling {
             crate::wire::RetainHandling::SendAtSubscribe => RetainHandling::Send,
             crate::wire::RetainHandling::SendIfNew => RetainHandling::SendIfNew,
@@ -267,14 +265,10 @@ impl Core {
             retain_as_published: entry.retain_as_published && version == Version::V5,
             retain_handling,
         };
-        // [MQTT-3.8.4-3]: an identical filter replaces options and identifier.
-        let subscribed = self.local.sessions.router.subscribe(
-            &mut slot.subscriptions,
-            session,
-            entry.filter,
-            options,
-            identifier,
-        );
+        let Some(subscribed) = self.local.sessions.subscribe(session, entry.filter, options, identifier)
+        else {
+            return Ok(Err(Reason::UNSPECIFIED_ERROR));
+        };
         // [MQTT-3.3.1-9] [MQTT-3.3.1-10] [MQTT-3.3.1-11] [MQTT-3.8.4-4] [U5-3.8.4-2]
         let wants_retained = filter.share.is_none()
             && match retain_handling {
@@ -289,7 +283,8 @@ impl Core {
         let need = self.exchange.announced_at(subscribed.filter);
         // The hints come after the announcement, and only one that the others can read counts.
         if wants_retained
-            && (need > self.exchange.announced() || self.retained.may_match(filter.filter, &self.local.env))
+            && (!Wait::Announced(need).is_over(&self.exchange)
+                || self.retained.may_match(filter.filter, &self.local.env))
         {
             let not_from = if options.no_local { NotFrom::Itself } else { NotFrom::Nobody };
             self.local.sessions.add_cursor(session, subscribed.key, need, not_from, &self.local.env);
@@ -307,15 +302,8 @@ impl Core {
         if topic::parse_filter(filter, self.local.env.limits.topic_levels_max).is_err() {
             return Reason::TOPIC_FILTER_INVALID;
         }
-        let Some(slot) = self.local.sessions.arena.get_mut(session) else {
-            return Reason::NO_SUBSCRIPTION_EXISTED;
-        };
-        match self.local.sessions.router.unsubscribe(&mut slot.subscriptions, filter) {
+        match self.local.sessions.unsubscribe(session, filter) {
             Some(unsubscribed) => {
-                if let Some(cursors) = &mut slot.cursors {
-                    cursors.remove(unsubscribed.key);
-                    self.local.sessions.schedule_cursors(session); // something may have waited for it
-                }
                 if let Some(change) = unsubscribed.interest {
                     self.interest_changed(change);
                 }

@@ -9,6 +9,7 @@ use crate::session::Batch;
 use crate::wire::Version;
 
 use super::deliver::Scratch;
+use super::order::{Heard, Intake, MayStore, Owed, Ticket};
 use super::parcel::Parcel;
 use super::{Core, Shard};
 
@@ -22,7 +23,7 @@ pub(super) struct Reading {
 impl<I: Io> Shard<I> {
     /// Takes what is in the rings that rang, starting at another peer each turn. All of it before any is acted upon, since the
     /// sender of a parcel may have known of what is in another ring.
-    pub(super) fn take_parcels(&mut self) {
+    pub(super) fn take_parcels(&mut self, intake: &mut Intake) {
         let core = &mut self.core;
         let rung = core.exchange.links.take_rung();
         if rung.is_empty() {
@@ -33,20 +34,20 @@ impl<I: Io> Shard<I> {
             (core.local.env.counters().turns_total.get() % u64::from(core.local.env.shards)) as ShardId;
         let first = rung.iter().filter(|from| *from >= start);
         for from in first.chain(rung.iter().filter(|from| *from < start)) {
-            let parcels =
-                core.exchange.links.read(from, core.local.env.options.inbox_budget, &mut self.parcels);
+            let max = core.local.env.options.inbox_budget;
+            let parcels = intake.parcels(&mut core.exchange, from, max, &mut self.parcels);
             self.readings.push(Reading { from, parcels });
         }
     }
 
     /// Acts on the parcels that were taken.
-    pub(super) fn read_inbox(&mut self) {
+    pub(super) fn read_inbox(&mut self, heard: Heard<'_>) {
         let core = &mut self.core;
         core.local.env.counters().mesh_received_total.add(self.parcels.len() as u64);
         for Reading { from, parcels } in self.readings.drain(..) {
             let (mut relays, mut targets) = (0, ShardSet::EMPTY);
             for parcel in self.parcels.drain(..parcels) {
-                if let Some(fanned_out_to) = core.parcel_arrived(from, parcel) {
+                if let Some(fanned_out_to) = core.parcel_arrived(from, parcel, heard) {
                     relays += 1;
                     targets = targets.union(fanned_out_to);
                 }
@@ -59,48 +60,40 @@ impl<I: Io> Shard<I> {
 }
 
 impl Core {
-    /// A parcel that is only delivered here needs nothing of the other shards. One that may go on to them, or brings what a
-    /// client sent, comes after what its sender could know. Returns the shards that a relay was fanned out to.
-    fn parcel_arrived(&mut self, from: ShardId, parcel: Parcel) -> Option<ShardSet> {
+    /// Acts upon a parcel. Returns the shards that a relay was fanned out to.
+    fn parcel_arrived(&mut self, from: ShardId, parcel: Parcel, heard: Heard<'_>) -> Option<ShardSet> {
         match parcel {
             Parcel::Publish { message, several, ordinary, groups } => {
-                if groups.is_some() {
-                    self.hear(); // the members here may not be able to take it
-                }
                 let groups = groups.as_deref().map_or(&[][..], |groups| groups);
                 match several {
-                    None => self.batch_arrived(&Batch::of_kept(&message), ordinary, groups),
-                    Some(version) => self.several_arrived(&message, version),
+                    None => self.batch_arrived(&Batch::of_kept(&message), ordinary, groups, heard),
+                    Some(version) => self.several_arrived(&message, version, heard),
                 }
             }
-            Parcel::Relay(message) => return self.relay_arrived(&message),
+            Parcel::Relay(message) => return self.relay_arrived(&message, heard),
             Parcel::Query(query) => self.retained.ask(from, query),
             Parcel::Retained(found) => self.local.found_arrived(from, *found),
-            Parcel::Share(pass) => {
-                self.hear();
-                self.pass_arrived(*pass);
-            }
+            Parcel::Share(pass) => self.pass_arrived(*pass, heard),
             Parcel::HandOff(hand_off) => {
-                self.hear();
-                self.hand_off_arrived(*hand_off);
-                self.settle();
-                self.settle();
+                self.hand_off_arrived(*hand_off, heard);
+                self.settle(heard);
+                self.settle(heard);
             }
         }
         None
     }
 
     /// Several messages, which are for ordinary subscriptions only.
-    fn several_arrived(&mut self, message: &Message, version: Version) {
+    fn several_arrived(&mut self, message: &Message, version: Version, heard: Heard<'_>) {
         let mut entries = std::mem::take(&mut self.local.scratch.entries);
         match Batch::of_packed(message, version, &mut entries) {
-            Some(batch) => self.batch_arrived(&batch, true, &[]),
+            Some(batch) => self.batch_arrived(&batch, true, &[], heard),
             None => debug_assert!(false, "several messages begin with a packet"),
         }
         self.local.scratch.entries = Scratch::emptied(entries);
     }
 
-    fn batch_arrived(&mut self, batch: &Batch<'_>, ordinary: bool, groups: &[u64]) {
+    fn batch_arrived(&mut self, batch: &Batch<'_>, ordinary: bool, groups: &[u64], heard: Heard<'_>) {
         let mut variants = self.local.scratch.variants.take().unwrap_or_default();
         let mut fanout = batch.first(&mut variants);
         if ordinary {
@@ -108,17 +101,15 @@ impl Core {
             self.local.deliver_ordinary(&route, batch, &mut fanout);
         }
         for group in groups {
-            self.share_arrived(*group, &mut fanout);
+            self.share_arrived(*group, &mut fanout, heard);
         }
         self.local.scratch.variants = Some(variants);
     }
 
     /// A message for this shard's part of the retained store: kept, and fanned out from here.
-    fn relay_arrived(&mut self, message: &Message) -> Option<ShardSet> {
-        self.hear();
-        let view = message.view();
-        self.store_retained(&view);
-        let (_, targets) = self.route(&Batch::of_kept(message));
+    fn relay_arrived(&mut self, message: &Message, heard: Heard<'_>) -> Option<ShardSet> {
+        self.store_retained(&message.view(), MayStore::what_was_relayed(heard));
+        let (_, targets) = self.route(&Batch::of_kept(message), Ticket::owed(Owed::Relay, heard));
         Some(targets)
     }
 }

@@ -8,6 +8,7 @@ use super::Core;
 use super::connection::End;
 use super::gather::gather;
 use super::local::Local;
+use super::order::Heard;
 use super::publish::{Front, Publisher};
 use super::waits::Blocked;
 
@@ -167,7 +168,7 @@ impl Core {
     /// Parses what arrived. A partial packet is completed with no more bytes than it needs, so that the rest is parsed
     /// where it lies, and what was gathered can be kept.
     /// What comes behind a DISCONNECT is not looked at. // 3.1.1: [MQTT-3.14.4-2]
-    pub(super) fn parse(&mut self, key: Key, bytes: &[u8]) {
+    pub(super) fn parse(&mut self, key: Key, bytes: &[u8], heard: Heard<'_>) {
         let Some(connection) = self.local.clients.connections.get_mut(key) else { return };
         let mut rest = bytes;
         // Mostly nothing is kept of it, before or after.
@@ -179,9 +180,9 @@ impl Core {
             let mut awaited = 0;
             loop {
                 let stop = if partial.len() == awaited && awaited >= Outbox::SPLICE_MIN {
-                    self.consume_whole(key, &mut partial)
+                    self.consume_whole(key, &mut partial, heard)
                 } else {
-                    let (used, stop) = self.consume(key, &partial, None, Pressure::Respect);
+                    let (used, stop) = self.consume(key, &partial, None, Pressure::Respect, heard);
                     partial.drain(..used);
                     stop
                 };
@@ -202,7 +203,7 @@ impl Core {
                 }
             }
         }
-        let (used, need) = match self.consume(key, rest, None, Pressure::Respect) {
+        let (used, need) = match self.consume(key, rest, None, Pressure::Respect, heard) {
             (_, Stop::Over) => return,
             (used, Stop::Incomplete { need }) => (used, need),
             (used, Stop::Blocked) => (used, 0),
@@ -218,9 +219,9 @@ impl Core {
 
     /// Acts upon one packet that has its memory for itself, so that whoever keeps its payload need not copy it. What was
     /// not used stays in `packet`.
-    fn consume_whole(&mut self, key: Key, packet: &mut Vec<u8>) -> Stop {
+    fn consume_whole(&mut self, key: Key, packet: &mut Vec<u8>, heard: Heard<'_>) -> Stop {
         let whole = Whole::new(std::mem::take(packet));
-        let (used, stop) = self.consume(key, whole.packet(), Some(&whole), Pressure::Respect);
+        let (used, stop) = self.consume(key, whole.packet(), Some(&whole), Pressure::Respect, heard);
         *packet = match whole.into_packet() {
             Ok(mut packet) => {
                 packet.drain(..used);
@@ -234,8 +235,8 @@ impl Core {
     /// Parses the last bytes of a connection that is taken over. What waits for a switch is kept, and there is more to
     /// parse once the connection is resumed.
     #[must_use]
-    pub(super) fn parse_last(&mut self, key: Key, bytes: &[u8]) -> LastParse {
-        match self.consume(key, bytes, None, Pressure::Ignore) {
+    pub(super) fn parse_last(&mut self, key: Key, bytes: &[u8], heard: Heard<'_>) -> LastParse {
+        match self.consume(key, bytes, None, Pressure::Ignore, heard) {
             (used, Stop::Blocked) => {
                 self.local.clients.keep(key, bytes[used..].to_vec(), &mut self.local.env);
                 LastParse::Waits
@@ -251,6 +252,7 @@ impl Core {
         input: &[u8],
         whole: Option<&Whole>,
         pressure: Pressure,
+        heard: Heard<'_>,
     ) -> (usize, Stop) {
         let mut used = 0;
         // One more packet, though much is owed.
@@ -302,7 +304,7 @@ impl Core {
                 let from = Publisher { connection: key, session, version, client_hash };
                 let known = live.known.clone();
                 let front = Front { frame, input: rest, whole, packet_size_max };
-                self.handle_publish(from, &front, known.as_ref(), pressure)
+                self.handle_publish(from, &front, known.as_ref(), pressure, heard)
             } else {
                 self.handle_frame(key, version, &frame, pressure).map(|handled| (handled, 1, frame.len))
             };
@@ -324,11 +326,11 @@ impl Core {
     }
 
     /// A send has ended: who was held back until then goes on.
-    pub(super) fn output_taken(&mut self, key: Key) {
+    pub(super) fn output_taken(&mut self, key: Key, heard: Heard<'_>) {
         let max = self.local.env.limits.send_buffer_bytes_max;
         let Some(connection) = self.local.clients.connections.get(key) else { return };
         if connection.is_held_back() && (connection.broken || !connection.is_clogged(max)) {
-            self.resume(key);
+            self.resume(key, heard);
         }
     }
 

@@ -16,7 +16,8 @@ use crate::topic::{self, Announcement, Change, ChangeKind, FilterKey, Router};
 
 use super::env::Env;
 use super::exchange::Exchange;
-use super::replies::{Release, Reply};
+use super::replies::Reply;
+use super::waits::{Line, Wait};
 use super::{Core, Timer};
 
 /// Register: how much of the writer's log the reader has read.
@@ -51,8 +52,8 @@ pub(super) struct Interest {
     flushed: u64,
     /// Filters that wait or linger.
     entries: HashMap<FilterKey, Entry, ahash::RandomState>,
-    /// Sessions that subscribed to some of them: their cursors may go on once so many are in the log.
-    subscribed: VecDeque<(u64, Key)>,
+    /// Sessions that subscribed to some of them, whose cursors wait for that.
+    subscribed: Line<Key>,
     /// What all others are known to have read of the log.
     read_by_all: u64,
 }
@@ -72,9 +73,15 @@ impl Interest {
             waited: 0,
             flushed: 0,
             entries: HashMap::with_hasher(ahash::RandomState::with_seeds(1, 2, 3, 4)),
-            subscribed: VecDeque::new(),
+            subscribed: Line::default(),
             read_by_all: 0,
         }
+    }
+
+    /// Up to which number of [`Exchange::announced_at`] everything is in the log.
+    #[inline]
+    pub fn announced(&self) -> u64 {
+        self.flushed
     }
 
     /// Filters and subscribers that wait.
@@ -188,29 +195,22 @@ impl Exchange {
         // Else it is wanted again; a timer set meanwhile for another withdrawal is not needed either.
     }
 
-    /// What a SUBACK for this filter has to wait for: a number for [`Release::Announced`](super::replies::Release).
+    /// What a SUBACK for this filter has to wait for: a number for [`Wait::Announced`].
     pub fn announced_at(&self, filter: FilterKey) -> u64 {
         self.interest.entries.get(&filter).and_then(|entry| entry.unsent).unwrap_or(0)
     }
 
-    /// Up to which number of [`Exchange::announced_at`] everything is in the log.
-    #[inline]
-    pub fn announced(&self) -> u64 {
-        self.interest.flushed
-    }
-
-    /// The session's cursors may go on once everything up to number `need` is in the log.
-    pub fn call_when_announced(&mut self, session: Key, need: u64) {
-        self.interest.subscribed.push_back((need, session));
+    /// The session's cursors may go on once the wait is over.
+    pub fn call_when_announced(&mut self, session: Key, wait: Wait) {
+        self.interest.subscribed.push(session, wait);
     }
 
     /// A session whose cursors may go on.
     pub fn next_announced(&mut self) -> Option<Key> {
-        let (need, _) = *self.interest.subscribed.front()?;
-        if need > self.announced() {
+        if !self.interest.subscribed.may_go_on(self) {
             return None;
         }
-        self.interest.subscribed.pop_front().map(|(_, session)| session)
+        self.interest.subscribed.pop()
     }
 
     /// Once per turn: what waited for room in the log. Returns whether anything did.
@@ -238,7 +238,7 @@ impl Exchange {
 
     /// Learns what the others have announced. Returns whether there was anything.
     #[inline]
-    pub fn hear(&mut self, router: &mut Router) -> bool {
+    pub fn read_logs(&mut self, router: &mut Router) -> bool {
         let heard = self.announcements.read(|from, announced| match announced {
             Announced::Exact { fingerprint, wanted } => {
                 router.remote_exact(from, *fingerprint, value(*wanted))
@@ -270,11 +270,12 @@ impl Core {
     /// Answers a SUBSCRIBE: once its filters are in the log, up to number `need`, and all replies before have left.
     /// A PUBLISH may come before it. // [U5-3.8.4-1]; 3.1.1: [U311-3.8.4-1]
     pub(super) fn suback(&mut self, connection: Key, session: Key, need: u64, packet: Box<[u8]>) {
-        self.reply(connection, Reply::SubAck(packet), Release::Announced(need));
-        if need <= self.exchange.announced() {
+        self.reply(connection, Reply::SubAck(packet), Wait::Announced(need));
+        let announced = Wait::Announced(need);
+        if announced.is_over(&self.exchange) {
             self.local.sessions.schedule_cursors(session);
         } else {
-            self.exchange.call_when_announced(session, need);
+            self.exchange.call_when_announced(session, announced);
         }
     }
 
@@ -289,11 +290,10 @@ impl Core {
         }
     }
 
-    /// Learns what the others have announced; called when something was taken in, before it is acted upon. So whoever sent it
-    /// could know of nothing that this shard does not know.
+    /// Reads the logs of all other shards; see [`Core::hear`].
     #[inline]
-    pub(super) fn hear(&mut self) {
-        if self.exchange.hear(&mut self.local.sessions.router) {
+    pub(super) fn read_logs(&mut self) {
+        if self.exchange.read_logs(&mut self.local.sessions.router) {
             self.local.sessions.charge_topics(&mut self.local.env);
         }
     }

@@ -46,6 +46,7 @@
 //! | `behind` | live messages that wait behind retained ones |
 //! | `parcel` | what shards send each other |
 //! | `inbox` | parcels of other shards |
+//! | `order` | the order between shards: what was heard, what was admitted, and all that is pushed |
 //! | `replies` | what a client is told only once other shards have acted |
 //! | `waits` | everything that waits for other shards: paused connections, held wills, relays |
 //! | `events` | what is written to the log |
@@ -79,6 +80,7 @@ mod listeners;
 mod local;
 mod login;
 mod losses;
+mod order;
 mod parcel;
 mod publish;
 mod pulls;
@@ -124,6 +126,7 @@ use env::Env;
 use exchange::Exchange;
 pub use listeners::Listening;
 use local::Local;
+use order::{Heard, Intake};
 pub use parcel::Parcel;
 use retained::Retained;
 use sessions::Sessions;
@@ -361,37 +364,39 @@ impl<I: Io> Shard<I> {
     /// One pass: completions, parcels, deadlines, what waits for others, output. Never blocks.
     pub fn turn(&mut self, now: Millis) -> Turn {
         self.core.local.env.now = now;
+        let mut intake = Intake::of_this_turn();
         // First, so that an order holds for all that is read below.
-        if self.desk.as_ref().is_some_and(Desk::has_papers) && self.take_papers().is_break() {
+        if self.desk.as_ref().is_some_and(Desk::has_papers) && self.take_papers(&mut intake).is_break() {
             return Turn::Over;
         }
-        let core = &mut self.core;
-        core.local.env.counters().turns_total.add(1);
-        core.advance_handshakes();
-        self.io.completions(&mut self.completions);
-        self.reap_sent();
+        self.core.local.env.counters().turns_total.add(1);
+        intake.completions(&mut self.io, &mut self.completions);
         if self.core.local.env.shards > 1 {
-            self.take_parcels();
-            if !self.readings.is_empty() {
-                self.read_inbox();
-            }
-            self.core.answer_queries();
+            self.take_parcels(&mut intake);
         }
-        self.core.hear();
-        self.reap();
+        let heard = self.core.hear(&intake);
+        self.core.advance_handshakes(heard);
+        self.reap_sent(heard);
+        if self.core.local.env.shards > 1 {
+            if !self.readings.is_empty() {
+                self.read_inbox(heard);
+            }
+            self.core.answer_queries(heard);
+        }
+        self.reap(heard);
         let core = &mut self.core;
-        core.fire_timers();
-        core.progress();
-        core.advance_filters();
+        core.fire_timers(heard);
+        core.progress(heard);
+        core.advance_filters(heard);
         core.advance_cursors();
-        core.end_overflowed();
-        core.serve_vacant();
-        self.advance_stop();
+        core.end_overflowed(heard);
+        core.serve_vacant(heard);
+        self.advance_stop(heard);
         // Before anything is sent: who sees a CONNACK is counted by then.
         self.core.publish_counts();
         // A backend may send at once, and who sees an acknowledgement takes it that every shard can have the message.
         self.flush_mesh();
-        self.tend_dirty();
+        self.tend_dirty(&mut intake);
         self.flush_mesh(); // connections that go home
         if self.is_stopped() {
             return Turn::Over;
@@ -486,7 +491,7 @@ impl Core {
         }
     }
 
-    fn fire_timers(&mut self) {
+    fn fire_timers(&mut self, heard: Heard<'_>) {
         if self.local.env.timers.len()
             > 2 * (self.local.clients.connections.len() + self.local.sessions.arena.len()) + TIMERS_SPARE
         {
@@ -495,19 +500,19 @@ impl Core {
         // What is left is due at once, so the next turn comes without a wait.
         for _ in 0..TIMERS_BUDGET {
             match self.local.env.timers.pop_due(self.local.env.now).map(Timer::unpack) {
-                Some(Timer::Connection(key)) => self.connection_due(key),
-                Some(Timer::Session(key)) => self.session_due(key),
+                Some(Timer::Connection(key)) => self.connection_due(key, heard),
+                Some(Timer::Session(key)) => self.session_due(key, heard),
                 Some(Timer::Interest(filter)) => self.interest_due(filter),
                 Some(Timer::Share(key)) => {
                     let orphans = self.local.sessions.share_due(key, &mut self.local.env);
-                    self.redistribute(orphans);
+                    self.redistribute(orphans, heard);
                 }
                 Some(Timer::Survey) => {
                     self.local
                         .sessions
                         .survey_on(&mut self.local.env, |key| self.local.clients.sending_bytes(key));
                 }
-                Some(Timer::Sys) if self.sys.is_due(self.local.env.now) => self.sys_due(),
+                Some(Timer::Sys) if self.sys.is_due(self.local.env.now) => self.sys_due(heard),
                 Some(Timer::Sys) => {} // of an interval that does not hold any more
                 Some(Timer::Sweep) => {
                     self.retained.sweep(&mut self.local.env);

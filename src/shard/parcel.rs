@@ -39,6 +39,11 @@ pub enum Parcel {
 }
 
 impl Parcel {
+    /// The answer to a query.
+    pub(super) fn answer(found: Found) -> Parcel {
+        Parcel::Retained(Box::new(found))
+    }
+
     /// Bytes that it keeps while it waits.
     pub(super) fn cost(&self) -> usize {
         let own = size_of::<Parcel>();

@@ -34,9 +34,10 @@ use super::env::Env;
 use super::ingress::{Handled, Pressure};
 use super::local::Local;
 use super::losses::Denied;
+use super::order::{Heard, Owed, Ticket};
 use super::parcel::Parcel;
-use super::replies::{Release, Replies, Reply};
-use super::waits::{Blocked, Fence};
+use super::replies::{Replies, Reply};
+use super::waits::{Blocked, Wait};
 
 /// Whether anybody had a matching subscription.
 #[must_use]
@@ -209,6 +210,7 @@ impl Core {
         front: &Front<'_>,
         known: Option<&Known>,
         pressure: Pressure,
+        heard: Heard<'_>,
     ) -> Result<(Handled, usize, usize), DecodeError> {
         let Publisher { connection: key, session, version, .. } = from;
         let known_topic = known.map_or("", |known| &*known.route.topic);
@@ -228,15 +230,18 @@ impl Core {
             resolved.as_str()
         };
 
-        if self.local.env.shards > 1 {
+        let ticket = if self.local.env.shards > 1 {
             let admitted = match pressure {
-                Pressure::Respect => self.admit(key, topic, publish.retain),
-                Pressure::Ignore => self.admit_last(key, topic, publish.retain),
+                Pressure::Respect => self.admit(key, topic, publish.retain, heard),
+                Pressure::Ignore => self.admit_last(key, topic, publish.retain, heard),
             };
-            if let Err(blocked) = admitted {
-                return Ok((Handled::Blocked(blocked), 0, 0));
+            match admitted {
+                Ok(ticket) => ticket,
+                Err(blocked) => return Ok((Handled::Blocked(blocked), 0, 0)),
             }
-        }
+        } else {
+            Ticket::owed(Owed::Alone, heard)
+        };
 
         let may_publish = self.local.sessions.may_publish(session, topic, &mut self.local.env);
         // A topic that was decoded as the known one is that very text.
@@ -265,7 +270,7 @@ impl Core {
         self.local.env.count_received(&taken);
         let ids = PacketIds { first: publish.packet_id, entries: &entries };
         if taken.ingress == Ingress::Route && may_publish {
-            self.route_taken(from, &publish, topic, (front, &taken), &ids, route);
+            self.route_taken(from, &publish, (topic, ticket), (front, &taken), &ids, route);
         } else {
             self.answer_unrouted(from, &publish, topic, taken.ingress, &ids)?;
         }
@@ -293,8 +298,8 @@ impl Core {
             }
             // [MQTT-4.3.3-10]
             Ingress::Repeat => {
-                let release = self.exchange.stored_before(publish.retain, self.local.env.shards);
-                self.answer_publish(from.connection, publish, Reason::SUCCESS, release);
+                let wait = self.exchange.stored_before(publish.retain, self.local.env.shards);
+                self.answer_publish(from.connection, publish, Reason::SUCCESS, wait);
                 Ok(())
             }
             // [MQTT-3.3.4-7]
@@ -311,7 +316,7 @@ impl Core {
         &mut self,
         from: Publisher,
         publish: &Publish<'_>,
-        topic: &str,
+        (topic, ticket): (&str, Ticket<'_>),
         (front, taken): (&Front<'_>, &Taken),
         ids: &PacketIds<'_>,
         route: Option<&Rc<Route>>,
@@ -345,15 +350,15 @@ impl Core {
                         Batch::of_several(view, from.version, (packets, taken.payload_bytes), entries)
                     }
                 };
-                let (routed, touched) = self.route_along(route, &batch);
+                let (routed, touched) = self.route_along(route, &batch, ticket);
                 self.local.clients.touch(from.connection, touched);
                 self.acknowledge(from.connection, publish.qos, ids, routed.reason(from.version));
             }
             None => {
-                let Published { routed, targets, way } = self.publish(&view);
+                let Published { routed, targets, way } = self.publish(&view, ticket);
                 self.local.clients.touch(from.connection, targets);
-                let release = self.stored(from.connection, targets, way);
-                self.answer_publish(from.connection, publish, routed.reason(from.version), release);
+                let wait = self.stored(from.connection, targets, way);
+                self.answer_publish(from.connection, publish, routed.reason(from.version), wait);
             }
         }
         self.local.scratch.properties = cleaned;
@@ -375,64 +380,63 @@ impl Core {
     }
 
     /// Answers a single PUBLISH, now or later. // [MQTT-3.3.4-1] [MQTT-4.3.2-4] [MQTT-4.3.3-8]
-    fn answer_publish(&mut self, key: Key, publish: &Publish<'_>, reason: Reason, release: Release) {
+    fn answer_publish(&mut self, key: Key, publish: &Publish<'_>, reason: Reason, wait: Wait) {
         let Publish { qos, packet_id, .. } = *publish;
-        match release {
-            Release::Now => {
+        match wait {
+            Wait::Nothing => {
                 let ids = PacketIds { first: packet_id, entries: &[] };
                 self.acknowledge(key, qos, &ids, reason);
             }
-            Release::Announced(_) | Release::Fence(_) if qos == Qos::AtMostOnce => {}
+            _ if qos == Qos::AtMostOnce => {}
             later => self.reply(key, Reply::Ack { qos, packet_id, reason }, later),
         }
     }
 
     /// Whether all next hops have room and the way is free.
-    fn admit(&mut self, key: Key, topic: &str, retain: bool) -> Result<(), Blocked> {
+    fn admit<'intake>(
+        &mut self,
+        key: Key,
+        topic: &str,
+        retain: bool,
+        heard: Heard<'intake>,
+    ) -> Result<Ticket<'intake>, Blocked> {
         let owner = if retain {
             topic::shard_of(&self.local.env.keys, topic, self.local.env.shards)
         } else {
             self.local.env.id
         };
-        let full = self.exchange.links.full();
-        if !full.is_empty() {
-            let hops = if owner == self.local.env.id {
-                self.local.sessions.next_hops(topic)
-            } else {
-                ShardSet::EMPTY.with(owner)
-            };
-            let held = hops.intersection(full);
-            if !held.is_empty() {
-                return Err(Blocked::Mesh(held));
-            }
-        }
         if owner != self.local.env.id {
-            if !self.exchange.waits.relay_fits(
-                owner,
-                &self.exchange.links,
-                self.local.env.options.relay_window,
-            ) {
-                return Err(Blocked::Relay(owner));
-            }
-            self.switch(key, Mode::Owner)
-        } else if retain {
-            self.begin(key) // Both ways begin here.
-        } else {
-            self.switch(key, Mode::Direct)
+            let ticket = self.exchange.admit_relay(owner, heard)?;
+            self.switch(key, Mode::Owner)?;
+            return Ok(ticket);
         }
+        let ticket = self.exchange.admit(|| self.local.sessions.next_hops(topic), heard)?;
+        if retain {
+            self.begin(key)?; // Both ways begin here.
+        } else {
+            self.switch(key, Mode::Direct)?;
+        }
+        Ok(ticket)
     }
 
     /// The same for the last read of a connection that is taken over: no shard's saturation holds it up, but order does.
-    fn admit_last(&mut self, key: Key, topic: &str, retain: bool) -> Result<(), Blocked> {
+    fn admit_last<'intake>(
+        &mut self,
+        key: Key,
+        topic: &str,
+        retain: bool,
+        heard: Heard<'intake>,
+    ) -> Result<Ticket<'intake>, Blocked> {
         match retain {
             true if topic::shard_of(&self.local.env.keys, topic, self.local.env.shards)
                 != self.local.env.id =>
             {
-                self.switch(key, Mode::Owner)
+                self.switch(key, Mode::Owner)?;
             }
-            true => self.begin(key),
-            false => self.switch(key, Mode::Direct),
+            true => self.begin(key)?,
+            false => self.switch(key, Mode::Direct)?,
         }
+        Ok(Ticket::owed(Owed::LastRead, heard))
     }
 
     /// The connection is about to publish to a topic for which both ways are one.
@@ -456,46 +460,45 @@ impl Core {
             return Ok(());
         }
         self.exchange.waits.lets_begin(live.mode)?;
-        let fence = match live.mode {
-            Mode::New | Mode::WillsOut => Fence::everything(&self.exchange.links, &self.exchange.waits),
-            Mode::Direct => Fence::consumed(live.touched, &self.exchange.links),
-            Mode::Owner => self.exchange.waits.relayed(live.touched),
+        let wait = match live.mode {
+            Mode::New | Mode::WillsOut => self.exchange.everything(),
+            Mode::Direct => self.exchange.consumed(live.touched),
+            Mode::Owner => self.exchange.relayed(live.touched),
         };
-        if !fence.is_reached(&self.exchange.links) {
-            return Err(Blocked::Fence(fence, mode));
+        if !wait.is_over(&self.exchange) {
+            return Err(Blocked::Switch(wait, mode));
         }
         live.switch_to(mode);
         Ok(())
     }
 
     /// Takes ownership of a message: to the owner of its topic if it is to be retained, else to its subscribers.
-    pub(super) fn publish(&mut self, view: &MessageView<'_>) -> Published {
+    pub(super) fn publish(&mut self, view: &MessageView<'_>, ticket: Ticket<'_>) -> Published {
         if !view.retain {
-            let (routed, targets) = self.route(&Batch::of_one(*view, None));
+            let (routed, targets) = self.route(&Batch::of_one(*view, None), ticket);
             return Published { routed, targets, way: Mode::Direct };
         }
         let fingerprint = topic::fingerprint(&self.local.env.keys, view.topic);
         let owner = topic::shard_of_fingerprint(fingerprint, self.local.env.shards);
-        self.retained.note(view, fingerprint, &self.local.env);
+        let hinted = self.retained.note(view, fingerprint, &self.local.env);
         if owner != self.local.env.id {
-            self.exchange.waits.count_relay(owner);
-            self.exchange.push(owner, Parcel::Relay(view.to_message()), &self.local.env);
+            self.exchange.push_relay(owner, view, &ticket, &self.local.env);
             let targets = ShardSet::EMPTY.with(owner);
             return Published { routed: Routed::Somewhere, targets, way: Mode::Owner };
         }
-        self.hear();
-        self.store_retained(view);
-        let (routed, targets) = self.route(&Batch::of_one(*view, None));
+        let may_store = self.hear_hinted(hinted);
+        self.store_retained(view, may_store);
+        let (routed, targets) = self.route(&Batch::of_one(*view, None), ticket);
         Published { routed, targets, way: Mode::Direct }
     }
 
     /// Delivers here and sends to the other shards that want it; returns which these were.
-    pub(super) fn route(&mut self, batch: &Batch<'_>) -> (Routed, ShardSet) {
+    pub(super) fn route(&mut self, batch: &Batch<'_>, ticket: Ticket<'_>) -> (Routed, ShardSet) {
         let route = self.local.sessions.router.route(batch.message.topic);
-        self.route_along(&route, batch)
+        self.route_along(&route, batch, ticket)
     }
 
-    fn route_along(&mut self, route: &Route, batch: &Batch<'_>) -> (Routed, ShardSet) {
+    fn route_along(&mut self, route: &Route, batch: &Batch<'_>, ticket: Ticket<'_>) -> (Routed, ShardSet) {
         if route.is_empty() {
             return (Routed::Nowhere, ShardSet::EMPTY);
         }
@@ -505,7 +508,7 @@ impl Core {
         let done = if route.groups.is_empty() && route.remote.is_empty() {
             (if reached { Routed::Somewhere } else { Routed::Nowhere }, ShardSet::EMPTY)
         } else {
-            self.route_on(route, batch, &mut fanout, reached)
+            self.route_on(route, batch, &mut fanout, reached, &ticket)
         };
         self.local.scratch.variants = Some(variants);
         done
@@ -518,16 +521,17 @@ impl Core {
         batch: &Batch<'_>,
         fanout: &mut Fanout<'_>,
         reached: bool,
+        ticket: &Ticket<'_>,
     ) -> (Routed, ShardSet) {
         let several = batch.version_of_several();
         debug_assert!(several.is_none() || route.groups.is_empty(), "a share group gets message by message");
         let mut shares = Vec::new();
         let mut shared_here = false;
         for group in route.groups.iter() {
-            match self.local.choose_shard(*group) {
+            match self.local.choose_shard(*group, ticket.heard()) {
                 Some(shard) if shard == self.local.env.id => {
                     shared_here = true;
-                    self.share_here(*group, fanout);
+                    self.share_here(*group, fanout, ticket.heard());
                 }
                 Some(shard) => shares.push((shard, self.local.sessions.router.group_fingerprint(*group))),
                 None => {}
@@ -544,7 +548,7 @@ impl Core {
                 ordinary: route.remote.contains(shard),
                 groups: (!groups.is_empty()).then(|| Box::new(groups)),
             };
-            self.exchange.push(shard, parcel, &self.local.env);
+            self.exchange.push_publication(shard, parcel, ticket, &self.local.env);
         }
         let nowhere = !reached && !shared_here && targets.is_empty();
         (if nowhere { Routed::Nowhere } else { Routed::Somewhere }, targets)

@@ -25,7 +25,8 @@ use super::behind::Newer;
 use super::cursors::{Asking, Cursors, NotFrom, Publisher, Seen, Source};
 use super::env::Env;
 use super::local::Local;
-use super::parcel::{Found, Parcel, Query};
+use super::order::{Heard, MayStore};
+use super::parcel::{Found, Query};
 use super::sessions::Sessions;
 
 /// Messages of a cursor that may wait in the session's queue for the client's Receive Maximum; no more are asked for until
@@ -260,7 +261,7 @@ impl Core {
         {
             visits -= 1;
             let Some(mut cursors) = self.local.sessions.take_cursors(session) else { continue };
-            cursors.announced(self.exchange.announced());
+            cursors.announced(self.exchange.interest.announced());
             let mut next = self.advance(session, &mut cursors, &mut visits);
             if self.local.sessions.arena.get(session).is_none_or(|slot| slot.session.queue_len() == 0) {
                 cursors.queue_is_empty();
@@ -311,7 +312,7 @@ impl Core {
                 source.state = Asking::Asked;
                 cursors.asked += 1;
                 self.local.sessions.pulls.questions_left -= 1;
-                self.exchange.push(source.owner, Parcel::Query(Box::new(query)), &self.local.env);
+                self.exchange.push_query(source.owner, query, &self.local.env);
             }
         }
         cursor.sources = Some(sources);
@@ -320,19 +321,18 @@ impl Core {
     }
 
     /// Once per turn: questions of other shards, in the order in which they came.
-    pub(super) fn answer_queries(&mut self) {
+    pub(super) fn answer_queries(&mut self, heard: Heard<'_>) {
         let mut visits = self.local.env.options.retained_visits_in_turn;
         while visits > 0
             && let Some((from, query)) = self.retained.next_question()
         {
-            self.hear(); // what comes after the answer is to be routed there
             let found = self.retained.find(*query, &mut visits, &self.local.env);
-            self.exchange.push(from, Parcel::Retained(Box::new(found)), &self.local.env);
+            self.exchange.push_found(from, found, heard, &self.local.env);
         }
     }
 
     /// Keeps or clears the retained message of a topic that this shard owns.
-    pub(super) fn store_retained(&mut self, view: &MessageView<'_>) {
+    pub(super) fn store_retained(&mut self, view: &MessageView<'_>, _: MayStore) {
         if !self.retained.keep(view, &mut self.local.env) {
             self.local.sessions.note_not_retained(&self.local.env);
         }

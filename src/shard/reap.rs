@@ -7,27 +7,28 @@ use super::ahead::TOGETHER;
 use super::connection::{Closing, Connection, End, Phase};
 use super::listeners::Entry;
 use super::local::Local;
+use super::order::Heard;
 use super::transports::Layered;
 use super::{Core, Shard, events};
 
 impl<I: Io> Shard<I> {
     /// Ends the sends among the completions that were taken, so that whatever is delivered finds the room that they leave: a
     /// message as large as the send buffer fits only where nothing is on its way.
-    pub(super) fn reap_sent(&mut self) {
+    pub(super) fn reap_sent(&mut self, heard: Heard<'_>) {
         for at in 0..self.completions.len() {
             // What is left of it costs nothing to drop.
             if matches!(self.completions[at], Completion::Sent { .. })
                 && let Completion::Sent { token, batch, result } =
                     std::mem::replace(&mut self.completions[at], Completion::Doorbell)
             {
-                self.sent(token.key(), batch, result);
-                self.core.settle();
+                self.sent(token.key(), batch, result, heard);
+                self.core.settle(heard);
             }
         }
     }
 
     /// Acts on the other completions that were taken, in their order.
-    pub(super) fn reap(&mut self) {
+    pub(super) fn reap(&mut self, heard: Heard<'_>) {
         let mut completions = std::mem::take(&mut self.completions);
         let count = completions.len();
         self.core.local.env.counters().completions_total.add(count as u64);
@@ -39,17 +40,19 @@ impl<I: Io> Shard<I> {
             }
             let Some(completion) = rest.next() else { break };
             match completion {
-                Completion::Received { token, buffer, more } => self.received(token.key(), buffer, more),
+                Completion::Received { token, buffer, more } => {
+                    self.received(token.key(), buffer, more, heard)
+                }
                 Completion::ReceiveEnded { token, end } => {
-                    self.core.receive_ended(token.key(), end);
-                    self.core.settle();
+                    self.core.receive_ended(token.key(), end, heard);
+                    self.core.settle(heard);
                 }
                 Completion::CancelEnded { token } => self.core.local.clients.cancel_ended(token.key()),
                 Completion::Accepted { listener, socket, peer } => {
                     if let Some(socket) = self.core.local.accepted(listener, socket, peer) {
                         self.io.close(socket);
                     }
-                    self.core.settle();
+                    self.core.settle(heard);
                 }
                 Completion::AcceptEnded { listener, errno } => {
                     self.core.local.clients.accept_ended(listener, errno, &self.core.local.env)
@@ -65,7 +68,7 @@ impl<I: Io> Shard<I> {
         self.completions = completions;
     }
 
-    fn received(&mut self, key: Key, buffer: Buffer, more: bool) {
+    fn received(&mut self, key: Key, buffer: Buffer, more: bool, heard: Heard<'_>) {
         let core = &mut self.core;
         core.local.env.counters().bytes_received_total.add(u64::from(buffer.len));
         if let Some(connection) = core.local.clients.connections.get_mut(key) {
@@ -75,16 +78,16 @@ impl<I: Io> Shard<I> {
                 core.local.clients.mark_dirty(key);
             }
             if is_layered {
-                core.wire_received(key, self.io.bytes(buffer));
+                core.wire_received(key, self.io.bytes(buffer), heard);
             } else {
-                core.bytes_received(key, self.io.bytes(buffer));
+                core.bytes_received(key, self.io.bytes(buffer), heard);
             }
         }
         self.io.replenish(buffer);
-        self.core.settle();
+        self.core.settle(heard);
     }
 
-    fn sent(&mut self, key: Key, mut batch: OutBatch, result: Result<usize, i32>) {
+    fn sent(&mut self, key: Key, mut batch: OutBatch, result: Result<usize, i32>, heard: Heard<'_>) {
         let core = &mut self.core;
         let Some(connection) = core.local.clients.connections.get_mut(key) else { return };
         match result {
@@ -132,7 +135,7 @@ impl<I: Io> Shard<I> {
                 }
                 core.local.room_made(key);
                 if held_back {
-                    core.output_taken(key);
+                    core.output_taken(key, heard);
                 }
             }
             Err(_) => {
@@ -149,7 +152,7 @@ impl<I: Io> Shard<I> {
                 core.local.clients.recycle(batch.into_buffer());
                 core.local.clients.mark_dirty(key);
                 if is_live {
-                    core.output_taken(key);
+                    core.output_taken(key, heard);
                 } else {
                     core.local.clients.end(key, End::Lost, &mut core.local.env);
                 }
@@ -208,7 +211,7 @@ impl Local {
 }
 
 impl Core {
-    fn receive_ended(&mut self, key: Key, end: ReceiveEnd) {
+    fn receive_ended(&mut self, key: Key, end: ReceiveEnd, heard: Heard<'_>) {
         let Some(connection) = self.local.clients.connections.get_mut(key) else { return };
         connection.receive_armed = false;
         connection.broken |= matches!(end, ReceiveEnd::Error(_));
@@ -216,16 +219,16 @@ impl Core {
         match end {
             ReceiveEnd::NoBuffers => self.local.env.counters().no_buffers_total.add(1),
             ReceiveEnd::Cancelled => {}
-            ReceiveEnd::Eof | ReceiveEnd::Error(_) => self.peer_closed(key),
+            ReceiveEnd::Eof | ReceiveEnd::Error(_) => self.peer_closed(key, heard),
         }
     }
 
     /// The peer sends nothing any more.
-    pub(super) fn peer_closed(&mut self, key: Key) {
+    pub(super) fn peer_closed(&mut self, key: Key, heard: Heard<'_>) {
         let Some(connection) = self.local.clients.connections.get_mut(key) else { return };
         connection.eof = true;
         if connection.is_held_back() {
-            return self.resume(key); // which ends it
+            return self.resume(key, heard); // which ends it
         }
         match &mut connection.phase {
             // What it sent before it closed is still to be parsed or answered: a paused connection ends when it is resumed,
@@ -240,7 +243,7 @@ impl Core {
     }
 
     /// Bytes arrived.
-    pub(super) fn bytes_received(&mut self, key: Key, bytes: &[u8]) {
+    pub(super) fn bytes_received(&mut self, key: Key, bytes: &[u8], heard: Heard<'_>) {
         let Some(connection) = self.local.clients.connections.get_mut(key) else { return };
         match &connection.phase {
             Phase::Live(live) if live.blocked().is_some() => {
@@ -248,11 +251,11 @@ impl Core {
                 self.local.clients.mark_dirty(key);
                 self.local.clients.charge_receive(key, &mut self.local.env);
             }
-            Phase::Live(_) => self.parse(key, bytes),
+            Phase::Live(_) => self.parse(key, bytes, heard),
             Phase::Opening => {
                 connection.partial.extend_from_slice(bytes);
                 self.local.clients.charge_receive(key, &mut self.local.env);
-                self.try_connect(key);
+                self.try_connect(key, heard);
             }
             // Not armed in these phases, but a completion may still be on its way when the phase changes.
             Phase::Verifying(_) | Phase::HandOff(_) | Phase::Waiting(_) => {

@@ -1,7 +1,7 @@
 //! Replies that wait until they are true.
 //!
 //! A PUBACK or PUBREC says that the broker has taken the message over, and a SUBACK that every shard knows the filter. Where
-//! that takes other shards, the reply is held: in order, at its connection, until its [`Release`] is reached. A reply with
+//! that takes other shards, the reply is held: in order, at its connection, until its [`Wait`] is over. A reply with
 //! nothing to wait for is encoded at once, as long as its connection holds none. PUBCOMP and PINGRESP never wait.
 //!
 //! Held replies belong to a connection and end with it: the client sends what was not acknowledged again. The receive quota is
@@ -11,7 +11,6 @@
 use std::collections::VecDeque;
 
 use crate::memory::{Key, ShardSet};
-use crate::mesh::Links;
 use crate::session::Session;
 use crate::wire::{self, AckKind, Qos, Reason};
 
@@ -20,9 +19,9 @@ use super::clients::Clients;
 use super::connection::{End, Mode};
 use super::env::Env;
 use super::exchange::Exchange;
-use super::parcel::Parcel;
+use super::order::Heard;
 use super::publish::PacketIds;
-use super::waits::{Blocked, Fence};
+use super::waits::{Blocked, Line, Wait};
 
 /// Replies that one connection may hold. With more it is not parsed until half of them have left.
 pub(super) const HELD_MAX: usize = 1024;
@@ -39,30 +38,9 @@ pub(super) enum Reply {
     SubAck(Box<[u8]>),
 }
 
-/// What must be so before a reply leaves.
-#[derive(Debug)]
-pub(super) enum Release {
-    /// Nothing but the replies before it.
-    Now,
-    /// The connection's filters up to this number are in the log; see `interest`.
-    Announced(u64),
-    /// Other shards have acted upon what they were sent.
-    Fence(Fence),
-}
-
-impl Release {
-    fn is_reached(&self, announced: u64, links: &Links<Parcel>) -> bool {
-        match self {
-            Release::Now => true,
-            Release::Announced(need) => *need <= announced,
-            Release::Fence(fence) => fence.is_reached(links),
-        }
-    }
-}
-
 /// The held replies of one connection, oldest first.
 #[derive(Debug, Default)]
-pub(super) struct Replies(VecDeque<(Reply, Release)>);
+pub(super) struct Replies(Line<Reply>);
 
 impl Replies {
     pub fn is_empty(&self) -> bool {
@@ -70,11 +48,8 @@ impl Replies {
     }
 
     /// Takes the oldest, if it `may` leave.
-    pub fn take_if(&mut self, may: impl FnOnce(&Release) -> bool) -> Option<Reply> {
-        if self.0.front().is_some_and(|(_, release)| may(release)) {
-            return self.0.pop_front().map(|(reply, _)| reply);
-        }
-        None
+    pub fn take_if(&mut self, may: impl FnOnce(&Wait) -> bool) -> Option<Reply> {
+        self.0.take_if(may)
     }
 
     /// Whether no more may be held.
@@ -175,29 +150,28 @@ impl Clients {
 impl Exchange {
     /// A PUBLISH that repeats one of a former connection is answered when everything that left this shard is acted upon, that
     /// message included: which owner it went to is not known any more.
-    pub fn stored_before(&self, retain: bool, shards: u16) -> Release {
+    pub fn stored_before(&self, retain: bool, shards: u16) -> Wait {
         match retain && shards > 1 {
-            true => Release::Fence(Fence::everything(&self.links, &self.waits)),
-            false => Release::Now,
+            true => self.everything(),
+            false => Wait::Nothing,
         }
     }
 }
 
 impl Core {
-    /// Tells the client `reply` once `release` is reached and all replies before it have left.
+    /// Tells the client `reply` once `wait` is over and all replies before it have left.
     /// In the order of the PUBLISH packets. // 3.1.1: [MQTT-2.3.1-6] [MQTT-4.6.0-2] [MQTT-4.6.0-3] [MQTT-4.6.0-4]
-    pub(super) fn reply(&mut self, key: Key, reply: Reply, release: Release) {
-        let announced = self.exchange.announced();
+    pub(super) fn reply(&mut self, key: Key, reply: Reply, wait: Wait) {
         let Some(live) =
             self.local.clients.connections.get_mut(key).and_then(|connection| connection.live_mut())
         else {
             return;
         };
         let holds_none = live.replies().is_none();
-        if holds_none && release.is_reached(announced, &self.exchange.links) {
+        if holds_none && wait.is_over(&self.exchange) {
             return self.local.clients.tell(key, reply, &self.local.env);
         }
-        live.replies_mut().0.push_back((reply, release));
+        live.replies_mut().0.push(reply, wait);
         if holds_none {
             self.exchange.waits.holding.connections.push_back(key);
             self.exchange.waits.look_again();
@@ -215,33 +189,30 @@ impl Core {
         };
         if self.local.clients.live(key).is_some_and(|live| live.replies().is_some()) {
             debug_assert!(ids.count() == 1, "what is held is held one by one");
-            return self.reply(key, Reply::Ack { qos, packet_id: ids.first, reason }, Release::Now);
+            return self.reply(key, Reply::Ack { qos, packet_id: ids.first, reason }, Wait::Nothing);
         }
         self.local.clients.stage_acks(key, kind, ids.iter(), reason, &self.local.env);
     }
 
     /// Once per turn: replies whose time has come.
-    pub(super) fn release_replies(&mut self) {
+    pub(super) fn release_replies(&mut self, heard: Heard<'_>) {
         for _ in 0..self.exchange.waits.holding.unlooked.min(CONNECTIONS_BUDGET) {
             self.exchange.waits.holding.unlooked -= 1;
             let Some(key) = self.exchange.waits.holding.connections.pop_front() else { break };
             if self.release_those_of(key) {
                 self.exchange.waits.holding.connections.push_back(key);
             }
-            self.settle();
+            self.settle(heard);
         }
     }
 
     /// Returns whether the connection still holds replies.
     fn release_those_of(&mut self, key: Key) -> bool {
-        let announced = self.exchange.announced();
         loop {
             let Some(connection) = self.local.clients.connections.get_mut(key) else { return false };
             let eof = connection.eof;
             let Some(live) = connection.live_mut() else { return false };
-            if let Some(reply) =
-                live.take_reply(|release| release.is_reached(announced, &self.exchange.links))
-            {
+            if let Some(reply) = live.take_reply(|wait| wait.is_over(&self.exchange)) {
                 self.local.clients.tell(key, reply, &self.local.env);
                 continue;
             }
@@ -257,26 +228,24 @@ impl Core {
     /// The PUBACK or PUBREC of a message with RETAIN leaves when its owner has stored it and every shard that it was passed on
     /// to has acted upon it. So a SUBSCRIBE that is sent after it was seen finds the message in the store, and no live copy is
     /// on the way to the subscriber's shard. What the connection sent to other owners before is waited for as well.
-    pub(super) fn stored(&self, key: Key, targets: ShardSet, way: Mode) -> Release {
+    pub(super) fn stored(&self, key: Key, targets: ShardSet, way: Mode) -> Wait {
         let live = self.local.clients.connections.get(key).and_then(|connection| connection.live());
-        Release::Fence(match way {
-            Mode::Owner => {
-                self.exchange.waits.relayed(live.map_or(targets, |live| live.touched.union(targets)))
-            }
-            Mode::New | Mode::WillsOut | Mode::Direct => Fence::consumed(targets, &self.exchange.links),
-        })
+        match way {
+            Mode::Owner => self.exchange.relayed(live.map_or(targets, |live| live.touched.union(targets))),
+            Mode::New | Mode::WillsOut | Mode::Direct => self.exchange.consumed(targets),
+        }
     }
 
     /// A SUBSCRIBE comes after what its client published with RETAIN before it, so that it finds that in the store.
     pub(super) fn subscribe_waits(&self, key: Key) -> Result<(), Blocked> {
         self.local.clients.holds_many(key)?;
         let relayed = match self.local.clients.connections.get(key).and_then(|connection| connection.live()) {
-            Some(live) if live.mode == Mode::Owner => self.exchange.waits.relayed(live.touched),
+            Some(live) if live.mode == Mode::Owner => self.exchange.relayed(live.touched),
             Some(_) | None => return Ok(()),
         };
-        match relayed.is_reached(&self.exchange.links) {
+        match relayed.is_over(&self.exchange) {
             true => Ok(()),
-            false => Err(Blocked::Fence(relayed, Mode::Owner)),
+            false => Err(Blocked::Switch(relayed, Mode::Owner)),
         }
     }
 }

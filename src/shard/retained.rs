@@ -12,6 +12,7 @@ use crate::topic::{self, RetainedHints, Scan};
 
 use super::Timer;
 use super::env::Env;
+use super::order::Hinted;
 use super::parcel::{Found, Query};
 
 /// Milliseconds between sweeps for expired retained messages.
@@ -57,13 +58,14 @@ impl Retained {
     }
 
     /// Before a message with RETAIN is stored here or leaves for its owner.
-    pub fn note(&self, view: &MessageView<'_>, fingerprint: u64, env: &Env) {
+    pub fn note(&self, view: &MessageView<'_>, fingerprint: u64, env: &Env) -> Hinted {
         if !view.payload.is_empty() {
             self.hints.note(view.topic, fingerprint, |level| topic::fingerprint(&env.keys, level));
         }
         if env.shards > 1 {
             Published::before_leaving();
         }
+        Hinted::by_this_shard()
     }
 
     /// A batch, no larger than what the socket of a client has room for; and what it costs.

@@ -11,7 +11,7 @@ use crate::clock::{Millis, NEVER, after_s};
 use crate::io::ListenerId;
 use crate::memory::{Arena, Class, Key, Message, ShardSet, Table};
 use crate::session::{Cx, Delivered, DropReason, Drops, Orphan, Session, Spares};
-use crate::topic::{self, Change, FilterKey, Presence, Router};
+use crate::topic::{self, Change, FilterKey, Options, Presence, Router, Subscribed, Unsubscribed};
 
 use super::Timer;
 use super::connection::End;
@@ -65,6 +65,24 @@ pub(super) struct SessionEnd {
     pub lost: u64,
 }
 
+/// What follows when a session loses its right to go on.
+#[must_use]
+pub(super) enum Forfeited {
+    /// This connection is to end, and the session with it.
+    Connected(Key),
+    /// The connection that waits for it begins another one.
+    Awaited,
+    /// It is to end now.
+    Ends,
+}
+
+/// The connections that wait for a session, and when the CONNECT of the newest one was read.
+#[derive(Debug, Default)]
+pub(super) struct Successors {
+    pub connections: VecDeque<Key>,
+    connected_at: Millis,
+}
+
 impl Sessions {
     pub fn new(env: &Env) -> Sessions {
         let clients = env.options.clients_expected;
@@ -86,11 +104,6 @@ impl Sessions {
     #[inline]
     pub fn get(&self, session: Key) -> Option<&Slot> {
         self.arena.get(session)
-    }
-
-    #[inline]
-    pub fn get_mut(&mut self, session: Key) -> Option<&mut Slot> {
-        self.arena.get_mut(session)
     }
 
     /// The session of a Client Identifier.
@@ -248,6 +261,20 @@ impl Sessions {
         }
     }
 
+    /// A session that has overflowed ends with its connection.
+    pub fn forfeit(&mut self, session: Key, now: Millis) -> Option<Forfeited> {
+        let slot = self.arena.get_mut(session)?;
+        slot.expiry_s = 0;
+        Some(match slot.connection {
+            Some(connection) => Forfeited::Connected(connection),
+            None if slot.aside.has_successor() => {
+                slot.ends_at = now;
+                Forfeited::Awaited
+            }
+            None => Forfeited::Ends,
+        })
+    }
+
     /// A Client Identifier that no session has and that is at home here. // [MQTT-3.1.3-6] [MQTT-3.2.2-16]
     ///
     /// Nobody can tell the next one from those before: they are hashed with the keys of the process, which the kernel's
@@ -269,6 +296,42 @@ impl Sessions {
         }
     }
 
+    // ---- who waits for a session -------------------------------------------------------------------------------------
+
+    /// A connection, whose CONNECT was read then, waits for the end of the one that the session has.
+    pub fn stand_in_line(&mut self, session: Key, connection: Key, read_at: Millis) {
+        if let Some(slot) = self.arena.get_mut(session) {
+            slot.connected_at = read_at;
+            slot.aside.push_successor(connection);
+        }
+    }
+
+    /// A connection that waited for the session is gone.
+    pub fn leave_line(&mut self, session: Key, connection: Key) {
+        if let Some(slot) = self.arena.get_mut(session) {
+            slot.aside.forget_successor(connection);
+        }
+    }
+
+    /// The connection that has waited longest.
+    pub fn next_in_line(&mut self, session: Key) -> Option<Key> {
+        self.arena.get_mut(session)?.aside.pop_successor()
+    }
+
+    /// Those who wait for a session that is about to end.
+    pub fn take_line(&mut self, session: Key) -> Successors {
+        let Some(slot) = self.arena.get_mut(session) else { return Successors::default() };
+        Successors { connections: slot.aside.take_successors(), connected_at: slot.connected_at }
+    }
+
+    /// They wait for the one that has begun in its place.
+    pub fn pass_line_on(&mut self, session: Key, line: Successors) {
+        if let Some(slot) = self.arena.get_mut(session) {
+            slot.connected_at = line.connected_at;
+            line.connections.into_iter().for_each(|key| slot.aside.push_successor(key));
+        }
+    }
+
     // ---- wills -------------------------------------------------------------------------------------------------------
 
     pub fn take_will(&mut self, session: Key, env: &mut Env) -> Option<Box<Will>> {
@@ -286,6 +349,30 @@ impl Sessions {
     }
 
     // ---- subscriptions -----------------------------------------------------------------------------------------------
+
+    /// The session subscribes to a filter, or gives its subscription other options.
+    /// An identical filter replaces options and identifier. // [MQTT-3.8.4-3]
+    pub fn subscribe(
+        &mut self,
+        session: Key,
+        filter: &str,
+        options: Options,
+        identifier: u32,
+    ) -> Option<Subscribed> {
+        let slot = self.arena.get_mut(session)?;
+        Some(self.router.subscribe(&mut slot.subscriptions, session, filter, options, identifier))
+    }
+
+    /// Ends a subscription, and its cursor with it. `None` if there is none.
+    pub fn unsubscribe(&mut self, session: Key, filter: &str) -> Option<Unsubscribed> {
+        let slot = self.arena.get_mut(session)?;
+        let unsubscribed = self.router.unsubscribe(&mut slot.subscriptions, filter)?;
+        if let Some(cursors) = &mut slot.cursors {
+            cursors.remove(unsubscribed.key);
+            self.schedule_cursors(session); // something may have waited for it
+        }
+        Some(unsubscribed)
+    }
 
     /// What the router keeps is charged as it is: at each SUBSCRIBE, and where something of it may have gone.
     pub fn charge_topics(&mut self, env: &mut Env) {

@@ -23,20 +23,21 @@ use crate::wire::Qos;
 use super::Core;
 use super::deliver::as_published;
 use super::local::Local;
-use super::parcel::{Parcel, Pass, Way};
+use super::order::Heard;
+use super::parcel::{Pass, Way};
 
 /// Members of one shard that are looked at for one message in a round, beginning with any of them.
 const MEMBERS_ASKED_MAX: usize = 256;
 
 impl Local {
     /// The shard that a newly published message of this group goes to.
-    pub(super) fn choose_shard(&mut self, group: Key) -> Option<ShardId> {
+    pub(super) fn choose_shard(&mut self, group: Key, _: Heard<'_>) -> Option<ShardId> {
         let random = self.env.random();
         self.sessions.router.choose_shard(group, random, ShardSet::EMPTY)
     }
 
     /// Shards that may have somebody for this round.
-    fn untried(&self, group: Key, way: &Way) -> ShardSet {
+    fn untried(&self, group: Key, way: &Way, _: Heard<'_>) -> ShardSet {
         let who = if way.round == Round::Queue { Members::Online } else { Members::Any };
         let tried = way.tried.union(self.sessions.router.group_full(group, way.round, self.env.now));
         self.sessions.router.group_shards(group, who).minus(tried)
@@ -195,29 +196,29 @@ impl Local {
 
 impl Core {
     /// A message published here for a group whose chosen shard is this one.
-    pub(super) fn share_here(&mut self, group: Key, fanout: &mut Fanout<'_>) {
+    pub(super) fn share_here(&mut self, group: Key, fanout: &mut Fanout<'_>, heard: Heard<'_>) {
         if let Some(member) = self.local.member(group, Presence::Online, fanout.message.topic)
             && self.local.offer_shared(fanout, Share::Now(member)).is_ok()
         {
             return;
         }
-        self.share_on(group, fanout, Way::default());
+        self.share_on(group, fanout, Way::default(), heard);
     }
 
     /// A message that was sent here for a group.
-    pub(super) fn share_arrived(&mut self, group: u64, fanout: &mut Fanout<'_>) {
+    pub(super) fn share_arrived(&mut self, group: u64, fanout: &mut Fanout<'_>, heard: Heard<'_>) {
         match self.local.sessions.router.group_by_fingerprint(group) {
-            Some(group) => self.share_here(group, fanout),
+            Some(group) => self.share_here(group, fanout, heard),
             None => self.local.env.counters().dropped_no_member_total.add(1),
         }
     }
 
-    pub(super) fn pass_arrived(&mut self, pass: Pass) {
+    pub(super) fn pass_arrived(&mut self, pass: Pass, heard: Heard<'_>) {
         let Pass { message, group, way } = pass;
         match self.local.sessions.router.group_by_fingerprint(group) {
             Some(group) => {
                 self.local.sessions.router.group_is_full(group, way.round, way.tried, self.local.env.now);
-                self.with_fanout(&message, |core, fanout| core.share_on(group, fanout, way));
+                self.with_fanout(&message, |core, fanout| core.share_on(group, fanout, way, heard));
             }
             None => self.local.env.counters().dropped_no_member_total.add(1),
         }
@@ -225,21 +226,17 @@ impl Core {
 
     /// Gives a message to a member here, or passes it on.
     #[cold]
-    fn share_on(&mut self, group: Key, fanout: &mut Fanout<'_>, mut way: Way) {
+    fn share_on(&mut self, group: Key, fanout: &mut Fanout<'_>, mut way: Way, heard: Heard<'_>) {
         loop {
             if self.local.offer_in_round(group, fanout, &mut way) {
                 return;
             }
             way.tried.insert(self.local.env.id);
-            let untried = self.local.untried(group, &way);
+            let untried = self.local.untried(group, &way, heard);
             if let Some(to) = self.local.prefer_online(group, untried) {
                 let (message, group) =
                     (fanout.shared().clone(), self.local.sessions.router.group_fingerprint(group));
-                return self.exchange.push(
-                    to,
-                    Parcel::Share(Box::new(Pass { message, group, way })),
-                    &self.local.env,
-                );
+                return self.exchange.push_share(to, Pass { message, group, way }, heard, &self.local.env);
             }
             // Nothing waits at QoS 0.
             way.round = match way.round {
@@ -258,11 +255,13 @@ impl Core {
     }
 
     /// They go to other members.
-    pub(super) fn redistribute(&mut self, orphans: Vec<(Option<Key>, Message)>) {
+    pub(super) fn redistribute(&mut self, orphans: Vec<(Option<Key>, Message)>, heard: Heard<'_>) {
         for (group, message) in orphans {
             match group.filter(|_| !self.local.env.is_stopping) {
                 Some(group) => {
-                    self.with_fanout(&message, |core, fanout| core.share_on(group, fanout, Way::default()));
+                    self.with_fanout(&message, |core, fanout| {
+                        core.share_on(group, fanout, Way::default(), heard)
+                    });
                 }
                 None => self.local.env.counters().dropped_session_end_total.add(1),
             }

@@ -13,7 +13,8 @@ use crate::topic::Scan;
 use crate::wire::Reason;
 
 use super::connection::{End, Phase};
-use super::waits::Fence;
+use super::order::Heard;
+use super::waits::Wait;
 use super::{Core, Listener, Shard};
 
 /// How far all shards are; shared by them.
@@ -38,7 +39,7 @@ enum Stage {
     /// Wills are to be published, once the turn has heard who wants them.
     Begun,
     /// They were published; waiting for their targets.
-    Wills(Option<Fence>),
+    Wills(Option<Wait>),
     /// Waiting for the wills of the other shards.
     OthersWills,
     /// Connections are closing.
@@ -130,32 +131,31 @@ impl<I: Io> Shard<I> {
     }
 
     #[inline(always)]
-    pub(super) fn advance_stop(&mut self) {
+    pub(super) fn advance_stop(&mut self, heard: Heard<'_>) {
         if self.core.local.env.is_stopping {
-            self.core.advance_stop();
+            self.core.advance_stop(heard);
         }
     }
 }
 
 impl Core {
-    fn advance_stop(&mut self) {
+    fn advance_stop(&mut self, heard: Heard<'_>) {
         match &self.stop.stage {
             Stage::Running | Stage::Quiet => {}
             Stage::Begun => {
                 let sessions: Vec<Key> = self.local.sessions.arena.keys().collect();
                 for session in sessions {
-                    self.publish_will(session);
+                    self.publish_will(session, heard);
                 }
                 self.stop.stage = Stage::Wills(None);
             }
             Stage::Wills(None) => {
                 if self.exchange.waits.holds_nothing() {
-                    self.stop.stage =
-                        Stage::Wills(Some(Fence::everything(&self.exchange.links, &self.exchange.waits)));
+                    self.stop.stage = Stage::Wills(Some(self.exchange.everything()));
                 }
             }
-            Stage::Wills(Some(fence)) => {
-                if fence.is_reached(&self.exchange.links) {
+            Stage::Wills(Some(wait)) => {
+                if wait.is_over(&self.exchange) {
                     self.stop.shared.wills_out.fetch_add(1, Ordering::SeqCst);
                     self.stop.stage = Stage::OthersWills;
                 }
@@ -163,7 +163,7 @@ impl Core {
             Stage::OthersWills => {
                 if self.stop.shared.wills_out.load(Ordering::SeqCst) == self.local.env.shards {
                     self.stop.stage = Stage::Closing;
-                    self.disconnect_all();
+                    self.disconnect_all(heard);
                 }
             }
             Stage::Closing => {
@@ -184,7 +184,7 @@ impl Core {
         }
     }
 
-    fn disconnect_all(&mut self) {
+    fn disconnect_all(&mut self, heard: Heard<'_>) {
         let all: Vec<Key> = self.local.clients.connections.keys().collect();
         for key in all {
             let end = match self.local.clients.connections.get(key).map(|connection| &connection.phase) {
@@ -194,7 +194,7 @@ impl Core {
                 _ => End::Lost,
             };
             self.local.clients.end(key, end, &mut self.local.env);
-            self.settle();
+            self.settle(heard);
         }
     }
 }

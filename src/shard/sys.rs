@@ -11,6 +11,7 @@ use crate::metrics::{self, Counter, Counters};
 use crate::topic;
 use crate::wire::Qos;
 
+use super::order::{Heard, Owed, Ticket};
 use super::{Core, Timer};
 
 /// State between two publications.
@@ -165,7 +166,7 @@ impl Core {
         }
     }
 
-    pub(super) fn sys_due(&mut self) {
+    pub(super) fn sys_due(&mut self, heard: Heard<'_>) {
         self.time_sys();
         if self.local.env.timers.len() <= PRUNED_AT_ONCE {
             self.prune_timers();
@@ -181,29 +182,44 @@ impl Core {
         let all = self.local.env.counters.clone();
         self.update_rates(&all);
         let mut text = String::new();
-        self.publish_number("uptime", &mut text, |text, core| {
-            let _ = write!(text, "{} seconds", (core.local.env.now - core.sys.started_at) / 1000);
-        });
-        self.publish_number("version", &mut text, |text, _| {
-            text.push_str(concat!("ringmq version ", env!("CARGO_PKG_VERSION")));
-        });
+        self.publish_number(
+            "uptime",
+            &mut text,
+            |text, core| {
+                let _ = write!(text, "{} seconds", (core.local.env.now - core.sys.started_at) / 1000);
+            },
+            heard,
+        );
+        self.publish_number(
+            "version",
+            &mut text,
+            |text, _| {
+                text.push_str(concat!("ringmq version ", env!("CARGO_PKG_VERSION")));
+            },
+            heard,
+        );
         for (name, pick) in SUMS {
-            self.publish_sum(name, &mut text, metrics::sum(&all, pick));
+            self.publish_sum(name, &mut text, metrics::sum(&all, pick), heard);
         }
         let dropped = DROPS.iter().map(|pick| metrics::sum(&all, pick)).sum();
-        self.publish_sum("publish/messages/dropped", &mut text, dropped);
+        self.publish_sum("publish/messages/dropped", &mut text, dropped, heard);
         let connected = metrics::sum(&all, |c| &c.clients_connected);
         let known = metrics::sum(&all, |c| &c.sessions);
-        self.publish_sum("clients/disconnected", &mut text, known.saturating_sub(connected));
-        self.publish_sum("clients/inactive", &mut text, known.saturating_sub(connected));
+        self.publish_sum("clients/disconnected", &mut text, known.saturating_sub(connected), heard);
+        self.publish_sum("clients/inactive", &mut text, known.saturating_sub(connected), heard);
         self.sys.clients_maximum = self.sys.clients_maximum.max(connected);
-        self.publish_sum("clients/maximum", &mut text, self.sys.clients_maximum);
+        self.publish_sum("clients/maximum", &mut text, self.sys.clients_maximum, heard);
         for (at, (name, _)) in RATES.iter().enumerate() {
             for (span, (suffix, _)) in SPANS_MIN.iter().enumerate() {
                 let rate = self.sys.rates[at].per_minute[span];
-                self.publish_number(&format!("load/{name}/{suffix}"), &mut text, |text, _| {
-                    let _ = write!(text, "{rate:.2}");
-                });
+                self.publish_number(
+                    &format!("load/{name}/{suffix}"),
+                    &mut text,
+                    |text, _| {
+                        let _ = write!(text, "{rate:.2}");
+                    },
+                    heard,
+                );
             }
         }
         let expiries: Vec<_> = self.local.clients.expiries().collect();
@@ -215,8 +231,8 @@ impl Core {
             for (name, at_s) in shown {
                 let name = format!("listeners/{listener}/{name}");
                 match at_s {
-                    Some(at_s) => self.publish_sum(&name, &mut text, at_s),
-                    None => self.withdraw(&name),
+                    Some(at_s) => self.publish_sum(&name, &mut text, at_s, heard),
+                    None => self.withdraw(&name, heard),
                 }
             }
             let standings = [
@@ -226,41 +242,53 @@ impl Core {
             for (of, standing) in standings {
                 let name = format!("listeners/{listener}/{of}_state");
                 let Some(standing) = standing else {
-                    self.withdraw(&name);
+                    self.withdraw(&name, heard);
                     continue;
                 };
-                self.publish_number(&name, &mut text, |text, _| text.push_str(standing.name()));
+                self.publish_number(&name, &mut text, |text, _| text.push_str(standing.name()), heard);
             }
         }
         for (shard, counters) in all.iter().enumerate() {
             for (name, value) in Counters::NAMES.iter().zip(counters.values()) {
                 let name = name.trim_end_matches("_total");
-                self.publish_sum(&format!("shard/{shard}/{name}"), &mut text, value);
+                self.publish_sum(&format!("shard/{shard}/{name}"), &mut text, value, heard);
             }
         }
-        self.publish_deepest();
+        self.publish_deepest(heard);
     }
 
     /// Only this shard knows its sessions, whoever owns the topic.
-    fn publish_deepest(&mut self) {
+    fn publish_deepest(&mut self, heard: Heard<'_>) {
         let deepest = self.local.sessions.deepest(|key| self.local.clients.sending_bytes(key));
         if deepest != self.sys.deepest {
             self.publish_text(
                 &format!("$SYS/broker/shard/{}/deepest", self.local.env.id),
                 deepest.as_bytes(),
+                heard,
             );
             self.sys.deepest = deepest;
         }
     }
 
-    fn publish_sum(&mut self, name: &str, text: &mut String, value: u64) {
-        self.publish_number(name, text, |text, _| {
-            let _ = write!(text, "{value}");
-        });
+    fn publish_sum(&mut self, name: &str, text: &mut String, value: u64, heard: Heard<'_>) {
+        self.publish_number(
+            name,
+            text,
+            |text, _| {
+                let _ = write!(text, "{value}");
+            },
+            heard,
+        );
     }
 
     /// Publishes one value if this shard owns its topic and the value is new.
-    fn publish_number(&mut self, name: &str, text: &mut String, write: impl FnOnce(&mut String, &Core)) {
+    fn publish_number(
+        &mut self,
+        name: &str,
+        text: &mut String,
+        write: impl FnOnce(&mut String, &Core),
+        heard: Heard<'_>,
+    ) {
         let topic = format!("$SYS/broker/{name}");
         if topic::shard_of(&self.local.env.keys, &topic, self.local.env.shards) != self.local.env.id {
             return;
@@ -270,18 +298,18 @@ impl Core {
         if self.retained.store.get(&topic).is_some_and(|message| message.payload() == text.as_bytes()) {
             return;
         }
-        self.publish_text(&topic, text.as_bytes());
+        self.publish_text(&topic, text.as_bytes(), heard);
     }
 
     /// Takes a value back that does not hold any more.
-    fn withdraw(&mut self, name: &str) {
+    fn withdraw(&mut self, name: &str, heard: Heard<'_>) {
         let topic = format!("$SYS/broker/{name}");
         if self.retained.store.get(&topic).is_some() {
-            self.publish_text(&topic, b"");
+            self.publish_text(&topic, b"", heard);
         }
     }
 
-    fn publish_text(&mut self, topic: &str, payload: &[u8]) {
+    fn publish_text(&mut self, topic: &str, payload: &[u8], heard: Heard<'_>) {
         let view = MessageView {
             topic,
             properties: &[],
@@ -292,7 +320,7 @@ impl Core {
             publisher: 0,
             whole: None,
         };
-        let _ = self.publish(&view);
+        let _ = self.publish(&view, Ticket::owed(Owed::Sys, heard));
     }
 
     fn update_rates(&mut self, all: &[Counters]) {

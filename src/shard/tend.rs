@@ -11,6 +11,7 @@ use crate::memory::{Arena, Class, Key};
 use super::clients::Need;
 use super::connection::{Closing, Connection, Phase};
 use super::ingress::LastParse;
+use super::order::Intake;
 use super::slots::Slot;
 use super::{Listener, Shard};
 
@@ -23,17 +24,20 @@ const LOOKS: Millis = 4;
 
 impl<I: Io> Shard<I> {
     /// Once per turn, after all handlers.
-    pub(super) fn tend_dirty(&mut self) {
+    pub(super) fn tend_dirty(&mut self, intake: &mut Intake) {
         self.tend_listeners();
         if !self.core.local.clients.silent.is_empty() {
-            self.look_at_the_silent();
+            self.look_at_the_silent(intake);
         }
         // Those whose end was reaped are dirty, and charged for what is left; the others are known to be held now.
         self.core.local.clients.quiet_bytes = 0;
         let mut dirty = std::mem::take(&mut self.core.local.clients.dirty);
         for key in dirty.drain(..) {
-            self.tend(key);
-            self.core.settle();
+            self.tend(key, intake);
+            if !self.core.local.clients.ended.is_empty() {
+                let heard = self.core.hear(intake);
+                self.core.settle(heard);
+            }
         }
         // What tending marked anew waits for the next turn; keep the larger list's memory.
         if self.core.local.clients.dirty.is_empty() {
@@ -48,7 +52,8 @@ impl<I: Io> Shard<I> {
     /// Who does not read what it is answered is not read either, so its Keep Alive counts from when its peer last took
     /// something. A completion may be long in coming: a kernel reports room only when a third of its buffer is free. So it is
     /// asked several times in a Keep Alive.
-    fn look_at_the_silent(&mut self) {
+    fn look_at_the_silent(&mut self, intake: &Intake) {
+        let heard = self.core.hear(intake);
         let mut silent = std::mem::take(&mut self.core.local.clients.silent);
         for key in silent.drain(..) {
             let core = &mut self.core;
@@ -68,7 +73,7 @@ impl<I: Io> Shard<I> {
             let idle_max_ms = live.idle_max_ms();
             if !speaks && connection.heard_until() <= core.local.env.now {
                 let overdue = core.local.clients.deadline_passed(key, &mut core.local.env);
-                core.act_on(overdue);
+                core.act_on(overdue, heard);
             } else {
                 core.local.clients.set_deadline(
                     key,
@@ -80,7 +85,7 @@ impl<I: Io> Shard<I> {
         self.core.local.clients.silent = silent;
     }
 
-    fn tend(&mut self, key: Key) {
+    fn tend(&mut self, key: Key, intake: &mut Intake) {
         let Some(connection) = self.core.local.clients.connections.get_mut(key) else { return };
         connection.dirty = false;
         // At home and not going anywhere, and no operation that may not even be submitted yet names the socket.
@@ -92,7 +97,7 @@ impl<I: Io> Shard<I> {
         match connection.phase {
             Phase::Closing(step) => self.tend_closing(key, step),
             Phase::Opening | Phase::Verifying(_) | Phase::HandOff(_) | Phase::Waiting(_) | Phase::Live(_) => {
-                self.tend_receive(key)
+                self.tend_receive(key, intake)
             }
         }
     }
@@ -139,13 +144,13 @@ impl<I: Io> Shard<I> {
         core.local.clients.charge_send(key, &mut core.local.env);
     }
 
-    fn tend_receive(&mut self, key: Key) {
+    fn tend_receive(&mut self, key: Key, intake: &mut Intake) {
         match self.core.local.clients.receive_need(key, &self.core.local.env) {
             Need::Nothing => {}
             Need::Receive(mode) => self.arm_receive(key, mode),
             Need::Cancel => self.cancel_receive(key),
             Need::LastRead => {
-                if self.last_read(key) == LastParse::Done {
+                if self.last_read(key, intake) == LastParse::Done {
                     self.core.local.finish_takeover(key);
                 }
             }
@@ -167,17 +172,18 @@ impl<I: Io> Shard<I> {
 
     /// Takes what the kernel already has for a connection that is being taken over, so that a DISCONNECT which was
     /// sent before the new CONNECT never turns into a will. Bounded by [`LAST_READ_MAX`].
-    fn last_read(&mut self, key: Key) -> LastParse {
+    fn last_read(&mut self, key: Key, intake: &mut Intake) -> LastParse {
         let core = &mut self.core;
         let max = LAST_READ_MAX;
         let Some(connection) = core.local.clients.connections.get_mut(key) else { return LastParse::Done };
         let mut bytes = std::mem::take(&mut connection.partial);
         if connection.transport.is_some() {
-            self.last_read_layered(key, &mut bytes, max);
+            self.last_read_layered(key, &mut bytes, max, intake);
         } else {
             let mut read = 0;
             while read < max && !connection.eof {
-                match self.io.read_now(&connection.socket, &mut bytes, (max - read).min(64 * 1024)) {
+                let most = (max - read).min(64 * 1024);
+                match intake.read_now(&mut self.io, &connection.socket, &mut bytes, most) {
                     ReadNow::Bytes(count) => read += count,
                     ReadNow::Eof | ReadNow::Error(_) => connection.eof = true,
                     ReadNow::WouldBlock => break,
@@ -185,8 +191,8 @@ impl<I: Io> Shard<I> {
             }
             core.local.env.counters[usize::from(core.local.env.id)].bytes_received_total.add(read as u64);
         }
-        self.core.hear();
-        let done = self.core.parse_last(key, &bytes);
+        let heard = self.core.hear(intake);
+        let done = self.core.parse_last(key, &bytes, heard);
         self.flush_mesh(); // before its acknowledgements are sent
         done
     }

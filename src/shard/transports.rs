@@ -18,6 +18,7 @@ use super::Core;
 use super::connection::{Closing, End, Phase};
 use super::events;
 use super::local::Local;
+use super::order::{Heard, Intake};
 use super::{Io, Shard};
 
 /// A buffer for plain bytes that grew beyond this is not kept.
@@ -125,7 +126,13 @@ impl Handshakes {
 
 impl<I: Io> Shard<I> {
     /// As `last_read`, through the transport: reads at most `max` bytes of the wire.
-    pub(super) fn last_read_layered(&mut self, key: Key, bytes: &mut Vec<u8>, max: usize) {
+    pub(super) fn last_read_layered(
+        &mut self,
+        key: Key,
+        bytes: &mut Vec<u8>,
+        max: usize,
+        intake: &mut Intake,
+    ) {
         let core = &mut self.core;
         let Some(connection) = core.local.clients.connections.get_mut(key) else { return };
         let Some(layered) = &mut connection.transport else { return };
@@ -133,7 +140,8 @@ impl<I: Io> Shard<I> {
         let mut read = 0;
         while read < max && !connection.eof {
             wire.clear();
-            match self.io.read_now(&connection.socket, &mut wire, (max - read).min(PLAIN_KEPT_MAX)) {
+            let most = (max - read).min(PLAIN_KEPT_MAX);
+            match intake.read_now(&mut self.io, &connection.socket, &mut wire, most) {
                 ReadNow::Bytes(count) => read += count,
                 ReadNow::Eof | ReadNow::Error(_) => connection.eof = true,
                 ReadNow::WouldBlock => break,
@@ -170,17 +178,17 @@ impl Local {
 impl Core {
     /// A new turn: feeds those that wait first.
     #[inline(always)]
-    pub(super) fn advance_handshakes(&mut self) {
+    pub(super) fn advance_handshakes(&mut self, heard: Heard<'_>) {
         let Handshakes { cheap, dear, .. } = &mut self.local.clients.handshakes;
         cheap.left = self.local.env.options.cheap_handshakes_per_turn;
         dear.left = self.local.env.options.dear_handshakes_per_turn;
         if self.local.clients.handshakes.is_waiting() {
-            self.feed_waiting();
+            self.feed_waiting(heard);
         }
     }
 
     #[cold]
-    fn feed_waiting(&mut self) {
+    fn feed_waiting(&mut self, heard: Heard<'_>) {
         for cost in [HandshakeCost::Cheap, HandshakeCost::Dear] {
             while let Some(key) = self.local.clients.handshakes.line(cost).next() {
                 let Some(layered) =
@@ -189,15 +197,15 @@ impl Core {
                     continue;
                 };
                 let waiting = std::mem::take(&mut layered.waiting);
-                self.feed(key, &waiting);
-                self.settle();
+                self.feed(key, &waiting, heard);
+                self.settle(heard);
                 self.local.clients.mark_dirty(key); // it was not read while it waited
             }
         }
     }
 
     /// Bytes arrived for a connection with a transport.
-    pub(super) fn wire_received(&mut self, key: Key, bytes: &[u8]) {
+    pub(super) fn wire_received(&mut self, key: Key, bytes: &[u8], heard: Heard<'_>) {
         let Some(connection) = self.local.clients.connections.get_mut(key) else { return };
         let Some(layered) = &mut connection.transport else { return };
         if matches!(connection.phase, Phase::Closing(_)) {
@@ -212,12 +220,12 @@ impl Core {
             return self.local.clients.charge_receive(key, &mut self.local.env);
         }
         if layered.transport.is_through() {
-            return self.bytes_received(key, bytes);
+            return self.bytes_received(key, bytes, heard);
         }
-        self.feed(key, bytes);
+        self.feed(key, bytes, heard);
     }
 
-    fn feed(&mut self, key: Key, bytes: &[u8]) {
+    fn feed(&mut self, key: Key, bytes: &[u8], heard: Heard<'_>) {
         let Some(connection) = self.local.clients.connections.get_mut(key) else { return };
         let Some(layered) = &mut connection.transport else { return };
         if matches!(connection.phase, Phase::Closing(_)) {
@@ -248,25 +256,25 @@ impl Core {
             }
             self.local.clients.charge_receive(key, &mut self.local.env); // for what the transport holds now
         } else {
-            self.bytes_received(key, &plain);
+            self.bytes_received(key, &plain, heard);
         }
         plain.clear();
         if plain.capacity() > PLAIN_KEPT_MAX {
             plain = Vec::new();
         }
         self.local.clients.handshakes.plain = plain;
-        self.stream_ended(key);
+        self.stream_ended(key, heard);
     }
 
     /// Acts upon the end of a peer's stream, if it has ended.
-    pub(super) fn stream_ended(&mut self, key: Key) {
+    pub(super) fn stream_ended(&mut self, key: Key, heard: Heard<'_>) {
         let Some(layered) = self.local.clients.connections.get_mut(key).and_then(|it| it.transport.as_mut())
         else {
             return;
         };
         match layered.end.take() {
             Some(Fed::Open) | None => {}
-            Some(Fed::Closed) => self.peer_closed(key),
+            Some(Fed::Closed) => self.peer_closed(key, heard),
             Some(Fed::Failed(why)) => self.local.transport_failed(key, &why),
         }
     }

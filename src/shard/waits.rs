@@ -1,8 +1,11 @@
 //! Everything that waits for other shards: connections that are not parsed, wills that must not pass their client's
-//! messages, relays that are not consumed by all their targets.
+//! messages, relays that are not consumed by all their targets, replies that are not true yet, cursors whose filters are
+//! not announced.
 //!
-//! All of it waits for registers of the mesh to grow. While anything waits, every peer is asked to ring when it has made
-//! progress; the request stands before the registers are looked at, so that no growth is missed.
+//! All of them wait for a [`Wait`], and [`Wait::is_over`] alone says whether that has come. A further thing to wait for is
+//! one more variant of it, and whoever waits need not know. Most of it is that registers of the mesh grow. While anything
+//! waits, every peer is asked to ring when it has made progress; the request stands before the registers are looked at, so
+//! that no growth is missed.
 
 use std::collections::VecDeque;
 
@@ -11,9 +14,9 @@ use crate::mesh::{CONSUMED, Links, USER};
 
 use super::Core;
 use super::connection::{End, Live, Mode};
-use super::env::Env;
 use super::exchange::Exchange;
 use super::filters::Sliced;
+use super::order::{Heard, Owed, Ticket};
 use super::parcel::Parcel;
 use super::replies::Holding;
 
@@ -23,17 +26,85 @@ pub(super) const RELAYS_DONE: usize = USER + 1;
 /// Paused connections looked at in one turn.
 const PAUSED_BUDGET: usize = 1024;
 
+/// What has to be so before something goes on. Once it is, it stays so, but for the two that are about room.
+#[derive(Debug)]
+pub(super) enum Wait {
+    /// Nothing: it goes on when those before it in its line have.
+    Nothing,
+    /// Other shards have acted upon what they were sent.
+    Fence(Fence),
+    /// Everything of this shard up to this number stands in its announcement log; see [`Exchange::announced_at`].
+    Announced(u64),
+    /// So many wills have left.
+    Wills(u64),
+    /// None of these shards is full.
+    Room(ShardSet),
+    /// This owner is not full, and one more relay to it is within the window.
+    Relay(ShardId),
+}
+
+impl Wait {
+    #[inline]
+    pub fn is_over(&self, exchange: &Exchange) -> bool {
+        match self {
+            Wait::Nothing => true,
+            Wait::Fence(fence) => fence.is_reached(&exchange.links),
+            Wait::Announced(need) => *need <= exchange.interest.announced(),
+            Wait::Wills(count) => *count <= exchange.waits.released,
+            Wait::Room(shards) => shards.intersection(exchange.links.full()).is_empty(),
+            Wait::Relay(owner) => {
+                !exchange.links.full().contains(*owner) && exchange.waits.relay_fits(*owner, &exchange.links)
+            }
+        }
+    }
+}
+
+/// What waits one behind the other, each for its own [`Wait`].
+#[derive(Debug)]
+pub(super) struct Line<T>(VecDeque<(T, Wait)>);
+
+impl<T> Default for Line<T> {
+    fn default() -> Line<T> {
+        Line(VecDeque::new())
+    }
+}
+
+impl<T> Line<T> {
+    pub fn push(&mut self, item: T, wait: Wait) {
+        self.0.push_back((item, wait));
+    }
+
+    /// Whether the first one may go on.
+    pub fn may_go_on(&self, exchange: &Exchange) -> bool {
+        self.0.front().is_some_and(|(_, wait)| wait.is_over(exchange))
+    }
+
+    /// The first one, if it `may` go on.
+    pub fn take_if(&mut self, may: impl FnOnce(&Wait) -> bool) -> Option<T> {
+        self.0.front().is_some_and(|(_, wait)| may(wait)).then(|| self.pop())?
+    }
+
+    /// The first one, which may go on.
+    pub fn pop(&mut self) -> Option<T> {
+        self.0.pop_front().map(|(item, _)| item)
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 /// Why a connection is not parsed.
 #[derive(Debug)]
 pub(super) enum Blocked {
-    /// These shards are saturated.
-    Mesh(ShardSet),
-    /// This owner has as many unfinished relays from here as it may have.
-    Relay(ShardId),
-    /// What was sent one way has to be consumed before something goes the other way, this one.
-    Fence(Fence, Mode),
-    /// So many wills have to leave before, one of which may be that of the client's former connection.
-    Wills(u64),
+    /// Other shards have something to do first.
+    Shards(Wait),
+    /// The same, and then it publishes this way.
+    Switch(Wait, Mode),
     /// It holds as many replies as it may.
     Replies,
     /// The filters of the packet at the front of its input are acted upon in slices. It waits for no peer, so not among the
@@ -64,25 +135,9 @@ impl FromIterator<Wanted> for Fence {
 }
 
 impl Fence {
-    /// Everything that was pushed to these shards so far is consumed.
-    pub fn consumed(targets: ShardSet, links: &Links<Parcel>) -> Fence {
-        let targets = targets.intersection(links.peers());
-        targets.iter().map(|target| (target, CONSUMED, links.pushed(target))).collect()
-    }
-
-    /// Everything that left here by either way is consumed by all that it was for.
-    pub fn everything(links: &Links<Parcel>, waits: &Waits) -> Fence {
-        let mut fence = Fence::consumed(links.peers(), links);
-        fence.rest.extend(waits.relayed(links.peers()).wanted());
-        fence
-    }
-
-    fn wanted(&self) -> impl Iterator<Item = Wanted> {
-        self.first.iter().chain(&self.rest).copied()
-    }
-
-    pub fn is_reached(&self, links: &Links<Parcel>) -> bool {
-        self.wanted().all(|(shard, register, value)| links.register(shard, register) >= value)
+    fn is_reached(&self, links: &Links<Parcel>) -> bool {
+        let mut wanted = self.first.iter().chain(&self.rest).copied();
+        wanted.all(|(shard, register, value)| links.register(shard, register) >= value)
     }
 }
 
@@ -91,7 +146,7 @@ pub(super) struct Waits {
     /// Connections that are not parsed, who waits longest first.
     paused: VecDeque<Key>,
     /// In their order, which is that of their fences too.
-    held: VecDeque<(Message, Fence)>,
+    held: Line<Message>,
     /// Those that left.
     released: u64,
     /// Of `paused`, from the front: not looked at since something moved.
@@ -100,25 +155,28 @@ pub(super) struct Waits {
     relays_sent: Vec<u64>,
     /// By sender: relays taken from there, and those whose fan-out is not consumed yet, in order.
     relays_taken: Vec<u64>,
-    relays_open: Vec<VecDeque<(u64, Fence)>>,
+    relays_open: Vec<Line<u64>>,
     /// Senders of those.
     relaying: ShardSet,
+    /// Relays to one owner that may be unfinished.
+    relay_window: u64,
     /// Connections whose clients are told something later.
     pub holding: Holding,
 }
 
 impl Waits {
-    pub fn new(shards: u16) -> Waits {
+    pub fn new(shards: u16, relay_window: u64) -> Waits {
         let shards = usize::from(shards);
         Waits {
             paused: VecDeque::new(),
-            held: VecDeque::new(),
+            held: Line::default(),
             released: 0,
             unlooked: 0,
             relays_sent: vec![0; shards],
             relays_taken: vec![0; shards],
-            relays_open: (0..shards).map(|_| VecDeque::new()).collect(),
+            relays_open: (0..shards).map(|_| Line::default()).collect(),
             relaying: ShardSet::EMPTY,
+            relay_window,
             holding: Holding::default(),
         }
     }
@@ -136,9 +194,9 @@ impl Waits {
         self.paused.is_empty() && self.held.is_empty() && self.relaying.is_empty() && self.holding.len() == 0
     }
 
-    /// Keeps a message of the broker's own making until the fence is reached.
-    pub fn hold(&mut self, message: Message, fence: Fence) {
-        self.held.push_back((message, fence));
+    /// Keeps a message of the broker's own making until the wait is over.
+    pub fn hold(&mut self, message: Message, wait: Wait) {
+        self.held.push(message, wait);
     }
 
     pub fn holds_nothing(&self) -> bool {
@@ -148,7 +206,10 @@ impl Waits {
     /// The first PUBLISH of a connection comes after wills that are held: one may be that of its former connection.
     pub fn lets_begin(&self, mode: Mode) -> Result<(), Blocked> {
         match mode {
-            Mode::New if !self.held.is_empty() => Err(Blocked::Wills(self.released + self.held.len() as u64)),
+            Mode::New if !self.held.is_empty() => {
+                let wills = Wait::Wills(self.released + self.held.len() as u64);
+                Err(Blocked::Switch(wills, Mode::WillsOut))
+            }
             Mode::New | Mode::WillsOut | Mode::Direct | Mode::Owner => Ok(()),
         }
     }
@@ -159,19 +220,14 @@ impl Waits {
         self.holding.look_again();
     }
 
-    fn may_release(&self, links: &Links<Parcel>) -> bool {
-        self.held.front().is_some_and(|(_, fence)| fence.is_reached(links))
-    }
-
-    /// The relays that were sent to these owners are consumed by all their targets.
-    pub fn relayed(&self, owners: ShardSet) -> Fence {
+    fn relays_sent(&self, owners: ShardSet) -> impl Iterator<Item = Wanted> {
         let sent = owners.iter().map(|owner| (owner, RELAYS_DONE, self.relays_sent[usize::from(owner)]));
-        sent.filter(|(_, _, sent)| *sent > 0).collect()
+        sent.filter(|(_, _, sent)| *sent > 0)
     }
 
     /// Whether one more relay to this owner is within the window.
-    pub fn relay_fits(&self, owner: ShardId, links: &Links<Parcel>, window: u64) -> bool {
-        self.relays_sent[usize::from(owner)] - links.register(owner, RELAYS_DONE) < window
+    fn relay_fits(&self, owner: ShardId, links: &Links<Parcel>) -> bool {
+        self.relays_sent[usize::from(owner)] - links.register(owner, RELAYS_DONE) < self.relay_window
     }
 
     pub fn count_relay(&mut self, owner: ShardId) {
@@ -180,12 +236,25 @@ impl Waits {
 }
 
 impl Exchange {
-    /// Sends a parcel to another shard, at the end of the turn.
-    #[inline]
-    pub fn push(&mut self, to: ShardId, parcel: Parcel, env: &Env) {
-        env.counters().mesh_sent_total.add(1);
-        let bytes = parcel.cost();
-        self.links.push(to, parcel, bytes);
+    /// Everything that was pushed to these shards so far is consumed.
+    pub fn consumed(&self, targets: ShardSet) -> Wait {
+        Wait::Fence(self.pushed(targets).collect())
+    }
+
+    /// The relays that were sent to these owners are consumed by all their targets.
+    pub fn relayed(&self, owners: ShardSet) -> Wait {
+        Wait::Fence(self.waits.relays_sent(owners).collect())
+    }
+
+    /// Everything that left here by either way is consumed by all that it was for.
+    pub fn everything(&self) -> Wait {
+        let peers = self.links.peers();
+        Wait::Fence(self.pushed(peers).chain(self.waits.relays_sent(peers)).collect())
+    }
+
+    fn pushed(&self, targets: ShardSet) -> impl Iterator<Item = Wanted> {
+        let targets = targets.intersection(self.links.peers());
+        targets.iter().map(|target| (target, CONSUMED, self.links.pushed(target)))
     }
 
     /// Asks every peer to ring when it has made progress; what waits for that is looked at after this.
@@ -200,8 +269,8 @@ impl Exchange {
         }
         let at = usize::from(from);
         self.waits.relays_taken[at] += relays;
-        let fence = Fence::consumed(targets, &self.links);
-        self.waits.relays_open[at].push_back((self.waits.relays_taken[at], fence));
+        let wait = self.consumed(targets);
+        self.waits.relays_open[at].push(self.waits.relays_taken[at], wait);
         self.waits.relaying.insert(from);
         self.finish_relays();
     }
@@ -209,25 +278,24 @@ impl Exchange {
     /// Tells senders of relays which of them are consumed by all that they were for.
     pub fn finish_relays(&mut self) {
         for from in self.waits.relaying.iter() {
-            let open = &mut self.waits.relays_open[usize::from(from)];
-            while let Some((number, fence)) = open.front()
-                && fence.is_reached(&self.links)
+            let at = usize::from(from);
+            while self.waits.relays_open[at].may_go_on(self)
+                && let Some(number) = self.waits.relays_open[at].pop()
             {
-                self.links.set_register(from, RELAYS_DONE, *number);
-                open.pop_front();
+                self.links.set_register(from, RELAYS_DONE, number);
             }
-            if open.is_empty() {
+            if self.waits.relays_open[at].is_empty() {
                 self.waits.relaying.remove(from);
             }
         }
     }
 
-    /// The next held message whose fence is reached.
+    /// The next held message that may leave.
     fn next_held(&mut self) -> Option<Message> {
-        if !self.waits.may_release(&self.links) {
+        if !self.waits.held.may_go_on(self) {
             return None;
         }
-        let (message, _) = self.waits.held.pop_front()?;
+        let message = self.waits.held.pop()?;
         self.waits.released += 1;
         self.waits.look_again();
         Some(message)
@@ -261,7 +329,7 @@ impl Core {
     }
 
     /// Lets everything go on whose time has come.
-    pub(super) fn progress(&mut self) {
+    pub(super) fn progress(&mut self, heard: Heard<'_>) {
         if self.local.env.shards == 1 {
             return;
         }
@@ -270,19 +338,19 @@ impl Core {
         }
         self.flush_interest();
         self.exchange.finish_relays();
-        self.release_held();
+        self.release_held(heard);
         // First, since each takes one place only, and those that keep a shard full would leave it none.
         if !self.local.clients.hand_offs.is_empty() {
             self.retry_hand_offs();
         }
         self.exchange.links.forget_eased(); // those who wait for it are looked at now
-        self.release_replies();
-        self.resume_paused();
+        self.release_replies(heard);
+        self.resume_paused(heard);
     }
 
     /// Lets paused connections go on, in turn: who is paused again at once goes behind all who wait, or those that keep a
     /// shard full would have all its room.
-    fn resume_paused(&mut self) {
+    fn resume_paused(&mut self, heard: Heard<'_>) {
         if self.exchange.waits.paused.is_empty() {
             return;
         }
@@ -297,22 +365,12 @@ impl Core {
                 continue;
             };
             let free = match live.blocked() {
-                Some(Blocked::Mesh(shards)) => shards.intersection(self.exchange.links.full()).is_empty(),
-                Some(Blocked::Relay(owner)) => {
-                    !self.exchange.links.full().contains(*owner)
-                        && self.exchange.waits.relay_fits(
-                            *owner,
-                            &self.exchange.links,
-                            self.local.env.options.relay_window,
-                        )
-                }
-                Some(Blocked::Fence(fence, _)) => fence.is_reached(&self.exchange.links),
-                Some(Blocked::Wills(count)) => self.exchange.waits.released >= *count,
+                Some(Blocked::Shards(wait) | Blocked::Switch(wait, _)) => wait.is_over(&self.exchange),
                 Some(Blocked::Replies) => live.replies().is_none_or(|replies| replies.are_few()),
                 Some(Blocked::Output | Blocked::Filters(_)) | None => continue,
             };
             if free {
-                self.resume(key);
+                self.resume(key, heard);
             } else {
                 waiting.push_back(key);
             }
@@ -322,7 +380,7 @@ impl Core {
         self.exchange.waits.unlooked = unlooked;
     }
 
-    pub(super) fn resume(&mut self, key: Key) {
+    pub(super) fn resume(&mut self, key: Key, heard: Heard<'_>) {
         let now = self.local.env.now;
         let Some(live) =
             self.local.clients.connections.get_mut(key).and_then(|connection| connection.live_mut())
@@ -331,33 +389,25 @@ impl Core {
         };
         // Here and not when its packet is admitted: that may have to wait for room, and with room the fence would be another.
         match live.unblock() {
-            Some(Blocked::Fence(_, mode)) => live.switch_to(mode),
-            Some(Blocked::Wills(_)) => live.switch_to(Mode::WillsOut),
-            Some(
-                Blocked::Mesh(_)
-                | Blocked::Relay(_)
-                | Blocked::Replies
-                | Blocked::Output
-                | Blocked::Filters(_),
-            )
-            | None => {}
+            Some(Blocked::Switch(_, mode)) => live.switch_to(mode),
+            Some(Blocked::Shards(_) | Blocked::Replies | Blocked::Output | Blocked::Filters(_)) | None => {}
         }
         live.last_packet_at = now;
         if live.taken_over {
             return self.local.clients.mark_dirty(key); // its last read goes on
         }
-        self.parse(key, &[]);
+        self.parse(key, &[], heard);
         self.local.clients.mark_dirty(key);
         let Some(connection) = self.local.clients.connections.get(key) else { return };
         if connection.eof && connection.live().is_some_and(Live::has_said_all) {
             self.local.clients.end(key, End::Lost, &mut self.local.env);
         }
-        self.settle();
+        self.settle(heard);
     }
 
-    fn release_held(&mut self) {
+    fn release_held(&mut self, heard: Heard<'_>) {
         while let Some(message) = self.exchange.next_held() {
-            let _ = self.publish(&message.view());
+            let _ = self.publish(&message.view(), Ticket::owed(Owed::Will, heard));
         }
     }
 
@@ -365,7 +415,7 @@ impl Core {
     pub(super) fn has_progress(&self) -> bool {
         self.local.env.shards > 1
             && (self.exchange.interest_may_go_on(&self.local.env)
-                || self.exchange.waits.may_release(&self.exchange.links)
+                || self.exchange.waits.held.may_go_on(&self.exchange)
                 || self.exchange.waits.unlooked > 0
                 || self.exchange.waits.holding.has_unlooked()
                 || (self.exchange.links.has_eased() && self.waits_for_room()))

@@ -51,7 +51,7 @@ use groups::Counts;
 pub(crate) use groups::{Members, Round};
 pub(crate) use hints::RetainedHints;
 pub(crate) use retained::{Retained, Scan};
-pub(crate) use router::{Announcement, Change, ChangeKind, FilterKey};
+pub(crate) use router::{Announcement, Change, ChangeKind, FilterKey, Subscribed, Unsubscribed};
 pub(crate) use routes::Repeats;
 pub(crate) use subscription::{Presence, Subscription};
 

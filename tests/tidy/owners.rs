@@ -1,4 +1,5 @@
-//! The house inside `src/shard`: owners that do not know each other, and types that stay small.
+//! The house inside `src/shard`: owners that do not know each other, types that stay small, and an order between shards that
+//! nobody goes around.
 
 use std::collections::BTreeMap;
 
@@ -21,6 +22,31 @@ const FIELDS_MAX: usize = 24;
 /// Methods of a type in `src/shard`, in all its files. `Core` has the steps of the turn as well.
 const METHODS_MAX: usize = 66;
 const METHODS_OF_CORE_MAX: usize = 116;
+
+/// Calls that only `order` may make, with the one other file that may: what they do needs or makes one of its values.
+const ONLY_IN_ORDER: &[(&str, &str)] = &[
+    ("io.completions(", ""),
+    ("io.read_now(", ""),
+    ("links.read(", ""),
+    ("links.push(", ""),
+    ("desk.take(", ""),
+    ("Intake::of_this_turn(", "src/shard/mod.rs"),
+    ("Hinted::by_this_shard(", "src/shard/retained.rs"),
+];
+
+/// What a `Slot` has that outlives a connection, or decides how long it does. Only verbs of `Sessions` set it, and these
+/// stand in one file.
+const SET_BY_SESSIONS: &[&str] = &[
+    "user",
+    "by_certificate",
+    "connection",
+    "connected_at",
+    "asked_expiry_s",
+    "expiry_s",
+    "ends_at",
+    "will",
+    "overflowed",
+];
 
 /// Blocks `impl TYPE { ... }` of a text without comments and literals, with their types.
 fn impls(text: &str) -> Vec<(String, String)> {
@@ -104,6 +130,33 @@ fn is_method(line: &str) -> bool {
     item.trim_start_matches("const ").starts_with("fn ") && !line[4..].starts_with(' ')
 }
 
+/// Calls that go around the values of `order`.
+fn goes_around_order(path: &str, text: &str) -> Vec<String> {
+    let text = code(text);
+    let text = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+    let allowed = |call: &str, file: &str| {
+        path == "src/shard/order.rs" || path == file && text.matches(call).count() == 1
+    };
+    let wrong = ONLY_IN_ORDER.iter().filter(|(call, file)| text.contains(call) && !allowed(call, file));
+    wrong.map(|(call, _)| format!("{path}: `{call}..)` belongs to src/shard/order.rs")).collect()
+}
+
+/// Lines that set what only verbs of `Sessions` set.
+fn sets_what_outlives(path: &str, text: &str) -> Vec<String> {
+    let sets = |line: &str| {
+        SET_BY_SESSIONS.iter().any(|field| {
+            let after = line.split_once(&format!("slot.{field}")).map_or("", |(_, after)| after);
+            let calls = [".take()", ".insert(", ".replace("];
+            after.trim_start_matches(' ').starts_with("= ")
+                || after.starts_with(" |= ")
+                || calls.iter().any(|call| after.starts_with(call))
+        }) || line.contains("&mut slot.subscriptions")
+    };
+    let text = code(text);
+    let wrong = text.lines().filter(|line| path != "src/shard/sessions.rs" && sets(line));
+    wrong.map(|line| format!("{path}: a verb of `Sessions` does this: {}", line.trim())).collect()
+}
+
 fn sources() -> Vec<(String, String)> {
     files().into_iter().filter(|(path, _)| path.starts_with("src/shard/") && is_rust(path)).collect()
 }
@@ -116,6 +169,48 @@ fn owners_do_not_name_each_other() {
 #[test]
 fn no_type_of_a_shard_is_too_large() {
     none(types_are_small(&sources()));
+}
+
+#[test]
+fn nobody_goes_around_the_order_between_shards() {
+    let sources = sources();
+    none(sources.iter().flat_map(|(path, text)| goes_around_order(path, text)).collect());
+    for (call, _) in ONLY_IN_ORDER {
+        assert!(
+            sources.iter().any(|(_, text)| code(text).contains(call)),
+            "nobody calls `{call}..)` any more"
+        );
+    }
+}
+
+#[test]
+fn what_outlives_a_connection_is_set_by_sessions() {
+    none(sources().iter().flat_map(|(path, text)| sets_what_outlives(path, text)).collect());
+}
+
+#[test]
+fn a_session_that_is_changed_elsewhere_is_found() {
+    let of = |line: &str| {
+        sets_what_outlives("src/shard/connect.rs", &format!("fn a() {{\n    {line}\n}}\n")).len()
+    };
+    for line in ["slot.expiry_s = 0;", "slot.by_certificate |= true;", "let will = slot.will.take();"] {
+        assert_eq!(of(line), 1, "{line}");
+    }
+    for line in ["if slot.expiry_s == 0 {", "let at = slot.ends_at;", "slot.connection.is_some()"] {
+        assert_eq!(of(line), 0, "{line}");
+    }
+    assert_eq!(sets_what_outlives("src/shard/sessions.rs", "slot.expiry_s = 0;\n"), Vec::<String>::new());
+}
+
+#[test]
+fn a_way_around_the_order_is_found() {
+    let push = "fn a(&mut self) {\n    self.links.push(to, parcel, 1);\n}\n";
+    assert_eq!(goes_around_order("src/shard/order.rs", push), Vec::<String>::new());
+    assert_eq!(goes_around_order("src/shard/waits.rs", push).len(), 1);
+    let intake = "let intake = Intake::of_this_turn();\n";
+    assert_eq!(goes_around_order("src/shard/mod.rs", intake), Vec::<String>::new());
+    assert_eq!(goes_around_order("src/shard/mod.rs", &intake.repeat(2)).len(), 1);
+    assert_eq!(goes_around_order("src/shard/tend.rs", intake).len(), 1);
 }
 
 #[test]
