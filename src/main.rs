@@ -87,12 +87,14 @@ impl Source {
     }
 }
 
-/// The file and all that it names is read again; what was in force before stays if anything is wrong.
+/// The file and all that it names is read again. What was in force before stays if anything is wrong with it; if a shard does
+/// not answer, the log says what applies.
 fn reload(server: &mut Server, source: &Source) {
     let before = server.config().log_level;
-    let outcome = source.config().map_err(|error| error.short()).and_then(|config| {
+    let outcome = source.config().map_err(|error| (error.short(), true)).and_then(|config| {
         let level = config.log_level;
-        server.reload(config).map(|done| (done, level)).map_err(|error| error.to_string())
+        let reloaded = server.reload(config).map(|done| (done, level));
+        reloaded.map_err(|error| (error.to_string(), error.changed_nothing()))
     });
     match outcome {
         Ok((done, level)) => {
@@ -109,8 +111,9 @@ fn reload(server: &mut Server, source: &Source) {
             log::event(importance, Kind::Reload, &values);
             log::set_level(level);
         }
-        Err(why) => {
-            let values = [("why", log::Value::Ours(&why)), ("kept", "the former settings".into())];
+        Err((why, changed_nothing)) => {
+            let mut values = vec![("why", log::Value::Ours(&why))];
+            values.extend(changed_nothing.then(|| ("kept", "the former settings".into())));
             log::event(Level::Error, Kind::Reload, &values);
         }
     }

@@ -20,7 +20,8 @@ enum Goes {
     PerListener,
     /// A listener begins: a port and, if it follows, an address.
     Begins,
-    /// The same, for a number of which 0 or -1 means that there is no limit.
+    /// As [`Goes::All`] and [`Goes::Listener`], for a number of which 0 or -1 means that there is no
+    /// limit.
     Limit(&'static str),
     ListenerLimit(&'static str),
     /// To `client-ca` of the listener, if that listener requires certificates of clients.
@@ -29,7 +30,9 @@ enum Goes {
     Requires,
     /// What the listener speaks.
     Protocol,
-    /// The address of the listener that has no `listener` line.
+    /// The port of the default listener, which has no `listener` line; wherever it stands.
+    Port,
+    /// The same, the address.
     Binds,
     /// Nowhere; what to know or to do instead.
     Nowhere(&'static str),
@@ -44,7 +47,7 @@ const NO_PSK: &str = "ringmq has no pre-shared keys; use certificates";
 /// Settings of mosquitto.
 const MOSQUITTO: &[(&str, Goes)] = &[
     ("listener", Goes::Begins),
-    ("port", Goes::Begins),
+    ("port", Goes::Port),
     ("bind_address", Goes::Binds),
     ("allow_anonymous", Goes::Door("allow-anonymous")),
     ("password_file", Goes::Door("password-file")),
@@ -190,20 +193,61 @@ struct Translated {
     requires_certificates: bool,
 }
 
+/// Whether a number stands for no limit.
+fn is_unlimited(value: &str) -> bool {
+    matches!(value, "0" | "-1")
+}
+
+fn address(host: &str, port: &str) -> String {
+    match host.contains(':') && !host.starts_with('[') {
+        true => format!("[{host}]:{port}"),
+        false => format!("{host}:{port}"),
+    }
+}
+
+fn listener(address: &str) -> Translated {
+    Translated { keys: format!("address = {}\n", quoted(address)), ..Translated::default() }
+}
+
+/// mosquitto's default listener, if there is one. `port` and `bind_address` say where it listens, in any line; settings of a
+/// listener are its own before the first `listener` line.
+fn default_listener<'a>(lines: impl Iterator<Item = &'a str>) -> Option<Translated> {
+    let (mut port, mut host) = (None, None);
+    let (mut has_settings, mut another_has_begun) = (false, false);
+    for (_, value, goes) in lines.filter_map(setting) {
+        match goes {
+            Goes::Port => port = Some(value),
+            Goes::Binds => host = Some(value),
+            Goes::Begins => another_has_begun = true,
+            Goes::ListenerLimit(_) if is_unlimited(value) => {}
+            Goes::Listener(_) | Goes::ListenerLimit(_) | Goes::Authority | Goes::Requires => {
+                has_settings |= !another_has_begun;
+            }
+            Goes::All(_) | Goes::Door(_) | Goes::Limit(_) | Goes::PerListener => {}
+            Goes::Protocol | Goes::Nowhere(_) => {}
+        }
+    }
+    let address = match (host, port) {
+        (None, None) if !has_settings => return None,
+        (None, None) => "localhost:1883".to_owned(),
+        (host, port) => address(host.unwrap_or(""), port.unwrap_or("1883")),
+    };
+    Some(listener(&address))
+}
+
 /// The settings as a `ringmq.toml` has them; comments say what has no place there.
-fn translated<'a>(lines: impl Iterator<Item = &'a str>) -> String {
+fn translated<'a>(lines: impl Iterator<Item = &'a str> + Clone) -> String {
     let mut all: Vec<(&str, String)> = Vec::new();
     let mut notes = String::new();
-    let mut listeners: Vec<Translated> = Vec::new();
+    let mut listeners: Vec<Translated> = default_listener(lines.clone()).into_iter().collect();
     let mut is_per_listener = false;
     for line in lines {
         let Some((_, value, goes)) = setting(line) else {
             let _ = writeln!(notes, "# {line}: not known");
             continue;
         };
-        let is_unlimited = matches!(value, "0" | "-1");
         match goes {
-            Goes::Limit(key) | Goes::ListenerLimit(key) if is_unlimited => {
+            Goes::Limit(key) | Goes::ListenerLimit(key) if is_unlimited(value) => {
                 let _ = writeln!(notes, "# {line}: ringmq always has a limit here; see {key}");
             }
             Goes::PerListener => is_per_listener = value == "true",
@@ -217,9 +261,9 @@ fn translated<'a>(lines: impl Iterator<Item = &'a str>) -> String {
             }
             Goes::Begins => {
                 let (port, host) = value.split_once(' ').unwrap_or((value, ""));
-                let keys = format!("address = \"{}:{port}\"\n", host.trim());
-                listeners.push(Translated { keys, ..Translated::default() });
+                listeners.push(listener(&address(host.trim(), port)));
             }
+            Goes::Port | Goes::Binds => {}
             Goes::Listener(key) | Goes::ListenerLimit(key) => {
                 let _ = writeln!(last(&mut listeners).keys, "{key} = {}", quoted(value));
             }
@@ -228,9 +272,6 @@ fn translated<'a>(lines: impl Iterator<Item = &'a str>) -> String {
             Goes::Protocol if value == "mqtt" => {}
             Goes::Protocol => {
                 let _ = writeln!(notes, "# {line}: {NO_WEBSOCKETS}; remove its [[listener]]");
-            }
-            Goes::Binds => {
-                let _ = writeln!(notes, "# {line}: write it into the address, such as {value}:1883");
             }
             Goes::Nowhere(why) => {
                 let _ = writeln!(notes, "# {line}: {why}");
@@ -254,14 +295,9 @@ fn translated<'a>(lines: impl Iterator<Item = &'a str>) -> String {
     format!("{all}{notes}{listeners}").trim().to_owned()
 }
 
-/// The listener that a line belongs to; the default one if none has begun.
-fn last(listeners: &mut Vec<Translated>) -> &mut Translated {
-    if listeners.is_empty() {
-        let keys = "address = \"localhost:1883\"\n".to_owned();
-        listeners.push(Translated { keys, ..Translated::default() });
-    }
-    let at = listeners.len() - 1;
-    &mut listeners[at]
+/// The listener that a line belongs to, which [`default_listener`] began if no line did.
+fn last(listeners: &mut [Translated]) -> &mut Translated {
+    listeners.last_mut().expect("a setting of a listener has one")
 }
 
 #[cfg(test)]
@@ -315,6 +351,38 @@ mod tests {
         assert!(what.contains("allow-anonymous = true"), "{what}");
     }
 
+    /// `port` and `bind_address` are about mosquitto's default listener wherever they stand, and begin no other one.
+    #[test]
+    fn the_default_listener_has_one_port_and_its_own_settings() {
+        for (text, end) in [
+            (
+                "certfile s.pem\nkeyfile s.key\nport 8883\n",
+                "[[listener]]\naddress = \":8883\"\ncert = \"s.pem\"\nkey = \"s.key\"",
+            ),
+            (
+                "max_connections 5\nlistener 8883\ncertfile s.pem\nport 1884\nkeyfile s.key\n",
+                "[[listener]]\naddress = \":1884\"\nconnections-max = 5\n\n\
+                 [[listener]]\naddress = \":8883\"\ncert = \"s.pem\"\nkey = \"s.key\"",
+            ),
+            ("bind_address 192.0.2.1\n", "address = \"192.0.2.1:1883\""),
+            ("port 1884\nbind_address ::1\nport 1885\n", "[[listener]]\naddress = \"[::1]:1885\""),
+            ("listener 1883 fe80::1\nmax_connections -1\n", "[[listener]]\naddress = \"[fe80::1]:1883\""),
+            (
+                "per_listener_settings true\nallow_anonymous true\nlistener 8883\npassword_file u\nport 1883\n",
+                "[[listener]]\naddress = \":1883\"\nallow-anonymous = true\n\n\
+                 [[listener]]\naddress = \":8883\"\npassword-file = \"u\"",
+            ),
+        ] {
+            let (_, what) = said(text);
+            assert!(what.ends_with(end), "{text}{what}");
+            assert_eq!(
+                what.matches("[[listener]]").count(),
+                end.matches("[[listener]]").count().max(1),
+                "{what}"
+            );
+        }
+    }
+
     #[test]
     fn a_limit_that_mosquitto_switches_off_stays_a_limit() {
         let (_, what) =
@@ -365,6 +433,7 @@ mod tests {
                 | Goes::Authority
                 | Goes::Requires
                 | Goes::Protocol
+                | Goes::Port
                 | Goes::Binds
                 | Goes::Nowhere(_) => {}
             }

@@ -105,7 +105,7 @@ impl From<ListenError> for StartError {
     }
 }
 
-/// Why a reload changed nothing.
+/// Why a reload failed.
 #[derive(Debug)]
 pub enum ReloadError {
     Start(StartError),
@@ -113,8 +113,19 @@ pub enum ReloadError {
     Config(ConfigError),
     /// More listeners, or files of users, than one process knows in its life.
     Listeners,
-    /// A shard did not say that it did what it was told. Settings hold, but no listener was opened.
+    /// A shard did not say that it did what it was told. The new settings apply, but not all listeners may be opened and
+    /// closed as they say.
     NoAnswer,
+}
+
+impl ReloadError {
+    /// Whether everything is as it was before the reload.
+    pub fn changed_nothing(&self) -> bool {
+        match self {
+            ReloadError::Start(_) | ReloadError::Config(_) | ReloadError::Listeners => true,
+            ReloadError::NoAnswer => false,
+        }
+    }
 }
 
 impl fmt::Display for ReloadError {
@@ -130,7 +141,11 @@ impl fmt::Display for ReloadError {
                 )
             }
             ReloadError::NoAnswer => {
-                write!(f, "a shard did not answer: the new settings apply, but no new address was opened")
+                write!(
+                    f,
+                    "a shard did not answer: the new settings apply, but new addresses may be closed and old \
+                     ones open"
+                )
             }
         }
     }
@@ -141,5 +156,18 @@ impl std::error::Error for ReloadError {}
 impl From<StartError> for ReloadError {
     fn from(error: StartError) -> ReloadError {
         ReloadError::Start(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It once said that new settings apply, and that the former ones were kept.
+    #[test]
+    fn a_shard_that_does_not_answer_is_no_reload_that_changed_nothing() {
+        assert!(!ReloadError::NoAnswer.changed_nothing());
+        assert!(ReloadError::NoAnswer.to_string().contains("the new settings apply"));
+        assert!(ReloadError::Listeners.changed_nothing());
     }
 }

@@ -58,10 +58,11 @@ struct Prepared {
 
 impl Server {
     /// Puts another configuration in force, together with the files that it names. All of it takes effect, except for what
-    /// needs a restart, or nothing; clients stay connected.
+    /// needs a restart, or nothing, unless a shard does not answer. Clients stay connected.
     ///
     /// # Errors
-    /// What is missing or wrong. Nothing has changed then.
+    /// What is missing or wrong; nothing has changed then. Or a shard did not answer, which
+    /// [`ReloadError::changed_nothing`] tells apart.
     pub fn reload(&mut self, mut new: Config) -> Result<Reloaded, ReloadError> {
         let (mut changed, mut needs_restart) = new.succeed(&self.config);
         let connections = self.connections_allowed(&mut new, &mut changed);
