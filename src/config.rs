@@ -17,6 +17,7 @@ mod placement;
 mod reload;
 mod size;
 mod span;
+mod store;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -47,6 +48,7 @@ use placement::placement;
 pub use placement::ranges;
 pub use reload::{Change, Settings as SettingsInForce};
 pub use size::bytes;
+pub use store::{DataDamaged, Durability, StoreConfig};
 
 /// Exit codes, as sysexits.h has them; [`exit::WARNINGS`] is our own.
 pub mod exit {
@@ -61,6 +63,8 @@ pub mod exit {
     pub const UNAVAILABLE: u8 = 69;
     /// The operating system refused: an address is taken, descriptors or memory ran out.
     pub const SYSTEM: u8 = 71;
+    /// The data directory cannot be written any more.
+    pub const IO: u8 = 74;
     /// A privilege is missing.
     pub const PRIVILEGE: u8 = 77;
 }
@@ -86,6 +90,8 @@ pub struct Config {
     /// Of each shard: [`crate::shard::Options::route_cache_entries`].
     pub cached_topics_max: usize,
     pub shutdown_timeout_ms: Millis,
+    /// Where what is kept is on disk; `None` to keep nothing.
+    pub store: Option<StoreConfig>,
     pub access: AccessSettings,
     /// Threads that hash passwords, where there are users.
     pub hashing_threads: usize,
@@ -181,6 +187,7 @@ impl Config {
             sys_interval_ms: operation.sys_interval.ms,
             cached_topics_max: flags.memory.cached_topics_max as usize,
             shutdown_timeout_ms: operation.shutdown_timeout.ms,
+            store: StoreConfig::of(&flags.store),
             access,
             hashing_threads: hashing_threads(machine, affinity.len()),
             network_hint: String::new(),

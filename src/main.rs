@@ -151,8 +151,17 @@ fn run(config: &Config, source: &Source) -> ExitCode {
     let _ = COUNTERS.set(Arc::clone(server.counters()));
     server.start_text(config).iter().for_each(|sentence| sentence.say());
 
+    let mut broken;
     let signal = loop {
         server.tend_certificates();
+        broken = server.store_broken();
+        if let Some(error) = &broken {
+            let why = format!(
+                "the data directory cannot be written: {error}; what is not on disk was not acknowledged"
+            );
+            log::event(Level::Error, Kind::Stop, &[("why", log::Value::Ours(&why))]);
+            break Signal::Terminate;
+        }
         match signals.wait(WATCH) {
             Some(signal) if signal.stops() => break signal,
             Some(signal) => handle(signal, &mut server, source),
@@ -195,7 +204,7 @@ fn run(config: &Config, source: &Source) -> ExitCode {
     };
     say_lost(&left, shards);
     drop(open);
-    code
+    if broken.is_some() { ExitCode::from(exit::IO) } else { code }
 }
 
 /// Says what ends with the process, since nothing of it is kept elsewhere.

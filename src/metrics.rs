@@ -138,6 +138,20 @@ counters! {
     dropped_retained_full_total,
     /// Live messages that went out ahead of what was retained for the same subscription, because no more could wait.
     retained_overtaken_total,
+    /// Commits of the message log that are on disk.
+    store_commits_total,
+    /// Their bytes.
+    store_bytes_total,
+    /// Writes of the message log that failed.
+    store_errors_total,
+    /// Walks of the message log that are complete.
+    store_walks_total,
+    /// Bytes of the message log that are not on disk yet.
+    store_waiting_bytes,
+    /// Segments of the message log in use.
+    store_segments,
+    /// Sessions that are kept on disk.
+    store_sessions,
     /// Messages sent to other shards.
     mesh_sent_total,
     /// Messages received from other shards.

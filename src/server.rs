@@ -10,6 +10,7 @@ mod certificates;
 mod error;
 mod listeners;
 mod reload;
+mod store;
 mod text;
 
 use std::io;
@@ -40,6 +41,7 @@ use capacity::{clients_expected, fit_descriptors};
 pub use error::{ReloadError, StartError};
 use listeners::{DoorFiles, Served};
 pub use reload::Reloaded;
+use store::Store;
 pub use text::{Field, Sentence, lost_in_a_crash};
 
 /// Bytes of all rings between shards together.
@@ -107,6 +109,8 @@ pub struct Server {
     desks: Vec<Control<TcpListener>>,
     /// By [`ListenerId`]; those that are closed too.
     served: Vec<Served>,
+    /// Last, so that it is closed when the shards have ended.
+    store: Option<Store>,
 }
 
 /// What is behind users and rules, for reading them again.
@@ -158,9 +162,20 @@ impl Server {
                 Some(_) | None => Listening::new(listeners::layers(acceptor.as_ref()), listener.limits),
             });
         }
-        let listening = sockets::listen(&config.addresses(), shards, BACKLOG)?;
+        let epoch = Instant::now();
         let mut bell = kernel.ringer(shards)?;
         let keys = [bell.random(), bell.random(), bell.random(), bell.random()];
+        // Before any address is bound.
+        let begun = match &config.store {
+            Some(store) => Some(Store::open(store, shards, now(epoch), keys)?),
+            None => None,
+        };
+        let (mut store, storing, keys) = match begun {
+            Some(store::Begun { store, shards, keys }) => (Some(store), shards, keys),
+            None => (None, Vec::new(), keys),
+        };
+        let mut storing = storing.into_iter();
+        let listening = sockets::listen(&config.addresses(), shards, BACKLOG)?;
         let counters: Arc<[Counters]> = (0..shards).map(|_| Counters::default()).collect();
         let pool = Pool::new(config::pools(&limits));
         let stopping = Arc::new(Stopping::default());
@@ -170,7 +185,6 @@ impl Server {
             clients_expected: clients_expected(limits.connections_max, shards),
             ..Options::default()
         };
-        let epoch = Instant::now();
         let users_len = users.iter().map(Users::len).collect();
         let policy = Arc::new(policy);
         let has_users = !users.is_empty();
@@ -180,7 +194,7 @@ impl Server {
         }
         let means = Means { threads: hashers.into(), memory: limits.memory_max / HASHING_MEMORY_PART };
         let (hashing, askers, threads) = hashing::build(users, key, shards, means);
-        let (desk_controls, desks): (Vec<_>, Vec<_>) = (0..shards).map(|_| crate::shard::desk()).unzip();
+        let (mut desk_controls, desks): (Vec<_>, Vec<_>) = (0..shards).map(|_| crate::shard::desk()).unzip();
         let seat = |(index, hasher)| (hasher, shards + 1 + index as ShardId);
         let mut gatekeeping = Gatekeeping {
             settings: config.access.clone(),
@@ -217,6 +231,7 @@ impl Server {
                 stopping: Arc::clone(&stopping),
                 access,
                 options: options.clone(),
+                store: storing.next(),
             };
             let (kernel, ready) = (kernel.clone(), ready.clone());
             let name = format!("shard-{}", setup.id);
@@ -249,6 +264,19 @@ impl Server {
         for gate in gates {
             let _ = gate.send(());
         }
+        if let Some(store) = &mut store
+            && let Err(error) = store.commit(|| !threads.iter().any(JoinHandle::is_finished))
+        {
+            for desk in &mut desk_controls {
+                let _ = desk.put(Order::Abandon);
+            }
+            for shard in 0..shards {
+                bell.doorbell(shard);
+            }
+            bell.submit_and_wait(0);
+            threads.into_iter().for_each(|thread| drop(thread.join()));
+            return Err(error.into());
+        }
         let served = behind.into_iter().zip(listening.addresses.iter().zip(listening.locks)).enumerate();
         let served = served.map(|(index, (listening, (&address, lock)))| Served {
             address,
@@ -274,6 +302,7 @@ impl Server {
             pool,
             desks: desk_controls,
             served,
+            store,
         })
     }
 
@@ -295,6 +324,16 @@ impl Server {
     /// The counters of all shards.
     pub fn counters(&self) -> &Arc<[Counters]> {
         &self.counters
+    }
+
+    /// Why the data directory cannot be written any more, if that is so.
+    pub fn store_broken(&self) -> Option<io::Error> {
+        self.store.as_ref()?.opening.broken().map(io::Error::from_raw_os_error)
+    }
+
+    /// Why the data directory cannot grow, if that is so.
+    pub fn store_full(&self) -> Option<io::ErrorKind> {
+        self.store.as_ref()?.full()
     }
 
     /// The configuration that is in force.

@@ -1,8 +1,7 @@
 //! The rules of the house that the compiler does not check: who may use whom, where `unsafe` may stand, that every file
 //! says what it is, that none grows out of hand, that nothing is left half done, and that the documents name what exists.
-//!
-//! What it is not: a parser. It reads text with comments and literals blanked out ([`code`]), which is enough for paths and
-//! words. Each rule is a function from a path and a text to what is wrong there; tests at the end show each a bad one.
+//! It reads text with comments and literals blanked out ([`code`]). Each rule is a function from a path and a text to what
+//! is wrong there; tests at the end show each a bad one.
 
 #[path = "tidy/owners.rs"]
 mod owners;
@@ -675,10 +674,8 @@ fn documents_that_name_what_is_gone_are_found() {
     let metrics = "counters! {\n    takeovers_total,\n}";
     assert_eq!(counters_exist("A.md", "`takeovers_total` `gone_total` gone_too_total", metrics).len(), 1);
     let config = "struct Flags {\n    queue_full: Full,\n}";
-    assert_eq!(
-        flags_exist("A.md", "| `--queue-full` | a |\n| `--gone N` | b |\n--not-in-a-table", config).len(),
-        1
-    );
+    let flags = flags_exist("A.md", "| `--queue-full` | a |\n| `--gone N` | b |\n--not-in-a-table", config);
+    assert_eq!(flags.len(), 1);
     let limits = "pub struct Limits {\n    /// Doc.\n    pub a_max: u32,\n    pub b_max: u32,\n}\npub struct Other {\n    pub c: u8,\n}";
     assert_eq!(limits_are_listed("| `a_max` | 1 |", limits).len(), 1);
     let manifest = "[dependencies]\nslab = \"1\"\nserde = { version = \"1\" }\n[dev-dependencies]\nx = \"1\"\n[lints]\ny = 1";

@@ -55,8 +55,14 @@ fn prepare(qos: Qos) -> Prepared {
         packet_id = packet_id.wrapping_add(1).max(1);
         meter.measure(|| {
             let mut drops = Drops::default();
-            let mut cx =
-                Cx { now: 1, limits: &limits, budget: &mut budget, drops: &mut drops, spares: &mut spares };
+            let mut cx = Cx {
+                now: 1,
+                limits: &limits,
+                budget: &mut budget,
+                drops: &mut drops,
+                spares: &mut spares,
+                notes: None,
+            };
             let mut fanout = Fanout::new(message, &mut variants);
             let grant = Grant { qos, retain: Retain::Clear, identifiers: &[], share: Share::No };
             for Receiver { session, link, outbox } in &mut receivers {

@@ -155,6 +155,7 @@ impl Stage {
                 stopping: Arc::clone(&stopping),
                 access: ringmq::access::Access::default(),
                 options: Options { sys_interval_ms: 0, ..Options::default() },
+                store: None,
             };
             Shard::new(setup, Still::default(), NOW).with_desk(desk().1)
         });

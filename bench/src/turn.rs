@@ -166,6 +166,7 @@ fn shard(layers: Layers) -> Shard<Still> {
         stopping: Arc::new(Stopping::default()),
         access: ringmq::access::Access::default(),
         options: Options { sys_interval_ms: 0, ..Options::default() },
+        store: None,
     };
     Shard::new(setup, Still::default(), NOW).with_desk(desk().1)
 }

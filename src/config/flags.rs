@@ -9,6 +9,7 @@ use super::address::Place;
 use super::help;
 use super::size::Size;
 use super::span::{self, Span};
+use super::store::StoreFlags;
 use super::tls::TlsFlags;
 use crate::io::kernel::Choice;
 use crate::limits::{CACHED_TOPICS_MAX, Limits};
@@ -33,6 +34,8 @@ Examples:
     ringmq --listen :1883 --password-file users.txt --acl-file rules.txt
   The same from a file with a line for each flag:
     ringmq check ringmq.toml && ringmq --config ringmq.toml
+  Sessions and messages that survive a restart, and a loss of power:
+    ringmq --data /var/lib/ringmq
   A small machine with many idle clients:
     ringmq --memory-max 256M --queue-messages-max 100 --send-buffer-max 64k
 
@@ -56,6 +59,7 @@ Exit codes:
   64   the command line is wrong, or asks for something that this machine does not have
   69   io_uring is missing or forbidden, and --io uring asks for it
   71   the operating system refused: the address is taken, descriptors or memory ran out
+  74   the data directory cannot be written any more
   77   a privilege is missing, as for a port below 1024
   78   a file is missing or wrong
   130, 131, 143  ended at once by a second signal (SIGINT, SIGQUIT, SIGTERM)
@@ -63,7 +67,8 @@ Exit codes:
 Signals: SIGTERM, SIGINT and SIGQUIT stop the broker in order. SIGHUP reads all files again. SIGUSR1 opens the
 log file again. The broker ignores other signals that would end a process, and names them in the log.
 
-Sessions, queued messages and retained messages live in memory. They are lost when the process stops.";
+Sessions, queued messages and retained messages live in memory, and are lost when the process stops, unless
+--data names a directory for them.";
 
 /// An MQTT 5.0, 3.1.1 and 3.1 broker that uses every core.
 ///
@@ -84,7 +89,7 @@ pub(super) struct Flags {
     /// SIGHUP reads the file again, and all files that it names. If anything is wrong, nothing
     /// changes. Clients stay connected, also those of a listener that was removed. The log says
     /// what changed and what needs a restart. These settings need one: cores, shards, no-pin, io,
-    /// cached-topics-max, log-format, log-file.
+    /// cached-topics-max, log-format, log-file, data, durability, data-max, data-damaged, will-grace.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     #[command(flatten)]
@@ -103,6 +108,8 @@ pub(super) struct Flags {
     pub queue: QueueFlags,
     #[command(flatten)]
     pub memory: MemoryFlags,
+    #[command(flatten)]
+    pub store: StoreFlags,
     #[command(flatten)]
     pub operation: OperationFlags,
 }

@@ -9,8 +9,20 @@ use super::commands::Sources;
 use super::{Config, ConfigError, FileError, Flags, file};
 
 /// Settings that hold from the start to the end of the process.
-const NEEDS_RESTART: [&str; 7] =
-    ["cores", "shards", "no-pin", "io", "cached-topics-max", "log-format", "log-file"];
+const NEEDS_RESTART: [&str; 12] = [
+    "cores",
+    "shards",
+    "no-pin",
+    "io",
+    "cached-topics-max",
+    "log-format",
+    "log-file",
+    "data",
+    "durability",
+    "data-max",
+    "data-damaged",
+    "will-grace",
+];
 
 /// Settings that name listeners, which are compared one by one.
 const LISTENERS: [&str; 2] = ["listen", "tls-listen"];
@@ -94,6 +106,7 @@ impl Config {
         self.cached_topics_max = running.cached_topics_max;
         self.log_format = running.log_format;
         self.log_file.clone_from(&running.log_file);
+        self.store.clone_from(&running.store);
         (taken, kept)
     }
 

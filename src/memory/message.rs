@@ -183,6 +183,11 @@ impl Message {
         self.view().topic
     }
 
+    /// A number that no other message has while this one is kept.
+    pub fn identity(&self) -> u64 {
+        self.0.bytes().as_ptr() as u64
+    }
+
     pub fn payload(&self) -> &[u8] {
         let head = self.0.head();
         let holder = head.whole.as_ref().map_or(self.0.bytes(), Whole::packet);

@@ -305,6 +305,11 @@ impl<T> Links<T> {
         }
     }
 
+    /// Items from `from` that were acted upon.
+    pub fn consumed_from(&self, from: ShardId) -> u64 {
+        self.incoming[usize::from(from)].as_ref().map_or(0, |incoming| incoming.consumed)
+    }
+
     /// Items in this shard's spills and in the rings that lead here.
     pub fn waiting(&self) -> usize {
         let spilled: usize = self.outgoing.iter().flatten().map(|out| out.spill.len()).sum();

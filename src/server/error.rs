@@ -10,6 +10,7 @@ use crate::io::uring::Unavailable;
 use crate::transport::tls::LoadError;
 
 use super::listeners::LISTENERS_MAX;
+use super::store::StoreError;
 
 /// Why a broker did not start.
 #[derive(Debug)]
@@ -30,6 +31,8 @@ pub enum StartError {
         cpu: u16,
         error: io::Error,
     },
+    /// The data directory.
+    Store(StoreError),
     /// A file of users or rules.
     Access(FileError),
     /// A thread, or a limit that could not be read.
@@ -53,6 +56,7 @@ impl StartError {
                 Cause::Instance | Cause::Taken | Cause::Descriptors | Cause::Other(_) => exit::SYSTEM,
             },
             StartError::Pin { .. } => exit::USAGE,
+            StartError::Store(error) => error.exit_code(),
             StartError::Access(_) | StartError::Tls(_) => exit::CONFIG,
             StartError::Descriptors { .. } | StartError::System { .. } => exit::SYSTEM,
         }
@@ -64,6 +68,7 @@ impl fmt::Display for StartError {
         match self {
             StartError::Kernel(error) => error.fmt(f),
             StartError::Listen(error) => error.fmt(f),
+            StartError::Store(error) => error.fmt(f),
             StartError::Access(error) => error.fmt(f),
             StartError::Tls(error) => error.fmt(f),
             StartError::Descriptors { limit, needed, connections, shards } => write!(
@@ -90,6 +95,12 @@ impl std::error::Error for StartError {}
 impl From<KernelError> for StartError {
     fn from(error: KernelError) -> StartError {
         StartError::Kernel(error)
+    }
+}
+
+impl From<StoreError> for StartError {
+    fn from(error: StoreError) -> StartError {
+        StartError::Store(error)
     }
 }
 

@@ -72,13 +72,7 @@ impl Server {
         let io = self.kernel.to_string();
         said.push(Sentence::new(format!("io: {io}")).text("io", io));
         said.push(self.limits_text());
-        said.push(
-            Sentence::new(
-                "nothing survives a restart: sessions, queued messages and retained messages are lost when this process \
-                 stops",
-            )
-            .flag("persistent", false),
-        );
+        said.extend(self.store_text());
         let access = config::access_text(config, &self.access.users);
         said.extend(access.into_iter().map(|text| match text.split_once(": ") {
             Some((_, who)) => {
@@ -125,6 +119,63 @@ impl Server {
             }
         };
         self.addresses.iter().zip(&config.listeners).map(one).collect()
+    }
+
+    fn store_text(&self) -> Vec<Sentence> {
+        let Some(store) = &self.store else {
+            return vec![
+                Sentence::new(
+                    "nothing survives a restart: sessions, queued messages and retained messages are lost when this \
+                     process stops; to keep them: --data DIRECTORY",
+                )
+                .flag("persistent", false),
+            ];
+        };
+        let found = &store.said;
+        let (directory, level) = (found.directory.display(), found.durability);
+        let what = match found.is_new {
+            true => "new".to_owned(),
+            false => format!(
+                "{} sessions, {} messages for them, {} retained, in {} ms{}",
+                found.sessions,
+                found.messages,
+                found.retained,
+                found.took_ms,
+                if found.stopped { "" } else { ", after a broker that was not stopped in order" }
+            ),
+        };
+        let mut said = vec![
+            Sentence::new(format!(
+                "data: {directory} ({what}); acknowledged means kept after a loss of {}",
+                match level {
+                    "power" => "power",
+                    _ => "the process",
+                }
+            ))
+            .flag("persistent", true)
+            .text("data", directory.to_string())
+            .text("durability", level)
+            .number("sessions", found.sessions)
+            .number("messages", found.messages)
+            .number("retained", found.retained)
+            .number("took_ms", found.took_ms),
+        ];
+        if found.torn_bytes > 0 {
+            let bytes = found.torn_bytes;
+            said.push(
+                Sentence::new(format!(
+                    "data: the broker ended while it wrote {bytes} bytes; nobody was answered for them, and they are gone"
+                ))
+                .number("torn_bytes", bytes),
+            );
+        }
+        let warn = |text: String| Sentence { level: Level::Warn, ..Sentence::new(text) };
+        said.extend(found.warnings.iter().map(|why| warn(format!("warning: data: {why}"))));
+        said.extend(found.damage.iter().map(|what| Sentence {
+            level: Level::Error,
+            ..Sentence::new(format!("data is damaged: {what}; the files are in {directory}/damaged"))
+        }));
+        said
     }
 
     fn shards_text(&self, config: &Config) -> Sentence {

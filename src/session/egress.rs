@@ -7,7 +7,8 @@ use super::link::in_flight_max;
 use super::packet::{Fit, Packet, Sending, fit};
 use super::queue::Queue;
 use super::{
-    Acked, Cx, Delivered, DropReason, Grant, Link, More, Orphan, PubrecReply, Pumped, Session, Share, Wire,
+    Acked, Cx, Delivered, DropReason, Grant, Link, More, Note, Orphan, PubrecReply, Pumped, Session, Share,
+    Wire,
 };
 use crate::clock::{Millis, NEVER};
 use crate::limits::{Limits, QueueFull};
@@ -114,6 +115,7 @@ impl Session {
         let Some(egress) = &mut self.egress else { return PubrecReply::PubRelNotFound };
         let Some(released) = egress.flight.release(packet_id) else { return PubrecReply::PubRelNotFound };
         if let Some(kept) = released {
+            cx.note(Note::Released { packet_id });
             cx.budget.release(Class::Queue, kept.cost() - Kept::PLACE_COST);
             cx.spares.messages.keep(kept.message);
         }
@@ -203,6 +205,7 @@ impl Session {
             flight.publishing().filter(|&packet_id| flight.get(packet_id).is_some_and(moves)).collect();
         for packet_id in leaving {
             if let Some(slot) = egress.flight.remove(packet_id) {
+                cx.note(Note::Acked { packet_id });
                 cx.budget.release(Class::Queue, slot.cost());
                 out.extend(slot.kept.and_then(orphan));
             }
@@ -307,6 +310,7 @@ impl Session {
         for packet_id in packet_ids {
             let Some(slot) = egress.flight.remove_if(packet_id, &waits) else { continue };
             acked = Acked::Completed;
+            cx.note(Note::Acked { packet_id });
             cost += slot.cost();
             // What this connection has not sent took nothing from its quota. // [U5-4.9-1]
             quota += u16::from(slot.counted);
@@ -377,6 +381,7 @@ impl Egress {
                         };
                     }
                     fanout.write(&form, *packet_id, &mut wire);
+                    cx.note(Note::Flying { packet_id: *packet_id });
                     let kept = Kept::new(fanout.keep(&mut cx.spares.messages), grant);
                     self.begin(packet_id, kept, wire.link);
                     return Delivered::Sent;
@@ -393,6 +398,7 @@ impl Egress {
         match delivered {
             Delivered::Queued | Delivered::QueuedDroppingOldest => {
                 self.queue.push(Kept::new(fanout.keep(&mut cx.spares.messages), grant));
+                cx.note(Note::Queued);
             }
             Delivered::Sent | Delivered::Dropped(_) | Delivered::Refused(_) | Delivered::Disconnect => {}
         }
@@ -494,6 +500,7 @@ impl Egress {
                     // The client may have it from an earlier connection, and would take another message under its Packet
                     // Identifier for a repetition. So it is released like one that was received. // [MQTT-4.3.3-10]
                     if let Some(kept) = self.flight.pass_over(packet_id) {
+                        cx.note(Note::Released { packet_id });
                         cx.budget.release(Class::Queue, kept.cost() - Kept::PLACE_COST);
                     }
                     match self.resend_pubrels(wire, &mut pumped.released, cx) {
@@ -544,6 +551,7 @@ impl Egress {
                     pumped.payload_bytes += packet.head.payload_len as u64;
                     packet.write_kept(wire, kept);
                     if let Some(kept) = self.queue.pop() {
+                        cx.note(Note::Sent { packet_id: *packet_id });
                         self.begin(packet_id, kept, wire.link);
                     }
                 }
@@ -555,6 +563,7 @@ impl Egress {
     /// What does not fit the client's Maximum Packet Size counts as delivered. // [MQTT-3.1.2-25]
     fn give_up(&mut self, packet_id: u16, cx: &mut Cx<'_>) {
         if let Some(slot) = self.flight.remove(packet_id) {
+            cx.note(Note::Acked { packet_id });
             cx.budget.release(Class::Queue, slot.cost());
         }
     }

@@ -27,6 +27,8 @@ pub struct Fanout<'a> {
     begun: bool,
     /// Whether nobody wants the message after the next delivery.
     last: bool,
+    /// By which number the message was written down; 0 if it was not. Belongs to the shard.
+    pub written: u64,
 }
 
 /// The packet that a message came in. Only for one whose properties are all forwarded, in the shortest form, with the
@@ -129,14 +131,14 @@ impl<'a> Fanout<'a> {
     ) -> Fanout<'a> {
         debug_assert!(verbatim.is_none() || message.payload.len() < Outbox::SPLICE_MIN);
         variants.clear();
-        Fanout { message, shared: None, verbatim, variants, begun: false, last: false }
+        Fanout { message, shared: None, verbatim, variants, begun: false, last: false, written: 0 }
     }
 
     /// Of a message that is kept already; no second copy is made of it.
     pub fn of_shared(message: &'a Message, variants: &'a mut Variants) -> Fanout<'a> {
         variants.clear();
         let (message, shared) = (message.view(), Some(message.clone()));
-        Fanout { message, shared, verbatim: None, variants, begun: false, last: false }
+        Fanout { message, shared, verbatim: None, variants, begun: false, last: false, written: 0 }
     }
 
     /// With what is kept of the message already, if it is.
@@ -156,7 +158,7 @@ impl<'a> Fanout<'a> {
         self.message = message;
         self.shared = shared.cloned();
         self.verbatim = Some(verbatim);
-        (self.begun, self.last) = (false, false);
+        (self.begun, self.last, self.written) = (false, false, 0);
     }
 
     /// The next delivery is the last one: its session may have the message for itself.

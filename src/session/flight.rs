@@ -119,6 +119,24 @@ impl Flight {
         self.len += 1;
     }
 
+    /// A delivery that a former process began: its message, or `None` if PUBREL is owed. Nothing is due yet.
+    pub(super) fn restore(&mut self, packet_id: u16, kept: Option<Kept>) {
+        while (self.len + 1) * 2 > self.slots.len() || self.slots[self.index(packet_id)].is_some() {
+            // With a slot for each identifier there is one that is vacant.
+            self.grow();
+        }
+        let list = if kept.is_some() { PUBLISHING } else { RELEASING };
+        let previous = self.link_last(list, packet_id);
+        let index = self.index(packet_id);
+        self.slots[index] = Some(Slot { kept, packet_id, previous, next: 0, counted: false, due: false });
+        self.len += 1;
+    }
+
+    /// Identifiers of what waits for PUBCOMP, in order.
+    pub(super) fn releasing(&self) -> impl Iterator<Item = u16> + '_ {
+        self.ids_of(RELEASING)
+    }
+
     /// Ends a delivery.
     pub(super) fn remove(&mut self, packet_id: u16) -> Option<Slot> {
         self.remove_if(packet_id, |_| true)
@@ -198,7 +216,11 @@ impl Flight {
 
     /// Identifiers of what waits for PUBACK or PUBREC, in order.
     pub(super) fn publishing(&self) -> impl Iterator<Item = u16> + '_ {
-        let first = Some(self.lists[PUBLISHING].head).filter(|&packet_id| packet_id != 0);
+        self.ids_of(PUBLISHING)
+    }
+
+    fn ids_of(&self, list: usize) -> impl Iterator<Item = u16> + '_ {
+        let first = Some(self.lists[list].head).filter(|&packet_id| packet_id != 0);
         std::iter::successors(first, |&packet_id| {
             self.get(packet_id).map(|slot| slot.next).filter(|&packet_id| packet_id != 0)
         })

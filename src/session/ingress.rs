@@ -79,6 +79,16 @@ impl Session {
         }
     }
 
+    /// Their Packet Identifiers.
+    pub fn received(&self) -> impl Iterator<Item = u16> + '_ {
+        self.received.iter()
+    }
+
+    /// A message that a former process took, and whose PUBREL has not come.
+    pub fn restore_received(&mut self, packet_id: u16) {
+        self.received.insert(packet_id);
+    }
+
     /// QoS 2 messages of the client that wait for PUBREL.
     pub fn received_len(&self) -> usize {
         self.received.len()
@@ -130,6 +140,16 @@ impl Page {
 impl PacketIds {
     fn len(&self) -> usize {
         self.pages().iter().flat_map(|page| page.stored).map(|word| word.count_ones() as usize).sum()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = u16> + '_ {
+        let words = |page: &Page| {
+            let number = u16::from(page.number) << 8;
+            page.stored.into_iter().zip((0..).step_by(64)).map(move |(word, bit)| (word, number | bit))
+        };
+        self.pages().iter().flat_map(words).flat_map(|(word, first)| {
+            (0..u64::BITS as u16).filter(move |bit| word >> bit & 1 != 0).map(move |bit| first | bit)
+        })
     }
 
     fn state(&self, packet_id: u16) -> Received {

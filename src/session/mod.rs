@@ -34,6 +34,7 @@ mod kept;
 mod link;
 mod packet;
 mod queue;
+mod restore;
 
 #[cfg(test)]
 mod model;
@@ -51,6 +52,7 @@ use crate::wire::{Qos, Version};
 pub use egress::Spares;
 pub use fanout::{Fanout, Variants};
 pub use link::Link;
+pub use restore::{Place, Restored};
 
 pub(crate) use batch::{Batch, Entry};
 pub(crate) use fanout::Verbatim;
@@ -95,6 +97,34 @@ pub struct Cx<'a> {
     /// [`Session::deliver`] drops at once is named by what it returns, and not counted here.
     pub drops: &'a mut Drops,
     pub spares: &'a mut Spares,
+    /// There for a session that is written down: what the call changes about its messages, in order.
+    pub notes: Option<&'a mut Vec<Note>>,
+}
+
+impl Cx<'_> {
+    #[inline]
+    fn note(&mut self, note: Note) {
+        if let Some(notes) = &mut self.notes {
+            notes.push(note);
+        }
+    }
+}
+
+/// A change of the messages that a session keeps. All of them, applied in order, give what it keeps.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// The message that is delivered is the last one of the queue.
+    Queued,
+    /// The message that is delivered is on its way to the client.
+    Flying { packet_id: u16 },
+    /// The first one of the queue is on its way.
+    Sent { packet_id: u16 },
+    /// The delivery is over, and its Packet Identifier free.
+    Acked { packet_id: u16 },
+    /// The message of the delivery is gone, PUBREL is owed.
+    Released { packet_id: u16 },
+    /// The message at this place of the queue is gone.
+    Dropped { at: usize },
 }
 
 /// Messages that were deleted while they waited in a session, by reason.

@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-use super::Cx;
 use super::kept::Kept;
+use super::{Cx, Note};
 use crate::clock::{Millis, NEVER};
 use crate::limits::Limits;
 use crate::memory::Class;
@@ -73,6 +73,7 @@ impl Queue {
     /// Deletes the oldest.
     pub(super) fn drop_oldest(&mut self, cx: &mut Cx<'_>) {
         if let Some(kept) = self.pop() {
+            cx.note(Note::Dropped { at: 0 });
             cx.budget.release(Class::Queue, kept.cost());
         }
     }
@@ -97,14 +98,17 @@ impl Queue {
         mut chosen: impl FnMut(&Kept) -> bool,
         mut taken: impl FnMut(Kept),
     ) {
+        let mut at = 0;
         for _ in 0..self.entries.len() {
             let Some(kept) = self.entries.pop_front() else { break };
             if chosen(&kept) {
+                cx.note(Note::Dropped { at });
                 let cost = kept.cost();
                 self.bytes -= cost as u64;
                 cx.budget.release(Class::Queue, cost);
                 taken(kept);
             } else {
+                at += 1;
                 self.entries.push_back(kept);
             }
         }

@@ -299,7 +299,12 @@ impl Bench {
     pub(super) fn deliver_to_one(&mut self, fanout: &mut Fanout<'_>, grant: Grant<'_>) -> Delivered {
         let Bench { session, link, outbox, limits, budget, drops, spares, now, send_room, .. } = self;
         let wire = link.as_mut().map(|link| Wire { link, outbox, send_room: *send_room });
-        session.deliver(wire, fanout, &grant, &mut Cx { now: *now, limits, budget, drops, spares })
+        session.deliver(
+            wire,
+            fanout,
+            &grant,
+            &mut Cx { now: *now, limits, budget, drops, spares, notes: None },
+        )
     }
 
     /// How many went at once; the room that is left is kept.
@@ -312,7 +317,7 @@ impl Bench {
         let Bench { session, link, outbox, limits, budget, drops, spares, now, send_room, .. } = self;
         let Some(link) = link else { return 0 };
         let mut wire = Wire { link, outbox, send_room: *send_room };
-        let mut cx = Cx { now: *now, limits, budget, drops, spares };
+        let mut cx = Cx { now: *now, limits, budget, drops, spares, notes: None };
         let sent = session.deliver_front(&mut wire, batch, shared, grant, &mut cx);
         *send_room = wire.send_room;
         sent
@@ -338,7 +343,7 @@ impl Bench {
     pub(super) fn pump(&mut self) -> Pumped {
         let Bench { session, link, outbox, limits, budget, drops, spares, now, send_room, .. } = self;
         let wire = Wire { link: link.as_mut().unwrap(), outbox, send_room: *send_room };
-        session.pump(wire, &mut Cx { now: *now, limits, budget, drops, spares })
+        session.pump(wire, &mut Cx { now: *now, limits, budget, drops, spares, notes: None })
     }
 
     /// Calls `act` with what acknowledgements need.
@@ -347,7 +352,7 @@ impl Bench {
         act: impl FnOnce(&mut Session, Option<&mut Link>, &mut Cx<'_>) -> T,
     ) -> T {
         let Bench { session, link, limits, budget, drops, spares, now, .. } = self;
-        act(session, link.as_mut(), &mut Cx { now: *now, limits, budget, drops, spares })
+        act(session, link.as_mut(), &mut Cx { now: *now, limits, budget, drops, spares, notes: None })
     }
 
     #[track_caller]

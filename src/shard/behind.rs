@@ -18,7 +18,8 @@ use ahash::RandomState;
 
 use crate::limits::Limits;
 use crate::memory::{Class, Key, Message};
-use crate::session::{DropReason, Fanout, Grant, Retain, Share};
+use crate::session::{DropReason, Fanout, Grant, Restored, Retain, Share};
+use crate::store::Record;
 use crate::topic;
 use crate::wire::Qos;
 
@@ -113,6 +114,30 @@ impl Behind {
 
     fn at_mut(&mut self, number: u64) -> Option<&mut Waiting> {
         self.entries.get_mut(number.checked_sub(self.front)? as usize)
+    }
+
+    /// Whether it is written down, if its session is.
+    fn is_written(waiting: &Waiting) -> bool {
+        waiting.qos != Qos::AtMostOnce && !waiting.is_delivered
+    }
+
+    /// What is written down of it, in order.
+    pub fn written(&self) -> impl Iterator<Item = Restored<'_>> {
+        self.entries.iter().filter(|waiting| Behind::is_written(waiting)).map(|waiting| Restored {
+            message: &waiting.message,
+            qos: waiting.qos,
+            retain: waiting.retain,
+            identifiers: &waiting.identifiers,
+            share: None,
+        })
+    }
+
+    /// The record that message `number` waits no longer, if it is written down.
+    fn ahead(&self, number: u64, session: Key) -> Option<Record<'static>> {
+        let at = number.checked_sub(self.front)? as usize;
+        let is_written = self.entries.get(at).is_some_and(Behind::is_written);
+        let before = self.entries.iter().take(at).filter(|waiting| Behind::is_written(waiting));
+        is_written.then(|| Record::Ahead { index: session.index, at: before.count() as u32 })
     }
 
     /// The first that waits.
@@ -213,8 +238,14 @@ impl Local {
             topic,
             next: None,
         };
-        if let Some(cursors) = self.sessions.arena.get_mut(session).and_then(|slot| slot.cursors.as_mut()) {
+        let Some(slot) = self.sessions.arena.get_mut(session) else { return true };
+        let is_kept = slot.is_kept && Behind::is_written(&waiting);
+        if let Some(cursors) = &mut slot.cursors {
             cursors.behind.push(waiting);
+        }
+        if is_kept {
+            let written = &mut fanout.written;
+            self.sessions.keep_behind(session, &fanout.message, written, grant, &mut self.env);
         }
         true
     }
@@ -225,6 +256,11 @@ impl Local {
             let Some(slot) = self.sessions.arena.get_mut(session) else { return };
             let Some(cursors) = &mut slot.cursors else { return };
             cursors.gave_up = true;
+            if slot.is_kept
+                && let Some(record) = cursors.behind.ahead(cursors.behind.front, session)
+            {
+                self.env.record(&record);
+            }
             let Some(waiting) = cursors.behind.take_first() else { return };
             self.env.counters().retained_overtaken_total.add(1);
             self.deliver_waiting(session, &waiting);
@@ -238,6 +274,7 @@ impl Local {
             && cursors.are_done_up_to(waiting.until)
             && self.can_take(session, waiting.message.cost())
         {
+            self.keep_ahead(session, cursors, cursors.behind.front);
             if let Some(waiting) = cursors.behind.take_first() {
                 self.deliver_waiting(session, &waiting);
             }
@@ -259,8 +296,18 @@ impl Local {
         }
     }
 
+    /// Writes that message `number` waits no longer.
+    fn keep_ahead(&mut self, session: Key, cursors: &Cursors, number: u64) {
+        if self.sessions.get(session).is_some_and(|slot| slot.is_kept)
+            && let Some(record) = cursors.behind.ahead(number, session)
+        {
+            self.env.record(&record);
+        }
+    }
+
     /// Delivers message `number`, which waits, in place of its retained copy. // [U5-3.3.1-1]
     pub(super) fn deliver_in_place(&mut self, session: Key, cursors: &mut Cursors, number: u64) {
+        self.keep_ahead(session, cursors, number);
         let Some(waiting) = cursors.behind.at_mut(number) else { return };
         waiting.is_delivered = true;
         let Waiting { message, qos, identifiers, .. } = &*waiting;
@@ -272,6 +319,7 @@ impl Local {
     pub(super) fn deliver_early(&mut self, session: Key, cursors: &mut Cursors, topic: u64, number: u64) {
         let mut next = cursors.behind.topics.get(&topic).map(|(first, _)| *first);
         while let Some(at) = next.filter(|at| *at <= number) {
+            self.keep_ahead(session, cursors, at);
             let Some(waiting) = cursors.behind.at_mut(at) else { return };
             next = waiting.next;
             if std::mem::replace(&mut waiting.is_delivered, true) {

@@ -39,6 +39,8 @@ pub(super) struct Clients {
     pub filters: filters::Line,
     /// Accepted connections that wait for room on the way home.
     pub hand_offs: VecDeque<Key>,
+    /// Connections that nothing is sent to before this commit is on disk, in its order.
+    pub shut: VecDeque<(Key, u64)>,
     pub told: Told,
     pub handshakes: Handshakes,
     /// Bytes of the newest turn's sends whose end nobody waits for: charged, but shown as sent until a turn looks.
@@ -84,6 +86,7 @@ impl Clients {
             silent: Vec::new(),
             filters: filters::Line::new(),
             hand_offs: VecDeque::new(),
+            shut: VecDeque::new(),
             told: Told::default(),
             handshakes: Handshakes::default(),
             quiet_bytes: 0,

@@ -479,6 +479,7 @@ impl Core {
         let client_hash = topic::fingerprint(&self.local.env.keys, &request.client_id);
         let Some(listener) = self.local.clients.listener_of(key) else { return };
         let own = self.local.env.limits_at(listener);
+        let mark = self.local.env.written_mark();
         let (session, present) = self.find_or_begin(&request, client_hash, heard);
 
         // 0xFFFFFFFF is for ever, as far as the limit goes. // [U5-3.1.2-4]
@@ -525,6 +526,10 @@ impl Core {
             let why = "its client takes no packet as large as a CONNACK";
             events::of_client(connection, Who::has(slot), (Level::Warn, Kind::Refused), why, None);
             return self.local.clients.end(key, End::Told, &mut self.local.env);
+        }
+        // CONNACK says that the session is there, or that a former one is not any more.
+        if let Some(commit) = self.local.env.commit_since(mark) {
+            self.local.clients.shut_until(key, commit);
         }
         self.set_presence(session, Presence::Online);
         self.local.room_made(key); // what waited for the client

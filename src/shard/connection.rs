@@ -34,6 +34,8 @@ pub(super) struct Connection {
     pub receive_armed: bool,
     pub cancel_in_flight: bool,
     pub send_in_flight: bool,
+    /// Nothing is sent until the disk has what its CONNACK stands for.
+    pub is_shut: bool,
     /// In the list of connections that `tend` looks at.
     pub dirty: bool,
     /// The peer has closed its side.
@@ -279,6 +281,7 @@ impl Connection {
             receive_armed: false,
             cancel_in_flight: false,
             send_in_flight: false,
+            is_shut: false,
             dirty: false,
             eof: false,
             broken: false,

@@ -183,8 +183,8 @@ impl Local {
             return 0;
         }
         let Some(slot) = self.sessions.arena.get_mut(receiver.session) else { return 0 };
-        // What it gets may have to wait behind retained messages.
-        if slot.cursors.is_some() {
+        // What it gets may have to wait behind retained messages, or is written down message by message.
+        if slot.cursors.is_some() || slot.is_kept && receiver.qos != Qos::AtMostOnce {
             return 0;
         }
         let Some(key) = slot.connection else { return 0 };
@@ -192,7 +192,7 @@ impl Local {
         let wire = Self::wire(connection, &mut self.clients.spare_buffers, &self.env.limits);
         let Some(mut wire) = wire else { return 0 };
         let mut drops = Drops::default();
-        let mut cx = self.env.cx(&mut drops, &mut self.sessions.spares);
+        let mut cx = self.env.cx(&mut drops, &mut self.sessions.spares, false);
         let sent = slot.session.deliver_front(&mut wire, batch, shared, &receiver.grant(), &mut cx);
         if sent == 0 {
             // A connection with nothing to send keeps no buffer.
@@ -337,7 +337,8 @@ impl Local {
             slot = self.sessions.arena.get_mut(session)?;
         }
         let mut drops = Drops::default();
-        let mut cx = self.env.cx(&mut drops, &mut self.sessions.spares);
+        let is_kept = slot.is_kept;
+        let mut cx = self.env.cx(&mut drops, &mut self.sessions.spares, is_kept);
         let connection = slot.connection.and_then(|key| Some((key, self.clients.connections.get_mut(key)?)));
         let delivered = match connection {
             Some((key, connection)) => {
@@ -357,6 +358,10 @@ impl Local {
             }
             None => slot.session.deliver(None, fanout, grant, &mut cx),
         };
+        if is_kept {
+            let written = &mut fanout.written;
+            self.sessions.keep_delivered(session, &fanout.message, written, grant, &mut self.env);
+        }
         let live = fanout.message.retain && grant.share == Share::No;
         if delivered == Delivered::Sent && drops == Drops::default() && !live {
             self.env.count_sent(1, fanout.message.payload.len() as u64);
@@ -414,9 +419,11 @@ impl Local {
         };
         let Some(slot) = self.sessions.arena.get_mut(live.session) else { return };
         let mut drops = Drops::default();
-        let mut cx = self.env.cx(&mut drops, &mut self.sessions.spares);
+        let session = live.session;
+        let mut cx = self.env.cx(&mut drops, &mut self.sessions.spares, slot.is_kept);
         f(&mut slot.session, &mut live.link, &mut cx);
         let waits = slot.session.is_waiting() || slot.cursors.is_some();
+        self.sessions.keep(session, &mut self.env);
         self.env.count_drops(drops);
         if waits {
             self.room_made(key);
@@ -434,8 +441,9 @@ impl Local {
         let connection = self.clients.connections.get_mut(key)?;
         let wire = Self::wire(connection, &mut self.clients.spare_buffers, &self.env.limits)?;
         let mut drops = Drops::default();
-        let mut cx = self.env.cx(&mut drops, &mut self.sessions.spares);
+        let mut cx = self.env.cx(&mut drops, &mut self.sessions.spares, slot.is_kept);
         let result = f(&mut slot.session, wire, &mut cx);
+        self.sessions.keep(session, &mut self.env);
         if drops != Drops::default() {
             self.env.count_drops(drops);
             self.sessions.note_drops(session, drops);
@@ -452,8 +460,10 @@ impl Local {
         let live = self.clients.connections.get_mut(key)?.live_mut()?;
         let slot = self.sessions.arena.get_mut(live.session)?;
         let mut drops = Drops::default();
-        let mut cx = self.env.cx(&mut drops, &mut self.sessions.spares);
+        let session = live.session;
+        let mut cx = self.env.cx(&mut drops, &mut self.sessions.spares, slot.is_kept);
         let result = f(&mut slot.session, &mut live.link, &mut cx);
+        self.sessions.keep(session, &mut self.env);
         self.env.count_drops(drops);
         Some(result)
     }

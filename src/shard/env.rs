@@ -14,6 +14,7 @@ use crate::timer::Timers;
 use crate::topic::HashKeys;
 use crate::wire::DecodeLimits;
 
+use super::keep::Keep;
 use super::{Options, Timer};
 
 pub(super) struct Env {
@@ -38,6 +39,8 @@ pub(super) struct Env {
     pub seed: u64,
     /// The shard drains.
     pub is_stopping: bool,
+    /// What is written down, where there is a data directory.
+    pub keep: Option<Box<Keep>>,
 }
 
 impl Env {
@@ -68,10 +71,14 @@ impl Env {
     pub fn set_timer(&mut self, at: Millis, timer: Timer) {
         self.timers.set(at, timer.pack());
     }
-    /// What a call on a session needs.
+
+    /// What a call on a session needs. `is_kept` says whether the session is written down; then [`Sessions::keep`] follows.
+    ///
+    /// [`Sessions::keep`]: super::sessions::Sessions::keep
     #[inline(always)]
-    pub fn cx<'a>(&'a mut self, drops: &'a mut Drops, spares: &'a mut Spares) -> Cx<'a> {
-        Cx { now: self.now, limits: &self.limits, budget: &mut self.budget, drops, spares }
+    pub fn cx<'a>(&'a mut self, drops: &'a mut Drops, spares: &'a mut Spares, is_kept: bool) -> Cx<'a> {
+        let notes = if is_kept { self.keep.as_mut().map(|keep| &mut keep.notes) } else { None };
+        Cx { now: self.now, limits: &self.limits, budget: &mut self.budget, drops, spares, notes }
     }
 
     pub fn count_drop(&self, reason: DropReason, count: u64) {

@@ -3,6 +3,7 @@
 
 use crate::mesh::{Announcements, Links};
 
+use super::disk::Disk;
 use super::env::Env;
 use super::interest::{Announced, Interest};
 use super::parcel::Parcel;
@@ -13,6 +14,7 @@ pub(super) struct Exchange {
     pub announcements: Announcements<Announced>,
     pub interest: Interest,
     pub waits: Waits,
+    pub disk: Disk,
 }
 
 impl Exchange {
@@ -22,6 +24,7 @@ impl Exchange {
             announcements,
             interest: Interest::new(),
             waits: Waits::new(env.shards, env.options.relay_window),
+            disk: Disk::new(env.shards),
         }
     }
 }

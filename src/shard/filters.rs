@@ -19,6 +19,7 @@ use super::events;
 use super::ingress::{Handled, Pressure};
 use super::losses::Denied;
 use super::order::Heard;
+use super::replies::Reply;
 use super::waits::{Blocked, Wait};
 
 /// Filters of one packet that a turn acts upon.
@@ -149,9 +150,10 @@ impl Core {
             sliced.reasons.push(self.unsubscribe(session, filter));
         }
         if filters.len() == 0 {
-            self.local.clients.stage(key, &self.local.env, |out| {
-                wire::encode_unsuback(out, version, sliced.packet_id, &sliced.reasons)
-            });
+            let mut packet = Vec::new();
+            wire::encode_unsuback(&mut packet, version, sliced.packet_id, &sliced.reasons);
+            let wait = self.on_disk_if_kept(session);
+            self.reply(key, Reply::Packet(packet.into()), wait);
             return Handled::Done;
         }
         (sliced.bytes_left, sliced.left) = (filters.bytes_len(), filters.len() as u32);
@@ -265,7 +267,8 @@ impl Core {
             retain_as_published: entry.retain_as_published && version == Version::V5,
             retain_handling,
         };
-        let Some(subscribed) = self.local.sessions.subscribe(session, entry.filter, options, identifier)
+        let Some(subscribed) =
+            self.local.sessions.subscribe(session, entry.filter, options, identifier, &mut self.local.env)
         else {
             return Ok(Err(Reason::UNSPECIFIED_ERROR));
         };
@@ -302,7 +305,7 @@ impl Core {
         if topic::parse_filter(filter, self.local.env.limits.topic_levels_max).is_err() {
             return Reason::TOPIC_FILTER_INVALID;
         }
-        match self.local.sessions.unsubscribe(session, filter) {
+        match self.local.sessions.unsubscribe(session, filter, &mut self.local.env) {
             Some(unsubscribed) => {
                 if let Some(change) = unsubscribed.interest {
                     self.interest_changed(change);

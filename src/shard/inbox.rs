@@ -46,6 +46,7 @@ impl<I: Io> Shard<I> {
         core.local.env.counters().mesh_received_total.add(self.parcels.len() as u64);
         for Reading { from, parcels } in self.readings.drain(..) {
             let (mut relays, mut targets) = (0, ShardSet::EMPTY);
+            let mark = core.local.env.written_mark();
             for parcel in self.parcels.drain(..parcels) {
                 if let Some(fanned_out_to) = core.parcel_arrived(from, parcel, heard) {
                     relays += 1;
@@ -54,7 +55,11 @@ impl<I: Io> Shard<I> {
             }
             // Only now: consumed means acted upon.
             core.exchange.links.consumed(from, parcels);
-            core.exchange.relays_taken(from, relays, targets);
+            let commit = core.local.env.last_commit();
+            core.exchange.relays_taken(from, relays, targets, commit);
+            if commit.is_some() {
+                core.exchange.acted_upon(from, core.local.env.commit_since(mark));
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::memory::{Key, Outbox, Whole};
 use crate::session::{Cx, Link, PubrecReply, Session};
+use crate::store::Record;
 use crate::wire::{self, AckKind, DecodeError, Disconnect, Frame, NextFrame, Packet, Reason, Version};
 
 use super::Core;
@@ -10,6 +11,7 @@ use super::gather::gather;
 use super::local::Local;
 use super::order::Heard;
 use super::publish::{Front, Publisher};
+use super::replies::{Answered, Reply};
 use super::waits::Blocked;
 
 /// Whether a saturated shard may hold a packet back.
@@ -51,89 +53,10 @@ impl Local {
         self.clients.end(key, End::Refused(error.reason(), error.detail()), &mut self.env);
     }
 
-    /// Acknowledgements that say no more than success.
-    fn handle_acks(&mut self, key: Key, acks: wire::PlainAcks<'_>) {
-        self.env.counters().packets_received_total.add(acks.count() as u64);
-        match acks.kind() {
-            AckKind::PubAck => self.acknowledged(key, |session, link, cx| {
-                let _ = session.handle_pubacks(link, acks.packet_ids(), cx);
-            }),
-            AckKind::PubComp => self.acknowledged(key, |session, link, cx| {
-                let _ = session.handle_pubcomps(link, acks.packet_ids(), cx);
-            }),
-            AckKind::PubRec => self.answer(key, acks, AckKind::PubRel, |session, link, packet_id, cx| {
-                // Success is answered in any case.
-                pubrel(session.handle_pubrec(link, packet_id, Reason::SUCCESS, cx)).unwrap_or(Reason::SUCCESS)
-            }),
-            // [MQTT-4.3.3-11]
-            AckKind::PubRel => self.answer(key, acks, AckKind::PubComp, |session, link, packet_id, _| {
-                session.handle_pubrel(link, packet_id)
-            }),
-        }
-    }
-
-    /// Handles acknowledgements that are answered, and stages the answers.
-    #[inline(never)] // Else what everybody goes through has to save registers for it.
-    fn answer(
-        &mut self,
-        key: Key,
-        acks: wire::PlainAcks<'_>,
-        kind: AckKind,
-        mut handle: impl FnMut(&mut Session, &mut Link, u16, &mut Cx<'_>) -> Reason,
-    ) {
-        for some in acks.chunks(u64::BITS as usize) {
-            // A bit for each that is not known.
-            let unknown = self.with_session(key, |session, link, cx| {
-                some.packet_ids().zip(0..).fold(0, |unknown, (packet_id, at)| {
-                    unknown | u64::from(handle(session, link, packet_id, cx) != Reason::SUCCESS) << at
-                })
-            });
-            let Some(unknown) = unknown else { return };
-            if unknown == 0 {
-                self.clients.stage_acks(key, kind, some.packet_ids(), Reason::SUCCESS, &self.env);
-                continue;
-            }
-            let Some(version) = self.clients.connections.get(key).and_then(|connection| connection.version())
-            else {
-                return;
-            };
-            for (packet_id, at) in some.packet_ids().zip(0..) {
-                let known = unknown >> at & 1 == 0;
-                let reason = if known { Reason::SUCCESS } else { Reason::PACKET_IDENTIFIER_NOT_FOUND };
-                self.clients
-                    .stage(key, &self.env, |out| wire::encode_ack(out, version, kind, packet_id, reason));
-            }
-        }
-    }
-
     fn handle_puback(&mut self, key: Key, ack: wire::Ack) {
         self.acknowledged(key, |session, link, cx| {
             let _ = session.handle_puback(link, ack.packet_id, cx);
         });
-    }
-
-    fn handle_pubrec(&mut self, key: Key, ack: wire::Ack) {
-        let reply = self.with_session(key, |session, link, cx| {
-            session.handle_pubrec(link, ack.packet_id, ack.reason, cx)
-        });
-        let version = self.clients.connections.get(key).and_then(|connection| connection.version());
-        let (Some(reason), Some(version)) = (reply.and_then(pubrel), version) else {
-            return self.room_made(key);
-        };
-        self.clients.stage(key, &self.env, |out| {
-            wire::encode_ack(out, version, AckKind::PubRel, ack.packet_id, reason)
-        });
-    }
-
-    /// [MQTT-4.3.3-11]
-    fn handle_pubrel(&mut self, key: Key, ack: wire::Ack) {
-        let reason = self.with_session(key, |session, link, _| session.handle_pubrel(link, ack.packet_id));
-        let version = self.clients.connections.get(key).and_then(|connection| connection.version());
-        if let (Some(reason), Some(version)) = (reason, version) {
-            self.clients.stage(key, &self.env, |out| {
-                wire::encode_ack(out, version, AckKind::PubComp, ack.packet_id, reason)
-            });
-        }
     }
 
     fn handle_pubcomp(&mut self, key: Key, ack: wire::Ack) {
@@ -165,6 +88,98 @@ impl Local {
 }
 
 impl Core {
+    /// Acknowledgements that say no more than success.
+    fn handle_acks(&mut self, key: Key, acks: wire::PlainAcks<'_>) {
+        self.local.env.counters().packets_received_total.add(acks.count() as u64);
+        match acks.kind() {
+            AckKind::PubAck => self.local.acknowledged(key, |session, link, cx| {
+                let _ = session.handle_pubacks(link, acks.packet_ids(), cx);
+            }),
+            AckKind::PubComp => self.local.acknowledged(key, |session, link, cx| {
+                let _ = session.handle_pubcomps(link, acks.packet_ids(), cx);
+            }),
+            AckKind::PubRec => self.answer(key, acks, AckKind::PubRel, |session, link, packet_id, cx| {
+                // Success is answered in any case.
+                pubrel(session.handle_pubrec(link, packet_id, Reason::SUCCESS, cx)).unwrap_or(Reason::SUCCESS)
+            }),
+            // [MQTT-4.3.3-11]
+            AckKind::PubRel => self.answer(key, acks, AckKind::PubComp, |session, link, packet_id, _| {
+                session.handle_pubrel(link, packet_id)
+            }),
+        }
+    }
+
+    /// Handles acknowledgements that are answered, and answers them: at once, or when the disk has what they changed.
+    #[inline(never)] // Else what everybody goes through has to save registers for it.
+    fn answer(
+        &mut self,
+        key: Key,
+        acks: wire::PlainAcks<'_>,
+        kind: AckKind,
+        mut handle: impl FnMut(&mut Session, &mut Link, u16, &mut Cx<'_>) -> Reason,
+    ) {
+        for some in acks.chunks(u64::BITS as usize) {
+            // A bit for each that is not known.
+            let unknown = self.local.with_session(key, |session, link, cx| {
+                some.packet_ids().zip(0..).fold(0, |unknown, (packet_id, at)| {
+                    unknown | u64::from(handle(session, link, packet_id, cx) != Reason::SUCCESS) << at
+                })
+            });
+            let Some(unknown) = unknown else { return };
+            if kind == AckKind::PubComp {
+                self.keep_freed(key, some.packet_ids());
+            }
+            if unknown == 0 {
+                self.answer_all(key, kind, some.packet_ids(), Reason::SUCCESS);
+                continue;
+            }
+            for (packet_id, at) in some.packet_ids().zip(0..) {
+                let known = unknown >> at & 1 == 0;
+                let reason = if known { Reason::SUCCESS } else { Reason::PACKET_IDENTIFIER_NOT_FOUND };
+                self.answer_all(key, kind, std::iter::once(packet_id), reason);
+            }
+        }
+    }
+
+    /// Answers these packets with the same.
+    fn answer_all(&mut self, key: Key, kind: AckKind, packet_ids: impl Iterator<Item = u16>, reason: Reason) {
+        if self.local.env.keep.is_none() {
+            return self.local.clients.stage_acks(key, kind, packet_ids, reason, &self.local.env);
+        }
+        let Some(session) = self.local.clients.live(key).map(|live| live.session) else { return };
+        let packet_ids = Answered::Many(packet_ids.collect());
+        let wait = self.on_disk_if_kept(session);
+        self.reply(key, Reply::Ack { kind, packet_ids, reason }, wait);
+    }
+
+    fn handle_pubrec(&mut self, key: Key, ack: wire::Ack) {
+        let reply = self.local.with_session(key, |session, link, cx| {
+            session.handle_pubrec(link, ack.packet_id, ack.reason, cx)
+        });
+        let Some(reason) = reply.and_then(pubrel) else { return self.local.room_made(key) };
+        self.answer_all(key, AckKind::PubRel, std::iter::once(ack.packet_id), reason);
+    }
+
+    /// [MQTT-4.3.3-11]
+    fn handle_pubrel(&mut self, key: Key, ack: wire::Ack) {
+        let reason =
+            self.local.with_session(key, |session, link, _| session.handle_pubrel(link, ack.packet_id));
+        if let Some(reason) = reason {
+            self.keep_freed(key, std::iter::once(ack.packet_id));
+            self.answer_all(key, AckKind::PubComp, std::iter::once(ack.packet_id), reason);
+        }
+    }
+
+    /// PUBREL came for these identifiers.
+    fn keep_freed(&mut self, key: Key, packet_ids: impl Iterator<Item = u16>) {
+        if self.local.env.keep.is_some()
+            && let Some(session) = self.local.clients.live(key).map(|live| live.session)
+        {
+            let record = |index, packet_id| Record::Freed { index, packet_id };
+            self.local.sessions.keep_ids(session, packet_ids, record, &mut self.local.env);
+        }
+    }
+
     /// Parses what arrived. A partial packet is completed with no more bytes than it needs, so that the rest is parsed
     /// where it lies, and what was gathered can be kept.
     /// What comes behind a DISCONNECT is not looked at. // 3.1.1: [MQTT-3.14.4-2]
@@ -276,7 +291,7 @@ impl Core {
             if let Some(acks) = wire::PlainAcks::of(rest) {
                 live.last_packet_at = now;
                 used += acks.bytes_len();
-                self.local.handle_acks(key, acks);
+                self.handle_acks(key, acks);
                 continue;
             }
             let packet_size_max = self.local.clients.told.terms(live.link.terms).packet_size_max;
@@ -345,8 +360,8 @@ impl Core {
         match wire::decode(version, frame, &self.local.env.decode_limits)? {
             Packet::Publish(_) => {}
             Packet::PubAck(ack) => self.local.handle_puback(key, ack),
-            Packet::PubRec(ack) => self.local.handle_pubrec(key, ack),
-            Packet::PubRel(ack) => self.local.handle_pubrel(key, ack),
+            Packet::PubRec(ack) => self.handle_pubrec(key, ack),
+            Packet::PubRel(ack) => self.handle_pubrel(key, ack),
             Packet::PubComp(ack) => self.local.handle_pubcomp(key, ack),
             Packet::Subscribe(subscribe) => {
                 if let Err(blocked) = self.subscribe_waits(key) {

@@ -270,7 +270,11 @@ impl Core {
     /// Answers a SUBSCRIBE: once its filters are in the log, up to number `need`, and all replies before have left.
     /// A PUBLISH may come before it. // [U5-3.8.4-1]; 3.1.1: [U311-3.8.4-1]
     pub(super) fn suback(&mut self, connection: Key, session: Key, need: u64, packet: Box<[u8]>) {
-        self.reply(connection, Reply::SubAck(packet), Wait::Announced(need));
+        let wait = match self.on_disk_if_kept(session) {
+            Wait::Nothing => Wait::Announced(need),
+            disk => Wait::All([Wait::Announced(need), disk].into()),
+        };
+        self.reply(connection, Reply::Packet(packet), wait);
         let announced = Wait::Announced(need);
         if announced.is_over(&self.exchange) {
             self.local.sessions.schedule_cursors(session);

@@ -66,6 +66,10 @@ impl Core {
         if slot.connection.is_some() || slot.aside.has_successor() {
             return;
         }
+        // A stop is no end of a kept session.
+        if self.local.env.is_stopping && slot.is_kept {
+            return;
+        }
         if slot.ends_at <= now {
             if slot.expiry_s > 0 {
                 self.local.env.counters().sessions_expired_total.add(1);

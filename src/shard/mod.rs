@@ -13,6 +13,9 @@
 //! | `clients` | the owner of connections and listening sockets |
 //! | `sessions` | the owner of sessions and subscriptions |
 //! | `local` | what joins these: messages between clients and sessions of this shard |
+//! | `keep` | what is written down: records of kept sessions and retained messages, and walks |
+//! | `disk` | how far the disk is, and who waits for that |
+//! | `restore` | from what was on disk to sessions, and when a shard may serve |
 //! | `exchange` | the owner of what goes to other shards |
 //! | `connection` | a network connection: phase, what is in flight, bytes both ways |
 //! | `tend` | brings a connection's operations in line with its phase; close and drain |
@@ -65,6 +68,7 @@ mod connection;
 mod cursors;
 mod deliver;
 mod desk;
+mod disk;
 mod ends;
 mod env;
 mod events;
@@ -74,6 +78,7 @@ mod gather;
 mod inbox;
 mod ingress;
 mod interest;
+mod keep;
 mod lend;
 mod lifetime;
 mod listeners;
@@ -87,6 +92,7 @@ mod pulls;
 mod reap;
 mod replies;
 mod request;
+mod restore;
 mod retained;
 mod rights;
 mod sessions;
@@ -128,6 +134,7 @@ pub use listeners::Listening;
 use local::Local;
 use order::{Heard, Intake};
 pub use parcel::Parcel;
+pub use restore::{Opening, Storing};
 use retained::Retained;
 use sessions::Sessions;
 pub use stop::{Lost, Stopping};
@@ -150,6 +157,8 @@ pub struct Setup {
     /// Passwords and rules; by default everybody may do everything.
     pub access: Access,
     pub options: Options,
+    /// What was kept, and the log; `None` without a data directory.
+    pub store: Option<Storing>,
 }
 
 /// Settings of the machinery; the limits of clients are in [`Limits`].
@@ -348,8 +357,11 @@ enum Listener {
 impl<I: Io> Shard<I> {
     pub fn new(setup: Setup, mut io: I, now: Millis) -> Shard<I> {
         let random = io.random();
-        for listener in 0..setup.listeners.len() as u16 {
-            io.accept(ListenerId(listener));
+        // Where there is a data directory the shard serves when all that was kept is there; see `restore`.
+        if setup.store.is_none() {
+            for listener in 0..setup.listeners.len() as u16 {
+                io.accept(ListenerId(listener));
+            }
         }
         Shard {
             io,
@@ -396,6 +408,8 @@ impl<I: Io> Shard<I> {
         self.core.publish_counts();
         // A backend may send at once, and who sees an acknowledgement takes it that every shard can have the message.
         self.flush_mesh();
+        // Before the sends, so that the disk works meanwhile.
+        self.tend_log();
         self.tend_dirty(&mut intake);
         self.flush_mesh(); // connections that go home
         if self.is_stopped() {
@@ -407,7 +421,8 @@ impl<I: Io> Shard<I> {
             return Turn::Busy;
         }
         core.publish_gauges();
-        Turn::Idle { deadline: core.next_deadline() }
+        let deadline = core.next_deadline();
+        Turn::Idle { deadline: self.log_due_at().map_or(deadline, |at| at.min(deadline)) }
     }
 
     pub fn io_mut(&mut self) -> &mut I {
@@ -454,8 +469,20 @@ fn decode_limits(limits: &Limits, topic_alias_max_before: u16) -> DecodeLimits {
 
 impl Core {
     fn new(setup: Setup, random: u64, now: Millis) -> Core {
-        let Setup { id, shards, limits, keys, ends, pool, counters, listeners, stopping, access, options } =
-            setup;
+        let Setup {
+            id,
+            shards,
+            limits,
+            keys,
+            ends,
+            pool,
+            counters,
+            listeners,
+            stopping,
+            access,
+            options,
+            store,
+        } = setup;
         let mut env = Env {
             id,
             shards,
@@ -470,6 +497,7 @@ impl Core {
             timers: Timers::with_capacity(options.clients_expected),
             seed: random,
             is_stopping: false,
+            keep: None,
             options,
         };
         let sys = sys::Sys::new(now, env.options.sys_interval_ms > 0);
@@ -477,7 +505,7 @@ impl Core {
             env.set_timer(now, Timer::Sys);
         }
         env.set_timer(now + retained::SWEEP_MS, Timer::Sweep);
-        Core {
+        let mut core = Core {
             exchange: Exchange::new(&env, ends.links, ends.announcements),
             retained: Retained::new(&env, ends.retained_hints),
             local: Local {
@@ -488,7 +516,12 @@ impl Core {
             },
             stop: stop::Stop::new(stopping),
             sys,
+        };
+        if let Some(storing) = store {
+            core.local.clients.listeners.fill(Listener::Ended);
+            core.restore(storing);
         }
+        core
     }
 
     fn fire_timers(&mut self, heard: Heard<'_>) {
@@ -555,6 +588,7 @@ impl Core {
             || self.local.clients.handshakes.is_waiting()
             || self.exchange.links.has_work()
             || self.has_progress()
+            || self.local.env.keep.as_ref().is_some_and(|keep| keep.may_walk_on())
     }
 
     #[inline(always)]
@@ -623,5 +657,9 @@ impl Core {
         counters.timers.set(live.timers);
         counters.mesh_waiting.set(live.mesh);
         counters.connections_paused.set(self.exchange.waits.paused_len() as u64);
+        if let Some(keep) = &self.local.env.keep {
+            counters.store_waiting_bytes.set(keep.log.waiting_bytes() as u64);
+            counters.store_segments.set(keep.log.segments_len() as u64);
+        }
     }
 }

@@ -24,6 +24,7 @@ use std::rc::Rc;
 use crate::clock::{NEVER, after_s};
 use crate::memory::{Key, MessageView, Outbox, ShardSet, Whole};
 use crate::session::{Batch, Entry, Fanout, Ingress, Verbatim};
+use crate::store::Record;
 use crate::topic::{self, Route};
 use crate::wire::{self, DecodeError, Frame, Publish, Qos, Reason, Repeat, Version};
 
@@ -36,7 +37,7 @@ use super::local::Local;
 use super::losses::Denied;
 use super::order::{Heard, Owed, Ticket};
 use super::parcel::Parcel;
-use super::replies::{Replies, Reply};
+use super::replies::Replies;
 use super::waits::{Blocked, Wait};
 
 /// Whether anybody had a matching subscription.
@@ -99,6 +100,8 @@ struct Taken {
     packets: usize,
     bytes: usize,
     payload_bytes: u64,
+    /// What was written down before; see [`Env::written_mark`].
+    mark: u64,
 }
 
 /// Subscriptions of a route that a connection may hold on to; with more, asking for it anew is not what a message costs.
@@ -138,7 +141,9 @@ impl Local {
                     || route.local.iter().all(|key| self.is_here(*key)))
         };
         let alone = !route.is_none_or(together)
-            || publish.qos != Qos::AtMostOnce && self.clients.holds_replies(from.connection);
+            || publish.qos != Qos::AtMostOnce
+                && self.env.keep.is_none()
+                && self.clients.holds_replies(from.connection);
         (!alone).then_some(repeat)
     }
 
@@ -166,6 +171,7 @@ impl Local {
             packets: 1,
             bytes: front.frame.len,
             payload_bytes: publish.payload.len() as u64,
+            mark: self.env.written_mark(),
         };
         if publish.qos == Qos::AtMostOnce {
             return match repeat {
@@ -181,7 +187,13 @@ impl Local {
                 (ingress, _) => Taken { ingress, ..one },
             }
         });
-        taken.unwrap_or(Taken { ingress: Ingress::Repeat, ..one })
+        let taken = taken.unwrap_or(Taken { ingress: Ingress::Repeat, ..one });
+        if publish.qos == Qos::ExactlyOnce && taken.ingress == Ingress::Route && self.env.keep.is_some() {
+            let ids = PacketIds { first: publish.packet_id, entries };
+            let record = |index, packet_id| Record::Received { index, packet_id };
+            self.sessions.keep_ids(from.session, ids.iter(), record, &mut self.env);
+        }
+        taken
     }
 
     /// What the connection publishes to, for the next time; not if it is much to hold on to.
@@ -298,7 +310,8 @@ impl Core {
             }
             // [MQTT-4.3.3-10]
             Ingress::Repeat => {
-                let wait = self.exchange.stored_before(publish.retain, self.local.env.shards);
+                let (shards, commit) = (self.local.env.shards, self.local.env.last_commit());
+                let wait = self.exchange.stored_before(publish.retain, shards, commit);
                 self.answer_publish(from.connection, publish, Reason::SUCCESS, wait);
                 Ok(())
             }
@@ -352,12 +365,16 @@ impl Core {
                 };
                 let (routed, touched) = self.route_along(route, &batch, ticket);
                 self.local.clients.touch(from.connection, touched);
-                self.acknowledge(from.connection, publish.qos, ids, routed.reason(from.version));
+                let wait = match publish.qos {
+                    Qos::AtMostOnce => Wait::Nothing,
+                    Qos::AtLeastOnce | Qos::ExactlyOnce => self.kept_wait(touched, taken.mark),
+                };
+                self.acknowledge(from.connection, publish.qos, ids, routed.reason(from.version), wait);
             }
             None => {
                 let Published { routed, targets, way } = self.publish(&view, ticket);
                 self.local.clients.touch(from.connection, targets);
-                let wait = self.stored(from.connection, targets, way);
+                let wait = self.stored(from.connection, targets, way, taken.mark);
                 self.answer_publish(from.connection, publish, routed.reason(from.version), wait);
             }
         }
@@ -369,27 +386,34 @@ impl Core {
     fn refuse_publish(&mut self, from: Publisher, qos: Qos, ids: &PacketIds<'_>) {
         self.local.env.counters().dropped_denied_total.add(ids.count() as u64);
         if from.version != Version::V5 {
-            return self.acknowledge(from.connection, qos, ids, Reason::SUCCESS);
+            return self.acknowledge(from.connection, qos, ids, Reason::SUCCESS, Wait::Nothing);
         }
         self.local.with_session(from.connection, |session, link, _| {
             // At QoS 1 all of a batch have one place in the quota.
             let places = if qos == Qos::ExactlyOnce { ids.count() } else { 1 };
             ids.iter().take(places).for_each(|packet_id| session.refuse_publish(link, qos, packet_id));
         });
-        self.acknowledge(from.connection, qos, ids, Reason::NOT_AUTHORIZED);
+        if qos == Qos::ExactlyOnce {
+            let record = |index, packet_id| Record::Freed { index, packet_id };
+            self.local.sessions.keep_ids(from.session, ids.iter(), record, &mut self.local.env);
+        }
+        self.acknowledge(from.connection, qos, ids, Reason::NOT_AUTHORIZED, Wait::Nothing);
+    }
+
+    /// What the acknowledgement of a message waits for that was sent to these shards: their disks and this one, as far as
+    /// they keep it.
+    #[inline]
+    fn kept_wait(&self, targets: ShardSet, mark: u64) -> Wait {
+        match &self.local.env.keep {
+            Some(_) => self.exchange.on_disk(self.local.env.commit_since(mark), targets),
+            None => Wait::Nothing,
+        }
     }
 
     /// Answers a single PUBLISH, now or later. // [MQTT-3.3.4-1] [MQTT-4.3.2-4] [MQTT-4.3.3-8]
     fn answer_publish(&mut self, key: Key, publish: &Publish<'_>, reason: Reason, wait: Wait) {
-        let Publish { qos, packet_id, .. } = *publish;
-        match wait {
-            Wait::Nothing => {
-                let ids = PacketIds { first: packet_id, entries: &[] };
-                self.acknowledge(key, qos, &ids, reason);
-            }
-            _ if qos == Qos::AtMostOnce => {}
-            later => self.reply(key, Reply::Ack { qos, packet_id, reason }, later),
-        }
+        let ids = PacketIds { first: publish.packet_id, entries: &[] };
+        self.acknowledge(key, publish.qos, &ids, reason, wait);
     }
 
     /// Whether all next hops have room and the way is free.

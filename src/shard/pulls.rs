@@ -336,6 +336,7 @@ impl Core {
         if !self.retained.keep(view, &mut self.local.env) {
             self.local.sessions.note_not_retained(&self.local.env);
         }
+        self.retained.keep_value(view, &mut self.local.env);
     }
 }
 

@@ -32,34 +32,73 @@ const CONNECTIONS_BUDGET: usize = 1024;
 /// What the client is told.
 #[derive(Debug)]
 pub(super) enum Reply {
-    /// PUBACK or PUBREC, by the QoS of the PUBLISH.
-    Ack { qos: Qos, packet_id: u16, reason: Reason },
-    /// A SUBACK packet.
-    SubAck(Box<[u8]>),
+    /// PUBACK, PUBREC, PUBREL or PUBCOMP, for packets that are answered the same.
+    Ack { kind: AckKind, packet_ids: Answered, reason: Reason },
+    /// A SUBACK or UNSUBACK packet.
+    Packet(Box<[u8]>),
+}
+
+/// Packet Identifiers that are answered together.
+#[derive(Debug)]
+pub(super) enum Answered {
+    One(u16),
+    Many(Box<[u16]>),
+}
+
+impl Answered {
+    pub fn new(ids: &PacketIds<'_>) -> Answered {
+        match ids.count() {
+            1 => Answered::One(ids.first),
+            _ => Answered::Many(ids.iter().collect()),
+        }
+    }
+
+    fn as_slice(&self) -> &[u16] {
+        match self {
+            Answered::One(one) => std::slice::from_ref(one),
+            Answered::Many(many) => many,
+        }
+    }
+}
+
+impl Reply {
+    /// What it counts for in [`HELD_MAX`].
+    fn weight(&self) -> usize {
+        match self {
+            Reply::Ack { packet_ids, .. } => packet_ids.as_slice().len(),
+            Reply::Packet(_) => 1,
+        }
+    }
 }
 
 /// The held replies of one connection, oldest first.
 #[derive(Debug, Default)]
-pub(super) struct Replies(Line<Reply>);
+pub(super) struct Replies {
+    line: Line<Reply>,
+    /// What they count for.
+    weight: usize,
+}
 
 impl Replies {
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.line.is_empty()
     }
 
     /// Takes the oldest, if it `may` leave.
     pub fn take_if(&mut self, may: impl FnOnce(&Wait) -> bool) -> Option<Reply> {
-        self.0.take_if(may)
+        let reply = self.line.take_if(may)?;
+        self.weight -= reply.weight();
+        Some(reply)
     }
 
     /// Whether no more may be held.
     pub fn are_many(&self) -> bool {
-        self.0.len() >= HELD_MAX
+        self.weight >= HELD_MAX
     }
 
     /// Whether a connection that is not parsed because of them may go on.
     pub fn are_few(&self) -> bool {
-        self.0.len() <= HELD_MAX / 2
+        self.weight <= HELD_MAX / 2
     }
 }
 
@@ -125,11 +164,10 @@ impl Clients {
     /// Tells the client a reply whose turn has come.
     fn tell(&mut self, key: Key, reply: Reply, env: &Env) {
         match reply {
-            Reply::Ack { qos, packet_id, reason } => {
-                let kind = if qos == Qos::ExactlyOnce { AckKind::PubRec } else { AckKind::PubAck };
-                self.stage_acks(key, kind, std::iter::once(packet_id), reason, env);
+            Reply::Ack { kind, packet_ids, reason } => {
+                self.stage_acks(key, kind, packet_ids.as_slice().iter().copied(), reason, env);
             }
-            Reply::SubAck(packet) => self.stage(key, env, |out| out.extend_from_slice(&packet)),
+            Reply::Packet(packet) => self.stage(key, env, |out| out.extend_from_slice(&packet)),
         }
     }
 
@@ -150,10 +188,14 @@ impl Clients {
 impl Exchange {
     /// A PUBLISH that repeats one of a former connection is answered when everything that left this shard is acted upon, that
     /// message included: which owner it went to is not known any more.
-    pub fn stored_before(&self, retain: bool, shards: u16) -> Wait {
-        match retain && shards > 1 {
-            true => self.everything(),
-            false => Wait::Nothing,
+    /// Where there is a data directory all of that has to be on disk, up to `commit` on this shard.
+    pub fn stored_before(&self, retain: bool, shards: u16, commit: Option<u64>) -> Wait {
+        match (commit, retain && shards > 1) {
+            (Some(commit), _) => {
+                Wait::All([Wait::Disk(commit), self.kept(self.links.peers()), self.everything()].into())
+            }
+            (None, true) => self.everything(),
+            (None, false) => Wait::Nothing,
         }
     }
 }
@@ -171,7 +213,9 @@ impl Core {
         if holds_none && wait.is_over(&self.exchange) {
             return self.local.clients.tell(key, reply, &self.local.env);
         }
-        live.replies_mut().0.push(reply, wait);
+        let replies = live.replies_mut();
+        replies.weight += reply.weight();
+        replies.line.push(reply, wait);
         if holds_none {
             self.exchange.waits.holding.connections.push_back(key);
             self.exchange.waits.look_again();
@@ -179,17 +223,24 @@ impl Core {
         }
     }
 
-    /// PUBACK or PUBREC of PUBLISH packets that wait for nothing. // [MQTT-3.3.4-1] [MQTT-4.3.2-4] [MQTT-4.3.3-8]
+    /// PUBACK or PUBREC of PUBLISH packets, now or later. // [MQTT-3.3.4-1] [MQTT-4.3.2-4] [MQTT-4.3.3-8]
     #[inline]
-    pub(super) fn acknowledge(&mut self, key: Key, qos: Qos, ids: &PacketIds<'_>, reason: Reason) {
+    pub(super) fn acknowledge(
+        &mut self,
+        key: Key,
+        qos: Qos,
+        ids: &PacketIds<'_>,
+        reason: Reason,
+        wait: Wait,
+    ) {
         let kind = match qos {
             Qos::AtMostOnce => return,
             Qos::AtLeastOnce => AckKind::PubAck,
             Qos::ExactlyOnce => AckKind::PubRec,
         };
-        if self.local.clients.live(key).is_some_and(|live| live.replies().is_some()) {
-            debug_assert!(ids.count() == 1, "what is held is held one by one");
-            return self.reply(key, Reply::Ack { qos, packet_id: ids.first, reason }, Wait::Nothing);
+        let holds = self.local.clients.live(key).is_some_and(|live| live.replies().is_some());
+        if holds || !matches!(wait, Wait::Nothing) {
+            return self.reply(key, Reply::Ack { kind, packet_ids: Answered::new(ids), reason }, wait);
         }
         self.local.clients.stage_acks(key, kind, ids.iter(), reason, &self.local.env);
     }
@@ -228,10 +279,21 @@ impl Core {
     /// The PUBACK or PUBREC of a message with RETAIN leaves when its owner has stored it and every shard that it was passed on
     /// to has acted upon it. So a SUBSCRIBE that is sent after it was seen finds the message in the store, and no live copy is
     /// on the way to the subscriber's shard. What the connection sent to other owners before is waited for as well.
-    pub(super) fn stored(&self, key: Key, targets: ShardSet, way: Mode) -> Wait {
+    /// Where there is a data directory all of that has to be on disk; `mark` stood for what was written before the message.
+    pub(super) fn stored(&self, key: Key, targets: ShardSet, way: Mode, mark: u64) -> Wait {
         let live = self.local.clients.connections.get(key).and_then(|connection| connection.live());
+        let commit = self.local.env.commit_since(mark);
         match way {
-            Mode::Owner => self.exchange.relayed(live.map_or(targets, |live| live.touched.union(targets))),
+            Mode::Owner => {
+                let relayed = self.exchange.relayed(live.map_or(targets, |live| live.touched.union(targets)));
+                match commit {
+                    Some(commit) => Wait::All([relayed, Wait::Disk(commit)].into()),
+                    None => relayed,
+                }
+            }
+            Mode::New | Mode::WillsOut | Mode::Direct if self.local.env.keep.is_some() => {
+                self.exchange.on_disk(commit, targets)
+            }
             Mode::New | Mode::WillsOut | Mode::Direct => self.exchange.consumed(targets),
         }
     }

@@ -84,14 +84,17 @@ impl Sessions {
         let who = Who { user: slot.user.as_deref(), client_id: &slot.client_id };
         let Some(may) = env.access.permissions(&mut slot.rights, who) else { return };
         let mut drops = Drops::default();
+        let notes = if slot.is_kept { env.keep.as_mut().map(|keep| &mut keep.notes) } else { None };
         let mut cx = Cx {
             now: env.now,
             limits: &env.limits,
             budget: &mut env.budget,
             drops: &mut drops,
             spares: &mut self.spares,
+            notes,
         };
         let forgotten = slot.session.forget(&mut cx, |topic| !may.may_receive(topic));
         env.counters().dropped_denied_total.add(forgotten);
+        self.keep(session, env);
     }
 }

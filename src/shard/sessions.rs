@@ -3,19 +3,24 @@
 //! What outlives a connection changes here and nowhere else: a session begins and ends, gets and loses its connection, its
 //! will, its expiry and its subscriptions. What follows from a change at other owners is returned as a value.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
 use crate::clock::{Millis, NEVER, after_s};
 use crate::io::ListenerId;
-use crate::memory::{Arena, Class, Key, Message, ShardSet, Table};
-use crate::session::{Cx, Delivered, DropReason, Drops, Orphan, Session, Spares};
+use crate::memory::{Arena, Budget, Class, Key, Message, ShardSet, Table};
+use crate::session::{
+    Cx, Delivered, DropReason, Drops, Grant, Orphan, Place, Retain, Session, Share, Spares,
+};
+use crate::store::{Delivery, Record, SessionImage, WallClock};
 use crate::topic::{self, Change, FilterKey, Options, Presence, Router, Subscribed, Unsubscribed};
 
 use super::Timer;
 use super::connection::End;
 use super::env::Env;
+use super::keep::{options_of_byte, options_to_byte};
 use super::losses::Losses;
 use super::pulls::Pulls;
 use super::request::Request;
@@ -154,6 +159,7 @@ impl Sessions {
         debug_assert!(slot.will.is_none(), "the former will was sent or forgotten");
         slot.will = request.will.take();
         env.budget.charge_always(Class::Session, slot.will.as_ref().map_or(0, |will| will.cost()));
+        self.keep_connected(session, env);
     }
 
     /// DISCONNECT names another Session Expiry Interval. False if it must not, since CONNECT said 0; then the DISCONNECT counts
@@ -202,6 +208,7 @@ impl Sessions {
             will.due_at = after_s(env.now, will.delay_s.min(expiry_s).into()); // [U5-3.1.3-1]
         }
         let due = slot.ends_at.min(slot.will_at());
+        self.keep_left(session, env);
 
         let interest = self.set_presence(session, Presence::Offline);
         let orphans = self.take_orphans(session, env, |session, router, cx, out| {
@@ -233,6 +240,9 @@ impl Sessions {
         let mut interest = Vec::new();
         self.router.drop_all(&mut slot.subscriptions, &mut interest);
         self.by_client_id.remove(slot.client_hash, session.index);
+        if slot.is_kept {
+            env.record(&Record::Ended { index: session.index });
+        }
         env.budget.release(Class::Session, slot.cost());
         Some(SessionEnd { interest, orphans, lost })
     }
@@ -332,10 +342,71 @@ impl Sessions {
         }
     }
 
+    // ---- after a start -----------------------------------------------------------------------------------------------
+
+    /// A session that was kept on disk; nothing of it is due before `earliest`. Returns what other shards are to know.
+    #[must_use]
+    pub fn restore(
+        &mut self,
+        image: &SessionImage,
+        clock: WallClock,
+        earliest: Millis,
+        env: &mut Env,
+    ) -> Vec<Change> {
+        let ends_at = image.ends_at(clock, env.now);
+        if ends_at <= env.now && image.will.is_none() {
+            env.counters().sessions_expired_total.add(1);
+            return Vec::new();
+        }
+        let client_hash = topic::fingerprint(&env.keys, &image.client_id);
+        let will = image.will.as_deref().map(|stored| {
+            let mut will = Will::restored(stored, clock);
+            if will.due_at == NEVER {
+                // Its client was connected: it left when the broker did.
+                will.due_at = after_s(env.now, will.delay_s.min(image.expiry_s).into());
+            }
+            will.due_at = will.due_at.max(earliest);
+            Box::new(will)
+        });
+        let slot = Slot {
+            by_certificate: image.by_certificate,
+            expiry_s: image.expiry_s,
+            asked_expiry_s: image.expiry_s,
+            ends_at: ends_at.max(earliest),
+            is_kept: true,
+            will,
+            ..Slot::new(image.client_id.clone(), client_hash, image.user.clone().map(Arc::from))
+        };
+        env.budget.charge_always(Class::Session, slot.cost());
+        let key = self.arena.insert(slot);
+        self.by_client_id.insert(client_hash, key.index);
+        let mut changes = Vec::new();
+        let mut shared = HashMap::new();
+        if let Some(slot) = self.arena.get_mut(key) {
+            for one in image.filters() {
+                let options = options_of_byte(one.options);
+                let set = &mut slot.subscriptions;
+                let subscribed = self.router.subscribe(set, key, &one.filter, options, one.identifier);
+                changes.extend(subscribed.interest);
+                if one.filter.starts_with("$share/") {
+                    shared.insert(&*one.filter, subscribed.key);
+                }
+            }
+            restore_messages(&mut slot.session, image, &shared, &mut env.budget);
+        }
+        changes.extend(self.set_presence(key, Presence::Offline));
+        self.set_timer(key, env);
+        changes
+    }
+
     // ---- wills -------------------------------------------------------------------------------------------------------
 
     pub fn take_will(&mut self, session: Key, env: &mut Env) -> Option<Box<Will>> {
-        let will = self.arena.get_mut(session)?.will.take()?;
+        let slot = self.arena.get_mut(session)?;
+        let will = slot.will.take()?;
+        if slot.is_kept {
+            env.record(&Record::NoWill { index: session.index });
+        }
         env.budget.release(Class::Session, will.cost());
         Some(will)
     }
@@ -358,15 +429,23 @@ impl Sessions {
         filter: &str,
         options: Options,
         identifier: u32,
+        env: &mut Env,
     ) -> Option<Subscribed> {
         let slot = self.arena.get_mut(session)?;
+        if slot.is_kept {
+            let (index, options) = (session.index, options_to_byte(options));
+            env.record(&Record::Subscribed { index, filter, options, identifier });
+        }
         Some(self.router.subscribe(&mut slot.subscriptions, session, filter, options, identifier))
     }
 
     /// Ends a subscription, and its cursor with it. `None` if there is none.
-    pub fn unsubscribe(&mut self, session: Key, filter: &str) -> Option<Unsubscribed> {
+    pub fn unsubscribe(&mut self, session: Key, filter: &str, env: &mut Env) -> Option<Unsubscribed> {
         let slot = self.arena.get_mut(session)?;
         let unsubscribed = self.router.unsubscribe(&mut slot.subscriptions, filter)?;
+        if slot.is_kept {
+            env.record(&Record::Unsubscribed { index: session.index, filter });
+        }
         if let Some(cursors) = &mut slot.cursors {
             cursors.remove(unsubscribed.key);
             self.schedule_cursors(session); // something may have waited for it
@@ -431,8 +510,9 @@ impl Sessions {
         let Some(slot) = self.arena.get_mut(session) else { return Vec::new() };
         let mut drops = Drops::default();
         let mut orphans = Vec::new();
-        let mut cx = env.cx(&mut drops, &mut self.spares);
+        let mut cx = env.cx(&mut drops, &mut self.spares, slot.is_kept);
         take(&mut slot.session, &self.router, &mut cx, &mut orphans);
+        self.keep(session, env);
         env.count_drops(drops);
         self.groups_of(orphans)
     }
@@ -445,4 +525,35 @@ impl Sessions {
         };
         orphans.into_iter().map(|(subscription, message, _)| (group(subscription), message)).collect()
     }
+}
+
+/// Messages that were kept for a session. `shared` has its shared subscriptions by filter.
+fn restore_messages(
+    session: &mut Session,
+    image: &SessionImage,
+    shared: &HashMap<&str, Key>,
+    budget: &mut Budget,
+) {
+    let mut put = |place: Place, delivery: &Delivery| {
+        let share = shared.get(&*delivery.share).map_or(Share::No, |key| Share::Last(*key));
+        let retain = match delivery.retain {
+            0 => Retain::Clear,
+            1 => Retain::AsPublished,
+            _ => Retain::Set,
+        };
+        let grant = Grant { qos: delivery.qos, retain, identifiers: &delivery.identifiers, share };
+        session.restore(place, Some((delivery.message.clone(), &grant)), budget);
+    };
+    for (packet_id, delivery) in &image.flying {
+        put(Place::Flying { packet_id: *packet_id }, delivery);
+    }
+    for delivery in image.queue.iter().chain(&image.behind) {
+        put(Place::Queued, delivery);
+    }
+    for packet_id in &image.released {
+        session.restore(Place::Released { packet_id: *packet_id }, None, budget);
+    }
+    image.received.iter().for_each(|packet_id| session.restore_received(*packet_id));
+    session.restore_packet_id_next(image.packet_id_next);
+    session.connection_lost();
 }

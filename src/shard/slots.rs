@@ -35,6 +35,8 @@ pub(super) struct Slot {
     /// When the session ends; [`NEVER`] while it is connected.
     pub ends_at: Millis,
     pub will: Option<Box<Will>>,
+    /// It is written down, and everything in it.
+    pub is_kept: bool,
     /// Its queue was full and the policy is to end it, which is about to happen.
     pub overflowed: bool,
     /// Retained messages on their way to new subscriptions.
@@ -64,6 +66,7 @@ impl Slot {
             expiry_s: 0,
             ends_at: NEVER,
             will: None,
+            is_kept: false,
             overflowed: false,
             cursors: None,
             aside: Aside::default(),

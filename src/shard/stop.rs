@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use crate::clock::Millis;
 use crate::io::{Io, ListenerId};
 use crate::memory::Key;
+use crate::store::Record;
 use crate::topic::Scan;
 use crate::wire::Reason;
 
@@ -117,7 +118,7 @@ impl<I: Io> Shard<I> {
             .sessions
             .arena
             .iter()
-            .filter(|(_, slot)| slot.expiry_s > 0 && slot.ends_at > core.local.env.now);
+            .filter(|(_, slot)| slot.expiry_s > 0 && slot.ends_at > core.local.env.now && !slot.is_kept);
         let mut lost = Lost::default();
         for (_, slot) in kept {
             lost.sessions += 1;
@@ -126,7 +127,9 @@ impl<I: Io> Shard<I> {
         let (mut own, mut visits) = (0, usize::MAX);
         let (Scan::Done | Scan::More { .. }) =
             core.retained.store.scan("$SYS/#", None, usize::MAX, &mut visits, |_| own += 1);
-        lost.retained = core.retained.store.len() as u64 - own;
+        if core.local.env.keep.is_none() {
+            lost.retained = core.retained.store.len() as u64 - own;
+        }
         lost
     }
 
@@ -145,7 +148,10 @@ impl Core {
             Stage::Begun => {
                 let sessions: Vec<Key> = self.local.sessions.arena.keys().collect();
                 for session in sessions {
-                    self.publish_will(session, heard);
+                    // A kept session goes on after the next start, and its will with it.
+                    if self.local.sessions.get(session).is_some_and(|slot| !slot.is_kept) {
+                        self.publish_will(session, heard);
+                    }
                 }
                 self.stop.stage = Stage::Wills(None);
             }
@@ -176,12 +182,25 @@ impl Core {
                 let idle = self.local.clients.connections.is_empty()
                     && self.exchange.links.is_quiet()
                     && self.exchange.links.waiting() == 0;
-                if idle && !listening {
+                if idle && !listening && self.log_is_at_its_end() {
                     self.stop.shared.quiet.fetch_add(1, Ordering::SeqCst);
                     self.stop.stage = Stage::Quiet;
                 }
             }
         }
+    }
+
+    /// Whether everything that is kept is on disk, and that this is the end.
+    fn log_is_at_its_end(&mut self) -> bool {
+        let Some(keep) = &mut self.local.env.keep else { return true };
+        if keep.opening.broken().is_some() {
+            return true;
+        }
+        if !keep.stopped {
+            keep.stopped = true;
+            keep.log.append(&Record::Stopped);
+        }
+        keep.log.is_idle()
     }
 
     fn disconnect_all(&mut self, heard: Heard<'_>) {

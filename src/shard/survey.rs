@@ -84,8 +84,9 @@ impl Sessions {
     fn delete_expired(&mut self, session: Key, env: &mut Env) {
         let Some(slot) = self.arena.get_mut(session) else { return };
         let mut drops = Drops::default();
-        let mut cx = env.cx(&mut drops, &mut self.spares);
+        let mut cx = env.cx(&mut drops, &mut self.spares, slot.is_kept);
         slot.session.delete_expired(&mut cx);
+        self.keep(session, env);
         env.count_drops(drops);
     }
 }

@@ -110,6 +110,7 @@ impl<I: Io> Shard<I> {
             connection.outbox.clear();
         }
         if connection.send_in_flight
+            || connection.is_shut
             || !connection.has_output()
             || matches!(connection.phase, Phase::Closing(Closing::Drain | Closing::Abort))
         {
@@ -247,7 +248,7 @@ impl<I: Io> Shard<I> {
     fn tend_listeners(&mut self) {
         self.close_silent();
         let core = &mut self.core;
-        if core.local.env.is_stopping {
+        if core.local.env.is_stopping || !core.advance_start() {
             return;
         }
         let crowded = core.local.clients.hand_offs.len() >= core.local.env.options.hand_offs_max;

@@ -50,6 +50,7 @@ impl Stage {
             stopping: Arc::new(Stopping::default()),
             access: crate::access::Access::default(),
             options: Options { sys_interval_ms: 0, ..options },
+            store: None,
         };
         let shard = Shard::new(setup, SimIo::new(0, Rc::clone(&world)), NOW);
         Stage { world, shard }

@@ -23,6 +23,9 @@ use super::replies::Holding;
 /// Register: relays from the writer to the reader whose fan-out was consumed by all its targets.
 pub(super) const RELAYS_DONE: usize = USER + 1;
 
+/// Register: parcels from the writer to the reader whose effects are on the reader's disk; see `disk`.
+pub(super) const DURABLE: usize = USER + 2;
+
 /// Paused connections looked at in one turn.
 const PAUSED_BUDGET: usize = 1024;
 
@@ -39,6 +42,10 @@ pub(super) enum Wait {
     Wills(u64),
     /// None of these shards is full.
     Room(ShardSet),
+    /// What this shard wrote down up to this commit is on disk.
+    Disk(u64),
+    /// All of these.
+    All(Box<[Wait]>),
     /// This owner is not full, and one more relay to it is within the window.
     Relay(ShardId),
 }
@@ -51,6 +58,8 @@ impl Wait {
             Wait::Fence(fence) => fence.is_reached(&exchange.links),
             Wait::Announced(need) => *need <= exchange.interest.announced(),
             Wait::Wills(count) => *count <= exchange.waits.released,
+            Wait::Disk(commit) => *commit <= exchange.disk.on_disk(),
+            Wait::All(all) => all.iter().all(|wait| wait.is_over(exchange)),
             Wait::Room(shards) => shards.intersection(exchange.links.full()).is_empty(),
             Wait::Relay(owner) => {
                 !exchange.links.full().contains(*owner) && exchange.waits.relay_fits(*owner, &exchange.links)
@@ -246,6 +255,13 @@ impl Exchange {
         Wait::Fence(self.waits.relays_sent(owners).collect())
     }
 
+    /// What was pushed to these shards so far is on their disks, as far as they keep it.
+    pub fn kept(&self, targets: ShardSet) -> Wait {
+        let targets = targets.intersection(self.links.peers());
+        let wanted = targets.iter().map(|target| (target, DURABLE, self.links.pushed(target)));
+        Wait::Fence(wanted.collect())
+    }
+
     /// Everything that left here by either way is consumed by all that it was for.
     pub fn everything(&self) -> Wait {
         let peers = self.links.peers();
@@ -262,14 +278,19 @@ impl Exchange {
         self.links.peers().iter().for_each(|peer| self.links.await_progress(peer));
     }
 
-    /// A batch of parcels from `from` was acted upon; `relays` of them were relays, fanned out to `targets`.
-    pub fn relays_taken(&mut self, from: ShardId, relays: u64, targets: ShardSet) {
+    /// A batch of parcels from `from` was acted upon; `relays` of them were relays, fanned out to `targets`. `commit` has
+    /// what they changed, where there is a data directory.
+    pub fn relays_taken(&mut self, from: ShardId, relays: u64, targets: ShardSet, commit: Option<u64>) {
         if relays == 0 {
             return;
         }
         let at = usize::from(from);
         self.waits.relays_taken[at] += relays;
-        let wait = self.consumed(targets);
+        // Where there is a data directory a relay is done when it is on disk: here, and wherever it was passed on to.
+        let wait = match commit {
+            Some(commit) => Wait::All([Wait::Disk(commit), self.kept(targets)].into()),
+            None => self.consumed(targets),
+        };
         self.waits.relays_open[at].push(self.waits.relays_taken[at], wait);
         self.waits.relaying.insert(from);
         self.finish_relays();
@@ -331,7 +352,8 @@ impl Core {
     /// Lets everything go on whose time has come.
     pub(super) fn progress(&mut self, heard: Heard<'_>) {
         if self.local.env.shards == 1 {
-            return;
+            self.release_replies(heard);
+            return self.resume_paused(heard);
         }
         if !self.exchange.waits.is_empty() || self.local.env.is_stopping {
             self.exchange.await_all();
@@ -413,12 +435,12 @@ impl Core {
 
     /// Whether something that waits could go on now.
     pub(super) fn has_progress(&self) -> bool {
-        self.local.env.shards > 1
-            && (self.exchange.interest_may_go_on(&self.local.env)
-                || self.exchange.waits.held.may_go_on(&self.exchange)
-                || self.exchange.waits.unlooked > 0
-                || self.exchange.waits.holding.has_unlooked()
-                || (self.exchange.links.has_eased() && self.waits_for_room()))
+        self.exchange.waits.holding.has_unlooked()
+            || self.exchange.waits.unlooked > 0
+            || self.local.env.shards > 1
+                && (self.exchange.interest_may_go_on(&self.local.env)
+                    || self.exchange.waits.held.may_go_on(&self.exchange)
+                    || (self.exchange.links.has_eased() && self.waits_for_room()))
     }
 
     fn waits_for_room(&self) -> bool {

@@ -3,6 +3,7 @@
 
 use crate::clock::{Millis, NEVER, after_s};
 use crate::memory::MessageView;
+use crate::store::{self, StoredWill, WallClock};
 use crate::wire::{self, Qos};
 
 #[derive(Debug)]
@@ -32,6 +33,34 @@ impl Will {
             delay_s: will.delay_s,
             expiry_s: will.expiry_s,
             due_at: NEVER,
+        }
+    }
+
+    /// The words of the log for it.
+    pub fn words(&self, clock: WallClock) -> store::Will<'_> {
+        store::Will {
+            topic: &self.topic,
+            properties: &self.properties,
+            payload: &self.payload,
+            qos: self.qos,
+            retain: self.retain,
+            delay_s: self.delay_s,
+            expiry_s: self.expiry_s,
+            due_at: clock.wall(self.due_at),
+        }
+    }
+
+    /// One that was in the log.
+    pub fn restored(will: &StoredWill, clock: WallClock) -> Will {
+        Will {
+            topic: will.topic.clone(),
+            properties: will.properties.clone(),
+            payload: will.payload.clone(),
+            qos: will.qos,
+            expiry_s: will.expiry_s,
+            delay_s: will.delay_s,
+            retain: will.retain,
+            due_at: clock.millis(will.due_at),
         }
     }
 

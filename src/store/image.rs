@@ -131,6 +131,8 @@ pub struct SessionImage {
     pub(super) filters: Filters,
     /// What waits for its first sending.
     pub queue: VecDeque<Delivery>,
+    /// What waits behind retained messages.
+    pub behind: VecDeque<Delivery>,
     /// What waits for PUBACK or PUBREC, in the order of first sending.
     pub flying: VecDeque<(u16, Delivery)>,
     /// What waits for PUBCOMP, in the order of the PUBRECs.
@@ -152,6 +154,7 @@ impl SessionImage {
             will: None,
             filters: Filters::default(),
             queue: VecDeque::new(),
+            behind: VecDeque::new(),
             flying: VecDeque::new(),
             released: VecDeque::new(),
             received: BTreeSet::new(),

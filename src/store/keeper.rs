@@ -29,7 +29,7 @@ pub struct Stock {
 }
 
 /// The directory of a shard's segments.
-pub(super) fn directory(shard: ShardId) -> String {
+pub fn directory(shard: ShardId) -> String {
     format!("{shard:03}")
 }
 
@@ -165,11 +165,8 @@ impl Keeper {
                 if missing && !failed {
                     break;
                 }
-                let (guard, timeout) = self
-                    .0
-                    .1
-                    .wait_timeout(store, RETRY)
-                    .unwrap_or_else(PoisonError::into_inner);
+                let (guard, timeout) =
+                    self.0.1.wait_timeout(store, RETRY).unwrap_or_else(PoisonError::into_inner);
                 store = guard;
                 if timeout.timed_out() {
                     break;

@@ -52,6 +52,7 @@ pub enum Progress {
 }
 
 /// The segment that is written to.
+#[derive(Debug)]
 struct Open {
     stock: Stock,
     number: u32,
@@ -60,6 +61,7 @@ struct Open {
 }
 
 /// A segment that is full.
+#[derive(Debug)]
 struct Full {
     stock: Stock,
     /// The number of its last commit.
@@ -67,6 +69,7 @@ struct Full {
 }
 
 /// A commit that is being written.
+#[derive(Debug)]
 struct InFlight {
     wall: WallMillis,
     /// Where its head begins: behind that of the segment, for the first one there.
@@ -76,6 +79,7 @@ struct InFlight {
 }
 
 /// The log of one shard.
+#[derive(Debug)]
 pub struct Log {
     origin: Origin,
     keeper: Keeper,
@@ -193,7 +197,9 @@ impl Log {
 
     /// Whether the log has grown so much that a walk pays.
     pub fn is_walk_due(&self) -> bool {
-        self.walk.is_none() && self.walked.is_none() && self.since_walk() > WALK_BYTES_MIN + 2 * self.walk_bytes
+        self.walk.is_none()
+            && self.walked.is_none()
+            && self.since_walk() > WALK_BYTES_MIN + 2 * self.walk_bytes
     }
 
     fn since_walk(&self) -> u64 {
@@ -248,7 +254,9 @@ impl Log {
         bytes.clear();
         let head_at = if begins_segment { SECTOR } else { 0 };
         if begins_segment {
-            bytes.extend(&SegmentHead { origin: self.origin, segment: open.number, first: self.next }.encode());
+            bytes.extend(
+                &SegmentHead { origin: self.origin, segment: open.number, first: self.next }.encode(),
+            );
         }
         bytes.extend(&self.pending);
         bytes.pad_to_sector();
@@ -345,14 +353,7 @@ impl Log {
 
     fn head(&self, wall: WallMillis) -> CommitHead {
         let (segment, offset) = self.open.as_ref().map_or((0, 0), |open| (open.number, open.at));
-        CommitHead {
-            origin: self.origin,
-            segment,
-            offset,
-            number: self.next,
-            previous: self.previous,
-            wall,
-        }
+        CommitHead { origin: self.origin, segment, offset, number: self.next, previous: self.previous, wall }
     }
 
     // ---- segments ----------------------------------------------------------------------------------------------------
@@ -376,7 +377,9 @@ impl Log {
     }
 
     fn open_segment(&mut self, len: usize) -> bool {
-        let Some(stock) = self.keeper.take(self.origin.shard, (SECTOR + sectors(len)) as u64) else { return false };
+        let Some(stock) = self.keeper.take(self.origin.shard, (SECTOR + sectors(len)) as u64) else {
+            return false;
+        };
         let number = self.segment_next;
         self.segment_next += 1;
         self.open = Some(Open { stock, number, at: SECTOR as u64 });

@@ -36,7 +36,7 @@ mod tests;
 
 pub use frame::Origin;
 pub use image::{Delivery, Filter, SessionImage, StoredWill};
-pub use keeper::Keeper;
+pub use keeper::{Keeper, directory};
 pub use log::{Log, Progress, Write};
 pub use manifest::{Manifest, ManifestError};
 pub use record::{Damaged, Queued, Record, Will};

@@ -51,41 +51,106 @@ pub enum Record<'a> {
         by_certificate: bool,
     },
     /// Its client is connected and asked for this. Its former will is gone.
-    Connected { index: u32, expiry_s: u32 },
+    Connected {
+        index: u32,
+        expiry_s: u32,
+    },
     /// Its client left. The session ends at `ends_at`, and its will goes out at `will_at`.
-    Left { index: u32, ends_at: WallMillis, will_at: WallMillis },
+    Left {
+        index: u32,
+        ends_at: WallMillis,
+        will_at: WallMillis,
+    },
     /// The session has ended.
-    Ended { index: u32 },
+    Ended {
+        index: u32,
+    },
     /// The will of a session that is connected.
-    Will { index: u32, will: Will<'a> },
+    Will {
+        index: u32,
+        will: Will<'a>,
+    },
     /// The will is out, or forgotten.
-    NoWill { index: u32 },
-    Subscribed { index: u32, filter: &'a str, options: u8, identifier: u32 },
-    Unsubscribed { index: u32, filter: &'a str },
+    NoWill {
+        index: u32,
+    },
+    Subscribed {
+        index: u32,
+        filter: &'a str,
+        options: u8,
+        identifier: u32,
+    },
+    Unsubscribed {
+        index: u32,
+        filter: &'a str,
+    },
     /// The message that the next records are about. `name` is 0, or what [`Record::Again`] calls it
     /// in the same walk. Its times are those of the wall.
-    Message { name: u64, message: MessageView<'a> },
+    Message {
+        name: u64,
+        message: MessageView<'a>,
+    },
     /// The same, written earlier in this walk.
-    Again { name: u64 },
+    Again {
+        name: u64,
+    },
     /// The message goes to the end of the queue of a session.
-    Queued { index: u32, queued: Queued<'a> },
+    Queued {
+        index: u32,
+        queued: Queued<'a>,
+    },
     /// The message is on its way to the client under a Packet Identifier.
-    Flying { index: u32, packet_id: u16, queued: Queued<'a> },
+    Flying {
+        index: u32,
+        packet_id: u16,
+        queued: Queued<'a>,
+    },
     /// What came first in the queue is on its way.
-    Sent { index: u32, packet_id: u16 },
+    Sent {
+        index: u32,
+        packet_id: u16,
+    },
     /// PUBACK or PUBCOMP, or the delivery was given up: the Packet Identifier is free.
-    Acked { index: u32, packet_id: u16 },
+    Acked {
+        index: u32,
+        packet_id: u16,
+    },
     /// PUBREC: the message is gone if it was still there, PUBREL is owed.
-    Released { index: u32, packet_id: u16 },
+    Released {
+        index: u32,
+        packet_id: u16,
+    },
     /// `count` messages from place `from` of the queue on are gone.
-    Dropped { index: u32, from: u32, count: u32 },
+    Dropped {
+        index: u32,
+        from: u32,
+        count: u32,
+    },
+    /// The message waits behind retained ones.
+    Behind {
+        index: u32,
+        queued: Queued<'a>,
+    },
+    /// The one at this place of those that wait behind retained ones waits no longer.
+    Ahead {
+        index: u32,
+        at: u32,
+    },
     /// A QoS 2 message of the client was taken; PUBREL will free its identifier.
-    Received { index: u32, packet_id: u16 },
+    Received {
+        index: u32,
+        packet_id: u16,
+    },
     /// PUBREL came.
-    Freed { index: u32, packet_id: u16 },
+    Freed {
+        index: u32,
+        packet_id: u16,
+    },
     /// The message is the retained one of its topic.
     Retained,
-    Cleared { topic: &'a str },
+    Cleared {
+        topic: &'a str,
+    },
     /// A walk begins: what follows has an image of everything that is kept.
     WalkBegins,
     /// It is complete.
@@ -155,6 +220,8 @@ impl Record<'_> {
     const WALK_BEGINS: u8 = 21;
     const WALK_ENDS: u8 = 22;
     const STOPPED: u8 = 23;
+    const BEHIND: u8 = 24;
+    const AHEAD: u8 = 25;
 
     /// Appends it.
     pub fn encode(&self, out: &mut Vec<u8>) {
@@ -169,7 +236,10 @@ impl Record<'_> {
     fn encode_fields(&self, fields: &mut Fields<'_>) -> u8 {
         match *self {
             Record::Began { index, packet_id_next, client_id, user, by_certificate } => {
-                fields.u32(index).u16(packet_id_next).u8(u8::from(by_certificate) | u8::from(user.is_some()) << 1);
+                fields
+                    .u32(index)
+                    .u16(packet_id_next)
+                    .u8(u8::from(by_certificate) | u8::from(user.is_some()) << 1);
                 fields.bytes(client_id.as_bytes()).bytes(user.unwrap_or_default().as_bytes());
                 Self::BEGAN
             }
@@ -237,6 +307,14 @@ impl Record<'_> {
             Record::Dropped { index, from, count } => {
                 fields.u32(index).u32(from).u32(count);
                 Self::DROPPED
+            }
+            Record::Behind { index, ref queued } => {
+                fields.u32(index).queued(queued);
+                Self::BEHIND
+            }
+            Record::Ahead { index, at } => {
+                fields.u32(index).u32(at);
+                Self::AHEAD
             }
             Record::Received { index, packet_id } => {
                 fields.u32(index).u16(packet_id);
@@ -330,6 +408,8 @@ impl Record<'_> {
             Self::DROPPED => {
                 Record::Dropped { index: fields.u32()?, from: fields.u32()?, count: fields.u32()? }
             }
+            Self::BEHIND => Record::Behind { index: fields.u32()?, queued: fields.queued()? },
+            Self::AHEAD => Record::Ahead { index: fields.u32()?, at: fields.u32()? },
             Self::RECEIVED => Record::Received { index: fields.u32()?, packet_id: fields.u16()? },
             Self::FREED => Record::Freed { index: fields.u32()?, packet_id: fields.u16()? },
             Self::RETAINED => Record::Retained,
@@ -397,4 +477,3 @@ fn qos(flags: u8) -> Result<Qos, Damaged> {
         _ => Err(Damaged),
     }
 }
-

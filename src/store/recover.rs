@@ -42,6 +42,8 @@ pub struct Report {
 pub struct Found {
     pub state: State,
     pub report: Report,
+    /// The files of the log.
+    pub segments: Vec<String>,
     /// Files of other runs, and of no run at all.
     pub others: Vec<String>,
 }
@@ -56,11 +58,20 @@ struct Segment {
 
 /// A good commit, or what is in its place.
 enum Step<'a> {
-    Commit { number: u64, wall: WallMillis, records: &'a [u8] },
+    Commit {
+        number: u64,
+        wall: WallMillis,
+        records: &'a [u8],
+    },
     /// Bytes that are no commit, with a good one somewhere behind them in the segment.
-    Bad { at: u64, bytes: u64 },
+    Bad {
+        at: u64,
+        bytes: u64,
+    },
     /// Bytes that are no commit, up to the end of what was written.
-    Torn { bytes: u64 },
+    Torn {
+        bytes: u64,
+    },
 }
 
 /// Reads the log of `origin` below the root of `files`.
@@ -85,7 +96,8 @@ pub fn recover(files: &dyn Files, origin: Origin, clock: WallClock) -> io::Resul
         report.damage = bad;
     }
     report.stopped = state.stopped;
-    Ok(Found { state, report, others })
+    let segments = segments.into_iter().map(|segment| segment.path).collect();
+    Ok(Found { state, report, segments, others })
 }
 
 /// What to do where commits are missing.
@@ -117,7 +129,12 @@ fn read(
                     if let Some(last) = last
                         && number != last + 1
                     {
-                        bad.push(format!("{}: commits {} to {} are missing", segment.path, last + 1, number - 1));
+                        bad.push(format!(
+                            "{}: commits {} to {} are missing",
+                            segment.path,
+                            last + 1,
+                            number - 1
+                        ));
                         if gap == Gap::BeginsAnew {
                             *state = State::new(state.clock());
                             fits = true;

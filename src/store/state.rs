@@ -209,6 +209,14 @@ impl State {
                 true
             }
             Record::Dropped { from, count, .. } => session.drop_queued(from, count),
+            Record::Behind { ref queued, .. } => match &self.current {
+                Some(message) => {
+                    session.behind.push_back(Delivery::new(message, queued));
+                    true
+                }
+                None => false,
+            },
+            Record::Ahead { at, .. } => session.behind.remove(at as usize).is_some(),
             Record::Received { packet_id, .. } => {
                 session.received.insert(packet_id);
                 true
@@ -253,6 +261,8 @@ fn index_of(record: &Record<'_>) -> Option<u32> {
         | Record::Acked { index, .. }
         | Record::Released { index, .. }
         | Record::Dropped { index, .. }
+        | Record::Behind { index, .. }
+        | Record::Ahead { index, .. }
         | Record::Received { index, .. }
         | Record::Freed { index, .. } => Some(index),
         Record::Message { .. }

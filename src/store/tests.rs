@@ -265,7 +265,10 @@ fn a_write_that_fails_goes_elsewhere() {
         stage.message(0, "m2");
         stage.commit();
         let Found { state, report, .. } = read(&files);
-        assert_eq!((report.damage, queue_of(&state, 0)), (vec![], vec!["m0".into(), "m1".into(), "m2".into()]));
+        assert_eq!(
+            (report.damage, queue_of(&state, 0)),
+            (vec![], vec!["m0".into(), "m1".into(), "m2".into()])
+        );
         stage.message(0, "m3");
         stage.fill();
         stage.now += 2;

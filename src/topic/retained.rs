@@ -107,6 +107,16 @@ impl Retained {
         self.messages.len()
     }
 
+    /// Places of messages; some may be vacant. A message that stays has its place as long.
+    pub fn places(&self) -> usize {
+        self.messages.capacity()
+    }
+
+    /// The message at a place.
+    pub fn at(&self, place: usize) -> Option<&Message> {
+        self.messages.get(place)
+    }
+
     /// The sum of [`Message::cost`].
     pub fn bytes(&self) -> usize {
         self.bytes

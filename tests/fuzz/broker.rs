@@ -86,6 +86,7 @@ impl Broker {
                 stopping: stopping.clone(),
                 access: Access::default(),
                 options: options.clone(),
+                store: None,
             };
             (Shard::new(setup, SimIo::new(id as u16, world.clone()), 1).with_desk(desk), None)
         });

@@ -83,6 +83,7 @@ impl Cluster {
                 stopping: stopping.clone(),
                 access: access(id as u16),
                 options: plan.options.clone(),
+                store: None,
             };
             let (control, desk) = desk();
             Node {

@@ -1,0 +1,358 @@
+//! The data directory: from the lock to the moment when what was kept can be served, and the thread
+//! that makes segments.
+//!
+//! A start makes a new *run*. The old one holds until every shard of the new one has everything on
+//! disk; then the manifest names the new one, and the files of the old one go. A crash in between
+//! starts over.
+
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::clock::Millis;
+use crate::config::{DataDamaged, StoreConfig, exit};
+use crate::io::files::{Files, Lock, LockError, Medium, OsFiles};
+use crate::memory::{Message, ShardId};
+use crate::shard::{Opening, Storing};
+use crate::store::{self, Keeper, Log, Manifest, ManifestError, Origin, Report, SessionImage, WallClock};
+use crate::topic::{self, HashKeys};
+
+/// Bytes of a segment at least and at most; between them it is a part of --data-max.
+const SEGMENT_MIN: u64 = 4 << 20;
+const SEGMENT_MAX: u64 = 16 << 20;
+/// Segments of one shard that --data-max has room for, unless they are at their least.
+const SEGMENTS_OF_SHARD: u64 = 32;
+/// How often the start looks whether the shards are ready.
+const READY_POLL: Duration = Duration::from_millis(1);
+/// Where damaged segments go.
+const DAMAGED: &str = "damaged";
+
+/// Why a data directory cannot be used.
+#[derive(Debug)]
+pub struct StoreError {
+    pub directory: PathBuf,
+    pub why: Why,
+}
+
+#[derive(Debug)]
+pub enum Why {
+    Io {
+        what: &'static str,
+        error: io::Error,
+    },
+    Lock(LockError),
+    Manifest(ManifestError),
+    /// It is damaged, and that refuses the start.
+    Damaged(Vec<String>),
+    /// What is kept there does not survive what it is kept for.
+    Unfit(String),
+}
+
+impl StoreError {
+    pub fn exit_code(&self) -> u8 {
+        match &self.why {
+            Why::Io { error, .. } | Why::Lock(LockError::Failed(error))
+                if error.kind() == ErrorKind::PermissionDenied =>
+            {
+                exit::PRIVILEGE
+            }
+            Why::Io { .. } | Why::Lock(_) => exit::SYSTEM,
+            Why::Manifest(_) | Why::Damaged(_) | Why::Unfit(_) => exit::CONFIG,
+        }
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "--data {}: ", self.directory.display())?;
+        match &self.why {
+            Why::Io { what, error } => write!(f, "{what}: {error}"),
+            Why::Lock(error) => error.fmt(f),
+            Why::Manifest(error) => error.fmt(f),
+            Why::Damaged(damage) => write!(
+                f,
+                "{}. With --data-damaged start the broker starts with what is intact",
+                damage.join("; ")
+            ),
+            Why::Unfit(why) => f.write_str(why),
+        }
+    }
+}
+
+impl std::error::Error for StoreError {}
+
+/// A data directory in use.
+pub(super) struct Store {
+    files: OsFiles,
+    keeper: Keeper,
+    thread: Option<JoinHandle<()>>,
+    /// Of the run that begins.
+    manifest: Manifest,
+    pub opening: Arc<Opening>,
+    /// Files that nothing is needed of once the new run holds.
+    old: Vec<String>,
+    pub said: Said,
+    _lock: Lock,
+}
+
+/// What a start found, for its text.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Said {
+    pub directory: PathBuf,
+    pub durability: &'static str,
+    pub sessions: u64,
+    pub messages: u64,
+    pub retained: u64,
+    pub torn_bytes: u64,
+    pub took_ms: u64,
+    /// The broker before stopped in order.
+    pub stopped: bool,
+    pub is_new: bool,
+    pub damage: Vec<String>,
+    pub warnings: Vec<String>,
+}
+
+/// What the shards of the new run begin with.
+pub(super) struct Begun {
+    pub store: Store,
+    pub shards: Vec<Storing>,
+    pub keys: HashKeys,
+}
+
+impl Store {
+    /// Reads what is kept, and prepares the new run. `now` is the moment on the clock of the shards;
+    /// `keys` are those of a directory that is new.
+    pub fn open(config: &StoreConfig, shards: u16, now: Millis, keys: HashKeys) -> Result<Begun, StoreError> {
+        let began = Instant::now();
+        let failed = |why: Why| StoreError { directory: config.directory.clone(), why };
+        let io = |what: &'static str| {
+            let directory = config.directory.clone();
+            move |error| StoreError { directory, why: Why::Io { what, error } }
+        };
+        let files = OsFiles::new(&config.directory);
+        files.create_dir("").map_err(io("the directory cannot be made"))?;
+        let lock = files.lock().map_err(|error| failed(Why::Lock(error)))?;
+        let warnings = fitness(&files).map_err(|error| io("the file system cannot be looked at")(error))?;
+        let found = Manifest::read(&files).map_err(|error| failed(Why::Manifest(error)))?;
+        let is_new = found.is_none();
+        let old = found.unwrap_or_else(|| Manifest::new(keys[0] ^ keys[3].rotate_left(17), keys));
+        let clock = WallClock::new(wall_now(), now);
+        let read = read_all(&files, &old, clock).map_err(|error| io("it cannot be read")(error))?;
+
+        let damage: Vec<String> = read.reports.iter().flat_map(|report| report.damage.clone()).collect();
+        if !damage.is_empty() && config.damaged == DataDamaged::Refuse {
+            return Err(failed(Why::Damaged(damage)));
+        }
+        // A clock that is behind the newest commit counts as standing at it.
+        let newest = read.reports.iter().map(|report| report.newest).max().unwrap_or(0);
+        let clock = WallClock { epoch: clock.epoch.max(newest.saturating_sub(now)) };
+        let manifest = Manifest { run: old.run + 1, shards, ..old.clone() };
+        for path in &read.foreign {
+            if damage.is_empty() {
+                files.remove(path).map_err(io("an old file cannot be removed"))?;
+            }
+        }
+        let mut said = Said {
+            directory: config.directory.clone(),
+            durability: config.durability.name(),
+            torn_bytes: read.reports.iter().map(|report| report.torn_bytes).sum(),
+            stopped: !read.reports.is_empty() && read.reports.iter().all(|report| report.stopped),
+            is_new,
+            damage,
+            warnings,
+            ..Said::default()
+        };
+        let opening = Arc::new(Opening::default());
+        let keeper = keeper(config, &files, shards).map_err(|error| io("its room cannot be found")(error))?;
+        for shard in 0..shards {
+            files.create_dir(&store::directory(shard)).map_err(io("a directory cannot be made"))?;
+        }
+        keeper.fill(&files, &prefix(&manifest)).map_err(io("a segment cannot be made"))?;
+        let mut parts: Vec<Storing> = (0..shards)
+            .map(|shard| Storing {
+                log: Log::new(manifest.origin(shard), keeper.clone()),
+                clock,
+                sync: config.durability.sync(),
+                grace_ms: config.grace_ms,
+                sessions: Vec::new(),
+                retained: Vec::new(),
+                opening: Arc::clone(&opening),
+            })
+            .collect();
+        for session in read.sessions {
+            said.sessions += 1;
+            said.messages += (session.queue.len() + session.flying.len() + session.behind.len()) as u64;
+            let home = topic::shard_of(&old.keys, &session.client_id, shards);
+            parts[usize::from(home)].sessions.push(session);
+        }
+        for message in read.retained {
+            said.retained += 1;
+            let owner = topic::shard_of(&old.keys, message.topic(), shards);
+            parts[usize::from(owner)].retained.push(message);
+        }
+        let thread = start_keeper(&keeper, &files, &manifest).map_err(io("its thread cannot be started"))?;
+        said.took_ms = began.elapsed().as_millis() as u64;
+        let store = Store {
+            files,
+            keeper,
+            thread: Some(thread),
+            manifest,
+            opening,
+            old: read.segments,
+            said,
+            _lock: lock,
+        };
+        Ok(Begun { store, shards: parts, keys: old.keys })
+    }
+
+    /// Waits until all shards have everything on disk, and makes the new run the one that holds.
+    /// `alive` says whether all of them are there.
+    pub fn commit(&mut self, alive: impl Fn() -> bool) -> Result<(), StoreError> {
+        let began = Instant::now();
+        let failed = |what: &'static str, error: io::Error| StoreError {
+            directory: self.said.directory.clone(),
+            why: Why::Io { what, error },
+        };
+        while !self.opening.is_ready(self.manifest.shards) {
+            if let Some(errno) = self.opening.broken() {
+                return Err(failed("what is kept cannot be written", io::Error::from_raw_os_error(errno)));
+            }
+            if !alive() {
+                return Err(failed("a shard", io::Error::other("it ended before it began")));
+            }
+            std::thread::sleep(READY_POLL);
+        }
+        self.manifest
+            .write(&self.files)
+            .map_err(|error| failed("the file manifest cannot be written", error))?;
+        self.opening.open();
+        for path in std::mem::take(&mut self.old) {
+            // What is left behind is removed by the next start.
+            let _ = match self.said.damage.is_empty() {
+                true => self.files.remove(&path),
+                false => self.set_aside(&path),
+            };
+        }
+        self.said.took_ms += began.elapsed().as_millis() as u64;
+        Ok(())
+    }
+
+    /// A segment of a damaged log is kept for who wants to look at it.
+    fn set_aside(&self, path: &str) -> io::Result<()> {
+        self.files.create_dir(DAMAGED)?;
+        self.files.rename(path, &format!("{DAMAGED}/{}", path.replace('/', "-")))
+    }
+
+    /// Why segments cannot be made, if that is so.
+    pub fn full(&self) -> Option<ErrorKind> {
+        self.keeper.state().0
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.keeper.stop();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Milliseconds since 1970.
+fn wall_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+/// Files of two runs have different names.
+fn prefix(manifest: &Manifest) -> String {
+    format!("r{}", manifest.run)
+}
+
+/// What somebody should know about the file system.
+fn fitness(files: &OsFiles) -> io::Result<Vec<String>> {
+    let kind = files.kind()?;
+    Ok(match kind.medium {
+        Medium::Memory => {
+            vec![format!("{kind} is memory: what is kept there does not survive a restart of the machine")]
+        }
+        Medium::Remote => {
+            vec![format!("{kind} is on another machine or process: a flush may not reach its disk")]
+        }
+        Medium::Disk => Vec::new(),
+    })
+}
+
+fn keeper(config: &StoreConfig, files: &OsFiles, shards: u16) -> io::Result<Keeper> {
+    let bytes_max = match config.bytes_max {
+        Some(bytes_max) => bytes_max,
+        None => files.free_bytes()? / 2,
+    };
+    let segment = bytes_max / (SEGMENTS_OF_SHARD * u64::from(shards));
+    let segment = segment.clamp(SEGMENT_MIN, SEGMENT_MAX) >> 20 << 20;
+    Ok(Keeper::new(shards, segment, bytes_max))
+}
+
+fn start_keeper(keeper: &Keeper, files: &OsFiles, manifest: &Manifest) -> io::Result<JoinHandle<()>> {
+    let (keeper, files, prefix) = (keeper.clone(), files.clone(), prefix(manifest));
+    std::thread::Builder::new().name("keeper".to_owned()).spawn(move || keeper.run(&files, &prefix))
+}
+
+/// Everything that the run that holds has kept.
+struct Read {
+    sessions: Vec<Box<SessionImage>>,
+    retained: Vec<Message>,
+    reports: Vec<Report>,
+    /// Segments of the run that holds.
+    segments: Vec<String>,
+    /// Files of other runs, and of none.
+    foreign: Vec<String>,
+}
+
+/// Reads all logs at once, each in a thread of its own.
+fn read_all(files: &OsFiles, manifest: &Manifest, clock: WallClock) -> io::Result<Read> {
+    let mut read = Read {
+        sessions: Vec::new(),
+        retained: Vec::new(),
+        reports: Vec::new(),
+        segments: Vec::new(),
+        foreign: foreign(files, manifest)?,
+    };
+    let found = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..manifest.shards)
+            .map(|shard: ShardId| {
+                let origin: Origin = manifest.origin(shard);
+                scope.spawn(move || store::recover(files, origin, clock))
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join()).collect::<Vec<_>>()
+    });
+    for found in found {
+        let found = found.map_err(|_| io::Error::other("a thread that reads it panicked"))??;
+        let (sessions, retained) = found.state.into_parts();
+        read.sessions.extend(sessions);
+        read.retained.extend(retained);
+        read.reports.push(found.report);
+        read.segments.extend(found.segments);
+        read.foreign.extend(found.others);
+    }
+    read.foreign.sort_unstable();
+    read.foreign.dedup();
+    Ok(read)
+}
+
+/// Files in directories of shards that the run that holds does not have.
+fn foreign(files: &OsFiles, manifest: &Manifest) -> io::Result<Vec<String>> {
+    let mut foreign = Vec::new();
+    for directory in files.list("")? {
+        let Ok(shard) = directory.parse::<u16>() else { continue };
+        if directory.len() != 3 || shard < manifest.shards {
+            continue;
+        }
+        let names = files.list(&directory)?.into_iter().filter(|name| name.ends_with(".log"));
+        foreign.extend(names.map(|name| format!("{directory}/{name}")));
+    }
+    Ok(foreign)
+}
