@@ -46,6 +46,7 @@ const UNSAFE: &[&str] = &[
     "src/io/sockets.rs",
     "src/io/sockets/tests.rs",
     "src/io/tests/descriptors.rs",
+    "src/io/tests/files.rs",
     "src/io/uring/buffers.rs",
     "src/io/uring/files.rs",
     "src/io/uring/flights.rs",
