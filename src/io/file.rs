@@ -54,6 +54,12 @@ impl File {
         }
     }
 
+    /// How many names of it there are.
+    #[cfg(test)]
+    pub(super) fn names(&self) -> usize {
+        Arc::strong_count(&self.0)
+    }
+
     /// Its descriptor.
     pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
         match &*self.0 {

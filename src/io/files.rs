@@ -11,6 +11,8 @@ use crate::memory::Aligned;
 
 mod kind;
 mod os;
+#[cfg(test)]
+mod tests;
 
 pub use kind::{FileSystem, Medium};
 pub use os::OsFiles;

@@ -2,7 +2,8 @@
 //!
 //! Knows no MQTT word. A shard runs over the trait [`Io`]; `uring` is the kernel, `epoll` is the
 //! kernel where rings are forbidden, `sim` is a seeded fake. Everything that a shard asks for is an
-//! operation that completes later; nothing here blocks. The rules that both sides keep:
+//! operation that completes later; nothing here blocks. Only [`files`], which no shard calls, has
+//! calls that do. The rules that both sides keep:
 //!
 //! - One receive and one send per socket at a time. A socket is closed or moved to another shard only after both had
 //!   their final completion.

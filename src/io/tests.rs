@@ -5,6 +5,7 @@
 //! what must happen at an exact moment.
 
 mod descriptors;
+pub(super) mod files;
 mod foreign;
 mod listeners;
 mod sends;
@@ -22,6 +23,12 @@ use super::*;
 use crate::memory::{Key, Message, MessageView, Outbox};
 use crate::wire::Qos;
 use descriptors::no_descriptor_is_left_behind;
+use files::{
+    a_backend_may_end_with_files_in_flight, a_read_at_the_end_of_a_file_is_short,
+    a_synced_write_leaves_nothing_in_the_page_cache, many_operations_on_files_are_in_flight_at_once,
+    the_end_of_a_write_wakes_a_shard_that_sleeps, what_is_written_to_a_file_is_read_back,
+    what_is_wrong_with_a_file_is_a_result,
+};
 use listeners::a_listening_socket_is_added_and_closed_while_others_go_on;
 use sends::{
     a_send_in_parts_is_over_when_the_socket_took_some,
@@ -116,6 +123,13 @@ over_both! {
     what_the_kernel_already_has_can_be_read_without_a_receive
     random_numbers_differ
     no_descriptor_is_left_behind
+    what_is_written_to_a_file_is_read_back
+    a_synced_write_leaves_nothing_in_the_page_cache
+    a_read_at_the_end_of_a_file_is_short
+    many_operations_on_files_are_in_flight_at_once
+    the_end_of_a_write_wakes_a_shard_that_sleeps
+    what_is_wrong_with_a_file_is_a_result
+    a_backend_may_end_with_files_in_flight
 }
 
 /// A backend and what came out of it.

@@ -11,6 +11,8 @@
 //! - A write that failed may have reached the disk in any part.
 
 mod image;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

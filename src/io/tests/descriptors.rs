@@ -5,6 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 
 use super::*;
+use crate::io::Files;
 use crate::io::uring::Peers;
 
 fn open_descriptors() -> usize {
@@ -41,6 +42,11 @@ pub(super) fn no_descriptor_is_left_behind<B: Backend>() {
             let (receiving, _other) = rig.connect();
             rig.io.send(&sending, name(1), batch(&vec![1; 32 << 20]));
             rig.io.receive(&receiving, name(2), ReceiveMode::Many);
+            let scratch = files::Scratch::new("descriptors");
+            let file = scratch.files().create("a", 1 << 20).unwrap();
+            rig.io.write_file(&file, 1, 0, Aligned::from(&[1; 1 << 20][..]), Sync::Data);
+            rig.io.read_file(&file, 2, 1 << 20, Aligned::new(), 1 << 20);
+            drop(file);
             let _unseen = TcpStream::connect(rig.address).unwrap();
             rig.io.submit_and_wait(100);
             drop(rig);
