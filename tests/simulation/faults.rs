@@ -3,6 +3,8 @@
 
 use std::path::PathBuf;
 
+use crate::oracle::Checker;
+
 #[derive(Debug, Default)]
 struct Fault {
     name: String,
@@ -89,7 +91,21 @@ fn every_planted_fault_can_be_switched_and_is_documented() {
             "{}: nothing of it can be switched on",
             fault.name
         );
-        let row = format!("| `{}` |", fault.name);
-        assert!(document.contains(&row), "docs/TESTING.md has no row for {}", fault.name);
+        let (title, real) = match fault.title.strip_suffix(" (was a real bug)") {
+            Some(title) => (title, "real"),
+            None => (fault.title.as_str(), ""),
+        };
+        let (begin, end) =
+            (format!("| `{}` | {title} | `", fault.name), format!(" | {} | {real} |", fault.runs));
+        let is_row = |line: &str| line.starts_with(&begin) && line.ends_with(&end);
+        assert!(document.lines().any(is_row), "docs/TESTING.md has no row {begin}…{end}");
+    }
+}
+
+#[test]
+fn every_checker_is_documented() {
+    let document = read("docs/TESTING.md");
+    for name in Checker::NAMES.into_iter().chain(["io-rule", "rest", "assertion"]) {
+        assert!(document.contains(&format!("\n| `{name}` | ")), "docs/TESTING.md has no row for {name}");
     }
 }

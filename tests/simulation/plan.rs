@@ -29,6 +29,8 @@ pub struct Plan {
     pub gap: usize,
     /// Per SUBACK: at once somebody else publishes to one of its filters.
     pub chorus: Odds,
+    /// Per PUBACK or PUBREC of a message with RETAIN: at once somebody else subscribes to its topic.
+    pub echo: Odds,
 }
 
 #[derive(Clone, Debug)]
@@ -213,6 +215,13 @@ impl Plan {
             Some(Focus::Announcements) => *logs.pick(&[1, 1, 2]),
             _ => *logs.pick(&[1, 2, 8, 4096]),
         };
+        // Where owners are behind, an acknowledgement that comes too soon is seen before the message is stored.
+        let echo = match taste.focus {
+            Some(Focus::Announcements | Focus::Returns) => {
+                *logs.pick(&[Odds::NEVER, Odds(5_000), Odds(9_000)])
+            }
+            _ => Odds::NEVER,
+        };
         // Memory is short where nothing else is in focus, so that those runs are what they were too.
         let mut rooms = Rng::new(seed ^ 0x5E55_0000);
         let mut short = || taste.focus.is_none() && rooms.below(5) == 0;
@@ -289,6 +298,7 @@ impl Plan {
             stop_at_once: rng.below(5) == 0,
             gap: *rng.pick(&[2, 10, 40, 200]),
             chorus: rng.odds(9_000),
+            echo,
         }
     }
 

@@ -12,7 +12,7 @@ use crate::counters::Witness;
 use crate::oracle::{Checker, Checks, ConnIx, Drops, Millis, MsgId, Oracle, SessionIx, matches};
 use crate::orders::Orders;
 use crate::packet::Version;
-use crate::plan::{ClientPlan, ConnectPlan, Farewell, Leave, Plan, PublishPlan, TOPICS, What};
+use crate::plan::{ClientPlan, ConnectPlan, FILTERS, Farewell, Leave, Plan, PublishPlan, TOPICS, What};
 use crate::trace::Trace;
 
 /// What became of a run.
@@ -267,6 +267,7 @@ impl<'a> Run<'a> {
                     let client = self.rng.below(self.clients.len());
                     self.with(client, |client, env| client.look(env));
                     self.join_in(client);
+                    self.look_up(client);
                 }
                 85..98 => {
                     let at = self.rng.below(self.cluster.len());
@@ -313,6 +314,30 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// Somebody subscribes to the topic of a message with RETAIN that was just acknowledged: the narrowest case of what its
+    /// acknowledgement promises. It has to be somebody who cannot get the message in another way.
+    fn look_up(&mut self, client: usize) {
+        for message in self.clients[client].take_stored() {
+            if client == self.watcher || self.stopping || !self.rng.happens(self.plan.echo) {
+                continue;
+            }
+            let topic = self.oracle.messages[message].topic.clone();
+            let first = self.rng.below(self.watcher);
+            let subscriber = (0..self.watcher).map(|n| (first + n) % self.watcher).find(|&at| {
+                let up = self.clients[at].up();
+                at != client && up.is_some_and(|(session, _)| !self.oracle.may_get(session, message))
+            });
+            let Some(subscriber) = subscriber else { continue };
+            let filters: Vec<usize> =
+                (0..FILTERS.len()).filter(|&filter| matches(FILTERS[filter], &topic)).collect();
+            let filter = (*self.rng.pick(&filters), self.rng.below(3) as u8);
+            self.with(subscriber, |client, env| {
+                client.step(env, &What::Subscribe { filters: vec![filter], identifier: None });
+                client.look(env)
+            });
+        }
+    }
+
     /// Everybody acts once. True if anything happened.
     fn round(&mut self) -> bool {
         let mut happened = false;
@@ -326,6 +351,7 @@ impl<'a> Run<'a> {
         for at in (0..clients).map(|n| (first + n) % clients) {
             happened |= self.with(at, |client, env| client.look(env));
             self.join_in(at);
+            self.look_up(at);
         }
         happened
     }

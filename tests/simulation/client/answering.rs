@@ -275,6 +275,7 @@ impl Client {
                 self.outgoing[at].released = true;
                 conn.acks.push_back(Ack { kind: packet::PUBREL, packet_id });
                 env.oracle.taken(message, code);
+                self.stored.extend(env.oracle.messages[message].retain.then_some(message));
             }
             packet::PUBCOMP => {
                 self.outgoing.remove(at);
@@ -286,6 +287,8 @@ impl Client {
             _ => {
                 self.outgoing.remove(at);
                 env.oracle.taken(message, code);
+                let retained = env.oracle.messages[message].retain && code < 0x80;
+                self.stored.extend(retained.then_some(message));
             }
         }
     }

@@ -124,6 +124,8 @@ pub struct Client {
     packet_id: u16,
     /// Subscriptions that a SUBACK just named.
     acknowledged: Vec<usize>,
+    /// Messages with RETAIN that PUBACK or PUBREC just named.
+    stored: Vec<MsgId>,
     pub sums: Sums,
 }
 
@@ -179,6 +181,7 @@ impl Client {
             unanswered: None,
             packet_id: 0,
             acknowledged: Vec::new(),
+            stored: Vec::new(),
             sums: Sums::default(),
         }
     }
@@ -197,6 +200,11 @@ impl Client {
     /// Subscriptions that were acknowledged since this was last asked.
     pub fn take_acknowledged(&mut self) -> Vec<usize> {
         std::mem::take(&mut self.acknowledged)
+    }
+
+    /// Messages with RETAIN for which PUBACK or PUBREC came since this was last asked.
+    pub fn take_stored(&mut self) -> Vec<MsgId> {
+        std::mem::take(&mut self.stored)
     }
 
     pub fn is_connected(&self) -> bool {

@@ -129,22 +129,27 @@ impl Oracle {
     }
 
     /// Versions of subscriptions that may have led to it.
-    pub(super) fn possible(&self, d: &Delivery<'_>, id: MsgId) -> Vec<usize> {
+    pub(super) fn possible(&self, session: SessionIx, id: MsgId) -> Vec<usize> {
         let m = &self.messages[id];
         let in_time = |s: &Subscription| s.ended.is_none_or(|ended| ended > m.earliest);
         (0..self.subscriptions.len())
             .filter(|&ix| {
                 let s = &self.subscriptions[ix];
-                s.session == d.session && matches(&s.matches, d.topic) && in_time(s)
+                s.session == session && matches(&s.matches, &m.topic) && in_time(s)
             })
             .collect()
+    }
+
+    /// Whether a subscription of the session may bring it.
+    pub fn may_get(&self, session: SessionIx, id: MsgId) -> bool {
+        !self.possible(session, id).is_empty()
     }
 
     /// Why the client got it: checks QoS, RETAIN, identifiers against all subscriptions that may have led to it.
     fn way(&mut self, d: &Delivery<'_>, id: MsgId, text: &str) -> Option<Way> {
         let m = self.messages[id].clone();
         let p = d.publish;
-        let possible = self.possible(d, id);
+        let possible = self.possible(d.session, id);
         let identifiers: Vec<u32> = p
             .properties
             .iter()
@@ -231,7 +236,7 @@ impl Oracle {
     /// A retained message does not come after a live one that only the same subscription can have led to, as far as both came
     /// on the connection that subscribed.
     fn check_retained_first(&mut self, d: &Delivery<'_>, id: MsgId, way: Option<Way>, text: &str) {
-        let possible = self.possible(d, id);
+        let possible = self.possible(d.session, id);
         let [ix] = possible[..] else { return };
         let s = &self.subscriptions[ix];
         let accepted = self.conns[d.conn].accepted.unwrap_or(Tick::MAX);
