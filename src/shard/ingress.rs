@@ -5,7 +5,9 @@ use crate::session::{Cx, Link, PubrecReply, Session};
 use crate::wire::{self, AckKind, DecodeError, Disconnect, Frame, NextFrame, Packet, Reason, Version};
 
 use super::Core;
+use super::clients::Clients;
 use super::connection::End;
+use super::env::Env;
 use super::gather::gather;
 use super::local::Local;
 use super::order::Heard;
@@ -43,14 +45,16 @@ pub(super) enum Handled {
     Blocked(Blocked),
 }
 
-impl Local {
+impl Clients {
     /// [MQTT-4.13.1-1]
     /// The first fault that is found is the one reported; nobody else notices. // [U5-4.13-2] [U5-4.13-3]; 3.1.1: [MQTT-4.8.0-1] [U311-4.8-1]
-    pub(super) fn refuse(&mut self, key: Key, error: DecodeError) {
-        self.env.counters().protocol_errors_total.add(1);
-        self.clients.end(key, End::Refused(error.reason(), error.detail()), &mut self.env);
+    pub fn refuse(&mut self, key: Key, error: DecodeError, env: &mut Env) {
+        env.counters().protocol_errors_total.add(1);
+        self.end(key, End::Refused(error.reason(), error.detail()), env);
     }
+}
 
+impl Local {
     /// Acknowledgements that say no more than success.
     fn handle_acks(&mut self, key: Key, acks: wire::PlainAcks<'_>) {
         self.env.counters().packets_received_total.add(acks.count() as u64);
@@ -286,7 +290,7 @@ impl Core {
                     if let Some(first) = rest.first()
                         && let Err(error) = judge_first(version, *first)
                     {
-                        self.local.refuse(key, error);
+                        self.local.clients.refuse(key, error, &mut self.local.env);
                         return (input.len(), Stop::Over);
                     }
                     return (used, Stop::Incomplete { need });
@@ -294,7 +298,7 @@ impl Core {
                 Err(error) => {
                     // The first byte comes first.
                     let error = judge_first(version, rest[0]).err().unwrap_or(error);
-                    self.local.refuse(key, error);
+                    self.local.clients.refuse(key, error, &mut self.local.env);
                     return (input.len(), Stop::Over);
                 }
             };
@@ -318,7 +322,7 @@ impl Core {
                     return (used, Stop::Blocked);
                 }
                 Err(error) => {
-                    self.local.refuse(key, error);
+                    self.local.clients.refuse(key, error, &mut self.local.env);
                     return (input.len(), Stop::Over);
                 }
             }
