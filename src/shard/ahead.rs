@@ -12,7 +12,9 @@ use std::hint::black_box;
 use crate::io::Completion;
 use crate::memory::Key;
 
+use super::clients::Clients;
 use super::connection::Live;
+use super::env::Env;
 use super::local::Local;
 
 /// Completions looked at together: few enough for what they touch to stay in the first cache until it is used.
@@ -20,13 +22,15 @@ pub(super) const TOGETHER: usize = 16;
 /// Completions below which there is too little to be had at once.
 const WORTH: usize = 4;
 
-impl Local {
+impl Clients {
     /// Whether a turn with so many completions should do it.
     #[inline]
-    pub(super) fn looks_ahead(&self, completions: usize) -> bool {
-        completions >= WORTH && self.clients.connections.len() >= self.env.options.look_ahead_from
+    pub fn looks_ahead(&self, completions: usize, env: &Env) -> bool {
+        completions >= WORTH && self.connections.len() >= env.options.look_ahead_from
     }
+}
 
+impl Local {
     /// Touches what the first [`TOGETHER`] of `completions` will need.
     #[inline(never)]
     pub(super) fn look_ahead(&self, completions: &[Completion]) {

@@ -247,17 +247,6 @@ impl Clients {
 }
 
 impl Local {
-    /// Whether the client may have the session: it is its user's, or it has ended, or nobody can come in any more as its owner
-    /// and the client wants a new one in its place.
-    fn owns(&mut self, request: &Request, session: Key) -> bool {
-        let Some(slot) = self.sessions.get(session) else { return false };
-        let ended = slot.connection.is_none() && slot.ends_at <= self.env.now;
-        if slot.user == request.identity.user || ended {
-            return true;
-        }
-        request.clean_start && self.env.access.is_gone(slot.user.as_deref(), slot.by_certificate)
-    }
-
     fn refuse_anothers(&mut self, key: Key, request: &Request, session: Key) {
         let owner = self.sessions.get(session).map(|slot| slot.user.as_deref().unwrap_or_default());
         self.clients.refuse_request(key, request, ANOTHERS, owner, &mut self.env);
@@ -274,20 +263,12 @@ impl Local {
         }
     }
 
-    /// The old connection was read to its end.
-    pub(super) fn finish_takeover(&mut self, old: Key) {
-        if self.clients.live(old).is_some() {
-            self.env.counters().takeovers_total.add(1);
-            self.clients.end(old, End::TakenOver, &mut self.env); // and the next in line is served
-        }
-    }
-
     /// The old connection did not end in time: only what it may still have sent is given up.
     pub(super) fn force_takeover(&mut self, session: Key) {
         // Without a connection it is about to be served; see `Sessions::vacant`.
         let Some(old) = self.sessions.get(session).and_then(|slot| slot.connection) else { return };
         self.env.counters().takeovers_forced_total.add(1);
-        self.finish_takeover(old);
+        self.clients.finish_takeover(old, &mut self.env);
     }
 }
 
@@ -364,7 +345,7 @@ impl Core {
             self.accept(key, request, heard);
             return;
         };
-        if !self.local.owns(&request, session) {
+        if !self.local.sessions.owns(&request, session, &mut self.local.env) {
             // Before anything of that session is touched.
             return self.local.refuse_anothers(key, &request, session);
         }
@@ -427,7 +408,7 @@ impl Core {
             }
         };
         // It was its own when it came; a client that was served before it may have begun another one in its place.
-        if !self.local.owns(&request, session) {
+        if !self.local.sessions.owns(&request, session, &mut self.local.env) {
             self.local.refuse_anothers(key, &request, session);
             return self.local.sessions.vacant.push_back(session);
         }
@@ -573,6 +554,14 @@ impl Core {
 }
 
 impl Clients {
+    /// The old connection was read to its end.
+    pub fn finish_takeover(&mut self, old: Key, env: &mut Env) {
+        if self.live(old).is_some() {
+            env.counters().takeovers_total.add(1);
+            self.end(old, End::TakenOver, env); // and the next in line is served
+        }
+    }
+
     /// The client is connected: its connection is live, and CONNACK is staged. False if the client takes no packet as large as
     /// that.
     fn go_live(

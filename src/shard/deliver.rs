@@ -119,9 +119,12 @@ impl Local {
             if only && at + 1 == route.local.len() {
                 fanout.comes_to_its_end();
             }
+            let session = subscription.session;
             if let Some(receiver) = self.receiver(*key, subscription, &fanout.message) {
                 let matched = std::slice::from_ref(key);
-                self.deliver(receiver.session, fanout, &receiver.grant(), matched);
+                self.deliver(session, fanout, &receiver.grant(), matched);
+            } else if fanout.message.retain {
+                self.sessions.note_hidden(session, &fanout.message, &self.env);
             }
         }
         (dead < route.local.len(), dead)

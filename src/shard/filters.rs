@@ -187,7 +187,7 @@ impl Core {
                     self.local.env.counters().packets_received_total.add(1);
                     self.resume(key, heard);
                 }
-                Err(error) => self.local.refuse(key, error),
+                Err(error) => self.local.clients.refuse(key, error, &mut self.local.env),
             }
             self.settle(heard);
         }

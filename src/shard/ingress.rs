@@ -6,7 +6,9 @@ use crate::store::Record;
 use crate::wire::{self, AckKind, DecodeError, Disconnect, Frame, NextFrame, Packet, Reason, Version};
 
 use super::Core;
+use super::clients::Clients;
 use super::connection::End;
+use super::env::Env;
 use super::gather::gather;
 use super::local::Local;
 use super::order::Heard;
@@ -45,14 +47,16 @@ pub(super) enum Handled {
     Blocked(Blocked),
 }
 
-impl Local {
+impl Clients {
     /// [MQTT-4.13.1-1]
     /// The first fault that is found is the one reported; nobody else notices. // [U5-4.13-2] [U5-4.13-3]; 3.1.1: [MQTT-4.8.0-1] [U311-4.8-1]
-    pub(super) fn refuse(&mut self, key: Key, error: DecodeError) {
-        self.env.counters().protocol_errors_total.add(1);
-        self.clients.end(key, End::Refused(error.reason(), error.detail()), &mut self.env);
+    pub fn refuse(&mut self, key: Key, error: DecodeError, env: &mut Env) {
+        env.counters().protocol_errors_total.add(1);
+        self.end(key, End::Refused(error.reason(), error.detail()), env);
     }
+}
 
+impl Local {
     fn handle_puback(&mut self, key: Key, ack: wire::Ack) {
         self.acknowledged(key, |session, link, cx| {
             let _ = session.handle_puback(link, ack.packet_id, cx);
@@ -301,7 +305,7 @@ impl Core {
                     if let Some(first) = rest.first()
                         && let Err(error) = judge_first(version, *first)
                     {
-                        self.local.refuse(key, error);
+                        self.local.clients.refuse(key, error, &mut self.local.env);
                         return (input.len(), Stop::Over);
                     }
                     return (used, Stop::Incomplete { need });
@@ -309,7 +313,7 @@ impl Core {
                 Err(error) => {
                     // The first byte comes first.
                     let error = judge_first(version, rest[0]).err().unwrap_or(error);
-                    self.local.refuse(key, error);
+                    self.local.clients.refuse(key, error, &mut self.local.env);
                     return (input.len(), Stop::Over);
                 }
             };
@@ -333,7 +337,7 @@ impl Core {
                     return (used, Stop::Blocked);
                 }
                 Err(error) => {
-                    self.local.refuse(key, error);
+                    self.local.clients.refuse(key, error, &mut self.local.env);
                     return (input.len(), Stop::Over);
                 }
             }

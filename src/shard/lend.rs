@@ -12,6 +12,8 @@ use crate::clock::Millis;
 use crate::memory::{Class, Key};
 use crate::session::{Delivered, DropReason, Fanout, Grant};
 
+use super::clients::Clients;
+use super::env::Env;
 use super::local::Local;
 
 /// How long a socket that was lent room may take nothing before it is lent no more.
@@ -27,6 +29,22 @@ pub(super) struct Lent {
     pub bytes: usize,
     /// When its socket last took something, or it was first lent to.
     pub taken_at: Millis,
+}
+
+impl Clients {
+    /// Whether so many bytes more may wait for a client.
+    fn lend(&mut self, key: Key, size: usize, env: &mut Env) -> bool {
+        let (now, max) = (env.now, env.limits.send_burst_bytes_max as usize);
+        let Some(connection) = self.connections.get_mut(key) else { return false };
+        let (bytes, taken_at) = connection.lent.as_ref().map_or((0, now), |lent| (lent.bytes, lent.taken_at));
+        let reads = now.saturating_sub(taken_at) < SEND_GRACE_MS && !connection.broken;
+        if connection.starved || !reads || bytes + size > max || !env.budget.charge_spare(Class::Send, size) {
+            return false;
+        }
+        connection.charged_send += size as u32; // bounded by `max`
+        connection.lent = Some(Box::new(Lent { bytes: bytes + size, taken_at }));
+        true
+    }
 }
 
 impl Local {
@@ -46,7 +64,7 @@ impl Local {
         let Some(key) = self.sessions.arena.get(session).and_then(|slot| slot.connection) else {
             return DROPPED;
         };
-        if !self.lend(key, size) {
+        if !self.clients.lend(key, size, &mut self.env) {
             return DROPPED;
         }
         let delivered = self.with_wire(session, |session, mut wire, cx| {
@@ -55,22 +73,5 @@ impl Local {
         });
         self.clients.mark_dirty(key);
         delivered.map_or(DROPPED, |(_, delivered)| delivered)
-    }
-
-    fn lend(&mut self, key: Key, size: usize) -> bool {
-        let (now, max) = (self.env.now, self.env.limits.send_burst_bytes_max as usize);
-        let Some(connection) = self.clients.connections.get_mut(key) else { return false };
-        let (bytes, taken_at) = connection.lent.as_ref().map_or((0, now), |lent| (lent.bytes, lent.taken_at));
-        let reads = now.saturating_sub(taken_at) < SEND_GRACE_MS && !connection.broken;
-        if connection.starved
-            || !reads
-            || bytes + size > max
-            || !self.env.budget.charge_spare(Class::Send, size)
-        {
-            return false;
-        }
-        connection.charged_send += size as u32; // bounded by `max`
-        connection.lent = Some(Box::new(Lent { bytes: bytes + size, taken_at }));
-        true
     }
 }

@@ -138,20 +138,13 @@ impl Local {
             route.groups.is_empty()
                 && (publish.qos == Qos::AtMostOnce
                     || route.remote.is_empty()
-                    || route.local.iter().all(|key| self.is_here(*key)))
+                    || route.local.iter().all(|key| self.sessions.is_here(*key)))
         };
         let alone = !route.is_none_or(together)
             || publish.qos != Qos::AtMostOnce
                 && self.env.keep.is_none()
                 && self.clients.holds_replies(from.connection);
         (!alone).then_some(repeat)
-    }
-
-    /// Whether the session of a subscription is connected, if it exists.
-    fn is_here(&self, subscription: Key) -> bool {
-        self.sessions.router.subscription(subscription).is_none_or(|subscription| {
-            self.sessions.arena.get(subscription.session).is_some_and(|slot| slot.connection.is_some())
-        })
     }
 
     /// The publisher's side: whether the first packet is a new message, and which of those behind
@@ -552,7 +545,7 @@ impl Core {
         let mut shares = Vec::new();
         let mut shared_here = false;
         for group in route.groups.iter() {
-            match self.local.choose_shard(*group, ticket.heard()) {
+            match self.local.sessions.choose_shard(*group, &mut self.local.env, ticket.heard()) {
                 Some(shard) if shard == self.local.env.id => {
                     shared_here = true;
                     self.share_here(*group, fanout, ticket.heard());

@@ -4,9 +4,10 @@ use crate::io::{Buffer, Completion, Io, ListenerId, ReceiveEnd, Shutdown, Token}
 use crate::memory::{Key, OutBatch};
 
 use super::ahead::TOGETHER;
+use super::clients::Clients;
 use super::connection::{Closing, Connection, End, Phase};
+use super::env::Env;
 use super::listeners::Entry;
-use super::local::Local;
 use super::order::Heard;
 use super::transports::Layered;
 use super::{Core, Shard, events};
@@ -32,7 +33,7 @@ impl<I: Io> Shard<I> {
         let mut completions = std::mem::take(&mut self.completions);
         let count = completions.len();
         self.core.local.env.counters().completions_total.add(count as u64);
-        let ahead = self.core.local.looks_ahead(count);
+        let ahead = self.core.local.clients.looks_ahead(count, &self.core.local.env);
         let mut rest = completions.drain(..);
         loop {
             if ahead && rest.len() % TOGETHER == count % TOGETHER {
@@ -49,7 +50,9 @@ impl<I: Io> Shard<I> {
                 }
                 Completion::CancelEnded { token } => self.core.local.clients.cancel_ended(token.key()),
                 Completion::Accepted { listener, socket, peer } => {
-                    if let Some(socket) = self.core.local.accepted(listener, socket, peer) {
+                    if let Some(socket) =
+                        self.core.local.clients.accepted(listener, socket, peer, &mut self.core.local.env)
+                    {
                         self.io.close(socket);
                     }
                     self.core.settle(heard);
@@ -161,31 +164,32 @@ impl<I: Io> Shard<I> {
     }
 }
 
-impl Local {
+impl Clients {
     /// A new connection; gives the socket back if it is refused.
     fn accepted(
         &mut self,
         listener: ListenerId,
         socket: crate::io::Socket,
         peer: std::net::SocketAddr,
+        env: &mut Env,
     ) -> Option<crate::io::Socket> {
-        self.env.counters().connections_accepted_total.add(1);
+        env.counters().connections_accepted_total.add(1);
         // The other shards' numbers are those of their last turn: the limit may be passed by what a turn accepts.
-        let others = crate::metrics::sum(&self.env.counters, |shard| &shard.connections)
-            - self.env.counters().connections.get();
-        let all = others + self.clients.connections.len() as u64;
-        if self.env.is_stopping || all >= u64::from(self.env.limits.connections_max) {
-            self.env.counters().connections_refused_total.add(1);
-            if !self.env.is_stopping {
+        let others =
+            crate::metrics::sum(&env.counters, |shard| &shard.connections) - env.counters().connections.get();
+        let all = others + self.connections.len() as u64;
+        if env.is_stopping || all >= u64::from(env.limits.connections_max) {
+            env.counters().connections_refused_total.add(1);
+            if !env.is_stopping {
                 events::turned_away(peer, "there are as many connections as --connections-max allows");
             }
             return Some(socket);
         }
-        let deadline = self.env.now + self.env.limits_at(listener).connect_timeout_ms;
+        let deadline = env.now + env.limits_at(listener).connect_timeout_ms;
         let mut connection = Connection::new(socket, peer, listener, deadline);
-        if let Some(listening) = self.clients.listening.get(usize::from(listener.0)) {
+        if let Some(listening) = self.listening.get(usize::from(listener.0)) {
             if listening.enter() == Entry::Full {
-                self.env.counters().connections_refused_total.add(1);
+                env.counters().connections_refused_total.add(1);
                 events::turned_away(
                     peer,
                     "there are as many connections as this listener's connections-max allows",
@@ -195,17 +199,17 @@ impl Local {
             if !listening.layers.is_plain() {
                 let Some(transport) = listening.layers.accept() else {
                     listening.leave();
-                    self.env.counters().connections_refused_total.add(1);
+                    env.counters().connections_refused_total.add(1);
                     events::turned_away(peer, "no transport (such as TLS) could be made for it");
                     return Some(connection.socket);
                 };
                 connection.transport = Some(Box::new(Layered::new(transport)));
             }
         }
-        let key = self.clients.connections.insert(connection);
-        self.clients.set_deadline(key, deadline, &mut self.env);
-        self.clients.charge_receive(key, &mut self.env); // which may end it
-        self.clients.mark_dirty(key);
+        let key = self.connections.insert(connection);
+        self.set_deadline(key, deadline, env);
+        self.charge_receive(key, env); // which may end it
+        self.mark_dirty(key);
         None
     }
 }

@@ -128,6 +128,17 @@ impl Sessions {
         env.budget.has_room(Class::Session, cost.saturating_sub(kept.map_or(0, Slot::cost)))
     }
 
+    /// Whether the client may have the session: it is its user's, or it has ended, or nobody can come in any more as its owner
+    /// and the client wants a new one in its place.
+    pub fn owns(&self, request: &Request, session: Key, env: &mut Env) -> bool {
+        let Some(slot) = self.get(session) else { return false };
+        let ended = slot.connection.is_none() && slot.ends_at <= env.now;
+        if slot.user == request.identity.user || ended {
+            return true;
+        }
+        request.clean_start && env.access.is_gone(slot.user.as_deref(), slot.by_certificate)
+    }
+
     /// A session of its own for a Client Identifier that has none.
     pub fn begin(&mut self, request: &Request, client_hash: u64, env: &mut Env) -> Key {
         let client_id = request.client_id.clone();
@@ -468,6 +479,13 @@ impl Sessions {
             self.router.set_presence(&slot.subscriptions, presence, &mut changes);
         }
         changes
+    }
+
+    /// Whether the session of a subscription is connected, if it exists.
+    pub fn is_here(&self, subscription: Key) -> bool {
+        self.router.subscription(subscription).is_none_or(|subscription| {
+            self.arena.get(subscription.session).is_some_and(|slot| slot.connection.is_some())
+        })
     }
 
     /// Every shard that a direct message on `topic` could go to from here, members of share groups included.

@@ -22,35 +22,54 @@ use crate::wire::Qos;
 
 use super::Core;
 use super::deliver::as_published;
+use super::env::Env;
 use super::local::Local;
 use super::order::Heard;
 use super::parcel::{Pass, Way};
+use super::sessions::Sessions;
 
 /// Members of one shard that are looked at for one message in a round, beginning with any of them.
 const MEMBERS_ASKED_MAX: usize = 256;
 
-impl Local {
+impl Sessions {
     /// The shard that a newly published message of this group goes to.
-    pub(super) fn choose_shard(&mut self, group: Key, _: Heard<'_>) -> Option<ShardId> {
-        let random = self.env.random();
-        self.sessions.router.choose_shard(group, random, ShardSet::EMPTY)
+    pub fn choose_shard(&mut self, group: Key, env: &mut Env, _: Heard<'_>) -> Option<ShardId> {
+        let random = env.random();
+        self.router.choose_shard(group, random, ShardSet::EMPTY)
     }
 
     /// Shards that may have somebody for this round.
-    fn untried(&self, group: Key, way: &Way, _: Heard<'_>) -> ShardSet {
+    fn untried(&self, group: Key, way: &Way, env: &Env, _: Heard<'_>) -> ShardSet {
         let who = if way.round == Round::Queue { Members::Online } else { Members::Any };
-        let tried = way.tried.union(self.sessions.router.group_full(group, way.round, self.env.now));
-        self.sessions.router.group_shards(group, who).minus(tried)
+        let tried = way.tried.union(self.router.group_full(group, way.round, env.now));
+        self.router.group_shards(group, who).minus(tried)
     }
 
     /// One of `shards`, with connected members if there are any that we know of.
-    fn prefer_online(&mut self, group: Key, shards: ShardSet) -> Option<ShardId> {
-        let online = self.sessions.router.group_shards(group, Members::Online).intersection(shards);
+    fn prefer_online(&self, group: Key, shards: ShardSet, env: &mut Env) -> Option<ShardId> {
+        let online = self.router.group_shards(group, Members::Online).intersection(shards);
         let set = if online.is_empty() { shards } else { online };
-        let random = self.env.random();
+        let random = env.random();
         set.iter().nth((random % u64::from(set.len().max(1))) as usize)
     }
 
+    /// Any member that may receive messages on `topic` is as likely as any other, unless some may not.
+    fn member(&mut self, group: Key, presence: Presence, topic: &str, env: &mut Env) -> Option<Key> {
+        let random = env.random();
+        if !env.access.has_rules() {
+            return self.router.choose_member(group, random, presence);
+        }
+        let count = self.router.group_members(group, presence).len();
+        let first = ((u128::from(random) * count as u128) >> 64) as usize;
+        (first..count).chain(0..first).find_map(|at| {
+            let member = *self.router.group_members(group, presence).get(at)?;
+            let session = self.router.subscription(member)?.session;
+            self.may_receive(session, topic, env).then_some(member)
+        })
+    }
+}
+
+impl Local {
     /// Whether a member of this shard took the message.
     fn offer_in_round(&mut self, group: Key, fanout: &mut Fanout<'_>, way: &mut Way) -> bool {
         match way.round {
@@ -102,8 +121,9 @@ impl Local {
     fn drop_shared(&mut self, group: Key, fanout: &mut Fanout<'_>, refused: Option<DropReason>) {
         let topic = fanout.message.topic;
         let member = self
-            .member(group, Presence::Online, topic)
-            .or_else(|| self.member(group, Presence::Offline, topic));
+            .sessions
+            .member(group, Presence::Online, topic, &mut self.env)
+            .or_else(|| self.sessions.member(group, Presence::Offline, topic, &mut self.env));
         match (member, refused) {
             (Some(member), _) => {
                 let dropped = self.offer_shared(fanout, Share::Last(member));
@@ -112,21 +132,6 @@ impl Local {
             (None, Some(reason)) => self.env.count_drop(reason, 1),
             (None, None) => self.env.counters().dropped_no_member_total.add(1),
         }
-    }
-
-    /// Any member that may receive messages on `topic` is as likely as any other, unless some may not.
-    fn member(&mut self, group: Key, presence: Presence, topic: &str) -> Option<Key> {
-        let random = self.env.random();
-        if !self.env.access.has_rules() {
-            return self.sessions.router.choose_member(group, random, presence);
-        }
-        let count = self.sessions.router.group_members(group, presence).len();
-        let first = ((u128::from(random) * count as u128) >> 64) as usize;
-        (first..count).chain(0..first).find_map(|at| {
-            let member = *self.sessions.router.group_members(group, presence).get(at)?;
-            let session = self.sessions.router.subscription(member)?.session;
-            self.sessions.may_receive(session, topic, &mut self.env).then_some(member)
-        })
     }
 
     /// Members that may receive messages on `topic` and are `chosen`, in order from any of them on.
@@ -197,7 +202,8 @@ impl Local {
 impl Core {
     /// A message published here for a group whose chosen shard is this one.
     pub(super) fn share_here(&mut self, group: Key, fanout: &mut Fanout<'_>, heard: Heard<'_>) {
-        if let Some(member) = self.local.member(group, Presence::Online, fanout.message.topic)
+        if let Some(member) =
+            self.local.sessions.member(group, Presence::Online, fanout.message.topic, &mut self.local.env)
             && self.local.offer_shared(fanout, Share::Now(member)).is_ok()
         {
             return;
@@ -232,8 +238,8 @@ impl Core {
                 return;
             }
             way.tried.insert(self.local.env.id);
-            let untried = self.local.untried(group, &way, heard);
-            if let Some(to) = self.local.prefer_online(group, untried) {
+            let untried = self.local.sessions.untried(group, &way, &self.local.env, heard);
+            if let Some(to) = self.local.sessions.prefer_online(group, untried, &mut self.local.env) {
                 let (message, group) =
                     (fanout.shared().clone(), self.local.sessions.router.group_fingerprint(group));
                 return self.exchange.push_share(to, Pass { message, group, way }, heard, &self.local.env);

@@ -152,7 +152,7 @@ impl<I: Io> Shard<I> {
             Need::Cancel => self.cancel_receive(key),
             Need::LastRead => {
                 if self.last_read(key, intake) == LastParse::Done {
-                    self.core.local.finish_takeover(key);
+                    self.core.local.clients.finish_takeover(key, &mut self.core.local.env);
                 }
             }
         }

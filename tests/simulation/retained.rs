@@ -1,14 +1,15 @@
 //! What is retained on its way to many subscriptions: how much of it one turn may do, and what a client gets that takes none
 //! of it for a while.
 
+use ringmq::io::ListenerId;
 use ringmq::limits::Limits;
 use ringmq::mesh::Bounds;
 use ringmq::shard::Options;
 
 use crate::cluster::Cluster;
-use crate::packet::{self, Incoming, Publish};
+use crate::packet::{self, ConnectPacket, Incoming, Publish, Version};
 use crate::plan::Plan;
-use crate::scene::{self, Client, VERSION, home, read, rounds, turns, write};
+use crate::scene::{self, Client, VERSION, home, read, read_as, rounds, turns, write};
 
 /// Levels of the topics before the last one; the filters have `+` at any of them.
 const LEVELS: u32 = 6;
@@ -173,6 +174,61 @@ fn who_takes_nothing_for_a_while_gets_what_is_retained_by_then() {
         }
         assert_eq!(payloads(&got, "value"), [vec![b'2'; 980]], "{shards} shards");
         assert_eq!(got.iter().filter(|packet| matches!(packet, Incoming::Publish(_))).count(), 201);
+    }
+}
+
+/// The cursor of a subscription had begun when another SUBSCRIBE replaced it, with No Local and without retained messages. It
+/// brought its client's own message, which came after that.
+#[test]
+fn no_local_holds_for_the_cursor_of_a_subscription_that_was_replaced() {
+    const NO_LOCAL: u8 = 0x04;
+    const DO_NOT_SEND: u8 = 0x20;
+    // Some topics are owned here, others there.
+    for (shards, number) in [1, 2].into_iter().flat_map(|shards| (0..4).map(move |number| (shards, number))) {
+        let mut cluster = cluster(shards, Limits::default());
+        let mut client = Client::new(cluster.world.borrow_mut().connect(0, ListenerId(0)));
+        let connect = ConnectPacket {
+            version: Version::V5,
+            client_id: &format!("client-{number}"),
+            clean_start: true,
+            keep_alive_s: 0,
+            properties: Vec::new(),
+            will: None,
+        };
+        write(&cluster, &mut client, &packet::connect(&connect));
+        rounds(&mut cluster, 20);
+        assert!(matches!(
+            read_as(&cluster, &mut client, Version::V5)[..],
+            [Incoming::ConnAck { code: 0, .. }]
+        ));
+        let own = |topic: &str, payload: &str| {
+            let (topic, payload, properties) = (topic.to_string(), payload.as_bytes().to_vec(), Vec::new());
+            let publish =
+                Publish { dup: false, qos: 0, retain: true, topic, packet_id: 0, properties, payload };
+            packet::publish(Version::V5, &publish)
+        };
+        let topics = [format!("replaced/{number}"), format!("kept/{number}")];
+        for topic in &topics {
+            write(&cluster, &mut client, &own(topic, "old"));
+        }
+        rounds(&mut cluster, 20);
+        // All of it comes in one turn, and no cursor goes on before the end of that.
+        let filters = topics.clone().map(|topic| (topic, 0));
+        let mut said = packet::subscribe(Version::V5, 1, None, &filters);
+        let filters = [(topics[0].clone(), NO_LOCAL | DO_NOT_SEND)];
+        said.extend(packet::subscribe(Version::V5, 2, None, &filters));
+        for topic in &topics {
+            said.extend(own(topic, "own"));
+        }
+        write(&cluster, &mut client, &said);
+        assert!(client.unsent.is_empty(), "{} bytes", said.len());
+        let mut got = Vec::new();
+        for _ in 0..100 {
+            rounds(&mut cluster, 1);
+            got.extend(read_as(&cluster, &mut client, Version::V5));
+        }
+        assert_eq!(payloads(&got, &topics[0]), Vec::<Vec<u8>>::new(), "{number}, {shards} shards: {got:?}");
+        assert_eq!(payloads(&got, &topics[1]), [b"own".to_vec()], "{number}, {shards} shards: {got:?}");
     }
 }
 
