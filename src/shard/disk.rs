@@ -15,6 +15,7 @@ use crate::store::Progress;
 use super::clients::Clients;
 use super::env::Env;
 use super::exchange::Exchange;
+use super::local::Local;
 use super::restore::Start;
 use super::waits::{DURABLE, Wait};
 use super::{Core, Shard};
@@ -117,6 +118,25 @@ impl Clients {
     }
 }
 
+impl Local {
+    /// Messages that were queued in this turn for clients that are here get their Packet Identifiers.
+    fn begin_sending(&mut self) {
+        let Some(keep) = &mut self.env.keep else { return };
+        for key in std::mem::take(&mut keep.beginning) {
+            self.room_made(key);
+        }
+    }
+
+    /// The disk has this commit, and with it Packet Identifiers of messages that are sent now.
+    fn go_on_sending(&mut self, commit: u64) {
+        while let Some(keep) = &mut self.env.keep
+            && let Some((key, _)) = keep.sending.pop_front_if(|(_, need)| *need <= commit)
+        {
+            self.room_made(key);
+        }
+    }
+}
+
 impl Core {
     /// What the reply to a client waits for: all that this shard has written down so far, if its session is kept.
     pub(super) fn on_disk_if_kept(&self, session: Key) -> Wait {
@@ -142,6 +162,7 @@ impl<I: Io> Shard<I> {
         let core = &mut self.core;
         let waiters = core.exchange.waits.holding.len() + core.local.clients.shut.len();
         let now = core.local.env.now;
+        core.local.begin_sending();
         let Some(keep) = &mut core.local.env.keep else { return };
         keep.advance_walk(&core.local.sessions, &core.retained);
         let wall = keep.wall(now);
@@ -165,6 +186,7 @@ impl<I: Io> Shard<I> {
                 counters.store_bytes_total.set(bytes);
                 core.exchange.disk_reached(commit);
                 core.local.clients.open_shut(commit);
+                core.local.go_on_sending(commit);
             }
             Progress::Again => core.local.env.counters().store_errors_total.add(1),
             Progress::Broken(errno) => {

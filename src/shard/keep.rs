@@ -8,13 +8,13 @@
 //! A *walk* writes an image of everything, some of it each turn, so that older parts of the log can
 //! go. See [`crate::store`] for why that may lie between other records.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::clock::Millis;
 use crate::io::Sync;
 use crate::memory::{Key, Message, MessageView};
-use crate::session::{Grant, Note, Place, Restored, Share};
+use crate::session::{Grant, Note, Notes, Place, Restored, Share};
 use crate::store::{Log, Queued, Record, WallClock, WallMillis};
 use crate::topic::{Options, RetainHandling, Router};
 use crate::wire::Qos;
@@ -38,6 +38,10 @@ pub(super) struct Keep {
     pub clock: WallClock,
     /// Notes of the call on a session that is under way.
     pub notes: Vec<Note>,
+    /// Connections with messages that have no Packet Identifier yet; looked at at the end of the turn.
+    pub beginning: Vec<Key>,
+    /// Connections with messages that are sent when this commit is on disk, in its order.
+    pub sending: VecDeque<(Key, u64)>,
     /// The number of the message that the log is about. Others have other numbers.
     current: u64,
     /// How its writes reach the disk.
@@ -96,6 +100,8 @@ impl Keep {
             log,
             clock,
             notes: Vec::new(),
+            beginning: Vec::new(),
+            sending: VecDeque::new(),
             current: 0,
             sync,
             opening,
@@ -109,6 +115,13 @@ impl Keep {
     /// Milliseconds since 1970 at `now`.
     pub fn wall(&self, now: Millis) -> WallMillis {
         self.clock.wall(now)
+    }
+
+    /// For a call on a session that is kept.
+    #[inline]
+    pub fn lend_notes(&mut self) -> Notes<'_> {
+        let (commit, on_disk) = (self.log.next_commit(), self.log.on_disk());
+        Notes { list: &mut self.notes, commit, on_disk }
     }
 
     #[inline]

@@ -161,6 +161,12 @@ impl Log {
         if self.has_pending() { self.next } else { self.next - 1 }
     }
 
+    /// The commit of what is appended next.
+    #[inline]
+    pub fn next_commit(&self) -> u64 {
+        self.next
+    }
+
     /// The commit up to which all are on disk.
     #[inline]
     pub fn on_disk(&self) -> u64 {
