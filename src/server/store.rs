@@ -179,6 +179,7 @@ impl Store {
                 grace_ms: config.grace_ms,
                 sessions: Vec::new(),
                 retained: Vec::new(),
+                given: Vec::new(),
                 opening: Arc::clone(&opening),
             })
             .collect();
@@ -192,6 +193,10 @@ impl Store {
             said.retained += 1;
             let owner = topic::shard_of(&old.keys, message.topic(), shards);
             parts[usize::from(owner)].retained.push(message);
+        }
+        for (group, message) in read.given {
+            let shard = group % u64::from(shards);
+            parts[shard as usize].given.push((group, message));
         }
         let thread = start_keeper(&keeper, &files, &manifest).map_err(io("its thread cannot be started"))?;
         said.took_ms = began.elapsed().as_millis() as u64;
@@ -304,6 +309,7 @@ fn start_keeper(keeper: &Keeper, files: &OsFiles, manifest: &Manifest) -> io::Re
 struct Read {
     sessions: Vec<Box<SessionImage>>,
     retained: Vec<Message>,
+    given: Vec<(u64, Message)>,
     reports: Vec<Report>,
     /// Segments of the run that holds.
     segments: Vec<String>,
@@ -316,6 +322,7 @@ fn read_all(files: &OsFiles, manifest: &Manifest, clock: WallClock) -> io::Resul
     let mut read = Read {
         sessions: Vec::new(),
         retained: Vec::new(),
+        given: Vec::new(),
         reports: Vec::new(),
         segments: Vec::new(),
         foreign: foreign(files, manifest)?,
@@ -331,7 +338,9 @@ fn read_all(files: &OsFiles, manifest: &Manifest, clock: WallClock) -> io::Resul
     });
     for found in found {
         let found = found.map_err(|_| io::Error::other("a thread that reads it panicked"))??;
-        let (sessions, retained) = found.state.into_parts();
+        let mut state = found.state;
+        read.given.extend(state.take_given());
+        let (sessions, retained) = state.into_parts();
         read.sessions.extend(sessions);
         read.retained.extend(retained);
         read.reports.push(found.report);

@@ -164,6 +164,10 @@ impl<I: Io> Shard<I> {
         let now = core.local.env.now;
         core.local.begin_sending();
         let Some(keep) = &mut core.local.env.keep else { return };
+        if keep.has_custody() {
+            keep.settle_custody(&core.exchange);
+            core.exchange.await_all(); // until what is left is passed
+        }
         keep.advance_walk(&core.local.sessions, &core.retained);
         let wall = keep.wall(now);
         if let Some(write) = keep.log.seal(now, wall, waiters) {

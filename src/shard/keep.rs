@@ -19,6 +19,7 @@ use crate::store::{Log, Queued, Record, WallClock, WallMillis};
 use crate::topic::{Options, RetainHandling, Router};
 use crate::wire::Qos;
 
+use super::custody::Custody;
 use super::env::Env;
 use super::restore::{Opening, Start};
 use super::retained::Retained;
@@ -50,6 +51,7 @@ pub(super) struct Keep {
     pub start: Start,
     /// The shard stopped in order, and has written that.
     pub stopped: bool,
+    pub custody: Custody,
     walk: Option<Walk>,
     /// Messages that the walk under way has written, by identity. They are held until it is complete, so that no other
     /// message gets the same one.
@@ -107,6 +109,7 @@ impl Keep {
             opening,
             start: Start::Restoring,
             stopped: false,
+            custody: Custody::default(),
             walk: None,
             named: HashMap::default(),
         }
@@ -125,7 +128,7 @@ impl Keep {
     }
 
     #[inline]
-    fn append(&mut self, record: &Record<'_>) {
+    pub(super) fn append(&mut self, record: &Record<'_>) {
         self.log.append(record);
     }
 
@@ -138,7 +141,7 @@ impl Keep {
     }
 
     /// Makes the log be about a message; `written` is the number by which it was written down, or 0.
-    fn about(&mut self, message: &MessageView<'_>, written: &mut u64) {
+    pub(super) fn about(&mut self, message: &MessageView<'_>, written: &mut u64) {
         if *written == 0 || *written != self.current {
             *written = self.message(0, message);
         }
@@ -237,6 +240,16 @@ impl Keep {
         }
     }
 
+    /// Writes what is on its way to other shards.
+    fn image_custody(&mut self) {
+        let custody = std::mem::take(&mut self.custody);
+        for (number, group, message) in custody.iter() {
+            self.named_message(message);
+            self.append(&Record::Given { number, group });
+        }
+        self.custody = custody;
+    }
+
     /// Writes some of the images of a walk, if one is under way or due.
     pub fn advance_walk(&mut self, sessions: &Sessions, retained: &Retained) {
         let Some(mut walk) = self.walk else {
@@ -273,6 +286,7 @@ impl Keep {
                     Walk::Retained(at + 1)
                 }
                 Walk::Retained(_) => {
+                    self.image_custody();
                     self.log.end_walk();
                     self.named = HashMap::default();
                     self.walk = None;
