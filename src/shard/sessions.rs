@@ -377,6 +377,8 @@ impl Sessions {
                 will.due_at = after_s(env.now, will.delay_s.min(image.expiry_s).into());
             }
             will.due_at = will.due_at.max(earliest);
+            // Until then its client cancels it by coming back, as if it had asked for a delay.
+            will.delay_s = will.delay_s.max(1);
             Box::new(will)
         });
         let slot = Slot {

@@ -55,6 +55,16 @@ struct Store {
     stopping: bool,
 }
 
+impl Store {
+    /// Whether a shard has too few segments in stock, or too many.
+    fn is_due(&self) -> bool {
+        self.shelves.iter().any(|shelf| {
+            let ready = shelf.ready.len();
+            ready < SPARE || ready > SPARE_MAX || shelf.large.is_some()
+        })
+    }
+}
+
 /// The stock of all shards. A clone is another name of it.
 #[derive(Clone, Debug)]
 pub struct Keeper(Arc<(Mutex<Store>, Condvar)>);
@@ -153,24 +163,14 @@ impl Keeper {
     pub fn run(&self, files: &dyn Files, prefix: &str) {
         loop {
             let failed = self.fill(files, prefix).is_err();
-            let mut store = self.lock();
-            loop {
-                if store.stopping {
-                    return;
-                }
-                let missing = store.shelves.iter().any(|shelf| {
-                    let ready = shelf.ready.len();
-                    ready < SPARE || ready > SPARE_MAX || shelf.large.is_some()
-                });
-                if missing && !failed {
-                    break;
-                }
-                let (guard, timeout) =
-                    self.0.1.wait_timeout(store, RETRY).unwrap_or_else(PoisonError::into_inner);
-                store = guard;
-                if timeout.timed_out() {
-                    break;
-                }
+            let rests = |store: &mut Store| !store.stopping && (failed || !store.is_due());
+            let (store, _) = self
+                .0
+                .1
+                .wait_timeout_while(self.lock(), RETRY, rests)
+                .unwrap_or_else(PoisonError::into_inner);
+            if store.stopping {
+                return;
             }
         }
     }
