@@ -28,13 +28,15 @@ const LOG: u64 = 1;
 pub(super) struct Disk {
     /// Commits of this shard's log that are on disk.
     on_disk: u64,
+    /// The data directory is full.
+    pub is_full: bool,
     /// By sender: parcels up to this number, and the commit that has what they changed.
     open: Vec<VecDeque<(u64, u64)>>,
 }
 
 impl Disk {
     pub fn new(shards: u16) -> Disk {
-        Disk { on_disk: 0, open: (0..shards).map(|_| VecDeque::new()).collect() }
+        Disk { on_disk: 0, is_full: false, open: (0..shards).map(|_| VecDeque::new()).collect() }
     }
 
     #[inline]
@@ -169,6 +171,10 @@ impl<I: Io> Shard<I> {
             core.exchange.await_all(); // until what is left is passed
         }
         keep.advance_walk(&core.local.sessions, &core.retained);
+        let is_full = keep.log.is_full();
+        if std::mem::replace(&mut core.exchange.disk.is_full, is_full) != is_full {
+            core.exchange.waits.look_again();
+        }
         let wall = keep.wall(now);
         if let Some(write) = keep.log.seal(now, wall, waiters) {
             let sync = keep.sync;

@@ -38,6 +38,7 @@ use super::losses::Denied;
 use super::order::{Heard, Owed, Ticket};
 use super::parcel::Parcel;
 use super::replies::Replies;
+use super::slots::Slot;
 use super::waits::{Blocked, Wait};
 
 /// Whether anybody had a matching subscription.
@@ -249,11 +250,16 @@ impl Core {
         };
 
         let may_publish = self.local.sessions.may_publish(session, topic, &mut self.local.env);
+        let is_full = self.exchange.disk.is_full && may_publish && self.would_keep(from, &publish, topic);
+        if is_full && version != Version::V5 && pressure == Pressure::Respect {
+            return Ok((Handled::Blocked(Blocked::Shards(Wait::Store)), 0, 0));
+        }
+        let is_refused = is_full && version == Version::V5;
         // A topic that was decoded as the known one is that very text.
         let same = |text: &str| std::ptr::eq(text, topic) || text == topic;
         let fresh;
         let route = match known {
-            _ if publish.retain || !may_publish => None,
+            _ if publish.retain || !may_publish || is_refused => None,
             Some(known)
                 if known.epoch == self.local.sessions.router.routes_epoch() && same(&known.route.topic) =>
             {
@@ -274,10 +280,10 @@ impl Core {
         let taken = self.local.take_in(from, &publish, front, repeat, &mut entries);
         self.local.env.count_received(&taken);
         let ids = PacketIds { first: publish.packet_id, entries: &entries };
-        if taken.ingress == Ingress::Route && may_publish {
+        if taken.ingress == Ingress::Route && may_publish && !is_refused {
             self.route_taken(from, &publish, (topic, ticket), (front, &taken), &ids, route);
         } else {
-            self.answer_unrouted(from, &publish, topic, taken.ingress, &ids)?;
+            self.answer_unrouted(from, &publish, topic, (taken.ingress, may_publish), &ids)?;
         }
         if entries.capacity() > 0 {
             self.local.scratch.entries = Scratch::emptied(entries);
@@ -292,10 +298,16 @@ impl Core {
         from: Publisher,
         publish: &Publish<'_>,
         topic: &str,
-        ingress: Ingress,
+        (ingress, may_publish): (Ingress, bool),
         ids: &PacketIds<'_>,
     ) -> Result<(), DecodeError> {
         match ingress {
+            // The data directory is full, and nothing of it is kept.
+            Ingress::Route if may_publish => {
+                self.local.env.counters().refused_store_full_total.add(ids.count() as u64);
+                self.refuse_with(from, publish.qos, ids, Reason::QUOTA_EXCEEDED);
+                Ok(())
+            }
             Ingress::Route => {
                 self.local.log_denied(from.session, Denied::Publish, topic, ids.count() as u64);
                 self.refuse_publish(from, publish.qos, ids);
@@ -381,6 +393,32 @@ impl Core {
         if from.version != Version::V5 {
             return self.acknowledge(from.connection, qos, ids, Reason::SUCCESS, Wait::Nothing);
         }
+        self.refuse_with(from, qos, ids, Reason::NOT_AUTHORIZED);
+    }
+
+    /// Whether a message that comes now would have to be kept on disk. One that was taken before is no new one.
+    #[cold]
+    fn would_keep(&mut self, from: Publisher, publish: &Publish<'_>, topic: &str) -> bool {
+        let is_repeated = |slot: &Slot| {
+            publish.qos == Qos::ExactlyOnce && slot.session.received().any(|id| id == publish.packet_id)
+        };
+        if publish.qos == Qos::AtMostOnce || self.local.sessions.get(from.session).is_some_and(is_repeated) {
+            return false;
+        }
+        let route = self.local.sessions.router.route(topic);
+        let sessions = &self.local.sessions;
+        let is_kept = |key: &Key| {
+            let subscription = sessions.router.subscription(*key);
+            subscription.is_some_and(|one| sessions.get(one.session).is_some_and(|slot| slot.is_kept))
+        };
+        publish.retain
+            || !route.remote.is_empty()
+            || !route.groups.is_empty()
+            || route.local.iter().any(is_kept)
+    }
+
+    /// A v5 client is told why its messages were not taken.
+    fn refuse_with(&mut self, from: Publisher, qos: Qos, ids: &PacketIds<'_>, reason: Reason) {
         self.local.with_session(from.connection, |session, link, _| {
             // At QoS 1 all of a batch have one place in the quota.
             let places = if qos == Qos::ExactlyOnce { ids.count() } else { 1 };
@@ -390,7 +428,7 @@ impl Core {
             let record = |index, packet_id| Record::Freed { index, packet_id };
             self.local.sessions.keep_ids(from.session, ids.iter(), record, &mut self.local.env);
         }
-        self.acknowledge(from.connection, qos, ids, Reason::NOT_AUTHORIZED, Wait::Nothing);
+        self.acknowledge(from.connection, qos, ids, reason, Wait::Nothing);
     }
 
     /// What the acknowledgement of a message waits for that was sent to these shards: their disks and this one, as far as

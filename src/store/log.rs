@@ -30,6 +30,8 @@ const HURRY_WAITERS: usize = 8;
 const COMMITS_IN_MS: u32 = 2;
 /// Bytes that a log takes at least between two walks.
 const WALK_BYTES_MIN: u64 = 32 << 20;
+/// The same beyond the images, while the data directory is full.
+const WALK_WHEN_FULL: u64 = 256 << 10;
 
 /// One write that the log asks for.
 #[derive(Debug)]
@@ -203,9 +205,18 @@ impl Log {
 
     /// Whether the log has grown so much that a walk pays.
     pub fn is_walk_due(&self) -> bool {
-        self.walk.is_none()
-            && self.walked.is_none()
-            && self.since_walk() > WALK_BYTES_MIN + 2 * self.walk_bytes
+        // One that is full walks as soon as that may free something.
+        let least = match self.is_full() {
+            true => WALK_WHEN_FULL + self.walk_bytes,
+            false => WALK_BYTES_MIN + 2 * self.walk_bytes,
+        };
+        self.walk.is_none() && self.walked.is_none() && self.since_walk() > least
+    }
+
+    /// Whether the data directory is full; see [`Keeper::is_full`].
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        self.keeper.is_full()
     }
 
     fn since_walk(&self) -> u64 {
