@@ -152,6 +152,8 @@ counters! {
     store_segments,
     /// Sessions that are kept on disk.
     store_sessions,
+    /// What the start found damaged in the data directory; counted at shard 0.
+    store_damaged,
     /// Messages sent to other shards.
     mesh_sent_total,
     /// Messages received from other shards.

@@ -31,6 +31,8 @@ pub struct Storing {
     pub grace_ms: Millis,
     pub sessions: Vec<Box<SessionImage>>,
     pub retained: Vec<Message>,
+    /// How much of what was kept could not be read, as far as this shard counts it.
+    pub damaged: u64,
     pub opening: Arc<Opening>,
 }
 
@@ -78,7 +80,8 @@ pub(super) enum Start {
 impl Core {
     /// Builds what was kept. Only once, before the first turn.
     pub(super) fn restore(&mut self, storing: Storing) {
-        let Storing { log, clock, sync, grace_ms, sessions, retained, opening } = storing;
+        let Storing { log, clock, sync, grace_ms, sessions, retained, damaged, opening } = storing;
+        self.local.env.counters().store_damaged.set(damaged);
         self.local.env.keep = Some(Box::new(Keep::new(log, clock, sync, opening)));
         let earliest = self.local.env.now + grace_ms;
         for image in sessions {

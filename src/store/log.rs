@@ -112,6 +112,7 @@ pub struct Log {
     broken: bool,
     commits: u64,
     bytes_written: u64,
+    walks: u64,
 }
 
 impl Log {
@@ -139,6 +140,7 @@ impl Log {
             broken: false,
             commits: 0,
             bytes_written: 0,
+            walks: 0,
         }
     }
 
@@ -186,6 +188,11 @@ impl Log {
     /// Commits on disk, and their bytes.
     pub fn written_total(&self) -> (u64, u64) {
         (self.commits, self.bytes_written)
+    }
+
+    /// Walks that are complete and on disk.
+    pub fn walks_total(&self) -> u64 {
+        self.walks
     }
 
     /// Segments in use.
@@ -304,6 +311,7 @@ impl Log {
                     && ended <= self.on_disk
                 {
                     self.walked = None;
+                    self.walks += 1;
                     self.free_before(began);
                 }
                 Progress::OnDisk
