@@ -154,6 +154,8 @@ counters! {
     store_sessions,
     /// Messages of QoS 1 and 2 that were refused because the data directory is full.
     refused_store_full_total,
+    /// What the start found damaged in the data directory; counted at shard 0.
+    store_damaged,
     /// Messages sent to other shards.
     mesh_sent_total,
     /// Messages received from other shards.

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crate::clock::Millis;
 use crate::config::{DataDamaged, StoreConfig, exit};
 use crate::io::files::{Files, Lock, LockError, Medium, OsFiles};
+use crate::log::{self, Kind, Level, Value};
 use crate::memory::{Message, ShardId};
 use crate::shard::{Opening, Storing};
 use crate::store::{self, Keeper, Log, Manifest, ManifestError, Origin, Report, SessionImage, WallClock};
@@ -95,6 +96,8 @@ pub(super) struct Store {
     /// Files that nothing is needed of once the new run holds.
     old: Vec<String>,
     pub said: Said,
+    /// Why there was no room when it was last looked at.
+    full: Option<ErrorKind>,
     _lock: Lock,
 }
 
@@ -161,7 +164,7 @@ impl Store {
             torn_bytes: read.reports.iter().map(|report| report.torn_bytes).sum(),
             stopped: !read.reports.is_empty() && read.reports.iter().all(|report| report.stopped),
             is_new,
-            damage,
+            damage: damage.clone(),
             warnings,
             ..Said::default()
         };
@@ -180,6 +183,7 @@ impl Store {
                 sessions: Vec::new(),
                 retained: Vec::new(),
                 given: Vec::new(),
+                damaged: if shard == 0 { damage.len() as u64 } else { 0 },
                 opening: Arc::clone(&opening),
             })
             .collect();
@@ -208,6 +212,7 @@ impl Store {
             opening,
             old: read.segments,
             said,
+            full: None,
             _lock: lock,
         };
         Ok(Begun { store, shards: parts, keys: old.keys })
@@ -251,9 +256,24 @@ impl Store {
         self.files.rename(path, &format!("{DAMAGED}/{}", path.replace('/', "-")))
     }
 
-    /// Why segments cannot be made, if that is so.
-    pub fn full(&self) -> Option<ErrorKind> {
-        self.keeper.state().0
+    /// Says that segments cannot be made, and when they can be made again.
+    pub fn tend(&mut self) {
+        let full = self.keeper.state().0;
+        if std::mem::replace(&mut self.full, full) == full {
+            return;
+        }
+        let directory = self.said.directory.display().to_string();
+        let (level, why) = match full {
+            Some(kind) => (
+                Level::Error,
+                format!(
+                    "the next segment of the message log cannot be made: {kind}; when the last one is full, \
+                     acknowledgements of what is kept wait until there is room"
+                ),
+            ),
+            None => (Level::Info, "segments of the message log can be made again".to_owned()),
+        };
+        log::event(level, Kind::System, &[("data", Value::Ours(&directory)), ("why", Value::Ours(&why))]);
     }
 }
 

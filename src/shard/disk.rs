@@ -194,6 +194,7 @@ impl<I: Io> Shard<I> {
                 let counters = &core.local.env.counters[usize::from(core.local.env.id)];
                 counters.store_commits_total.set(commits);
                 counters.store_bytes_total.set(bytes);
+                counters.store_walks_total.set(keep.log.walks_total());
                 core.exchange.disk_reached(commit);
                 core.local.clients.open_shut(commit);
                 core.local.go_on_sending(commit);

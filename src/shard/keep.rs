@@ -369,15 +369,22 @@ impl Sessions {
         let Some(keep) = &mut env.keep else { return };
         let was_kept = std::mem::replace(&mut slot.is_kept, slot.expiry_s > 0);
         let index = session.index;
+        let kept = &env.counters[usize::from(env.id)].store_sessions;
         match (was_kept, slot.is_kept) {
-            (false, true) => keep.image(index, slot, &self.router),
+            (false, true) => {
+                kept.add(1);
+                keep.image(index, slot, &self.router);
+            }
             (true, true) => {
                 keep.append(&Record::Connected { index, expiry_s: slot.expiry_s });
                 if let Some(will) = &slot.will {
                     keep.will(index, will);
                 }
             }
-            (true, false) => keep.append(&Record::Ended { index }),
+            (true, false) => {
+                kept.sub(1);
+                keep.append(&Record::Ended { index });
+            }
             (false, false) => {}
         }
     }
@@ -404,6 +411,7 @@ impl Sessions {
         let index = session.index;
         if slot.expiry_s == 0 {
             slot.is_kept = false;
+            env.counters[usize::from(env.id)].store_sessions.sub(1);
             return keep.append(&Record::Ended { index });
         }
         let (ends_at, will_at) = (keep.clock.wall(slot.ends_at), keep.clock.wall(slot.will_at()));

@@ -34,6 +34,8 @@ pub struct Storing {
     pub retained: Vec<Message>,
     /// Messages that were on their way to another shard, with the fingerprints of their share groups.
     pub given: Vec<(u64, Message)>,
+    /// How much of what was kept could not be read, as far as this shard counts it.
+    pub damaged: u64,
     pub opening: Arc<Opening>,
 }
 
@@ -81,7 +83,8 @@ pub(super) enum Start {
 impl Core {
     /// Builds what was kept. Only once, before the first turn.
     pub(super) fn restore(&mut self, storing: Storing) {
-        let Storing { log, clock, sync, grace_ms, sessions, retained, given, opening } = storing;
+        let Storing { log, clock, sync, grace_ms, sessions, retained, given, damaged, opening } = storing;
+        self.local.env.counters().store_damaged.set(damaged);
         self.local.env.keep = Some(Box::new(Keep::new(log, clock, sync, opening)));
         let earliest = self.local.env.now + grace_ms;
         for image in sessions {

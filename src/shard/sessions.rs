@@ -252,6 +252,7 @@ impl Sessions {
         self.router.drop_all(&mut slot.subscriptions, &mut interest);
         self.by_client_id.remove(slot.client_hash, session.index);
         if slot.is_kept {
+            env.counters().store_sessions.sub(1);
             env.record(&Record::Ended { index: session.index });
         }
         env.budget.release(Class::Session, slot.cost());
@@ -391,6 +392,7 @@ impl Sessions {
             ..Slot::new(image.client_id.clone(), client_hash, image.user.clone().map(Arc::from))
         };
         env.budget.charge_always(Class::Session, slot.cost());
+        env.counters().store_sessions.add(1);
         let key = self.arena.insert(slot);
         self.by_client_id.insert(client_hash, key.index);
         let mut changes = Vec::new();

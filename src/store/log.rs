@@ -114,6 +114,7 @@ pub struct Log {
     broken: bool,
     commits: u64,
     bytes_written: u64,
+    walks: u64,
 }
 
 impl Log {
@@ -141,6 +142,7 @@ impl Log {
             broken: false,
             commits: 0,
             bytes_written: 0,
+            walks: 0,
         }
     }
 
@@ -194,6 +196,11 @@ impl Log {
     /// Commits on disk, and their bytes.
     pub fn written_total(&self) -> (u64, u64) {
         (self.commits, self.bytes_written)
+    }
+
+    /// Walks that are complete and on disk.
+    pub fn walks_total(&self) -> u64 {
+        self.walks
     }
 
     /// Segments in use.
@@ -321,6 +328,7 @@ impl Log {
                     && ended <= self.on_disk
                 {
                     self.walked = None;
+                    self.walks += 1;
                     self.free_before(began);
                 }
                 Progress::OnDisk
