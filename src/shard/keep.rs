@@ -8,7 +8,7 @@
 //! A *walk* writes an image of everything, some of it each turn, so that older parts of the log can
 //! go. See [`crate::store`] for why that may lie between other records.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use crate::clock::Millis;
@@ -52,6 +52,8 @@ pub(super) struct Keep {
     /// The shard stopped in order, and has written that.
     pub stopped: bool,
     pub custody: Custody,
+    /// QoS 2 messages of clients that other shards do not have on disk yet: not written down as received.
+    pub unreceived: HashSet<(u32, u16), ahash::RandomState>,
     walk: Option<Walk>,
     /// Messages that the walk under way has written, by identity. They are held until it is complete, so that no other
     /// message gets the same one.
@@ -110,6 +112,7 @@ impl Keep {
             start: Start::Restoring,
             stopped: false,
             custody: Custody::default(),
+            unreceived: HashSet::default(),
             walk: None,
             named: HashMap::default(),
         }
@@ -125,6 +128,12 @@ impl Keep {
     pub fn lend_notes(&mut self) -> Notes<'_> {
         let (commit, on_disk) = (self.log.next_commit(), self.log.on_disk());
         Notes { list: &mut self.notes, commit, on_disk }
+    }
+
+    /// Nothing of the session is kept any more.
+    pub fn ended(&mut self, index: u32) {
+        self.append(&Record::Ended { index });
+        self.unreceived.retain(|(of, _)| *of != index);
     }
 
     #[inline]
@@ -207,6 +216,9 @@ impl Keep {
             }
         }
         for packet_id in slot.session.received() {
+            if self.unreceived.contains(&(index, packet_id)) {
+                continue;
+            }
             self.append(&Record::Received { index, packet_id });
         }
         slot.session.visit_kept(|place, kept| {
@@ -383,7 +395,7 @@ impl Sessions {
             }
             (true, false) => {
                 kept.sub(1);
-                keep.append(&Record::Ended { index });
+                keep.ended(index);
             }
             (false, false) => {}
         }
@@ -412,7 +424,7 @@ impl Sessions {
         if slot.expiry_s == 0 {
             slot.is_kept = false;
             env.counters[usize::from(env.id)].store_sessions.sub(1);
-            return keep.append(&Record::Ended { index });
+            return keep.ended(index);
         }
         let (ends_at, will_at) = (keep.clock.wall(slot.ends_at), keep.clock.wall(slot.will_at()));
         keep.append(&Record::Left { index, ends_at, will_at });

@@ -24,7 +24,6 @@ use std::rc::Rc;
 use crate::clock::{NEVER, after_s};
 use crate::memory::{Key, MessageView, Outbox, ShardSet, Whole};
 use crate::session::{Batch, Entry, Fanout, Ingress, Verbatim};
-use crate::store::Record;
 use crate::topic::{self, Route};
 use crate::wire::{self, DecodeError, Frame, Publish, Qos, Reason, Repeat, Version};
 
@@ -38,7 +37,6 @@ use super::losses::Denied;
 use super::order::{Heard, Owed, Ticket};
 use super::parcel::Parcel;
 use super::replies::Replies;
-use super::slots::Slot;
 use super::waits::{Blocked, Wait};
 
 /// Whether anybody had a matching subscription.
@@ -181,13 +179,7 @@ impl Local {
                 (ingress, _) => Taken { ingress, ..one },
             }
         });
-        let taken = taken.unwrap_or(Taken { ingress: Ingress::Repeat, ..one });
-        if publish.qos == Qos::ExactlyOnce && taken.ingress == Ingress::Route && self.env.keep.is_some() {
-            let ids = PacketIds { first: publish.packet_id, entries };
-            let record = |index, packet_id| Record::Received { index, packet_id };
-            self.sessions.keep_ids(from.session, ids.iter(), record, &mut self.env);
-        }
-        taken
+        taken.unwrap_or(Taken { ingress: Ingress::Repeat, ..one })
     }
 
     /// What the connection publishes to, for the next time; not if it is much to hold on to.
@@ -250,7 +242,8 @@ impl Core {
         };
 
         let may_publish = self.local.sessions.may_publish(session, topic, &mut self.local.env);
-        let is_full = self.exchange.disk.is_full && may_publish && self.would_keep(from, &publish, topic);
+        let is_full =
+            self.exchange.disk.is_full && may_publish && self.local.would_keep(from, &publish, topic);
         if is_full && version != Version::V5 && pressure == Pressure::Respect {
             return Ok((Handled::Blocked(Blocked::Shards(Wait::Store)), 0, 0));
         }
@@ -317,7 +310,11 @@ impl Core {
             Ingress::Repeat => {
                 let (shards, commit) = (self.local.env.shards, self.local.env.last_commit());
                 let wait = self.exchange.stored_before(publish.retain, shards, commit);
-                self.answer_publish(from.connection, publish, Reason::SUCCESS, wait);
+                match commit {
+                    // Perhaps nobody has written down yet that it was received.
+                    Some(_) => self.receive(from, ids, Reason::SUCCESS, (wait, false)),
+                    None => self.answer_publish(from.connection, publish, Reason::SUCCESS, wait),
+                }
                 Ok(())
             }
             // [MQTT-3.3.4-7]
@@ -370,17 +367,29 @@ impl Core {
                 };
                 let (routed, touched) = self.route_along(route, &batch, ticket);
                 self.local.clients.touch(from.connection, touched);
-                let wait = match publish.qos {
-                    Qos::AtMostOnce => Wait::Nothing,
-                    Qos::AtLeastOnce | Qos::ExactlyOnce => self.kept_wait(touched, taken.mark),
-                };
-                self.acknowledge(from.connection, publish.qos, ids, routed.reason(from.version), wait);
+                let reason = routed.reason(from.version);
+                match publish.qos {
+                    Qos::AtMostOnce => {}
+                    Qos::ExactlyOnce if self.local.env.keep.is_some() => {
+                        let wait = self.kept_wait(touched, taken.mark);
+                        self.receive(from, ids, reason, (wait, touched.is_empty()));
+                    }
+                    Qos::AtLeastOnce | Qos::ExactlyOnce => {
+                        let wait = self.kept_wait(touched, taken.mark);
+                        self.acknowledge(from.connection, publish.qos, ids, reason, wait);
+                    }
+                }
             }
             None => {
                 let Published { routed, targets, way } = self.publish(&view, ticket);
                 self.local.clients.touch(from.connection, targets);
                 let wait = self.stored(from.connection, targets, way, taken.mark);
-                self.answer_publish(from.connection, publish, routed.reason(from.version), wait);
+                let reason = routed.reason(from.version);
+                if publish.qos == Qos::ExactlyOnce && self.local.env.keep.is_some() {
+                    self.receive(from, ids, reason, (wait, targets.is_empty()));
+                } else {
+                    self.answer_publish(from.connection, publish, reason, wait);
+                }
             }
         }
         self.local.scratch.properties = cleaned;
@@ -396,27 +405,6 @@ impl Core {
         self.refuse_with(from, qos, ids, Reason::NOT_AUTHORIZED);
     }
 
-    /// Whether a message that comes now would have to be kept on disk. One that was taken before is no new one.
-    #[cold]
-    fn would_keep(&mut self, from: Publisher, publish: &Publish<'_>, topic: &str) -> bool {
-        let is_repeated = |slot: &Slot| {
-            publish.qos == Qos::ExactlyOnce && slot.session.received().any(|id| id == publish.packet_id)
-        };
-        if publish.qos == Qos::AtMostOnce || self.local.sessions.get(from.session).is_some_and(is_repeated) {
-            return false;
-        }
-        let route = self.local.sessions.router.route(topic);
-        let sessions = &self.local.sessions;
-        let is_kept = |key: &Key| {
-            let subscription = sessions.router.subscription(*key);
-            subscription.is_some_and(|one| sessions.get(one.session).is_some_and(|slot| slot.is_kept))
-        };
-        publish.retain
-            || !route.remote.is_empty()
-            || !route.groups.is_empty()
-            || route.local.iter().any(is_kept)
-    }
-
     /// A v5 client is told why its messages were not taken.
     fn refuse_with(&mut self, from: Publisher, qos: Qos, ids: &PacketIds<'_>, reason: Reason) {
         self.local.with_session(from.connection, |session, link, _| {
@@ -424,21 +412,7 @@ impl Core {
             let places = if qos == Qos::ExactlyOnce { ids.count() } else { 1 };
             ids.iter().take(places).for_each(|packet_id| session.refuse_publish(link, qos, packet_id));
         });
-        if qos == Qos::ExactlyOnce {
-            let record = |index, packet_id| Record::Freed { index, packet_id };
-            self.local.sessions.keep_ids(from.session, ids.iter(), record, &mut self.local.env);
-        }
         self.acknowledge(from.connection, qos, ids, reason, Wait::Nothing);
-    }
-
-    /// What the acknowledgement of a message waits for that was sent to these shards: their disks and this one, as far as
-    /// they keep it.
-    #[inline]
-    fn kept_wait(&self, targets: ShardSet, mark: u64) -> Wait {
-        match &self.local.env.keep {
-            Some(_) => self.exchange.on_disk(self.local.env.commit_since(mark), targets),
-            None => Wait::Nothing,
-        }
     }
 
     /// Answers a single PUBLISH, now or later. // [MQTT-3.3.4-1] [MQTT-4.3.2-4] [MQTT-4.3.3-8]

@@ -253,7 +253,9 @@ impl Sessions {
         self.by_client_id.remove(slot.client_hash, session.index);
         if slot.is_kept {
             env.counters().store_sessions.sub(1);
-            env.record(&Record::Ended { index: session.index });
+            if let Some(keep) = &mut env.keep {
+                keep.ended(session.index);
+            }
         }
         env.budget.release(Class::Session, slot.cost());
         Some(SessionEnd { interest, orphans, lost })

@@ -86,6 +86,10 @@ impl<T> Line<T> {
         self.0.push_back((item, wait));
     }
 
+    pub fn push_front(&mut self, item: T, wait: Wait) {
+        self.0.push_front((item, wait));
+    }
+
     /// Whether the first one may go on.
     pub fn may_go_on(&self, exchange: &Exchange) -> bool {
         self.0.front().is_some_and(|(_, wait)| wait.is_over(exchange))
