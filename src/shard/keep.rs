@@ -21,6 +21,7 @@ use crate::wire::Qos;
 
 use super::custody::Custody;
 use super::env::Env;
+use super::once::Taken;
 use super::restore::{Opening, Start};
 use super::retained::Retained;
 use super::sessions::Sessions;
@@ -52,6 +53,8 @@ pub(super) struct Keep {
     /// The shard stopped in order, and has written that.
     pub stopped: bool,
     pub custody: Custody,
+    /// QoS 2 messages that kept sessions have got.
+    pub taken: Taken,
     /// QoS 2 messages of clients that other shards do not have on disk yet: not written down as received.
     pub unreceived: HashSet<(u32, u16), ahash::RandomState>,
     walk: Option<Walk>,
@@ -112,6 +115,7 @@ impl Keep {
             start: Start::Restoring,
             stopped: false,
             custody: Custody::default(),
+            taken: Taken::default(),
             unreceived: HashSet::default(),
             walk: None,
             named: HashMap::default(),
@@ -134,6 +138,7 @@ impl Keep {
     pub fn ended(&mut self, index: u32) {
         self.append(&Record::Ended { index });
         self.unreceived.retain(|(of, _)| *of != index);
+        self.taken.ended(index);
     }
 
     #[inline]
@@ -260,6 +265,9 @@ impl Keep {
             self.append(&Record::Given { number, group });
         }
         self.custody = custody;
+        let taken = std::mem::take(&mut self.taken);
+        taken.records().for_each(|record| self.append(&record));
+        self.taken = taken;
     }
 
     /// Writes some of the images of a walk, if one is under way or due.

@@ -14,6 +14,7 @@
 //! | `sessions` | the owner of sessions and subscriptions |
 //! | `local` | what joins these: messages between clients and sessions of this shard |
 //! | `keep` | what is written down: records of kept sessions and retained messages, and walks |
+//! | `once` | QoS 2 messages that kept sessions have got, so that no repetition reaches them |
 //! | `custody` | messages of share groups on their way to another shard, until they are on disk there |
 //! | `disk` | how far the disk is, and who waits for that |
 //! | `restore` | from what was on disk to sessions, and when a shard may serve |
@@ -87,6 +88,7 @@ mod listeners;
 mod local;
 mod login;
 mod losses;
+mod once;
 mod order;
 mod parcel;
 mod publish;
