@@ -22,7 +22,7 @@ use crate::store::{self, Keeper, Log, Manifest, ManifestError, Origin, Report, S
 use crate::topic::{self, HashKeys};
 
 /// Bytes of a segment at least and at most; between them it is a part of --data-max.
-const SEGMENT_MIN: u64 = 4 << 20;
+pub(super) const SEGMENT_MIN: u64 = 4 << 20;
 const SEGMENT_MAX: u64 = 16 << 20;
 /// Segments of one shard that --data-max has room for, unless they are at their least.
 const SEGMENTS_OF_SHARD: u64 = 32;
@@ -243,17 +243,11 @@ impl Store {
             // What is left behind is removed by the next start.
             let _ = match self.said.damage.is_empty() {
                 true => self.files.remove(&path),
-                false => self.set_aside(&path),
+                false => set_aside(&self.files, &path),
             };
         }
         self.said.took_ms += began.elapsed().as_millis() as u64;
         Ok(())
-    }
-
-    /// A segment of a damaged log is kept for who wants to look at it.
-    fn set_aside(&self, path: &str) -> io::Result<()> {
-        self.files.create_dir(DAMAGED)?;
-        self.files.rename(path, &format!("{DAMAGED}/{}", path.replace('/', "-")))
     }
 
     /// Says that segments cannot be made, and when they can be made again.
@@ -286,13 +280,19 @@ impl Drop for Store {
     }
 }
 
+/// A file of a damaged directory is kept for whoever wants to look at it.
+pub(super) fn set_aside(files: &OsFiles, path: &str) -> io::Result<()> {
+    files.create_dir(DAMAGED)?;
+    files.rename(path, &format!("{DAMAGED}/{}", path.replace('/', "-")))
+}
+
 /// Milliseconds since 1970.
-fn wall_now() -> u64 {
+pub(super) fn wall_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
 /// Files of two runs have different names.
-fn prefix(manifest: &Manifest) -> String {
+pub(super) fn prefix(manifest: &Manifest) -> String {
     format!("r{}", manifest.run)
 }
 
@@ -326,19 +326,20 @@ fn start_keeper(keeper: &Keeper, files: &OsFiles, manifest: &Manifest) -> io::Re
 }
 
 /// Everything that the run that holds has kept.
-struct Read {
-    sessions: Vec<Box<SessionImage>>,
-    retained: Vec<Message>,
-    given: Vec<(u64, Message)>,
-    reports: Vec<Report>,
+pub(super) struct Read {
+    #[allow(clippy::vec_box, reason = "images go from list to list, and are large")]
+    pub sessions: Vec<Box<SessionImage>>,
+    pub retained: Vec<Message>,
+    pub given: Vec<(u64, Message)>,
+    pub reports: Vec<Report>,
     /// Segments of the run that holds.
-    segments: Vec<String>,
+    pub segments: Vec<String>,
     /// Files of other runs, and of none.
-    foreign: Vec<String>,
+    pub foreign: Vec<String>,
 }
 
 /// Reads all logs at once, each in a thread of its own.
-fn read_all(files: &OsFiles, manifest: &Manifest, clock: WallClock) -> io::Result<Read> {
+pub(super) fn read_all(files: &OsFiles, manifest: &Manifest, clock: WallClock) -> io::Result<Read> {
     let mut read = Read {
         sessions: Vec::new(),
         retained: Vec::new(),

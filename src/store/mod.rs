@@ -21,6 +21,7 @@
 //! | `state` | records applied in order |
 //! | `recover` | the files of a log to a state; what is damaged, and what was torn |
 //! | `manifest` | the directory: which run holds |
+//! | `rewrite` | a state as a new log |
 //! | `keeper` | segments in stock: made, taken, given back |
 
 mod frame;
@@ -30,6 +31,7 @@ mod log;
 mod manifest;
 mod record;
 mod recover;
+mod rewrite;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -40,7 +42,8 @@ pub use keeper::{Keeper, directory};
 pub use log::{Log, Progress, Write};
 pub use manifest::{Manifest, ManifestError};
 pub use record::{Damaged, Queued, Record, Will};
-pub use recover::{Found, Report, recover};
+pub use recover::{Found, Head, Report, See, Seen, head, heads, recover, visit};
+pub use rewrite::rewrite;
 pub use state::State;
 
 use crate::clock::{Millis, NEVER};
