@@ -29,7 +29,7 @@ pub struct Stock {
 }
 
 /// The directory of a shard's segments.
-pub fn directory(shard: ShardId) -> String {
+pub(super) fn directory(shard: ShardId) -> String {
     format!("{shard:03}")
 }
 
@@ -70,6 +70,11 @@ impl Keeper {
 
     fn lock(&self) -> MutexGuard<'_, Store> {
         self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes of a segment.
+    pub fn segment_len(&self) -> u64 {
+        self.lock().segment_len
     }
 
     /// A segment of `bytes` at least, for a shard. `None` if there is none yet.
