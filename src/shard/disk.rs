@@ -144,6 +144,7 @@ impl<I: Io> Shard<I> {
         let now = core.local.env.now;
         let Some(keep) = &mut core.local.env.keep else { return };
         keep.advance_walk(&core.local.sessions, &core.retained);
+        keep.follow();
         let wall = keep.wall(now);
         if let Some(write) = keep.log.seal(now, wall, waiters) {
             let sync = keep.sync;

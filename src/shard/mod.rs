@@ -14,6 +14,7 @@
 //! | `sessions` | the owner of sessions and subscriptions |
 //! | `local` | what joins these: messages between clients and sessions of this shard |
 //! | `keep` | what is written down: records of kept sessions and retained messages, and walks |
+//! | `mirror` | for tests: whether the log says what is in memory |
 //! | `disk` | how far the disk is, and who waits for that |
 //! | `restore` | from what was on disk to sessions, and when a shard may serve |
 //! | `exchange` | the owner of what goes to other shards |
@@ -85,6 +86,7 @@ mod listeners;
 mod local;
 mod login;
 mod losses;
+mod mirror;
 mod order;
 mod parcel;
 mod publish;
