@@ -256,6 +256,7 @@ impl<I: Io> Shard<I> {
         if std::mem::replace(&mut core.exchange.disk.is_full, is_full) != is_full {
             core.exchange.waits.look_again();
         }
+        keep.follow();
         let wall = keep.wall(now);
         if let Some(write) = keep.log.seal(now, wall, waiters) {
             let sync = keep.sync;

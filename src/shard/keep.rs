@@ -3,7 +3,7 @@
 //! A session is *kept* if it outlives its connection and there is a data directory. Whatever changes
 //! in it has a record in the log of its shard ([`crate::store`]): the verbs of [`Sessions`] write
 //! theirs, and a call on the session itself leaves notes, which [`Sessions::keep`] writes. So the
-//! records in their order always give what is in memory; `tests` compares the two.
+//! records in their order always give what is in memory; the simulator compares the two (`mirror`).
 //!
 //! A *walk* writes an image of everything, some of it each turn, so that older parts of the log can
 //! go. See [`crate::store`] for why that may lie between other records.
@@ -21,6 +21,7 @@ use crate::wire::Qos;
 
 use super::custody::Custody;
 use super::env::Env;
+use super::mirror::Mirror;
 use super::once::Taken;
 use super::restore::{Opening, Start};
 use super::retained::Retained;
@@ -50,14 +51,16 @@ pub(super) struct Keep {
     pub sync: Sync,
     pub opening: Arc<Opening>,
     pub start: Start,
-    /// The shard stopped in order, and has written that.
-    pub stopped: bool,
+    /// The shard stopped in order, and that was the last thing written down when so many bytes were.
+    pub stopped_at: Option<u64>,
     pub custody: Custody,
     /// QoS 2 messages that kept sessions have got.
     pub taken: Taken,
     /// QoS 2 messages of clients that other shards do not have on disk yet: not written down as received.
     pub unreceived: HashSet<(u32, u16), ahash::RandomState>,
     walk: Option<Walk>,
+    /// What reads the log as it grows; in tests.
+    pub mirror: Option<Mirror>,
     /// Messages that the walk under way has written, by identity. They are held until it is complete, so that no other
     /// message gets the same one.
     named: HashMap<u64, Message, ahash::RandomState>,
@@ -113,13 +116,19 @@ impl Keep {
             sync,
             opening,
             start: Start::Restoring,
-            stopped: false,
+            stopped_at: None,
             custody: Custody::default(),
             taken: Taken::default(),
             unreceived: HashSet::default(),
             walk: None,
+            mirror: None,
             named: HashMap::default(),
         }
+    }
+
+    /// Whether everything is on disk, or what is not cannot be written.
+    pub fn is_at_rest(&self) -> bool {
+        self.log.is_idle() || (self.opening.broken().is_some() && !self.log.is_writing())
     }
 
     /// Milliseconds since 1970 at `now`.
@@ -331,7 +340,7 @@ impl Keep {
 }
 
 /// `$SYS` is never stored.
-fn is_stored(topic: &str) -> bool {
+pub(super) fn is_stored(topic: &str) -> bool {
     !topic.starts_with("$SYS/")
 }
 

@@ -16,6 +16,7 @@
 //! | `keep` | what is written down: records of kept sessions and retained messages, and walks |
 //! | `once` | QoS 2 messages that kept sessions have got, so that no repetition reaches them |
 //! | `custody` | messages of share groups on their way to another shard, until they are on disk there |
+//! | `mirror` | for tests: whether the log says what is in memory |
 //! | `disk` | how far the disk is, and who waits for that |
 //! | `restore` | from what was on disk to sessions, and when a shard may serve |
 //! | `exchange` | the owner of what goes to other shards |
@@ -88,6 +89,7 @@ mod listeners;
 mod local;
 mod login;
 mod losses;
+mod mirror;
 mod once;
 mod order;
 mod parcel;

@@ -112,6 +112,11 @@ impl Keeper {
         self.0.is_full.store(used > bound || store.failed.is_some(), Ordering::Relaxed);
     }
 
+    /// Bytes of a segment.
+    pub fn segment_len(&self) -> u64 {
+        self.lock().segment_len
+    }
+
     /// A segment of `bytes` at least, for a shard. `None` if there is none yet.
     pub(super) fn take(&self, shard: ShardId, bytes: u64) -> Option<Stock> {
         let mut store = self.lock();

@@ -76,6 +76,11 @@ impl State {
         std::mem::take(&mut self.given).into_values().collect()
     }
 
+    /// Places up to which there may be sessions.
+    pub fn places(&self) -> u32 {
+        self.sessions.len() as u32
+    }
+
     /// The session at this place.
     pub fn session(&self, index: u32) -> Option<&SessionImage> {
         self.sessions.get(index as usize)?.as_deref()
