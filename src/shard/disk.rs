@@ -166,6 +166,15 @@ impl Local {
         }
     }
 
+    /// These QoS 2 messages are not written down as received, though the session knows them.
+    fn not_received_yet(&mut self, session: Key, packet_ids: impl Iterator<Item = u16>) {
+        if let Some(keep) = &mut self.env.keep
+            && self.sessions.get(session).is_some_and(|slot| slot.is_kept)
+        {
+            keep.unreceived.extend(packet_ids.map(|packet_id| (session.index, packet_id)));
+        }
+    }
+
     /// Messages that were queued in this turn for clients that are here get their Packet Identifiers.
     fn begin_sending(&mut self) {
         let Some(keep) = &mut self.env.keep else { return };
@@ -203,11 +212,12 @@ impl Core {
             };
             return self.acknowledge(from.connection, Qos::ExactlyOnce, ids, reason, wait);
         }
-        if let Some(keep) = &mut self.local.env.keep
-            && self.local.sessions.get(from.session).is_some_and(|slot| slot.is_kept)
-        {
-            keep.unreceived.extend(ids.iter().map(|packet_id| (from.session.index, packet_id)));
-        }
+        self.local.not_received_yet(from.session, ids.iter());
+        self.receive_again(from, ids, reason, wait);
+    }
+
+    /// The same of messages that were routed before: whether that is written down is not known.
+    pub(super) fn receive_again(&mut self, from: Publisher, ids: &PacketIds<'_>, reason: Reason, wait: Wait) {
         self.reply(from.connection, Reply::Received { packet_ids: Answered::new(ids), reason }, wait);
     }
 

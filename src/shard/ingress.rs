@@ -190,6 +190,11 @@ impl Core {
         let packet_ids: Vec<u16> = packet_ids.collect();
         let record = |index, packet_id| Record::Freed { index, packet_id };
         self.local.sessions.keep_ids(session, packet_ids.iter().copied(), record, &mut self.local.env);
+        if let Some(keep) = &mut self.local.env.keep {
+            packet_ids.iter().for_each(|packet_id| {
+                keep.unreceived.remove(&(session.index, *packet_id));
+            });
+        }
         self.forget_everywhere(publisher, &packet_ids);
     }
 

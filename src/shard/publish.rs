@@ -313,7 +313,7 @@ impl Core {
                 let wait = self.exchange.stored_before(publish.retain, shards, commit);
                 match commit {
                     // Perhaps nobody has written down yet that it was received.
-                    Some(_) => self.receive(from, ids, Reason::SUCCESS, (wait, false)),
+                    Some(_) => self.receive_again(from, ids, Reason::SUCCESS, wait),
                     None => self.answer_publish(from.connection, publish, Reason::SUCCESS, wait),
                 }
                 Ok(())
