@@ -46,6 +46,8 @@ pub enum Why {
     },
     Lock(LockError),
     Manifest(ManifestError),
+    /// There is none, and yet there are segments.
+    NoManifest,
     /// It is damaged, and that refuses the start.
     Damaged(Vec<String>),
     /// What is kept there does not survive what it is kept for.
@@ -61,7 +63,7 @@ impl StoreError {
                 exit::PRIVILEGE
             }
             Why::Io { .. } | Why::Lock(_) => exit::SYSTEM,
-            Why::Manifest(_) | Why::Damaged(_) | Why::Unfit(_) => exit::CONFIG,
+            Why::Manifest(_) | Why::NoManifest | Why::Damaged(_) | Why::Unfit(_) => exit::CONFIG,
         }
     }
 }
@@ -72,7 +74,16 @@ impl fmt::Display for StoreError {
         match &self.why {
             Why::Io { what, error } => write!(f, "{what}: {error}"),
             Why::Lock(error) => error.fmt(f),
+            Why::Manifest(error @ ManifestError::Damaged) => {
+                write!(f, "{error}; to make it anew: ringmq store repair {}", self.directory.display())
+            }
             Why::Manifest(error) => error.fmt(f),
+            Why::NoManifest => write!(
+                f,
+                "the file manifest is missing, though there are segments of a message log; to make it anew: \
+                 ringmq store repair {}",
+                self.directory.display()
+            ),
             Why::Damaged(damage) => write!(
                 f,
                 "{}. With --data-damaged start the broker starts with what is intact",
@@ -140,8 +151,19 @@ impl Store {
         let lock = files.lock().map_err(|error| failed(Why::Lock(error)))?;
         let warnings = fitness(&files).map_err(|error| io("the file system cannot be looked at")(error))?;
         let found = Manifest::read(&files).map_err(|error| failed(Why::Manifest(error)))?;
-        let is_new = found.is_none();
-        let old = found.unwrap_or_else(|| Manifest::new(keys[0] ^ keys[3].rotate_left(17), keys));
+        let old = match found {
+            Some(manifest) => manifest,
+            None if has_segments(&files).map_err(io("it cannot be read"))? => {
+                return Err(failed(Why::NoManifest));
+            }
+            None => {
+                // Before the first segment: where there are segments, a manifest has been lost.
+                let new = Manifest::new(keys[0] ^ keys[3].rotate_left(17), keys);
+                new.write(&files).map_err(io("the file manifest cannot be written"))?;
+                new
+            }
+        };
+        let is_new = old.run == 0;
         let clock = WallClock::new(wall_now(), now);
         let read = read_all(&files, &old, clock).map_err(|error| io("it cannot be read")(error))?;
 
@@ -362,6 +384,19 @@ pub(super) fn read_all(files: &OsFiles, manifest: &Manifest, clock: WallClock) -
     read.foreign.sort_unstable();
     read.foreign.dedup();
     Ok(read)
+}
+
+/// Whether anything was ever written to a log here.
+fn has_segments(files: &OsFiles) -> io::Result<bool> {
+    for directory in files.list("")? {
+        if directory.len() == 3
+            && directory.parse::<ShardId>().is_ok()
+            && !store::heads(files, &directory)?.is_empty()
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Files in directories of shards that the run that holds does not have.
