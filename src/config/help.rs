@@ -95,7 +95,7 @@ mod tests {
         for (line, said) in [
             ("ringmq pasword f u", "did you mean \"passwd\"?"),
             ("ringmq help chek", "did you mean \"check\"?"),
-            ("ringmq start", "all commands: ringmq --help"),
+            ("ringmq launch", "all commands: ringmq --help"),
             ("ringmq ringmq.toml", "ringmq --config ringmq.toml"),
         ] {
             let error = of(line).unwrap_err();
