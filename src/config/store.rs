@@ -62,10 +62,9 @@ pub(super) struct StoreFlags {
     #[arg(long, value_enum, value_name = "LEVEL", default_value_t = Durability::Power)]
     pub durability: Durability,
 
-    /// Bytes that the data directory is meant to have [default: half of what is free at the start]
+    /// Bytes that the data directory may have [default: half of what is free at the start]
     ///
-    /// Segments of the log are sized by it. The log goes on beyond it as long as the disk has room, and
-    /// a line says so. On a full disk, publishers of messages that are kept wait until there is room.
+    /// When they are used up, publishers of messages that are kept wait until there is room again.
     #[arg(long, value_name = "BYTES")]
     pub data_max: Option<Size>,
 

@@ -109,8 +109,6 @@ pub(super) struct Store {
     pub said: Said,
     /// Why there was no room when it was last looked at.
     full: Option<ErrorKind>,
-    /// It was said that there are more bytes than --data-max.
-    was_over: bool,
     _lock: Lock,
 }
 
@@ -232,7 +230,6 @@ impl Store {
             old: read.segments,
             said,
             full: None,
-            was_over: false,
             _lock: lock,
         };
         Ok(Begun { store, shards: parts, keys: old.keys })
@@ -272,14 +269,7 @@ impl Store {
 
     /// Says that segments cannot be made, and when they can be made again.
     pub fn tend(&mut self) {
-        let is_over = self.keeper.is_over();
-        if is_over && !std::mem::replace(&mut self.was_over, is_over) {
-            let directory = self.said.directory.display().to_string();
-            let why =
-                "the message log has more bytes than --data-max; it goes on as long as the disk has room";
-            log::event(Level::Warn, Kind::System, &[("data", Value::Ours(&directory)), ("why", why.into())]);
-        }
-        let full = self.keeper.failed();
+        let full = self.keeper.state().0;
         if std::mem::replace(&mut self.full, full) == full {
             return;
         }

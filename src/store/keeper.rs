@@ -70,8 +70,8 @@ impl Store {
 pub struct Keeper(Arc<(Mutex<Store>, Condvar)>);
 
 impl Keeper {
-    /// An empty stock for `shards` shards, of segments of `segment_len` bytes. All together are meant
-    /// to have no more than `bytes_max`; see [`Keeper::is_over`].
+    /// An empty stock for `shards` shards, of segments of `segment_len` bytes, as long as all
+    /// together are no more than `bytes_max`.
     pub fn new(shards: u16, segment_len: u64, bytes_max: u64) -> Keeper {
         let shelves = (0..shards).map(|_| Shelf::default()).collect();
         let store = Store { shelves, segment_len, bytes_max, ..Store::default() };
@@ -141,15 +141,18 @@ impl Keeper {
     /// The next segment to make: its shard, the number of its file, its length.
     fn next_missing(&self) -> Option<(ShardId, u32, u64)> {
         let mut store = self.lock();
-        let segment_len = store.segment_len;
+        let (segment_len, bytes_max) = (store.segment_len, store.bytes_max);
+        let bytes: u64 = store.shelves.iter().map(|shelf| shelf.bytes).sum();
         for (shard, shelf) in store.shelves.iter_mut().enumerate() {
             let len = match shelf.large {
                 Some(large) => large.next_multiple_of(1 << 20),
                 None if shelf.ready.len() < SPARE => segment_len,
                 None => continue,
             };
-            // Also beyond `bytes_max`: a log without a segment stops for good, since a walk needs some
-            // before it frees any.
+            // Two of each shard are there in any case: acknowledgements need them.
+            if bytes + len > bytes_max && shelf.ready.len() >= SPARE {
+                continue;
+            }
             shelf.made += 1;
             return Some((shard as ShardId, shelf.made, len));
         }
@@ -177,14 +180,9 @@ impl Keeper {
         self.0.1.notify_all();
     }
 
-    /// Why the last segment could not be made, if that is so.
-    pub fn failed(&self) -> Option<io::ErrorKind> {
-        self.lock().failed
-    }
-
-    /// Whether all segments together have more bytes than they are meant to have.
-    pub fn is_over(&self) -> bool {
+    /// Why the last segment could not be made, if that is so, and the bytes of all there are.
+    pub fn state(&self) -> (Option<io::ErrorKind>, u64) {
         let store = self.lock();
-        store.shelves.iter().map(|shelf| shelf.bytes).sum::<u64>() > store.bytes_max
+        (store.failed, store.shelves.iter().map(|shelf| shelf.bytes).sum())
     }
 }

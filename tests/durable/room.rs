@@ -91,24 +91,3 @@ fn a_full_disk_loses_nothing_and_the_broker_goes_on_when_there_is_room() {
     }
     client.expect_quiet();
 }
-
-/// The first walk writes the queue of the session as one commit, which needs a large segment.
-#[test]
-fn the_log_goes_on_beyond_data_max() {
-    let runs = Runs::killed("over");
-    let flags = ["--data-max", "16M", "--queue-messages-max", "5000", "--queue-bytes-max", "100M"];
-    let connect = Connect::new(V5, name("sub")).persistent();
-    let broker = Broker::start(1, &[&["--data", &runs.data][..], &flags].concat());
-    Client::accepted(&broker, &connect).subscribe("t", 1);
-    let mut publisher = Client::fresh(&broker, V5);
-    for number in 0..420 {
-        publisher.say("t", format!("{number} {}", "x".repeat(100_000)), 1);
-    }
-    broker.expect_said("the message log has more bytes than --data-max");
-    runs.end(broker);
-    let broker = Broker::start(1, &[&["--data", &runs.data][..], &flags].concat());
-    let mut client = resumed(&broker, &connect);
-    for number in 0..420 {
-        assert_eq!(client.expect_publish_acked().text().split(' ').next(), Some(&*number.to_string()));
-    }
-}
