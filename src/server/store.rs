@@ -16,10 +16,12 @@ use crate::clock::Millis;
 use crate::config::{DataDamaged, StoreConfig, exit};
 use crate::io::files::{Files, Lock, LockError, Medium, OsFiles};
 use crate::log::{self, Kind, Level, Value};
-use crate::memory::{Message, ShardId};
+use crate::memory::ShardId;
 use crate::shard::{Opening, Storing};
-use crate::store::{self, Keeper, Log, Manifest, ManifestError, Origin, Report, SessionImage, WallClock};
-use crate::topic::{self, HashKeys};
+use crate::store::{
+    self, Found, Keeper, Kept, Manifest, ManifestError, NextRun, Part, SessionImage, WallClock,
+};
+use crate::topic::HashKeys;
 
 /// Bytes of a segment at least and at most; between them it is a part of --data-max.
 pub(super) const SEGMENT_MIN: u64 = 4 << 20;
@@ -28,8 +30,6 @@ const SEGMENT_MAX: u64 = 16 << 20;
 const SEGMENTS_OF_SHARD: u64 = 32;
 /// How often the start looks whether the shards are ready.
 const READY_POLL: Duration = Duration::from_millis(1);
-/// Where damaged segments go.
-const DAMAGED: &str = "damaged";
 
 /// Why a data directory cannot be used.
 #[derive(Debug)]
@@ -101,14 +101,11 @@ pub(super) struct Store {
     files: OsFiles,
     keeper: Keeper,
     thread: Option<JoinHandle<()>>,
-    /// Of the run that begins.
-    manifest: Manifest,
-    pub opening: Arc<Opening>,
-    /// Files that nothing is needed of once the new run holds.
-    old: Vec<String>,
-    pub said: Said,
+    run: NextRun,
     /// Why there was no room when it was last looked at.
     full: Option<ErrorKind>,
+    pub opening: Arc<Opening>,
+    pub said: Said,
     _lock: Lock,
 }
 
@@ -151,7 +148,7 @@ impl Store {
         let lock = files.lock().map_err(|error| failed(Why::Lock(error)))?;
         let warnings = fitness(&files).map_err(|error| io("the file system cannot be looked at")(error))?;
         let found = Manifest::read(&files).map_err(|error| failed(Why::Manifest(error)))?;
-        let old = match found {
+        let before = match found {
             Some(manifest) => manifest,
             None if has_segments(&files).map_err(io("it cannot be read"))? => {
                 return Err(failed(Why::NoManifest));
@@ -163,76 +160,61 @@ impl Store {
                 new
             }
         };
-        let is_new = old.run == 0;
+        let is_new = before.run == 0;
         let clock = WallClock::new(wall_now(), now);
-        let read = read_all(&files, &old, clock).map_err(|error| io("it cannot be read")(error))?;
-
-        let damage: Vec<String> = read.reports.iter().flat_map(|report| report.damage.clone()).collect();
+        let kept = read_all(&files, &before, clock).map_err(io("it cannot be read"))?;
+        let damage = kept.damage();
         if !damage.is_empty() && config.damaged == DataDamaged::Refuse {
             return Err(failed(Why::Damaged(damage)));
         }
-        // A clock that is behind the newest commit counts as standing at it.
-        let newest = read.reports.iter().map(|report| report.newest).max().unwrap_or(0);
-        let clock = WallClock { epoch: clock.epoch.max(newest.saturating_sub(now)) };
-        let manifest = Manifest { run: old.run + 1, shards, ..old.clone() };
-        for path in &read.foreign {
-            if damage.is_empty() {
-                files.remove(path).map_err(io("an old file cannot be removed"))?;
-            }
-        }
+        let clock = kept.clock(clock, now);
+        let waits = |session: &SessionImage| {
+            (session.queue.len() + session.flying.len() + session.behind.len()) as u64
+        };
         let mut said = Said {
             directory: config.directory.clone(),
             durability: config.durability.name(),
-            torn_bytes: read.reports.iter().map(|report| report.torn_bytes).sum(),
-            stopped: !read.reports.is_empty() && read.reports.iter().all(|report| report.stopped),
+            sessions: kept.sessions.len() as u64,
+            messages: kept.sessions.iter().map(|session| waits(session)).sum(),
+            retained: kept.retained.len() as u64,
+            torn_bytes: kept.reports.iter().map(|report| report.torn_bytes).sum(),
+            stopped: !kept.reports.is_empty() && kept.reports.iter().all(|report| report.stopped),
             is_new,
-            damage: damage.clone(),
+            damage,
             warnings,
             ..Said::default()
         };
         let opening = Arc::new(Opening::default());
-        let keeper = keeper(config, &files, shards).map_err(|error| io("its room cannot be found")(error))?;
-        for shard in 0..shards {
-            files.create_dir(&store::directory(shard)).map_err(io("a directory cannot be made"))?;
-        }
-        keeper.fill(&files, &prefix(&manifest)).map_err(io("a segment cannot be made"))?;
-        let mut parts: Vec<Storing> = (0..shards)
-            .map(|shard| Storing {
-                log: Log::new(manifest.origin(shard), keeper.clone()),
-                clock,
-                sync: config.durability.sync(),
-                grace_ms: config.grace_ms,
-                sessions: Vec::new(),
-                retained: Vec::new(),
-                damaged: if shard == 0 { damage.len() as u64 } else { 0 },
-                opening: Arc::clone(&opening),
-            })
-            .collect();
-        for session in read.sessions {
-            said.sessions += 1;
-            said.messages += (session.queue.len() + session.flying.len() + session.behind.len()) as u64;
-            let home = topic::shard_of(&old.keys, &session.client_id, shards);
-            parts[usize::from(home)].sessions.push(session);
-        }
-        for message in read.retained {
-            said.retained += 1;
-            let owner = topic::shard_of(&old.keys, message.topic(), shards);
-            parts[usize::from(owner)].retained.push(message);
-        }
-        let thread = start_keeper(&keeper, &files, &manifest).map_err(io("its thread cannot be started"))?;
+        let keeper = keeper(config, &files, shards).map_err(io("its room cannot be found"))?;
+        let (run, parts) = NextRun::begin(&files, &before, kept, &keeper, shards)
+            .map_err(|failure| io(failure.what)(failure.error))?;
+        let found_damaged = said.damage.len() as u64;
+        let parts = parts.into_iter().enumerate();
+        let parts = parts.map(|(shard, Part { log, sessions, retained, given })| Storing {
+            log,
+            clock,
+            sync: config.durability.sync(),
+            grace_ms: config.grace_ms,
+            sessions,
+            retained,
+            given,
+            damaged: if shard == 0 { found_damaged } else { 0 },
+            opening: Arc::clone(&opening),
+        });
+        let thread =
+            start_keeper(&keeper, &files, run.prefix()).map_err(io("its thread cannot be started"))?;
         said.took_ms = began.elapsed().as_millis() as u64;
         let store = Store {
             files,
             keeper,
             thread: Some(thread),
-            manifest,
-            opening,
-            old: read.segments,
-            said,
+            run,
             full: None,
+            opening: Arc::clone(&opening),
+            said,
             _lock: lock,
         };
-        Ok(Begun { store, shards: parts, keys: old.keys })
+        Ok(Begun { store, shards: parts.collect(), keys: before.keys })
     }
 
     /// Waits until all shards have everything on disk, and makes the new run the one that holds.
@@ -243,7 +225,7 @@ impl Store {
             directory: self.said.directory.clone(),
             why: Why::Io { what, error },
         };
-        while !self.opening.is_ready(self.manifest.shards) {
+        while !self.opening.is_ready(self.run.manifest.shards) {
             if let Some(errno) = self.opening.broken() {
                 return Err(failed("what is kept cannot be written", io::Error::from_raw_os_error(errno)));
             }
@@ -252,17 +234,9 @@ impl Store {
             }
             std::thread::sleep(READY_POLL);
         }
-        self.manifest
-            .write(&self.files)
-            .map_err(|error| failed("the file manifest cannot be written", error))?;
+        self.run.hold(&self.files).map_err(|failure| failed(failure.what, failure.error))?;
         self.opening.open();
-        for path in std::mem::take(&mut self.old) {
-            // What is left behind is removed by the next start.
-            let _ = match self.said.damage.is_empty() {
-                true => self.files.remove(&path),
-                false => set_aside(&self.files, &path),
-            };
-        }
+        self.run.clear(&self.files);
         self.said.took_ms += began.elapsed().as_millis() as u64;
         Ok(())
     }
@@ -297,20 +271,9 @@ impl Drop for Store {
     }
 }
 
-/// A file of a damaged directory is kept for whoever wants to look at it.
-pub(super) fn set_aside(files: &OsFiles, path: &str) -> io::Result<()> {
-    files.create_dir(DAMAGED)?;
-    files.rename(path, &format!("{DAMAGED}/{}", path.replace('/', "-")))
-}
-
 /// Milliseconds since 1970.
 pub(super) fn wall_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
-}
-
-/// Files of two runs have different names.
-pub(super) fn prefix(manifest: &Manifest) -> String {
-    format!("r{}", manifest.run)
 }
 
 /// What somebody should know about the file system.
@@ -337,53 +300,26 @@ fn keeper(config: &StoreConfig, files: &OsFiles, shards: u16) -> io::Result<Keep
     Ok(Keeper::new(shards, segment, bytes_max))
 }
 
-fn start_keeper(keeper: &Keeper, files: &OsFiles, manifest: &Manifest) -> io::Result<JoinHandle<()>> {
-    let (keeper, files, prefix) = (keeper.clone(), files.clone(), prefix(manifest));
+fn start_keeper(keeper: &Keeper, files: &OsFiles, prefix: String) -> io::Result<JoinHandle<()>> {
+    let (keeper, files) = (keeper.clone(), files.clone());
     std::thread::Builder::new().name("keeper".to_owned()).spawn(move || keeper.run(&files, &prefix))
 }
 
-/// Everything that the run that holds has kept.
-pub(super) struct Read {
-    #[allow(clippy::vec_box, reason = "images go from list to list, and are large")]
-    pub sessions: Vec<Box<SessionImage>>,
-    pub retained: Vec<Message>,
-    pub reports: Vec<Report>,
-    /// Segments of the run that holds.
-    pub segments: Vec<String>,
-    /// Files of other runs, and of none.
-    pub foreign: Vec<String>,
-}
-
 /// Reads all logs at once, each in a thread of its own.
-pub(super) fn read_all(files: &OsFiles, manifest: &Manifest, clock: WallClock) -> io::Result<Read> {
-    let mut read = Read {
-        sessions: Vec::new(),
-        retained: Vec::new(),
-        reports: Vec::new(),
-        segments: Vec::new(),
-        foreign: foreign(files, manifest)?,
-    };
-    let found = std::thread::scope(|scope| {
+fn read_logs(files: &OsFiles, manifest: &Manifest, clock: WallClock) -> io::Result<Vec<Found>> {
+    std::thread::scope(|scope| {
         let threads: Vec<_> = (0..manifest.shards)
-            .map(|shard: ShardId| {
-                let origin: Origin = manifest.origin(shard);
+            .map(|shard| {
+                let origin = manifest.origin(shard);
                 scope.spawn(move || store::recover(files, origin, clock))
             })
             .collect();
-        threads.into_iter().map(|thread| thread.join()).collect::<Vec<_>>()
-    });
-    for found in found {
-        let found = found.map_err(|_| io::Error::other("a thread that reads it panicked"))??;
-        let (sessions, retained) = found.state.into_parts();
-        read.sessions.extend(sessions);
-        read.retained.extend(retained);
-        read.reports.push(found.report);
-        read.segments.extend(found.segments);
-        read.foreign.extend(found.others);
-    }
-    read.foreign.sort_unstable();
-    read.foreign.dedup();
-    Ok(read)
+        let read = threads.into_iter().map(|thread| match thread.join() {
+            Ok(found) => found,
+            Err(_) => Err(io::Error::other("a thread that reads it panicked")),
+        });
+        read.collect()
+    })
 }
 
 /// Whether anything was ever written to a log here.
@@ -399,16 +335,7 @@ fn has_segments(files: &OsFiles) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Files in directories of shards that the run that holds does not have.
-fn foreign(files: &OsFiles, manifest: &Manifest) -> io::Result<Vec<String>> {
-    let mut foreign = Vec::new();
-    for directory in files.list("")? {
-        let Ok(shard) = directory.parse::<u16>() else { continue };
-        if directory.len() != 3 || shard < manifest.shards {
-            continue;
-        }
-        let names = files.list(&directory)?.into_iter().filter(|name| name.ends_with(".log"));
-        foreign.extend(names.map(|name| format!("{directory}/{name}")));
-    }
-    Ok(foreign)
+/// Everything that the run that holds has kept.
+pub(super) fn read_all(files: &OsFiles, manifest: &Manifest, clock: WallClock) -> io::Result<Kept> {
+    Kept::of(files, manifest, read_logs(files, manifest, clock)?)
 }

@@ -13,9 +13,9 @@ use std::path::{Path, PathBuf};
 
 use crate::config::{StoreCommand, exit};
 use crate::io::files::{Files, Lock, LockError, OsFiles};
-use crate::store::{Manifest, ManifestError, Report, WallClock};
+use crate::store::{Kept, Manifest, ManifestError, Report, WallClock};
 
-use super::store::{Read, read_all, wall_now};
+use super::store::{read_all, wall_now};
 
 /// Why a directory cannot be used.
 #[derive(Debug)]
@@ -121,7 +121,7 @@ fn manifest(files: &OsFiles) -> Result<Manifest, Unusable> {
 struct Looked {
     manifest: Manifest,
     clock: WallClock,
-    read: Read,
+    read: Kept,
 }
 
 impl Looked {

@@ -3,23 +3,26 @@
 //! A session is *kept* if it outlives its connection and there is a data directory. Whatever changes
 //! in it has a record in the log of its shard ([`crate::store`]): the verbs of [`Sessions`] write
 //! theirs, and a call on the session itself leaves notes, which [`Sessions::keep`] writes. So the
-//! records in their order always give what is in memory; `tests` compares the two.
+//! records in their order always give what is in memory; the simulator compares the two (`mirror`).
 //!
 //! A *walk* writes an image of everything, some of it each turn, so that older parts of the log can
 //! go. See [`crate::store`] for why that may lie between other records.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use crate::clock::Millis;
 use crate::io::Sync;
 use crate::memory::{Key, Message, MessageView};
-use crate::session::{Grant, Note, Place, Restored, Share};
+use crate::session::{Grant, Note, Notes, Place, Restored, Share};
 use crate::store::{Log, Queued, Record, WallClock, WallMillis};
 use crate::topic::{Options, RetainHandling, Router};
 use crate::wire::Qos;
 
+use super::custody::Custody;
 use super::env::Env;
+use super::mirror::Mirror;
+use super::once::Taken;
 use super::restore::{Opening, Start};
 use super::retained::Retained;
 use super::sessions::Sessions;
@@ -38,15 +41,26 @@ pub(super) struct Keep {
     pub clock: WallClock,
     /// Notes of the call on a session that is under way.
     pub notes: Vec<Note>,
+    /// Connections with messages that have no Packet Identifier yet; looked at at the end of the turn.
+    pub beginning: Vec<Key>,
+    /// Connections with messages that are sent when this commit is on disk, in its order.
+    pub sending: VecDeque<(Key, u64)>,
     /// The number of the message that the log is about. Others have other numbers.
     current: u64,
     /// How its writes reach the disk.
     pub sync: Sync,
     pub opening: Arc<Opening>,
     pub start: Start,
-    /// The shard stopped in order, and has written that.
-    pub stopped: bool,
+    /// The shard stopped in order, and that was the last thing written down when so many bytes were.
+    pub stopped_at: Option<u64>,
+    pub custody: Custody,
+    /// QoS 2 messages that kept sessions have got.
+    pub taken: Taken,
+    /// QoS 2 messages of clients that other shards do not have on disk yet: not written down as received.
+    pub unreceived: HashSet<(u32, u16), ahash::RandomState>,
     walk: Option<Walk>,
+    /// What reads the log as it grows; in tests.
+    pub mirror: Option<Mirror>,
     /// Messages that the walk under way has written, by identity. They are held until it is complete, so that no other
     /// message gets the same one.
     named: HashMap<u64, Message, ahash::RandomState>,
@@ -96,14 +110,25 @@ impl Keep {
             log,
             clock,
             notes: Vec::new(),
+            beginning: Vec::new(),
+            sending: VecDeque::new(),
             current: 0,
             sync,
             opening,
             start: Start::Restoring,
-            stopped: false,
+            stopped_at: None,
+            custody: Custody::default(),
+            taken: Taken::default(),
+            unreceived: HashSet::default(),
             walk: None,
+            mirror: None,
             named: HashMap::default(),
         }
+    }
+
+    /// Whether everything is on disk, or what is not cannot be written.
+    pub fn is_at_rest(&self) -> bool {
+        self.log.is_idle() || (self.opening.broken().is_some() && !self.log.is_writing())
     }
 
     /// Milliseconds since 1970 at `now`.
@@ -111,8 +136,22 @@ impl Keep {
         self.clock.wall(now)
     }
 
+    /// For a call on a session that is kept.
     #[inline]
-    fn append(&mut self, record: &Record<'_>) {
+    pub fn lend_notes(&mut self) -> Notes<'_> {
+        let (commit, on_disk) = (self.log.next_commit(), self.log.on_disk());
+        Notes { list: &mut self.notes, commit, on_disk }
+    }
+
+    /// Nothing of the session is kept any more.
+    pub fn ended(&mut self, index: u32) {
+        self.append(&Record::Ended { index });
+        self.unreceived.retain(|(of, _)| *of != index);
+        self.taken.ended(index);
+    }
+
+    #[inline]
+    pub(super) fn append(&mut self, record: &Record<'_>) {
         self.log.append(record);
     }
 
@@ -125,7 +164,7 @@ impl Keep {
     }
 
     /// Makes the log be about a message; `written` is the number by which it was written down, or 0.
-    fn about(&mut self, message: &MessageView<'_>, written: &mut u64) {
+    pub(super) fn about(&mut self, message: &MessageView<'_>, written: &mut u64) {
         if *written == 0 || *written != self.current {
             *written = self.message(0, message);
         }
@@ -191,6 +230,9 @@ impl Keep {
             }
         }
         for packet_id in slot.session.received() {
+            if self.unreceived.contains(&(index, packet_id)) {
+                continue;
+            }
             self.append(&Record::Received { index, packet_id });
         }
         slot.session.visit_kept(|place, kept| {
@@ -222,6 +264,19 @@ impl Keep {
             let words = Words::new((kept.qos, kept.retain), kept.identifiers, kept.share, router);
             self.append(&Record::Behind { index, queued: words.queued() });
         }
+    }
+
+    /// Writes what is on its way to other shards.
+    fn image_custody(&mut self) {
+        let custody = std::mem::take(&mut self.custody);
+        for (number, group, message) in custody.iter() {
+            self.named_message(message);
+            self.append(&Record::Given { number, group });
+        }
+        self.custody = custody;
+        let taken = std::mem::take(&mut self.taken);
+        taken.records().for_each(|record| self.append(&record));
+        self.taken = taken;
     }
 
     /// Writes some of the images of a walk, if one is under way or due.
@@ -260,6 +315,7 @@ impl Keep {
                     Walk::Retained(at + 1)
                 }
                 Walk::Retained(_) => {
+                    self.image_custody();
                     self.log.end_walk();
                     self.named = HashMap::default();
                     self.walk = None;
@@ -284,7 +340,7 @@ impl Keep {
 }
 
 /// `$SYS` is never stored.
-fn is_stored(topic: &str) -> bool {
+pub(super) fn is_stored(topic: &str) -> bool {
     !topic.starts_with("$SYS/")
 }
 
@@ -356,7 +412,7 @@ impl Sessions {
             }
             (true, false) => {
                 kept.sub(1);
-                keep.append(&Record::Ended { index });
+                keep.ended(index);
             }
             (false, false) => {}
         }
@@ -385,7 +441,7 @@ impl Sessions {
         if slot.expiry_s == 0 {
             slot.is_kept = false;
             env.counters[usize::from(env.id)].store_sessions.sub(1);
-            return keep.append(&Record::Ended { index });
+            return keep.ended(index);
         }
         let (ends_at, will_at) = (keep.clock.wall(slot.ends_at), keep.clock.wall(slot.will_at()));
         keep.append(&Record::Left { index, ends_at, will_at });

@@ -14,6 +14,9 @@
 //! | `sessions` | the owner of sessions and subscriptions |
 //! | `local` | what joins these: messages between clients and sessions of this shard |
 //! | `keep` | what is written down: records of kept sessions and retained messages, and walks |
+//! | `once` | QoS 2 messages that kept sessions have got, so that no repetition reaches them |
+//! | `custody` | messages of share groups on their way to another shard, until they are on disk there |
+//! | `mirror` | for tests: whether the log says what is in memory |
 //! | `disk` | how far the disk is, and who waits for that |
 //! | `restore` | from what was on disk to sessions, and when a shard may serve |
 //! | `exchange` | the owner of what goes to other shards |
@@ -66,6 +69,7 @@ mod clients;
 mod connect;
 mod connection;
 mod cursors;
+mod custody;
 mod deliver;
 mod desk;
 mod disk;
@@ -85,6 +89,8 @@ mod listeners;
 mod local;
 mod login;
 mod losses;
+mod mirror;
+mod once;
 mod order;
 mod parcel;
 mod publish;
@@ -403,6 +409,7 @@ impl<I: Io> Shard<I> {
         core.advance_cursors();
         core.end_overflowed(heard);
         core.serve_vacant(heard);
+        core.hand_over_given(heard);
         self.advance_stop(heard);
         // Before anything is sent: who sees a CONNACK is counted by then.
         self.core.publish_counts();

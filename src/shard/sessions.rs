@@ -253,7 +253,9 @@ impl Sessions {
         self.by_client_id.remove(slot.client_hash, session.index);
         if slot.is_kept {
             env.counters().store_sessions.sub(1);
-            env.record(&Record::Ended { index: session.index });
+            if let Some(keep) = &mut env.keep {
+                keep.ended(session.index);
+            }
         }
         env.budget.release(Class::Session, slot.cost());
         Some(SessionEnd { interest, orphans, lost })
@@ -408,6 +410,9 @@ impl Sessions {
                 }
             }
             restore_messages(&mut slot.session, image, &shared, &mut env.budget);
+        }
+        if let Some(keep) = &mut env.keep {
+            image.taken.iter().for_each(|origin| keep.taken.restore(*origin, key.index));
         }
         changes.extend(self.set_presence(key, Presence::Offline));
         self.set_timer(key, env);

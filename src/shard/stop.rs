@@ -108,6 +108,7 @@ impl<I: Io> Shard<I> {
         let stop = &self.core.stop;
         matches!(stop.stage, Stage::Quiet)
             && stop.shared.quiet.load(Ordering::SeqCst) == self.core.local.env.shards
+            && self.core.local.env.keep.as_ref().is_none_or(|keep| keep.is_at_rest())
     }
 
     /// What is lost when this shard ends now.
@@ -144,7 +145,9 @@ impl<I: Io> Shard<I> {
 impl Core {
     fn advance_stop(&mut self, heard: Heard<'_>) {
         match &self.stop.stage {
-            Stage::Running | Stage::Quiet => {}
+            Stage::Running => {}
+            // Others may have sent something since this shard was quiet.
+            Stage::Quiet => _ = self.log_is_at_its_end(),
             Stage::Begun => {
                 let sessions: Vec<Key> = self.local.sessions.arena.keys().collect();
                 for session in sessions {
@@ -193,14 +196,11 @@ impl Core {
     /// Whether everything that is kept is on disk, and that this is the end.
     fn log_is_at_its_end(&mut self) -> bool {
         let Some(keep) = &mut self.local.env.keep else { return true };
-        if keep.opening.broken().is_some() {
-            return true;
-        }
-        if !keep.stopped {
-            keep.stopped = true;
+        if keep.opening.broken().is_none() && keep.stopped_at != Some(keep.log.appended()) {
             keep.log.append(&Record::Stopped);
+            keep.stopped_at = Some(keep.log.appended());
         }
-        keep.log.is_idle()
+        keep.is_at_rest()
     }
 
     fn disconnect_all(&mut self, heard: Heard<'_>) {

@@ -28,8 +28,10 @@ const HURRY_BYTES: usize = 64 * 1024;
 const HURRY_WAITERS: usize = 8;
 /// Commits of a millisecond while few wait.
 const COMMITS_IN_MS: u32 = 2;
-/// Bytes that a log takes at least between two walks.
-const WALK_BYTES_MIN: u64 = 32 << 20;
+/// Segments that a log fills at least between two walks.
+const WALK_SEGMENTS: u64 = 2;
+/// Bytes of the disk beyond the images that pay while the data directory is full.
+const WALK_WHEN_FULL: u64 = 256 << 10;
 
 /// One write that the log asks for.
 #[derive(Debug)]
@@ -100,9 +102,11 @@ pub struct Log {
     sealed_in_ms: u32,
     /// Memory of the last write.
     spare: Aligned,
-    /// Bytes appended since the run began, and since the last walk began.
+    /// Bytes appended since the run began.
     appended: u64,
+    /// Bytes of the disk that were written since the last walk began, and how many bring about the next one.
     since_walk: u64,
+    walk_bytes_min: u64,
     /// The commit in which the walk under way began; bytes appended until then.
     walk: Option<(u64, u64)>,
     /// The same of a complete one whose end is not on disk: where it began, and the commit with its
@@ -119,6 +123,7 @@ impl Log {
     pub fn new(origin: Origin, keeper: Keeper) -> Log {
         Log {
             origin,
+            walk_bytes_min: WALK_SEGMENTS * keeper.segment_len(),
             keeper,
             pending: vec![0; COMMIT_HEAD],
             next: 1,
@@ -157,10 +162,22 @@ impl Log {
         self.appended
     }
 
+    /// The records that were appended since [`Log::appended`] was `mark`, as long as no commit was sealed since.
+    pub fn appended_since(&self, mark: u64) -> &[u8] {
+        let fresh = (self.appended - mark) as usize;
+        &self.pending[self.pending.len() - fresh..]
+    }
+
     /// The commit that holds what was appended last; on disk already, if nothing waits.
     #[inline]
     pub fn last_commit(&self) -> u64 {
         if self.has_pending() { self.next } else { self.next - 1 }
+    }
+
+    /// The commit of what is appended next.
+    #[inline]
+    pub fn next_commit(&self) -> u64 {
+        self.next
     }
 
     /// The commit up to which all are on disk.
@@ -185,6 +202,11 @@ impl Log {
         !self.has_pending() && self.in_flight.is_none() && self.failed.is_none()
     }
 
+    /// Whether a write is on its way.
+    pub fn is_writing(&self) -> bool {
+        self.in_flight.is_some()
+    }
+
     /// Commits on disk, and their bytes.
     pub fn written_total(&self) -> (u64, u64) {
         (self.commits, self.bytes_written)
@@ -204,13 +226,18 @@ impl Log {
 
     /// Whether the log has grown so much that a walk pays.
     pub fn is_walk_due(&self) -> bool {
-        self.walk.is_none()
-            && self.walked.is_none()
-            && self.since_walk() > WALK_BYTES_MIN + 2 * self.walk_bytes
+        // One that is full walks as soon as that may free something.
+        let least = match self.is_full() {
+            true => WALK_WHEN_FULL + self.walk_bytes,
+            false => self.walk_bytes_min + 2 * self.walk_bytes,
+        };
+        self.walk.is_none() && self.walked.is_none() && self.since_walk > least
     }
 
-    fn since_walk(&self) -> u64 {
-        self.appended - self.since_walk
+    /// Whether the data directory is full; see [`Keeper::is_full`].
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        self.keeper.is_full()
     }
 
     pub fn is_walking(&self) -> bool {
@@ -219,7 +246,7 @@ impl Log {
 
     pub fn begin_walk(&mut self) {
         debug_assert!(self.walk.is_none());
-        self.since_walk = self.appended;
+        self.since_walk = 0;
         self.append(&Record::WalkBegins);
         self.walk = Some((self.next, self.appended));
     }
@@ -269,6 +296,8 @@ impl Log {
         bytes.pad_to_sector();
         let at = open.at - head_at as u64;
         open.at += sectors(len) as u64;
+        // A commit takes whole sectors, however little is in it.
+        self.since_walk += sectors(len) as u64;
         self.in_flight = Some(InFlight { wall, head_at, len, failed: false });
         self.next += 1;
         self.pending.truncate(COMMIT_HEAD);

@@ -22,6 +22,7 @@
 //! | `recover` | the files of a log to a state; what is damaged, and what was torn |
 //! | `manifest` | the directory: which run holds |
 //! | `rewrite` | a state as a new log |
+//! | `run` | from the run that holds to the next one |
 //! | `keeper` | segments in stock: made, taken, given back |
 
 mod frame;
@@ -32,6 +33,7 @@ mod manifest;
 mod record;
 mod recover;
 mod rewrite;
+mod run;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -44,6 +46,7 @@ pub use manifest::{Manifest, ManifestError};
 pub use record::{Damaged, Queued, Record, Will};
 pub use recover::{Found, Head, Report, See, Seen, head, heads, recover, visit};
 pub use rewrite::rewrite;
+pub use run::{Failure, Kept, NextRun, Part, prefix, set_aside};
 pub use state::State;
 
 use crate::clock::{Millis, NEVER};

@@ -4,7 +4,7 @@
 //! else by now. Then a complete walk follows, and everything that is kept has its image there. So a
 //! record about a session that is not known is passed over, until a walk is complete.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::image::{Delivery, SessionImage};
 use super::record::{Damaged, Record};
@@ -17,6 +17,10 @@ pub struct State {
     /// By the place that they had in their shard.
     sessions: Vec<Option<Box<SessionImage>>>,
     retained: HashMap<Box<str>, Message, ahash::RandomState>,
+    /// Messages on their way to another shard, with their share groups.
+    given: BTreeMap<u64, (u64, Message)>,
+    /// Sessions that have got a QoS 2 message, by publisher and its Packet Identifier; some may be others by now.
+    takers: HashMap<(u64, u16), Vec<u32>, ahash::RandomState>,
     /// The message of the last `Message` or `Again`.
     current: Option<Message>,
     /// Messages of the walk under way, by name.
@@ -65,6 +69,16 @@ impl State {
 
     pub fn retained(&self) -> impl Iterator<Item = &Message> {
         self.retained.values()
+    }
+
+    /// Messages of share groups whose way to another shard nobody knows the end of, with the fingerprints of their groups, in order.
+    pub fn take_given(&mut self) -> Vec<(u64, Message)> {
+        std::mem::take(&mut self.given).into_values().collect()
+    }
+
+    /// Places up to which there may be sessions.
+    pub fn places(&self) -> u32 {
+        self.sessions.len() as u32
     }
 
     /// The session at this place.
@@ -133,6 +147,28 @@ impl State {
             },
             Record::Cleared { topic } => {
                 self.retained.remove(topic);
+            }
+            Record::Given { number, group } => match &self.current {
+                Some(message) => {
+                    self.given.insert(number, (group, message.clone()));
+                }
+                None => return self.unless_missing(),
+            },
+            Record::Passed { number } => {
+                self.given.remove(&number);
+            }
+            Record::Taken { index, publisher, packet_id } => {
+                if let Some(Some(session)) = self.sessions.get_mut(index as usize) {
+                    session.taken.insert((publisher, packet_id));
+                    self.takers.entry((publisher, packet_id)).or_default().push(index);
+                }
+            }
+            Record::Forgot { publisher, packet_id } => {
+                for index in self.takers.remove(&(publisher, packet_id)).unwrap_or_default() {
+                    if let Some(Some(session)) = self.sessions.get_mut(index as usize) {
+                        session.taken.remove(&(publisher, packet_id));
+                    }
+                }
             }
             Record::WalkBegins => {
                 self.named.clear();
@@ -231,6 +267,10 @@ impl State {
             | Record::Again { .. }
             | Record::Retained
             | Record::Cleared { .. }
+            | Record::Given { .. }
+            | Record::Passed { .. }
+            | Record::Taken { .. }
+            | Record::Forgot { .. }
             | Record::WalkBegins
             | Record::WalkEnds
             | Record::Stopped => false,
@@ -269,6 +309,10 @@ fn index_of(record: &Record<'_>) -> Option<u32> {
         | Record::Again { .. }
         | Record::Retained
         | Record::Cleared { .. }
+        | Record::Given { .. }
+        | Record::Passed { .. }
+        | Record::Taken { .. }
+        | Record::Forgot { .. }
         | Record::WalkBegins
         | Record::WalkEnds
         | Record::Stopped => None,

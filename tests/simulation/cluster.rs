@@ -5,16 +5,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use ringmq::access::{Access, Answer, Door, Policy, Rules};
-use ringmq::io::sim::{Rng, SimIo, World};
+use ringmq::io::sim::{Crash, Rng, SimIo, World};
 use ringmq::limits::Limits;
 use ringmq::memory::{CLASSES, Class, Pool};
 use ringmq::metrics::{self, Counter, Counters};
 use ringmq::shard::{
-    Control, Ends, Listening, Live, NewSettings, NoAnswer, Order, Setup, Shard, Stopping, Turn, desk,
+    Control, Ends, Listening, Live, NewSettings, NoAnswer, Order, Setup, Shard, Stopping, Storing, Turn, desk,
 };
-use ringmq::topic::HashKeys;
+use ringmq::topic::{self, HashKeys};
 use ringmq::transport::Layers;
 
+use crate::data::Data;
 use crate::oracle::{Drops, Millis};
 use crate::plan::Plan;
 
@@ -53,6 +54,10 @@ pub struct Cluster {
     pool: Arc<Pool>,
     memory: [u64; CLASSES],
     counters: Arc<[Counters]>,
+    /// The counters of those before it on the same disk.
+    former: Vec<Arc<[Counters]>>,
+    /// Where it has a data directory.
+    pub data: Option<Data>,
 }
 
 impl Cluster {
@@ -64,16 +69,35 @@ impl Cluster {
     /// `access` is what each shard knows about it.
     pub fn guarded(plan: &Plan, rng: &mut Rng, now: Millis, access: impl Fn(u16) -> Access) -> Cluster {
         let world = Rc::new(RefCell::new(World::new(plan.shards, plan.faults.clone(), rng.bits())));
+        Cluster::start(plan, (world, plan.shards), rng, now, access)
+    }
+
+    /// On the disk of a world.
+    fn start(
+        plan: &Plan,
+        (world, shards): (Rc<RefCell<World>>, u16),
+        rng: &mut Rng,
+        now: Millis,
+        access: impl Fn(u16) -> Access,
+    ) -> Cluster {
         let pool = Pool::new(plan.memory);
-        let counters: Arc<[Counters]> = (0..plan.shards).map(|_| Counters::default()).collect();
+        let counters: Arc<[Counters]> = (0..shards).map(|_| Counters::default()).collect();
         let stopping = Arc::new(Stopping::default());
-        let keys = [rng.bits(), rng.bits(), rng.bits(), rng.bits()];
+        let mut keys = [rng.bits(), rng.bits(), rng.bits(), rng.bits()];
+        let (data, mut stores): (_, Vec<Option<Storing>>) = match &plan.data {
+            None => (None, (0..shards).map(|_| None).collect()),
+            Some(of) => {
+                let (data, stores) = Data::open(of, &world, shards, keys, now, rng.fork());
+                keys = data.keys();
+                (Some(data), stores.into_iter().map(Some).collect())
+            }
+        };
         let listeners: Vec<Listening> = vec![Layers::plain().into()];
-        let ends = Ends::build(plan.shards, plan.mesh);
+        let ends = Ends::build(shards, plan.mesh);
         let nodes = ends.into_iter().enumerate().map(|(id, ends)| {
             let setup = Setup {
                 id: id as u16,
-                shards: plan.shards,
+                shards,
                 limits: plan.limits,
                 keys,
                 ends,
@@ -83,14 +107,14 @@ impl Cluster {
                 stopping: stopping.clone(),
                 access: access(id as u16),
                 options: plan.options.clone(),
-                store: None,
+                store: stores[id].take(),
             };
             let (control, desk) = desk();
-            Node {
-                shard: Shard::new(setup, SimIo::new(id as u16, world.clone()), now).with_desk(desk),
-                thread: Thread::Running,
-                control,
+            let mut shard = Shard::new(setup, SimIo::new(id as u16, world.clone()), now).with_desk(desk);
+            if plan.data.as_ref().is_some_and(|data| data.is_mirrored) {
+                shard.mirror_log();
             }
+            Node { shard, thread: Thread::Running, control }
         });
         Cluster {
             nodes: nodes.collect(),
@@ -101,7 +125,47 @@ impl Cluster {
             pool,
             memory: plan.memory,
             counters,
+            former: Vec::new(),
+            data,
         }
+    }
+
+    /// All of it ends at once; another one starts on the same disk.
+    pub fn crash(&mut self, plan: &Plan, crash: Crash, shards: u16, rng: &mut Rng, now: Millis) {
+        drop((std::mem::take(&mut self.nodes), self.data.take()));
+        let mut former = std::mem::take(&mut self.former);
+        former.push(self.counters.clone());
+        let world = self.world.clone();
+        world.borrow_mut().crash(crash, shards);
+        let next = Cluster::start(plan, (world, shards), rng, now, |_| Access::default());
+        *self = Cluster { former, ..next };
+    }
+
+    /// What the threads beside the shards do; `at_once` whatever is to be done.
+    pub fn tend_data(&mut self, at_once: bool) {
+        if let Some(data) = &mut self.data {
+            data.tend(at_once);
+        }
+    }
+
+    /// Whether the process would end by itself: what it keeps cannot be written, or it cannot start.
+    pub fn has_failed(&self) -> bool {
+        self.data.as_ref().is_some_and(Data::has_failed)
+    }
+
+    /// Whether clients can come in.
+    pub fn is_open(&self) -> bool {
+        self.data.as_ref().is_none_or(Data::is_open)
+    }
+
+    /// Where the log of a shard and its memory differ.
+    pub fn differs_from_log(&mut self, at: usize) -> Option<String> {
+        self.nodes[at].shard.differs_from_log()
+    }
+
+    /// The home of a client.
+    pub fn home(&self, client_id: &str) -> u16 {
+        topic::shard_of(&self.keys, client_id, self.nodes.len() as u16)
     }
 
     pub fn len(&self) -> usize {
@@ -221,7 +285,7 @@ impl Cluster {
 
     /// Whether a connection has left the shard that accepted it and has not been touched by its home.
     pub fn is_handing_off(&self) -> bool {
-        self.sum(|c| &c.hand_offs_total) > self.world.borrow().tally().moved
+        self.total(|c| &c.hand_offs_total) > self.world.borrow().tally().moved
     }
 
     pub fn is_stopped(&self) -> bool {
@@ -236,10 +300,16 @@ impl Cluster {
         metrics::sum(&self.counters, of)
     }
 
-    /// All counters, added up over the shards.
-    pub fn counter_values(&self) -> Vec<u64> {
+    /// With those of the clusters before.
+    pub fn total(&self, of: impl Fn(&Counters) -> &Counter) -> u64 {
+        self.sum(&of) + self.former.iter().map(|counters| metrics::sum(counters, &of)).sum::<u64>()
+    }
+
+    /// All counters, added up over the shards, and over the clusters before if they are `of_all`.
+    pub fn counter_values(&self, of_all: bool) -> Vec<u64> {
         let mut sums = vec![0u64; Counters::NAMES.len()];
-        for shard in self.counters.iter() {
+        let former = self.former.iter().filter(|_| of_all).flat_map(|counters| counters.iter());
+        for shard in self.counters.iter().chain(former) {
             for (sum, value) in sums.iter_mut().zip(shard.values()) {
                 *sum = sum.wrapping_add(value);
             }
@@ -249,27 +319,27 @@ impl Cluster {
 
     pub fn drops(&self) -> Drops {
         Drops {
-            unqueued: self.sum(|c| &c.dropped_send_buffer_total),
-            queued: self.sum(|c| &c.dropped_queue_full_total)
-                + self.sum(|c| &c.dropped_queue_oldest_total)
-                + self.sum(|c| &c.dropped_memory_total),
-            too_large: self.sum(|c| &c.dropped_too_large_total),
-            retained: self.sum(|c| &c.dropped_retained_full_total),
-            no_member: self.sum(|c| &c.dropped_no_member_total),
+            unqueued: self.total(|c| &c.dropped_send_buffer_total),
+            queued: self.total(|c| &c.dropped_queue_full_total)
+                + self.total(|c| &c.dropped_queue_oldest_total)
+                + self.total(|c| &c.dropped_memory_total),
+            too_large: self.total(|c| &c.dropped_too_large_total),
+            retained: self.total(|c| &c.dropped_retained_full_total),
+            no_member: self.total(|c| &c.dropped_no_member_total),
             sessions: self.policy_ended_sessions(),
             refused: self.refused_sessions(),
-            overtaken: self.sum(|c| &c.retained_overtaken_total),
+            overtaken: self.total(|c| &c.retained_overtaken_total),
         }
     }
 
     /// CONNECTs refused for want of memory so far; each is counted before anybody can see it.
     pub fn refused_sessions(&self) -> u64 {
-        self.sum(|c| &c.sessions_refused_total)
+        self.total(|c| &c.sessions_refused_total)
     }
 
     /// Sessions that the policy of full queues has ended so far; each is counted before anybody can see it.
     pub fn policy_ended_sessions(&self) -> u64 {
-        self.sum(|c| &c.sessions_ended_queue_full_total)
+        self.total(|c| &c.sessions_ended_queue_full_total)
     }
 
     /// Gauges that must be zero once nobody is left.
@@ -300,8 +370,8 @@ impl Cluster {
         for at in 0..self.nodes.len() {
             self.world.borrow_mut().close_listeners(at as u16);
         }
-        let Cluster { nodes, world, pool, memory, .. } = self;
-        drop(nodes);
+        let Cluster { nodes, world, pool, memory, data, .. } = self;
+        drop((nodes, data));
         let mut found = world.borrow().faults_at_rest();
         for (class, bytes) in Class::ALL.into_iter().zip(memory) {
             if pool.free(class) != bytes as i64 {

@@ -5,6 +5,7 @@
 //! | `plan` | what happens in a run, drawn from its seed |
 //! | `run` | carries a plan out, brings it to rest, asks the oracle |
 //! | `cluster` | all shards of a broker on one thread, over the simulated kernel |
+//! | `data` | the data directory of a cluster, beside its shards |
 //! | `client`, `packet` | scripted clients with a codec of their own |
 //! | `oracle` | a naive broker's knowledge, and every check |
 //! | `counters` | the broker's counters beside what the kernel and the clients saw |
@@ -22,6 +23,7 @@ mod cluster;
 mod command;
 mod counters;
 mod counts;
+mod data;
 mod fairness;
 mod faults;
 mod found;

@@ -36,6 +36,11 @@ impl Orders {
         Orders { rng: Rng::new(plan.seed ^ 0xDE5C_0000), is_open: false, rules: has_rules.then_some(rules) }
     }
 
+    /// Another cluster begins with the listeners that the plan has.
+    pub fn begin_anew(&mut self) {
+        self.is_open = false;
+    }
+
     /// Now and then an order, once all shards have answered the one before. Clients keep to what their CONNACK said, and
     /// the oracle calls it wrong to close one for that. Returns what was ordered.
     pub fn step(&mut self, cluster: &mut Cluster, plan: &Plan) -> Option<String> {

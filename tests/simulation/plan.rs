@@ -2,6 +2,8 @@
 //! and a list of steps. A step that makes no sense when its turn comes is skipped, so any subset of the steps is a run
 //! too; that is what shrinking needs.
 
+mod data;
+
 use ringmq::io::sim::{Faults, Odds, Rng};
 use ringmq::limits::{Limits, QueueFull};
 use ringmq::memory::{CLASSES, Class};
@@ -9,6 +11,8 @@ use ringmq::mesh::Bounds;
 use ringmq::shard::Options;
 
 use crate::packet::Version;
+
+pub use data::{DataPlan, Ending};
 
 pub type Client = usize;
 
@@ -31,6 +35,7 @@ pub struct Plan {
     pub chorus: Odds,
     /// Per PUBACK or PUBREC of a message with RETAIN: at once somebody else subscribes to its topic.
     pub echo: Odds,
+    pub data: Option<DataPlan>,
 }
 
 #[derive(Clone, Debug)]
@@ -136,6 +141,11 @@ pub enum What {
         ms: u64,
     },
     Rest,
+    /// Everything ends at once; so many shards start again on what is on the disk.
+    Crash {
+        power: bool,
+        shards: u16,
+    },
 }
 
 /// Bytes for sessions and subscriptions that no run uses up.
@@ -160,6 +170,16 @@ impl Plan {
 
     /// On so many shards, whatever the seed says.
     pub fn draw_on(seed: u64, shards_wanted: Option<u16>) -> Plan {
+        Plan::draw_with(seed, shards_wanted, true)
+    }
+
+    /// What the seed stands for without a data directory.
+    pub fn draw_without_data(seed: u64) -> Plan {
+        Plan::draw_with(seed, None, false)
+    }
+
+    /// `may_keep` says whether it may have a data directory.
+    fn draw_with(seed: u64, shards_wanted: Option<u16>, may_keep: bool) -> Plan {
         let mut rng = Rng::new(seed);
         let mut shards = *rng.pick(&[1, 2, 2, 3, 3, 4, 5, 6]);
         let ample = rng.below(2) == 0;
@@ -263,7 +283,15 @@ impl Plan {
             }
             owners.resize(steps.len(), ix);
         }
-        let steps = steps.into_iter().zip(owners).enumerate();
+        let mut steps: Vec<(What, Client)> = steps.into_iter().zip(owners).collect();
+        let mut disks = Rng::new(seed ^ 0xD15C_0000);
+        let data = (may_keep && disks.below(4) == 0)
+            .then(|| DataPlan::draw(&mut disks, (shards, shards_wanted), &clients, &mut steps));
+        if data.is_some() {
+            // Damage is looked for elsewhere: here all that was acknowledged must be there.
+            faults.disk.bit_flips = Odds::NEVER;
+        }
+        let steps = steps.into_iter().enumerate();
         let mesh = if ample { 1 << 26 } else { *rng.pick(&[1 << 14, 1 << 26]) };
         let mut bounds = Bounds {
             ring_slots: *rng.pick(&[1, 2, 3, 8, 256]),
@@ -299,7 +327,17 @@ impl Plan {
             gap: *rng.pick(&[2, 10, 40, 200]),
             chorus: rng.odds(9_000),
             echo,
+            data,
         }
+    }
+
+    /// The most shards that a cluster of the run has.
+    pub fn shards_max(&self) -> u16 {
+        let crashes = self.steps.iter().filter_map(|step| match step.what {
+            What::Crash { shards, .. } => Some(shards),
+            _ => None,
+        });
+        crashes.fold(self.shards, u16::max)
     }
 
     /// Messages that wait in a queue, if their number is all that bounds it, and they do not go elsewhere.
@@ -322,7 +360,7 @@ impl Plan {
     pub fn describe(&self) -> String {
         format!(
             "{} shards, {} clients, {} steps, rings of {} and spill of {}, queue of {} ({:?}), {} buffers of {} bytes, \
-             pipes of {} and {} bytes{}",
+             pipes of {} and {} bytes{}{}",
             self.shards,
             self.clients.len(),
             self.steps.len(),
@@ -334,7 +372,8 @@ impl Plan {
             self.faults.buffer_bytes,
             self.faults.to_shard_bytes,
             self.faults.to_client_bytes,
-            if self.stop_at_once { ", stopped in the middle" } else { "" }
+            if self.stop_at_once { ", stopped in the middle" } else { "" },
+            self.data.as_ref().map_or(String::new(), |data| format!(", {data:?}"))
         )
     }
 }

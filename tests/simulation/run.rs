@@ -1,10 +1,14 @@
-//! One run: carries a plan out, brings it to rest again and again, and says what was wrong.
+//! One run: carries a plan out, brings it to rest again and again, and says what was wrong. `crashes` has what runs with a data
+//! directory do besides, `ends` how a run ends.
+
+mod crashes;
+mod ends;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use ringmq::io::sim::{FaultCounts, Odds, Rng};
+use ringmq::io::sim::{Crash, FaultCounts, Odds, Rng};
 
 use crate::client::{Client, Env, Sums};
 use crate::cluster::Cluster;
@@ -12,7 +16,9 @@ use crate::counters::Witness;
 use crate::oracle::{Checker, Checks, ConnIx, Drops, Millis, MsgId, Oracle, SessionIx, matches};
 use crate::orders::Orders;
 use crate::packet::Version;
-use crate::plan::{ClientPlan, ConnectPlan, FILTERS, Farewell, Leave, Plan, PublishPlan, TOPICS, What};
+use crate::plan::{
+    ClientPlan, ConnectPlan, Ending, FILTERS, Farewell, Leave, Plan, PublishPlan, TOPICS, What,
+};
 use crate::trace::Trace;
 
 /// What became of a run.
@@ -57,6 +63,12 @@ pub struct Figures {
     pub rests: u64,
     /// Steps that moved the clock.
     pub jumps: u64,
+    /// Crashes, and those of them that came before all shards served.
+    pub crashes: u64,
+    pub crashes_in_start: u64,
+    pub crashes_in_stop: u64,
+    /// Starts after a stop in order.
+    pub starts_again: u64,
     /// Shards that were told to stop while a connection was on its way home.
     pub stops_in_hand_off: u64,
     pub faults: FaultCounts,
@@ -115,7 +127,12 @@ struct Run<'a> {
     figures: &'a mut Figures,
     resting: bool,
     stopping: bool,
+    /// The cluster serves, as far as the oracle knows.
+    open: bool,
 }
+
+/// QoS 2 to a kept session is not held until it is on disk, so that a crash may bring it twice.
+const QOS_MAX_KEPT: u8 = 1;
 
 /// Carries a plan out. The trace is kept if `traced`.
 pub fn execute(plan: &Plan, trace: &mut Trace) -> Outcome {
@@ -131,7 +148,7 @@ pub fn execute(plan: &Plan, trace: &mut Trace) -> Outcome {
                 .unwrap_or_default();
             let at = PANICKED_AT.with(|at| std::mem::take(&mut *at.borrow_mut()));
             // A broken rule of the kernel boundary is found by an assertion of the fake, but it is no crash.
-            if text.starts_with("io-rule") {
+            if text.starts_with("io-rule") || text.starts_with(Checker::Disk.name()) {
                 Verdict::Wrong(text)
             } else {
                 Verdict::Crash(format!("{text}\n{at}"))
@@ -174,7 +191,16 @@ impl<'a> Run<'a> {
             figures,
             resting: false,
             stopping: false,
+            open: plan.data.is_none(),
         }
+        .at_home()
+    }
+
+    /// The oracle learns where clients are at home.
+    fn at_home(mut self) -> Run<'a> {
+        self.oracle.crashes.homes =
+            self.clients.iter().map(|client| self.cluster.home(&client.name)).collect();
+        self
     }
 
     fn carry_out(mut self) -> Verdict {
@@ -183,9 +209,9 @@ impl<'a> Run<'a> {
         self.figures.published = self.oracle.messages.len() as u64;
         self.figures.clients = self.sums();
         self.figures.checks = self.oracle.checks.clone();
-        self.figures.turns = self.cluster.sum(|c| &c.turns_total);
+        self.figures.turns = self.cluster.total(|c| &c.turns_total);
         self.figures.faults = self.cluster.world.borrow().fault_counts();
-        self.figures.counters = self.cluster.counter_values();
+        self.figures.counters = self.cluster.counter_values(true);
         match result {
             Ok(()) => {
                 let found = self.cluster.end();
@@ -208,15 +234,20 @@ impl<'a> Run<'a> {
                     self.advance(*ms);
                 }
                 What::Rest => self.rest_and_check()?,
+                What::Crash { power, shards } => self.crash(*power, *shards)?,
                 what => self.with(step.client, |client, env| client.step(env, what)),
             }
             let gap = self.rng.below(self.plan.gap + 1);
             self.work(gap)?;
         }
+        let ending = self.plan.data.as_ref().map_or(Ending::Nothing, |data| data.ending);
+        if ending != Ending::Nothing {
+            self.start_again(ending)?;
+        }
         if !self.plan.stop_at_once {
             self.finish()?;
         }
-        self.stop()
+        self.stop(None)
     }
 
     fn note(&mut self, text: impl FnOnce() -> String) {
@@ -224,6 +255,7 @@ impl<'a> Run<'a> {
     }
 
     fn with<T>(&mut self, client: usize, act: impl FnOnce(&mut Client, &mut Env<'_>) -> T) -> T {
+        let shards = self.cluster.len() as u16;
         self.oracle.drops.sessions = self.cluster.policy_ended_sessions();
         self.oracle.drops.refused = self.cluster.refused_sessions();
         let mut world = self.cluster.world.borrow_mut();
@@ -234,6 +266,8 @@ impl<'a> Run<'a> {
             limits: &self.plan.limits,
             resting: self.resting,
             stopping: self.stopping,
+            shards,
+            qos_max: if self.plan.data.is_some() { QOS_MAX_KEPT } else { 2 },
         };
         act(&mut self.clients[client], &mut env)
     }
@@ -255,13 +289,14 @@ impl<'a> Run<'a> {
     /// So many things happen, in an order that the seed says.
     fn work(&mut self, count: usize) -> Result<()> {
         for _ in 0..count {
+            self.tend_data()?;
             if let Some(ordered) = self.orders.step(&mut self.cluster, self.plan) {
                 self.note(|| format!("-- all shards are told: {ordered}"));
             }
             match self.rng.below(100) {
                 0..50 => {
                     let at = self.rng.below(self.cluster.len());
-                    self.cluster.turn(at, self.oracle.now);
+                    self.turn(at);
                 }
                 50..85 => {
                     let client = self.rng.below(self.clients.len());
@@ -345,7 +380,7 @@ impl<'a> Run<'a> {
         let first = self.rng.below(shards);
         for at in (0..shards).map(|n| (first + n) % shards) {
             self.cluster.world.borrow_mut().progress(at as u16);
-            happened |= self.cluster.turn(at, self.oracle.now);
+            happened |= self.turn(at);
         }
         let first = self.rng.below(clients);
         for at in (0..clients).map(|n| (first + n) % clients) {
@@ -363,11 +398,18 @@ impl<'a> Run<'a> {
             let horizon = run.oracle.now + REST_MS;
             let (mut rounds, mut noticed) = (0, false);
             loop {
-                if run.bounded_round(&mut rounds)? || !run.cluster.is_quiet(run.oracle.now) {
+                if run.bounded_round(&mut rounds)? || !run.open || !run.cluster.is_quiet(run.oracle.now) {
+                    if run.open || !run.cluster.is_quiet(run.oracle.now) {
+                        continue;
+                    }
+                    run.advance(1); // the shards look whether they may serve
+
                     continue;
                 }
-                if !std::mem::replace(&mut noticed, true) {
-                    run.notice()?; // before time helps
+                // Before time helps; a log that waits for its pace has a right to.
+                let waits_for_log = run.cluster.sum(|c| &c.store_waiting_bytes) > 0;
+                if !waits_for_log && !std::mem::replace(&mut noticed, true) {
+                    run.notice()?;
                 }
                 match run.cluster.next_deadline().filter(|at| *at <= horizon) {
                     Some(at) => run.advance(at - run.oracle.now),
@@ -382,6 +424,9 @@ impl<'a> Run<'a> {
                 return Err(Failure::Stuck(format!("{}; {}", waiting.join(", "), run.cluster.threads())));
             }
             run.advance(0);
+            let connected = run.connected();
+            run.oracle.all_on_disk(&connected);
+            run.check_disk();
             Ok(())
         })
     }
@@ -417,6 +462,7 @@ impl<'a> Run<'a> {
 
     /// One of [`ROUNDS_MAX`] rounds; whether something happened in it.
     fn bounded_round(&mut self, rounds: &mut usize) -> Result<bool> {
+        self.tend_data()?;
         let happened = self.round();
         self.sound()?;
         *rounds += 1;
@@ -453,7 +499,8 @@ impl<'a> Run<'a> {
             open: world.open_sockets() as u64,
             charged,
             stored: stored.map(|stored| stored as u64),
-            values: self.cluster.counter_values(),
+            values: self.cluster.counter_values(false),
+            crashed: !self.oracle.crashes.at.is_empty(),
         };
         for (at, live) in live.iter().enumerate() {
             let (charged, sending) = (live.buffers, world.sending(at as u16));
@@ -475,7 +522,7 @@ impl<'a> Run<'a> {
         for client in 0..self.clients.len() {
             self.with(client, Client::settle);
         }
-        self.oracle.takeover_may_force = self.cluster.sum(|c| &c.takeovers_forced_total) > 0;
+        self.oracle.takeover_may_force |= self.cluster.sum(|c| &c.takeovers_forced_total) > 0;
         let (connected, drops) = (self.connected(), self.drops());
         self.oracle.at_rest(&connected, drops);
         self.notice()?;
@@ -536,157 +583,5 @@ impl<'a> Run<'a> {
             packet_size_maximum: None,
             eager: false,
         }
-    }
-
-    /// Everybody comes back for what is owed, then leaves for good; nothing may be left in the broker.
-    fn finish(&mut self) -> Result<()> {
-        self.rest_and_check()?;
-        self.note(|| "-- everybody comes back".into());
-        for client in 0..self.watcher {
-            if !self.clients[client].is_connected() {
-                let version = self.clients[client].version();
-                let plan = self
-                    .connection(if version == Version::V311 { u32::MAX } else { 0 }, version == Version::V31);
-                self.with(client, |client, env| client.connect(env, plan));
-            }
-        }
-        self.rest_and_check()?;
-        self.note(|| "-- everybody leaves".into());
-        self.cluster.world.borrow_mut().faults.reset = Odds::NEVER;
-        for clean in [false, true] {
-            for client in 0..self.watcher {
-                if clean {
-                    let plan = self.connection(0, true);
-                    self.with(client, |client, env| client.connect(env, plan));
-                }
-            }
-            self.rest()?;
-            for client in 0..self.watcher {
-                self.with(client, |client, env| client.leave(env, Leave::Disconnect));
-            }
-            self.rest()?;
-        }
-        self.clear_store()?;
-        self.advance(Millis::from(self.plan.limits.session_expiry_max_s) * 1000 + 3_600_000);
-        self.rest()?;
-        self.nothing_is_left();
-        self.sound()
-    }
-
-    fn clear_store(&mut self) -> Result<()> {
-        let watcher = self.watcher;
-        let plan = self.connection(0, true);
-        self.with(watcher, |client, env| client.connect(env, plan));
-        self.rest()?;
-        for topic in 0..TOPICS.len() {
-            let plan = PublishPlan {
-                topic,
-                qos: 1,
-                retain: true,
-                clear: true,
-                expiry_s: None,
-                size: 0,
-                alias: false,
-                property: true,
-                count: 1,
-            };
-            self.with(watcher, |client, env| client.step(env, &What::Publish(plan)));
-        }
-        self.rest()?;
-        self.with(watcher, |client, env| client.leave(env, Leave::Disconnect));
-        self.rest()
-    }
-
-    fn nothing_is_left(&mut self) {
-        // Or whoever was to clear the store was not let in.
-        let sys = self.plan.options.sys_interval_ms > 0 || self.plan.is_short_of_sessions();
-        for (at, live) in self.cluster.live().into_iter().enumerate() {
-            let retained = if sys { 0 } else { live.retained };
-            let left = [
-                live.connections,
-                live.sessions,
-                live.subscriptions,
-                live.session_bytes,
-                live.subscription_bytes,
-                retained,
-                live.buffers,
-                live.timers,
-                live.mesh,
-            ];
-            self.oracle.check(Checker::Left, left.iter().all(|count| *count == 0), |_| {
-                format!("shard {at} keeps {live:?} although nobody is left")
-            });
-        }
-        let gauges = self.cluster.gauges_left();
-        self.oracle
-            .check(Checker::Left, gauges.is_empty(), |_| format!("gauges are not back at zero: {gauges:?}"));
-        let open = self.cluster.world.borrow().open_sockets();
-        self.oracle
-            .check(Checker::Left, open == 0, |_| format!("{open} sockets are open although nobody is left"));
-    }
-
-    /// Half of the clients connect anew, so that a stop finds connections on every part of their way.
-    fn come_back_at_once(&mut self) -> Result<()> {
-        for client in 0..self.watcher {
-            if self.rng.below(2) == 0 {
-                continue;
-            }
-            let clean = self.clients[client].version() == Version::V31;
-            let plan = self.connection(if clean { 0 } else { 60 }, clean);
-            let what = match self.clients[client].is_connected() {
-                true => What::TakeOver(Farewell::Nothing, plan),
-                false => What::Connect(plan),
-            };
-            self.with(client, |client, env| client.step(env, &what));
-            let gap = self.rng.below(30);
-            self.work(gap)?;
-        }
-        Ok(())
-    }
-
-    /// All shards are told to stop, one after the other, while everything goes on.
-    fn stop(&mut self) -> Result<()> {
-        if self.plan.stop_at_once {
-            self.come_back_at_once()?;
-        }
-        self.note(|| "-- stop".into());
-        self.stopping = true;
-        for at in 0..self.cluster.len() {
-            self.figures.stops_in_hand_off += u64::from(self.cluster.is_handing_off());
-            self.cluster.stop(at);
-            let gap = self.rng.below(self.plan.gap + 1);
-            self.work(gap)?;
-        }
-        self.resting = true;
-        self.cluster.world.borrow_mut().faults.reset = Odds::NEVER;
-        let mut rounds = 0;
-        let latest = self.oracle.now + 15_000;
-        while !self.cluster.is_stopped() {
-            let happened = self.round();
-            self.sound()?;
-            rounds += 1;
-            if rounds > ROUNDS_MAX || self.oracle.now > latest {
-                let why = format!(
-                    "happened {happened}, quiet {}, now {} {:?}",
-                    self.cluster.is_quiet(self.oracle.now),
-                    self.oracle.now,
-                    self.cluster.world.borrow().unquiet()
-                );
-                return Err(Failure::Stuck(format!(
-                    "the shards do not stop ({why}): {}",
-                    self.cluster.threads()
-                )));
-            }
-            if !happened && self.cluster.is_quiet(self.oracle.now) {
-                match self.cluster.next_deadline() {
-                    Some(at) if at > self.oracle.now && at < latest => self.advance(at - self.oracle.now),
-                    _ => self.advance(1_000),
-                }
-            }
-        }
-        if !self.cluster.is_obeyed() {
-            return Err(Failure::Stuck("an order has no answer, and the shards have ended".to_owned()));
-        }
-        self.sound()
     }
 }

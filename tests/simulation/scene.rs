@@ -20,7 +20,7 @@ pub fn plan(shards: u16, limits: Limits) -> Plan {
         limits,
         options: Options { sys_interval_ms: 0, ..Options::default() },
         faults: Faults::none(),
-        ..Plan::draw(0)
+        ..Plan::draw_without_data(0)
     }
 }
 

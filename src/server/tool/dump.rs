@@ -241,6 +241,16 @@ fn of_record(record: &Record<'_>) -> Map<String, Value> {
         Record::Freed { index, packet_id } => id("freed", index, packet_id),
         Record::Retained => json!({"record": "retained"}),
         Record::Cleared { topic } => json!({"record": "cleared", "topic": topic}),
+        Record::Given { number, group } => {
+            json!({"record": "given", "number": number, "group": format!("{group:016x}")})
+        }
+        Record::Passed { number } => json!({"record": "passed", "number": number}),
+        Record::Taken { index, publisher, packet_id } => json!({
+            "record": "taken", "session": index, "publisher": format!("{publisher:016x}"), "packet_id": packet_id,
+        }),
+        Record::Forgot { publisher, packet_id } => json!({
+            "record": "forgot", "publisher": format!("{publisher:016x}"), "packet_id": packet_id,
+        }),
         Record::WalkBegins => json!({"record": "walk_begins"}),
         Record::WalkEnds => json!({"record": "walk_ends"}),
         Record::Stopped => json!({"record": "stopped"}),

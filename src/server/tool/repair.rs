@@ -10,8 +10,8 @@ use super::{Looked, Unusable, failed, files_of, say, take};
 use crate::io::files::{Files, OsFiles};
 use crate::io::random_keys;
 use crate::memory::ShardId;
-use crate::server::store::{SEGMENT_MIN, prefix, set_aside, wall_now};
-use crate::store::{self, Keeper, Manifest, ManifestError};
+use crate::server::store::{SEGMENT_MIN, wall_now};
+use crate::store::{self, Keeper, Manifest, ManifestError, prefix, set_aside};
 use crate::topic;
 
 pub(super) fn repair(dir: &Path) -> Result<u8, Unusable> {

@@ -9,6 +9,7 @@ impl Client {
         }
         let version = self.plan.version;
         plan.clean |= self.must_clean;
+        plan.shard %= env.shards;
         if version == Version::V311 && plan.clean {
             plan.expiry_s = 0;
         }
@@ -133,6 +134,8 @@ impl Client {
             settled: None,
             copies: 1,
             again: false,
+            split: Vec::new(),
+            sent_split: 0,
         });
         let mut properties = Properties::new();
         if plan.delay_s > 0 {
@@ -168,6 +171,9 @@ impl Client {
         let packet_id = self.free_packet_id();
         let version = self.plan.version;
         let Some(conn) = &mut self.conn else { return };
+        let granted = |options: u8| options & !3 | (options & 3).min(env.qos_max);
+        let filters: Vec<(String, u8)> =
+            filters.into_iter().map(|(filter, options)| (filter, granted(options))).collect();
         let versions = filters.iter().map(|(filter, options)| {
             let (share, matches) = split_share(filter);
             Subscription {
@@ -266,6 +272,8 @@ impl Client {
             settled: None,
             copies: 1,
             again: false,
+            split: Vec::new(),
+            sent_split: 0,
         });
         if let Some(expiry) = plan.expiry_s {
             properties.push((packet::MESSAGE_EXPIRY_INTERVAL, Value::Number(expiry)));
@@ -332,7 +340,7 @@ impl Client {
         let Some(conn) = &mut self.conn else { return };
         let since = conn.since(env);
         env.trace.line(env.oracle, || format!("{} abandons its connection: {farewell:?}", self.name));
-        let overdue = conn.is_overdue(env.oracle.now);
+        let overdue = conn.is_overdue(env.oracle.now) || env.stopping;
         let over = match farewell {
             Farewell::Nothing => Over::Replaced,
             Farewell::Close => {

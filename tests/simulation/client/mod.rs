@@ -34,6 +34,10 @@ pub struct Env<'a> {
     /// Everybody reads, writes and acknowledges at once.
     pub resting: bool,
     pub stopping: bool,
+    /// Of the broker.
+    pub shards: u16,
+    /// Nobody subscribes at a higher one.
+    pub qos_max: u8,
 }
 
 /// A PUBLISH of ours that is not acknowledged to the end.
@@ -207,6 +211,11 @@ impl Client {
         std::mem::take(&mut self.stored)
     }
 
+    /// All shards ended at once. What the broker had sent at QoS 1 it may not remember, its Packet Identifier included.
+    pub fn crashed(&mut self) {
+        self.unfinished.retain(|packet_id, _| self.incoming.contains(packet_id));
+    }
+
     pub fn is_connected(&self) -> bool {
         self.conn.is_some()
     }
@@ -269,7 +278,9 @@ impl Client {
             What::Leave(how) if self.up().is_some() => self.leave(env, *how),
             What::Offend(kind) if self.up().is_some() => self.offend(env, *kind),
             What::Connect(_) | What::TakeOver(..) | What::Ping | What::Leave(_) | What::Offend(_) => {}
-            What::Jump { .. } | What::Rest => unreachable!("steps of the run, not of a client"),
+            What::Jump { .. } | What::Rest | What::Crash { .. } => {
+                unreachable!("steps of the run, not of a client")
+            }
         }
     }
 }
@@ -300,6 +311,7 @@ impl Conn {
         env.world.is_failed(self.endpoint)
             || env.world.is_ended_by_shard(self.endpoint)
             || self.is_overdue(env.oracle.now)
+            || env.stopping
     }
 
     /// The broker may have ended it by Keep Alive.

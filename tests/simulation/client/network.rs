@@ -96,7 +96,10 @@ impl Client {
         conn.say(&mut self.sums, packet::ack(version, ack.kind, ack.packet_id, 0));
         match ack.kind {
             packet::PUBACK | packet::PUBCOMP => {
-                self.unfinished.remove(&ack.packet_id);
+                let message = self.unfinished.remove(&ack.packet_id).flatten();
+                if let Some(message) = message.filter(|_| ack.kind == packet::PUBACK) {
+                    env.oracle.acknowledged((conn.session, conn.ix), message);
+                }
                 conn.in_flight.remove(&ack.packet_id);
             }
             _ => {}

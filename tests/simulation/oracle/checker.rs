@@ -39,10 +39,18 @@ pub enum Checker {
     Counters,
     /// Nothing is left when nobody is.
     Left,
+    /// What was acknowledged before a crash is there after it.
+    Durable,
+    /// What had ended before a crash is not there after it.
+    Resurrected,
+    /// The log says what is in memory.
+    Log,
+    /// Files are there for what is kept, and for nothing else.
+    Disk,
 }
 
 impl Checker {
-    pub const COUNT: usize = 18;
+    pub const COUNT: usize = 22;
     /// In the order of the enumeration.
     pub const NAMES: [&'static str; Checker::COUNT] = [
         "content",
@@ -63,6 +71,10 @@ impl Checker {
         "connection",
         "counters",
         "left",
+        "durable",
+        "resurrected",
+        "log",
+        "disk",
     ];
 
     pub fn name(self) -> &'static str {
@@ -99,4 +111,5 @@ fn each_checker_has_its_name() {
     assert_eq!(Checker::Content.name(), "content");
     assert_eq!(Checker::SessionPresent.name(), "session-present");
     assert_eq!(Checker::Left.name(), "left");
+    assert_eq!(Checker::Disk.name(), "disk");
 }

@@ -77,7 +77,7 @@ impl Oracle {
                     idle.extend(
                         self.member_with_room(id, &members).map(|member| format!("{what}, but {member}")),
                     );
-                    self.missing.push(Missing { queued: false, what });
+                    self.missing.push(Missing { queued: false, durable: false, what });
                 }
             }
         }

@@ -6,6 +6,7 @@
 //! nothing is guessed.
 
 mod checker;
+mod crash;
 mod group;
 mod receive;
 mod rest;
@@ -68,6 +69,10 @@ pub struct Message {
     pub copies: u32,
     /// It was sent again on another connection.
     pub again: bool,
+    /// By client: a crash may have kept it on one shard and not on another.
+    pub split: Vec<bool>,
+    /// How often it was sent again since.
+    pub sent_split: u32,
 }
 
 /// One version of a subscription; SUBSCRIBE for the same filter begins another one.
@@ -105,6 +110,14 @@ pub struct Got {
     pub retained: u32,
     pub shared: u32,
     pub last: Tick,
+    /// Copies that may come again after a crash.
+    pub repeats: u32,
+    /// As it was delivered.
+    pub qos: u8,
+    /// The client has acknowledged it at QoS 1, on this connection.
+    pub acked: Option<ConnIx>,
+    /// And that is on disk.
+    pub is_done: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -125,6 +138,8 @@ pub struct Session {
     pub queued_came_at: Vec<Millis>,
     /// Position of the last one seen by publisher, topic, QoS published, QoS delivered.
     pub order: BTreeMap<(ClientIx, String, u8, u8), usize>,
+    /// The same when all was on disk.
+    pub order_on_disk: BTreeMap<(ClientIx, String, u8, u8), usize>,
     /// The newest message published with RETAIN, by topic and QoS delivered, since those overtake each other: tick, and
     /// the message unless it is an anonymous clear.
     pub last_retained: BTreeMap<(String, u8), (Tick, Option<MsgId>)>,
@@ -141,8 +156,12 @@ pub struct Conn {
     pub accepted: Option<Tick>,
     pub session: Option<SessionIx>,
     pub over: Option<(Over, Tick, Millis)>,
+    /// When its client ended it, or learnt that it was over.
+    pub over_at: Tick,
     /// The broker closed its end.
     pub closed: bool,
+    /// A crash ended it.
+    pub crashed: bool,
 }
 
 /// Which policies may take messages away in this run.
@@ -178,6 +197,8 @@ impl Drops {
 pub struct Missing {
     /// It was surely to be delivered at QoS 1 or 2 to one session: only a queue can have lost it.
     pub queued: bool,
+    /// It was acknowledged before a crash.
+    pub durable: bool,
     pub what: String,
 }
 
@@ -214,6 +235,7 @@ pub struct Oracle {
     /// Retained messages that came after a live one, and must be explained by overtaking.
     pub overtaken: Vec<String>,
     pub wrong: Vec<String>,
+    pub crashes: crash::Crashes,
     /// Facts that were checked, for the figures.
     pub checks: Checks,
 }
@@ -286,6 +308,10 @@ impl Oracle {
             m.sent = Some(tick);
             m.sent_at = self.now;
             let key = (m.by, m.topic.clone(), 1);
+            self.sent_order.entry(key).or_default().push(id);
+        } else if !m.split.is_empty() {
+            m.sent_split += 1;
+            let key = (m.by, m.topic.clone(), 2);
             self.sent_order.entry(key).or_default().push(id);
         }
     }

@@ -99,7 +99,13 @@ impl Oracle {
             Some(Way::Live | Way::Retained) | None => seen.live + seen.retained,
         };
         if d.repeat || (d.publish.dup && seen > 0) {
-            return Some(id); // the same delivery again
+            // The same delivery again, unless it was over for good.
+            let is_done = |got: &Got| got.is_done && got.live + got.retained + got.shared == 1;
+            let is_done = self.sessions[d.session].got.get(&id).is_some_and(is_done);
+            self.check(Checker::Once, !is_done || m.copies > 1 || m.retain, |_| {
+                format!("{text}, although its acknowledgement is on disk")
+            });
+            return Some(id);
         }
         self.check_retained_first(d, id, way, &text);
         match way {
@@ -120,6 +126,7 @@ impl Oracle {
     fn got(&mut self, d: &Delivery<'_>, id: MsgId, tick: Tick) -> &mut Got {
         let got = self.sessions[d.session].got.entry(id).or_default();
         got.last = tick;
+        got.qos = got.qos.max(d.publish.qos);
         got
     }
 
@@ -224,7 +231,17 @@ impl Oracle {
             )
         };
         let what = if live || reply { String::new() } else { detail() };
-        self.check(Checker::Form, live || reply, |_| what);
+        // A session that had ended before a crash may have been what brought it.
+        let former = |session: usize| {
+            let of = &self.sessions[session];
+            of.client == d.client && session != d.session && self.crashes.since(of.began)
+        };
+        let mut formers = (0..self.sessions.len()).filter(|&session| former(session)).peekable();
+        let has_former = formers.peek().is_some();
+        let resurrected = formers.any(|session| self.may_get(session, id));
+        self.checks.count(Checker::Resurrected, u64::from(has_former));
+        let checker = if resurrected { Checker::Resurrected } else { Checker::Form };
+        self.check(checker, live || reply, |_| what);
         self.check_expiry(d, id, text);
         match (live, reply) {
             (_, true) if p.retain => Some(Way::Retained),
@@ -307,9 +324,11 @@ impl Oracle {
     fn got_live(&mut self, d: &Delivery<'_>, id: MsgId, tick: Tick, text: &str) {
         let m = self.messages[id].clone();
         self.got(d, id, tick).live += 1;
-        let live = self.sessions[d.session].got[&id].live;
-        self.check(Checker::Once, live <= m.copies, |_| {
-            format!("{text}: {live} times, sent {} times", m.copies)
+        let got = &self.sessions[d.session].got[&id];
+        let undecided = if m.split.get(d.client) == Some(&true) { m.sent_split } else { 0 };
+        let (live, most) = (got.live, m.copies + got.repeats + undecided);
+        self.check(Checker::Once, live <= most, |_| {
+            format!("{text}: {live} times, sent {} times, {most} are possible", m.copies)
         });
         if m.will {
             return;

@@ -14,15 +14,17 @@ impl Oracle {
             self.session_at_rest(session, conn);
         }
         self.groups_at_rest(connected);
+        let durable = self.missing.iter().any(|missing| missing.durable);
+        let checker = if durable { Checker::Durable } else { Checker::Arrival };
         let missing = self.missing.len() as u64;
         let dropped = drops.messages() + drops.no_member;
-        self.check(Checker::Arrival, missing <= dropped, |o| {
+        self.check(checker, missing <= dropped, |o| {
             format!("{missing} messages are missing, {dropped} drops were counted: {}", o.list_missing())
         });
         // Not any drop explains them: a send buffer that is full never takes a message that can be queued.
         let missing = self.missing.iter().filter(|missing| missing.queued).count() as u64;
         let dropped = drops.queued + drops.too_large;
-        self.check(Checker::Arrival, missing <= dropped, |o| {
+        self.check(checker, missing <= dropped, |o| {
             format!("{missing} queued messages are missing, {dropped} were dropped: {}", o.list_missing())
         });
     }
@@ -57,12 +59,16 @@ impl Oracle {
             if (qos == 0 && !here) || expired {
                 continue;
             }
-            self.checks.count(Checker::Arrival, 1);
+            if m.split.get(client) == Some(&true) {
+                continue;
+            }
+            let durable = self.crashes.since(m.certain_at);
+            self.checks.count(if durable { Checker::Durable } else { Checker::Arrival }, 1);
             let got = self.sessions[session].got.get(&id).is_some_and(|got| got.live + got.retained > 0);
             let cleared = m.payload.is_empty() && self.saw_clear(session, id, sent);
             if !got && !cleared {
                 let what = format!("{} (at q{qos}) never reached {}", self.name(id), self.names[client]);
-                self.missing.push(Missing { queued: qos > 0, what });
+                self.missing.push(Missing { queued: qos > 0, durable, what });
             }
         }
         let tick = self.next();

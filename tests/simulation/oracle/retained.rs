@@ -22,7 +22,8 @@ impl Oracle {
             // first sent before the last look and is certain only now may be older than what was found then.
             let sure = |id: &MsgId| {
                 let m = &self.messages[*id];
-                m.fate == Fate::Certain && !m.will && m.sent.is_some_and(|sent| sent > self.store_tick)
+                let new = m.sent.is_some_and(|sent| sent > self.store_tick);
+                m.fate == Fate::Certain && !m.will && new && m.split.is_empty()
             };
             let last = ids.iter().rposition(sure);
             certain |= last.is_some();
@@ -54,7 +55,8 @@ impl Oracle {
         for topic in &topics {
             let candidates = self.candidates(topic);
             let found = seen.get(topic).copied();
-            self.check(Checker::Store, candidates.contains(&found), |o| {
+            let checker = if self.crashes.since(self.store_tick) { Checker::Durable } else { Checker::Store };
+            self.check(checker, candidates.contains(&found), |o| {
                 let list: Vec<_> =
                     candidates.iter().map(|c| c.map_or("nothing".into(), |id| o.name(id))).collect();
                 let found = found.map_or("nothing".into(), |id| o.name(id));

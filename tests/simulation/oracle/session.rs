@@ -47,6 +47,8 @@ impl Oracle {
             session: None,
             over: None,
             closed: false,
+            over_at: 0,
+            crashed: false,
         });
         self.conns.len() - 1
     }
@@ -84,7 +86,9 @@ impl Oracle {
         self.check(Checker::SessionPresent, !continues || !surely_not, |_| {
             format!("{who}: Session Present although there is no session")
         });
-        self.check(Checker::SessionPresent, continues || !surely || present.is_none(), |_| {
+        let from_before = previous.is_some_and(|session| self.crashes.since(self.sessions[session].began));
+        let checker = if from_before { Checker::Durable } else { Checker::SessionPresent };
+        self.check(checker, continues || !surely || present.is_none(), |_| {
             format!("{who}: no Session Present although the session was kept")
         });
         self.settle_wills_at_connect(conn, continues);
@@ -133,6 +137,7 @@ impl Oracle {
             checked: self.tick,
             got: Default::default(),
             order: Default::default(),
+            order_on_disk: Default::default(),
             last_retained: Default::default(),
             live_of: Default::default(),
             queued_came_at: Vec::new(),
@@ -197,10 +202,12 @@ impl Oracle {
 
     /// A connection is over for its client; the broker noticed at `since` at the earliest.
     pub fn over(&mut self, conn: ConnIx, how: Over, (since, tick): (Millis, Tick)) {
+        let over_at = self.tick;
         let c = &mut self.conns[conn];
         if c.over.is_some() {
             return;
         }
+        c.over_at = over_at;
         c.over = Some((how, tick, since));
         if let Some(session) = c.session
             && self.current[c.client] == Some(session)
@@ -227,7 +234,7 @@ impl Oracle {
     /// The broker closed its end of a connection that the client had left. Once that holds for all of the client's, the
     /// broker has noticed that it is away.
     pub fn closed_by_broker(&mut self, conn: ConnIx) {
-        let (client, now) = (self.conns[conn].client, self.now);
+        let (client, now) = (self.conns[conn].client, self.noticed_at());
         self.conns[conn].closed = true;
         let all = self.conns.iter().all(|other| other.client != client || other.closed);
         if let Some(session) = self.current[client].filter(|_| all)

@@ -47,6 +47,7 @@ impl Oracle {
 
     pub(super) fn will_after_over(&mut self, conn: ConnIx) {
         let Some((how, tick, since)) = self.conns[conn].over else { return };
+        let how = self.over_by_crash(conn, how);
         let accepted = self.conns[conn].accepted.is_some();
         let clean_session_end =
             self.conns[conn].session.map_or(0, |session| self.sessions[session].expiry_ms.0);
@@ -70,7 +71,7 @@ impl Oracle {
     }
 
     pub(super) fn will_noticed(&mut self, conn: ConnIx) {
-        let now = self.now;
+        let now = self.noticed_at();
         if let Some(will) = self.will_of(conn)
             && let Some((lo, None)) = will.ended
         {

@@ -1,0 +1,86 @@
+//! What a run has besides where its shards have a data directory.
+
+use super::*;
+
+/// A data directory, and how the run ends.
+#[derive(Clone, Debug)]
+pub struct DataPlan {
+    pub segment_bytes: u64,
+    pub grace_ms: u64,
+    /// Commits are flushed, and crashes may be losses of power.
+    pub power: bool,
+    /// Per look: segments are made.
+    pub keeps: Odds,
+    /// After each turn the log is compared with what is in memory.
+    pub is_mirrored: bool,
+    pub ending: Ending,
+}
+
+/// What comes before the last stop of a run with a data directory.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Ending {
+    Nothing,
+    /// A stop in order, and another start.
+    StartAgain,
+    /// A crash in the middle of a stop, and another start.
+    CrashInStop,
+}
+
+impl DataPlan {
+    /// Puts crashes between the steps, and clients that come back to their sessions.
+    pub(super) fn draw(
+        rng: &mut Rng,
+        (shards, shards_wanted): (u16, Option<u16>),
+        clients: &[ClientPlan],
+        steps: &mut Vec<(What, Client)>,
+    ) -> DataPlan {
+        let power = rng.below(4) > 0;
+        let connect = |rng: &mut Rng, client: &ClientPlan| ConnectPlan {
+            shard: rng.below(usize::from(shards)) as u16,
+            clean: client.version == Version::V31,
+            expiry_s: match client.version {
+                Version::V5 => *rng.pick(&[60, 4000, u32::MAX]),
+                Version::V311 => u32::MAX,
+                Version::V31 => 0,
+            },
+            keep_alive_s: 0,
+            will: None,
+            receive_maximum: None,
+            topic_alias_maximum: 0,
+            packet_size_maximum: None,
+            eager: rng.below(3) == 0,
+        };
+        for (what, client) in steps.iter_mut() {
+            if let What::Connect(plan) | What::TakeOver(_, plan) = what
+                && rng.below(2) == 0
+            {
+                let kept = connect(rng, &clients[*client]);
+                (plan.clean, plan.expiry_s) = (kept.clean, kept.expiry_s);
+            }
+        }
+        let begun = clients.len().min(steps.len());
+        for _ in 0..rng.below(5) {
+            let at = rng.between(begun, steps.len());
+            let mut added = Vec::new();
+            // Now and then the next one comes while the first start is under way.
+            for _ in 0..1 + usize::from(rng.below(4) == 0) {
+                let shards = shards_wanted.unwrap_or(*rng.pick(&[1, 2, 3, 4, shards]));
+                added.push((What::Crash { power: power && rng.below(3) > 0, shards }, 0));
+            }
+            for (client, plan) in clients.iter().enumerate() {
+                if rng.below(4) > 0 {
+                    added.push((What::Connect(connect(rng, plan)), client));
+                }
+            }
+            steps.splice(at..at, added);
+        }
+        DataPlan {
+            segment_bytes: 64 * 1024,
+            grace_ms: *rng.pick(&[0, 40, 2_000]),
+            power,
+            keeps: *rng.pick(&[Odds(9_000), Odds(2_000), Odds(300)]),
+            is_mirrored: rng.below(2) == 0,
+            ending: *rng.pick(&[Ending::Nothing, Ending::StartAgain, Ending::CrashInStop]),
+        }
+    }
+}
