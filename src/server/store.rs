@@ -16,6 +16,7 @@ use crate::clock::Millis;
 use crate::config::{DataDamaged, StoreConfig, exit};
 use crate::io::files::{Files, Lock, LockError, Medium, OsFiles};
 use crate::log::{self, Kind, Level, Value};
+use crate::memory::ShardId;
 use crate::shard::{Opening, Storing};
 use crate::store::{
     self, Found, Keeper, Kept, Manifest, ManifestError, NextRun, Part, SessionImage, WallClock,
@@ -45,6 +46,8 @@ pub enum Why {
     },
     Lock(LockError),
     Manifest(ManifestError),
+    /// There is none, and yet there are segments.
+    NoManifest,
     /// It is damaged, and that refuses the start.
     Damaged(Vec<String>),
     /// What is kept there does not survive what it is kept for.
@@ -60,7 +63,7 @@ impl StoreError {
                 exit::PRIVILEGE
             }
             Why::Io { .. } | Why::Lock(_) => exit::SYSTEM,
-            Why::Manifest(_) | Why::Damaged(_) | Why::Unfit(_) => exit::CONFIG,
+            Why::Manifest(_) | Why::NoManifest | Why::Damaged(_) | Why::Unfit(_) => exit::CONFIG,
         }
     }
 }
@@ -71,7 +74,16 @@ impl fmt::Display for StoreError {
         match &self.why {
             Why::Io { what, error } => write!(f, "{what}: {error}"),
             Why::Lock(error) => error.fmt(f),
+            Why::Manifest(error @ ManifestError::Damaged) => {
+                write!(f, "{error}; to make it anew: ringmq store repair {}", self.directory.display())
+            }
             Why::Manifest(error) => error.fmt(f),
+            Why::NoManifest => write!(
+                f,
+                "the file manifest is missing, though there are segments of a message log; to make it anew: \
+                 ringmq store repair {}",
+                self.directory.display()
+            ),
             Why::Damaged(damage) => write!(
                 f,
                 "{}. With --data-damaged start the broker starts with what is intact",
@@ -136,8 +148,19 @@ impl Store {
         let lock = files.lock().map_err(|error| failed(Why::Lock(error)))?;
         let warnings = fitness(&files).map_err(|error| io("the file system cannot be looked at")(error))?;
         let found = Manifest::read(&files).map_err(|error| failed(Why::Manifest(error)))?;
-        let is_new = found.is_none();
-        let before = found.unwrap_or_else(|| Manifest::new(keys[0] ^ keys[3].rotate_left(17), keys));
+        let before = match found {
+            Some(manifest) => manifest,
+            None if has_segments(&files).map_err(io("it cannot be read"))? => {
+                return Err(failed(Why::NoManifest));
+            }
+            None => {
+                // Before the first segment: where there are segments, a manifest has been lost.
+                let new = Manifest::new(keys[0] ^ keys[3].rotate_left(17), keys);
+                new.write(&files).map_err(io("the file manifest cannot be written"))?;
+                new
+            }
+        };
+        let is_new = before.run == 0;
         let clock = WallClock::new(wall_now(), now);
         let kept = read_all(&files, &before, clock).map_err(io("it cannot be read"))?;
         let damage = kept.damage();
@@ -297,6 +320,19 @@ fn read_logs(files: &OsFiles, manifest: &Manifest, clock: WallClock) -> io::Resu
         });
         read.collect()
     })
+}
+
+/// Whether anything was ever written to a log here.
+fn has_segments(files: &OsFiles) -> io::Result<bool> {
+    for directory in files.list("")? {
+        if directory.len() == 3
+            && directory.parse::<ShardId>().is_ok()
+            && !store::heads(files, &directory)?.is_empty()
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Everything that the run that holds has kept.

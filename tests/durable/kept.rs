@@ -193,7 +193,7 @@ fn the_will_of_a_connected_client_goes_out_after_the_grace_unless_it_comes_back(
         drop(clients);
         let mut witness = Client::fresh(&broker, V5);
         witness.subscribe(&format!("{topic}/#"), 1);
-        let _here = [&back, &back_late].map(|one| resumed(&broker, one));
+        let here = [&back, &back_late].map(|one| resumed(&broker, one));
         assert_eq!(witness.expect_publish_acked().topic, format!("{topic}/gone"));
         assert!(began.elapsed() >= Duration::from_millis(1450), "{:?}", began.elapsed());
         assert_eq!(witness.expect_publish_acked().topic, format!("{topic}/late"));
@@ -201,13 +201,15 @@ fn the_will_of_a_connected_client_goes_out_after_the_grace_unless_it_comes_back(
         thread::sleep(Duration::from_millis(500));
         witness.expect_quiet();
         // What went out does so once, and is stored.
-        let broker = runs.next(broker, 2, &[]);
-        let _here = [&gone, &gone_late, &back, &back_late].map(|one| resumed(&broker, one));
+        here.into_iter().for_each(Client::disconnect);
+        thread::sleep(Duration::from_millis(100));
+        let broker = runs.next(broker, 2, &["--will-grace", "0"]);
         let mut witness = Client::fresh(&broker, V5);
         witness.subscribe(&format!("{topic}/#"), 1);
         let mut got = [witness.expect_publish_acked(), witness.expect_publish_acked()].map(|one| one.topic);
         got.sort();
         assert_eq!(got, [format!("{topic}/gone"), format!("{topic}/late")]);
+        thread::sleep(Duration::from_millis(200));
         witness.expect_quiet();
     });
 }
@@ -272,6 +274,22 @@ fn a_session_that_ended_stays_ended() {
         }
         resumed(&broker, &Connect::new(V5, &ids[1]).persistent()).expect_quiet();
     });
+}
+
+#[test]
+fn what_a_full_queue_dropped_stays_dropped() {
+    let runs = Runs::killed("dropped");
+    let connect = Connect::new(V5, name("sub")).persistent();
+    let broker = runs.start(1, &["--queue-full", "drop-oldest", "--queue-messages-max", "3"]);
+    Client::accepted(&broker, &connect).subscribe("t", 1);
+    let mut publisher = Client::fresh(&broker, V5);
+    // The first ones may have gone to the connection before its end was seen.
+    thread::sleep(Duration::from_millis(100));
+    (0..6).for_each(|number| publisher.say("t", number.to_string(), 1));
+    let broker = runs.next(broker, 2, &[]);
+    let mut client = resumed(&broker, &connect);
+    assert_eq!(client.expect_texts(3), ["3", "4", "5"]);
+    client.expect_quiet();
 }
 
 /// Level `process` differs in what it costs and in a loss of power alone.

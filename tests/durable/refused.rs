@@ -103,7 +103,7 @@ fn a_directory_that_is_not_writable_is_refused() {
 }
 
 #[test]
-fn a_damaged_manifest_and_a_later_format_are_refused() {
+fn a_damaged_or_missing_manifest_and_a_later_format_are_refused() {
     let (runs, connect) = filled("manifest", 1);
     let path = format!("{}/manifest", runs.data);
     let good = std::fs::read_to_string(&path).expect("a manifest");
@@ -125,6 +125,10 @@ fn a_damaged_manifest_and_a_later_format_are_refused() {
         assert_eq!(code, CONFIG, "{text:?}: {why}");
         assert!(why.contains(said), "{text:?}: {why}");
     }
+    std::fs::remove_file(&path).expect("a manifest");
+    let (code, why) = refused(&runs.data, &[]);
+    assert_eq!(code, CONFIG, "{why}");
+    assert!(why.contains(&format!("ringmq store repair {}", runs.data)), "{why}");
     std::fs::write(&path, good).expect("a manifest");
     let broker = runs.start(1, &[]);
     assert_eq!(resumed(&broker, &connect).expect_texts(1), ["needle 0."]);
