@@ -25,6 +25,8 @@ static ALLOCATOR: ringmq::allocator::Counting = ringmq::allocator::Counting;
 
 /// A wait for a signal ends after this time, and begins again.
 const WATCH: Duration = Duration::from_secs(3600);
+/// The same where there is a data directory, which is looked at in between.
+const WATCH_STORE: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     abort_on_panic();
@@ -151,9 +153,11 @@ fn run(config: &Config, source: &Source) -> ExitCode {
     let _ = COUNTERS.set(Arc::clone(server.counters()));
     server.start_text(config).iter().for_each(|sentence| sentence.say());
 
+    let watch = if config.store.is_some() { WATCH_STORE } else { WATCH };
     let mut broken;
     let signal = loop {
         server.tend_certificates();
+        server.tend_store();
         broken = server.store_broken();
         if let Some(error) = &broken {
             let why = format!(
@@ -162,7 +166,7 @@ fn run(config: &Config, source: &Source) -> ExitCode {
             log::event(Level::Error, Kind::Stop, &[("why", log::Value::Ours(&why))]);
             break Signal::Terminate;
         }
-        match signals.wait(WATCH) {
+        match signals.wait(watch) {
             Some(signal) if signal.stops() => break signal,
             Some(signal) => handle(signal, &mut server, source),
             None => {}

@@ -152,6 +152,10 @@ counters! {
     store_segments,
     /// Sessions that are kept on disk.
     store_sessions,
+    /// Messages of QoS 1 and 2 that were refused because the data directory is full.
+    refused_store_full_total,
+    /// What the start found damaged in the data directory; counted at shard 0.
+    store_damaged,
     /// Messages sent to other shards.
     mesh_sent_total,
     /// Messages received from other shards.

@@ -331,9 +331,11 @@ impl Server {
         self.store.as_ref()?.opening.broken().map(io::Error::from_raw_os_error)
     }
 
-    /// Why the data directory cannot grow, if that is so.
-    pub fn store_full(&self) -> Option<io::ErrorKind> {
-        self.store.as_ref()?.full()
+    /// Says that the data directory is full, and when it is not any more.
+    pub fn tend_store(&mut self) {
+        if let Some(store) = &mut self.store {
+            store.tend();
+        }
     }
 
     /// The configuration that is in force.

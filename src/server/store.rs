@@ -15,6 +15,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crate::clock::Millis;
 use crate::config::{DataDamaged, StoreConfig, exit};
 use crate::io::files::{Files, Lock, LockError, Medium, OsFiles};
+use crate::log::{self, Kind, Level, Value};
 use crate::shard::{Opening, Storing};
 use crate::store::{
     self, Found, Keeper, Kept, Manifest, ManifestError, NextRun, Part, SessionImage, WallClock,
@@ -91,6 +92,8 @@ pub(super) struct Store {
     run: NextRun,
     pub opening: Arc<Opening>,
     pub said: Said,
+    /// Why there was no room when it was last looked at.
+    full: Option<ErrorKind>,
     _lock: Lock,
 }
 
@@ -155,7 +158,7 @@ impl Store {
             torn_bytes: kept.reports.iter().map(|report| report.torn_bytes).sum(),
             stopped: !kept.reports.is_empty() && kept.reports.iter().all(|report| report.stopped),
             is_new,
-            damage,
+            damage: damage.clone(),
             warnings,
             ..Said::default()
         };
@@ -163,13 +166,15 @@ impl Store {
         let keeper = keeper(config, &files, shards).map_err(io("its room cannot be found"))?;
         let (run, parts) = NextRun::begin(&files, &before, kept, &keeper, shards)
             .map_err(|failure| io(failure.what)(failure.error))?;
-        let parts = parts.into_iter().map(|Part { log, sessions, retained }| Storing {
+        let parts = parts.into_iter().map(|Part { shard, log, sessions, retained, given }| Storing {
             log,
             clock,
             sync: config.durability.sync(),
             grace_ms: config.grace_ms,
             sessions,
             retained,
+            given,
+            damaged: if shard == 0 { damage.len() as u64 } else { 0 },
             opening: Arc::clone(&opening),
         });
         let thread =
@@ -182,6 +187,7 @@ impl Store {
             run,
             opening: Arc::clone(&opening),
             said,
+            full: None,
             _lock: lock,
         };
         Ok(Begun { store, shards: parts.collect(), keys: before.keys })
@@ -211,9 +217,24 @@ impl Store {
         Ok(())
     }
 
-    /// Why segments cannot be made, if that is so.
-    pub fn full(&self) -> Option<ErrorKind> {
-        self.keeper.state().0
+    /// Says that segments cannot be made, and when they can be made again.
+    pub fn tend(&mut self) {
+        let full = self.keeper.state().0;
+        if std::mem::replace(&mut self.full, full) == full {
+            return;
+        }
+        let directory = self.said.directory.display().to_string();
+        let (level, why) = match full {
+            Some(kind) => (
+                Level::Error,
+                format!(
+                    "the next segment of the message log cannot be made: {kind}; when the last one is full, \
+                     acknowledgements of what is kept wait until there is room"
+                ),
+            ),
+            None => (Level::Info, "segments of the message log can be made again".to_owned()),
+        };
+        log::event(level, Kind::System, &[("data", Value::Ours(&directory)), ("why", Value::Ours(&why))]);
     }
 }
 

@@ -20,6 +20,8 @@ use crate::wire::{AckKind, Qos, Reason, ack_packet_size, encode_ack};
 pub(super) struct Egress {
     pub(super) flight: Flight,
     pub(super) queue: Queue,
+    /// What is due is not sent before this commit is on disk.
+    hold: u64,
 }
 
 /// Memory of sessions that have nothing to hold any more, for those that begin to: a client that acknowledges everything
@@ -368,6 +370,7 @@ impl Egress {
         let cost = Kept::cost_of(&fanout.message, grant.identifiers);
         if let Some(mut wire) = wire
             && self.queue.is_empty()
+            && !cx.sends_later(grant.qos)
             && self.may_publish(wire.link, cx.limits)
         {
             self.flight.find_vacant(packet_id);
@@ -488,8 +491,15 @@ impl Egress {
     }
 
     fn resend_publishes(&mut self, wire: &mut Wire<'_>, pumped: &mut Pumped, cx: &mut Cx<'_>) -> More {
+        if let Some(notes) = &cx.notes
+            && self.hold > notes.on_disk
+            && self.flight.is_due()
+        {
+            return More::Disk(self.hold);
+        }
         while let Some((packet_id, kept)) = self.flight.publish_due() {
-            let packet = Packet::of_kept(wire.link, kept, packet_id, Sending::Again, cx.now);
+            let sending = if kept.is_unsent { Sending::First } else { Sending::Again };
+            let packet = Packet::of_kept(wire.link, kept, packet_id, sending, cx.now);
             match packet.fit(wire, cx.limits) {
                 Fit::TooLarge => {
                     cx.drops.packet_too_large += 1;
@@ -529,11 +539,24 @@ impl Egress {
         pumped: &mut Pumped,
         cx: &mut Cx<'_>,
     ) -> More {
+        let mut unsent = 0;
         while let Some(kept) = self.queue.front() {
             if kept.message.expires_at() <= cx.now {
                 self.queue.drop_oldest(cx);
                 cx.drops.expired += 1; // [MQTT-3.3.2-5]
                 continue;
+            }
+            if cx.sends_later(kept.qos) {
+                // Together with those behind it, as far as the quota goes; then nothing before they are sent.
+                if unsent == wire.link.send_quota() || self.flight.len() >= in_flight_max(cx.limits) {
+                    break;
+                }
+                unsent += 1;
+                self.begin_unsent(packet_id, cx);
+                continue;
+            }
+            if unsent > 0 {
+                break;
             }
             if !self.may_publish(wire.link, cx.limits) {
                 return More::Quota;
@@ -557,7 +580,22 @@ impl Egress {
                 }
             }
         }
-        More::Nothing
+        match (unsent, self.queue.is_empty()) {
+            (0, true) => More::Nothing,
+            (0, false) => More::Quota,
+            (1.., _) => More::Disk(self.hold),
+        }
+    }
+
+    /// Gives the first message of the queue its Packet Identifier. It is sent when the disk has that.
+    fn begin_unsent(&mut self, packet_id: &mut u16, cx: &mut Cx<'_>) {
+        self.flight.find_vacant(packet_id);
+        let Some(mut kept) = self.queue.pop() else { return };
+        kept.is_unsent = true;
+        cx.note(Note::Sent { packet_id: *packet_id });
+        self.hold = cx.notes.as_ref().map_or(0, |notes| notes.commit);
+        self.flight.insert_due(*packet_id, kept);
+        *packet_id = packet_id.wrapping_add(1);
     }
 
     /// What does not fit the client's Maximum Packet Size counts as delivered. // [MQTT-3.1.2-25]

@@ -119,6 +119,19 @@ impl Flight {
         self.len += 1;
     }
 
+    /// The same for one that is still to be sent; nothing that was sent before it is due.
+    pub(super) fn insert_due(&mut self, packet_id: u16, kept: Kept) {
+        let index = self.index(packet_id);
+        debug_assert!(packet_id != 0 && self.slots[index].is_none());
+        let previous = self.link_last(PUBLISHING, packet_id);
+        self.slots[index] =
+            Some(Slot { kept: Some(kept), packet_id, previous, next: 0, counted: false, due: true });
+        self.len += 1;
+        if self.lists[PUBLISHING].due == 0 {
+            self.lists[PUBLISHING].due = packet_id;
+        }
+    }
+
     /// A delivery that a former process began: its message, or `None` if PUBREL is owed. Nothing is due yet.
     pub(super) fn restore(&mut self, packet_id: u16, kept: Option<Kept>) {
         while (self.len + 1) * 2 > self.slots.len() || self.slots[self.index(packet_id)].is_some() {
@@ -199,6 +212,9 @@ impl Flight {
         let Some(slot) = self.get_mut(packet_id) else { return };
         let list = slot.list();
         slot.due = false;
+        if let Some(kept) = &mut slot.kept {
+            kept.is_unsent = false;
+        }
         slot.counted = list == PUBLISHING;
         self.lists[list].due = next_due;
     }

@@ -16,7 +16,11 @@ pub(super) struct Kept {
     share: Key,
     pub(super) qos: Qos,
     pub(super) retain: Retain,
+    /// It has a Packet Identifier, and was not sent yet: the disk does not have that identifier.
+    pub(super) is_unsent: bool,
 }
+
+const _: () = assert!(size_of::<Kept>() == 32);
 
 impl Kept {
     /// Bytes of the place that a delivery takes beside its message: tables are half empty at most, once grown.
@@ -30,7 +34,7 @@ impl Kept {
             ref many => (0, Some(Box::new(many.into()))),
         };
         let share = grant.share.subscription().unwrap_or(Key::NONE);
-        Kept { message, many, one, share, qos: grant.qos, retain: grant.retain }
+        Kept { message, many, one, share, qos: grant.qos, retain: grant.retain, is_unsent: false }
     }
 
     pub(super) fn identifiers(&self) -> &[u32] {

@@ -97,16 +97,34 @@ pub struct Cx<'a> {
     /// [`Session::deliver`] drops at once is named by what it returns, and not counted here.
     pub drops: &'a mut Drops,
     pub spares: &'a mut Spares,
-    /// There for a session that is written down: what the call changes about its messages, in order.
-    pub notes: Option<&'a mut Vec<Note>>,
+    /// There for a session that is written down.
+    pub notes: Option<Notes<'a>>,
+}
+
+/// What a call changes about the messages of a session that is written down, and how far the disk is with that.
+#[derive(Debug)]
+pub struct Notes<'a> {
+    /// In order.
+    pub list: &'a mut Vec<Note>,
+    /// What this call changes is in the commit of this number.
+    pub commit: u64,
+    /// The commit up to which all are on disk.
+    pub on_disk: u64,
 }
 
 impl Cx<'_> {
     #[inline]
     fn note(&mut self, note: Note) {
         if let Some(notes) = &mut self.notes {
-            notes.push(note);
+            notes.list.push(note);
         }
+    }
+
+    /// Whether a message must not be sent before the disk has its Packet Identifier: else, after a crash, its client could
+    /// take another one for a repetition.
+    #[inline]
+    fn sends_later(&self, qos: Qos) -> bool {
+        qos == Qos::ExactlyOnce && self.notes.is_some()
     }
 }
 
@@ -292,6 +310,8 @@ pub enum More {
     Quota,
     /// The socket.
     Room,
+    /// The disk, which is to have this commit.
+    Disk(u64),
 }
 
 /// A message of a shared subscription that leaves its session for another member: the subscription, the message, the

@@ -431,6 +431,14 @@ impl Core {
     fn accept(&mut self, key: Key, request: Box<Request>, heard: Heard<'_>) -> bool {
         let Some(connection) = self.local.clients.connections.get_mut(key) else { return true };
         connection.release_receive(&mut self.local.env.budget);
+        let is_new = || self.local.sessions.find(&request.client_id, &self.local.env).is_none();
+        if self.exchange.disk.is_full && request.session_expiry_s > 0 && is_new() {
+            self.local.env.counters().sessions_refused_total.add(1);
+            let why = "the data directory is full; --data-max bounds it";
+            let refusal = (Reason::QUOTA_EXCEEDED, why);
+            self.local.clients.refuse_request(key, &request, refusal, None, &mut self.local.env);
+            return false;
+        }
         if !self.local.sessions.fits(&request, &mut self.local.env) {
             // Nothing of the session that the client may have was touched, and it goes on without a connection.
             self.local.env.counters().sessions_refused_total.add(1);

@@ -9,8 +9,8 @@
 use crate::limits::Limits;
 use crate::memory::{Key, Message, MessageView};
 use crate::session::{
-    Batch, Cx, Delivered, DropReason, Drops, Entry, Fanout, Grant, Link, Retain, Session, Share, Variants,
-    Wire,
+    Batch, Cx, Delivered, DropReason, Drops, Entry, Fanout, Grant, Link, More, Retain, Session, Share,
+    Variants, Wire,
 };
 use crate::topic::{Repeats, Route, Subscription};
 use crate::wire::{Qos, Version};
@@ -342,8 +342,9 @@ impl Local {
         let mut drops = Drops::default();
         let is_kept = slot.is_kept;
         let mut cx = self.env.cx(&mut drops, &mut self.sessions.spares, is_kept);
-        let connection = slot.connection.and_then(|key| Some((key, self.clients.connections.get_mut(key)?)));
-        let delivered = match connection {
+        let connection = slot.connection;
+        let wired = connection.and_then(|key| Some((key, self.clients.connections.get_mut(key)?)));
+        let delivered = match wired {
             Some((key, connection)) => {
                 let wire = Self::wire(connection, &mut self.clients.spare_buffers, cx.limits);
                 let delivered = slot.session.deliver(wire, fanout, grant, &mut cx);
@@ -364,6 +365,12 @@ impl Local {
         if is_kept {
             let written = &mut fanout.written;
             self.sessions.keep_delivered(session, &fanout.message, written, grant, &mut self.env);
+            if let (Some(key), Some(keep)) = (connection, &mut self.env.keep)
+                && delivered == Delivered::Queued
+                && keep.beginning.last() != Some(&key)
+            {
+                keep.beginning.push(key);
+            }
         }
         let live = fanout.message.retain && grant.share == Share::No;
         if delivered == Delivered::Sent && drops == Drops::default() && !live {
@@ -480,6 +487,11 @@ impl Local {
         if slot.session.is_waiting()
             && let Some((_, pumped)) = self.with_wire(session, |session, wire, cx| session.pump(wire, cx))
         {
+            if let (More::Disk(commit), Some(keep)) = (pumped.more, &mut self.env.keep) {
+                if keep.sending.back() != Some(&(key, commit)) {
+                    keep.sending.push_back((key, commit));
+                }
+            }
             self.env.count_sent(pumped.published as usize, pumped.payload_bytes);
             self.env.counters().packets_sent_total.add(pumped.released.into());
             if pumped.published + pumped.released > 0 {

@@ -10,30 +10,54 @@ use std::collections::VecDeque;
 use crate::clock::Millis;
 use crate::io::Io;
 use crate::memory::{Aligned, Key, ShardId, ShardSet};
-use crate::store::Progress;
+use crate::store::{Progress, Record};
+use crate::wire::{Publish, Qos, Reason};
 
 use super::clients::Clients;
 use super::env::Env;
 use super::exchange::Exchange;
+use super::local::Local;
+use super::publish::{PacketIds, Publisher};
+use super::replies::{Answered, Reply};
 use super::restore::Start;
+use super::slots::Slot;
 use super::waits::{DURABLE, Wait};
 use super::{Core, Shard};
 
 /// The number of a log's writes at the kernel boundary: one is on its way at a time.
 const LOG: u64 = 1;
 
+/// Who keeps a message that was published at QoS 2.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(super) enum KeptBy {
+    ThisShard,
+    /// Other shards, perhaps beside this one.
+    Others,
+    /// Whoever kept it when it came first.
+    AsBefore,
+}
+
+impl KeptBy {
+    /// It went to these shards, beside this one.
+    pub fn of(others: ShardSet) -> KeptBy {
+        if others.is_empty() { KeptBy::ThisShard } else { KeptBy::Others }
+    }
+}
+
 /// What the disk has, as far as others wait for it.
 #[derive(Debug)]
 pub(super) struct Disk {
     /// Commits of this shard's log that are on disk.
     on_disk: u64,
+    /// The data directory is full.
+    pub is_full: bool,
     /// By sender: parcels up to this number, and the commit that has what they changed.
     open: Vec<VecDeque<(u64, u64)>>,
 }
 
 impl Disk {
     pub fn new(shards: u16) -> Disk {
-        Disk { on_disk: 0, open: (0..shards).map(|_| VecDeque::new()).collect() }
+        Disk { on_disk: 0, is_full: false, open: (0..shards).map(|_| VecDeque::new()).collect() }
     }
 
     #[inline]
@@ -117,7 +141,99 @@ impl Clients {
     }
 }
 
+impl Local {
+    /// Whether a message that comes now would have to be kept on disk. One that was taken before is no new one.
+    #[cold]
+    pub(super) fn would_keep(&mut self, from: Publisher, publish: &Publish<'_>, topic: &str) -> bool {
+        let is_repeated = |slot: &Slot| {
+            publish.qos == Qos::ExactlyOnce && slot.session.received().any(|id| id == publish.packet_id)
+        };
+        if publish.qos == Qos::AtMostOnce || self.sessions.get(from.session).is_some_and(is_repeated) {
+            return false;
+        }
+        let route = self.sessions.router.route(topic);
+        let sessions = &self.sessions;
+        let is_kept = |key: &Key| {
+            let subscription = sessions.router.subscription(*key);
+            subscription.is_some_and(|one| sessions.get(one.session).is_some_and(|slot| slot.is_kept))
+        };
+        publish.retain
+            || !route.remote.is_empty()
+            || !route.groups.is_empty()
+            || route.local.iter().any(is_kept)
+    }
+
+    /// It is written down that these QoS 2 messages of the client were received.
+    pub fn keep_received(&mut self, session: Key, packet_ids: impl Iterator<Item = u16>) {
+        let index = session.index;
+        let (Some(keep), true) =
+            (&mut self.env.keep, self.sessions.get(session).is_some_and(|slot| slot.is_kept))
+        else {
+            return;
+        };
+        for packet_id in packet_ids {
+            keep.unreceived.remove(&(index, packet_id));
+            keep.append(&Record::Received { index, packet_id });
+        }
+    }
+
+    /// Messages that were queued in this turn for clients that are here get their Packet Identifiers.
+    fn begin_sending(&mut self) {
+        let Some(keep) = &mut self.env.keep else { return };
+        for key in std::mem::take(&mut keep.beginning) {
+            self.room_made(key);
+        }
+    }
+
+    /// The disk has this commit, and with it Packet Identifiers of messages that are sent now.
+    fn go_on_sending(&mut self, commit: u64) {
+        while let Some(keep) = &mut self.env.keep
+            && let Some((key, _)) = keep.sending.pop_front_if(|(_, need)| *need <= commit)
+        {
+            self.room_made(key);
+        }
+    }
+}
+
 impl Core {
+    /// QoS 2 messages were routed: PUBREC leaves when it is on disk that they were received. If they are kept on this shard
+    /// alone, that is in the same commit as they are. Else it is written down when the others have them on disk, or a crash
+    /// in between could lose one: its repetition would be answered and not routed.
+    pub(super) fn receive(
+        &mut self,
+        from: Publisher,
+        ids: &PacketIds<'_>,
+        reason: Reason,
+        (wait, kept): (Wait, KeptBy),
+    ) {
+        if kept == KeptBy::ThisShard {
+            self.local.keep_received(from.session, ids.iter());
+            let wait = match self.on_disk_if_kept(from.session) {
+                Wait::Nothing => wait,
+                disk => disk,
+            };
+            return self.acknowledge(from.connection, Qos::ExactlyOnce, ids, reason, wait);
+        }
+        // A repetition may stand in the log already, and stays there.
+        if let Some(keep) = &mut self.local.env.keep
+            && kept == KeptBy::Others
+            && self.local.sessions.get(from.session).is_some_and(|slot| slot.is_kept)
+        {
+            keep.unreceived.extend(ids.iter().map(|packet_id| (from.session.index, packet_id)));
+        }
+        self.reply(from.connection, Reply::Received { packet_ids: Answered::new(ids), reason }, wait);
+    }
+
+    /// What the acknowledgement of a message waits for that was sent to these shards: their disks and this one, as far as
+    /// they keep it.
+    #[inline]
+    pub(super) fn kept_wait(&self, targets: ShardSet, mark: u64) -> Wait {
+        match &self.local.env.keep {
+            Some(_) => self.exchange.on_disk(self.local.env.commit_since(mark), targets),
+            None => Wait::Nothing,
+        }
+    }
+
     /// What the reply to a client waits for: all that this shard has written down so far, if its session is kept.
     pub(super) fn on_disk_if_kept(&self, session: Key) -> Wait {
         match self.local.env.last_commit() {
@@ -142,8 +258,17 @@ impl<I: Io> Shard<I> {
         let core = &mut self.core;
         let waiters = core.exchange.waits.holding.len() + core.local.clients.shut.len();
         let now = core.local.env.now;
+        core.local.begin_sending();
         let Some(keep) = &mut core.local.env.keep else { return };
+        if keep.has_custody() {
+            keep.settle_custody(&core.exchange);
+            core.exchange.await_all(); // until what is left is passed
+        }
         keep.advance_walk(&core.local.sessions, &core.retained);
+        let is_full = keep.log.is_full();
+        if std::mem::replace(&mut core.exchange.disk.is_full, is_full) != is_full {
+            core.exchange.waits.look_again();
+        }
         keep.follow();
         let wall = keep.wall(now);
         if let Some(write) = keep.log.seal(now, wall, waiters) {
@@ -164,8 +289,10 @@ impl<I: Io> Shard<I> {
                 let counters = &core.local.env.counters[usize::from(core.local.env.id)];
                 counters.store_commits_total.set(commits);
                 counters.store_bytes_total.set(bytes);
+                counters.store_walks_total.set(keep.log.walks_total());
                 core.exchange.disk_reached(commit);
                 core.local.clients.open_shut(commit);
+                core.local.go_on_sending(commit);
             }
             Progress::Again => core.local.env.counters().store_errors_total.add(1),
             Progress::Broken(errno) => {

@@ -77,7 +77,7 @@ impl Env {
     /// [`Sessions::keep`]: super::sessions::Sessions::keep
     #[inline(always)]
     pub fn cx<'a>(&'a mut self, drops: &'a mut Drops, spares: &'a mut Spares, is_kept: bool) -> Cx<'a> {
-        let notes = if is_kept { self.keep.as_mut().map(|keep| &mut keep.notes) } else { None };
+        let notes = if is_kept { self.keep.as_mut().map(|keep| keep.lend_notes()) } else { None };
         Cx { now: self.now, limits: &self.limits, budget: &mut self.budget, drops, spares, notes }
     }
 

@@ -238,9 +238,13 @@ impl Core {
         };
         let full = slot.subscriptions.len() >= self.local.env.limits.subscriptions_max as usize;
         let fits = self.local.env.budget.has_room(Class::Subscription, Router::cost_at_most(entry.filter));
-        if (full || !fits) && !self.local.sessions.router.is_subscribed(&slot.subscriptions, entry.filter) {
+        let no_disk = self.exchange.disk.is_full && slot.is_kept;
+        if (full || !fits || no_disk)
+            && !self.local.sessions.router.is_subscribed(&slot.subscriptions, entry.filter)
+        {
             self.local.env.counters().subscriptions_refused_total.add(1);
             let why = match full {
+                _ if no_disk => "the data directory is full; --data-max bounds it",
                 true => "it has as many subscriptions as --subscriptions-max allows",
                 false => "the memory for subscriptions is used up; --memory-max bounds it",
             };

@@ -8,17 +8,18 @@
 //! A *walk* writes an image of everything, some of it each turn, so that older parts of the log can
 //! go. See [`crate::store`] for why that may lie between other records.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use crate::clock::Millis;
 use crate::io::Sync;
 use crate::memory::{Key, Message, MessageView};
-use crate::session::{Grant, Note, Place, Restored, Share};
+use crate::session::{Grant, Note, Notes, Place, Restored, Share};
 use crate::store::{Log, Queued, Record, WallClock, WallMillis};
 use crate::topic::{Options, RetainHandling, Router};
 use crate::wire::Qos;
 
+use super::custody::Custody;
 use super::env::Env;
 use super::mirror::Mirror;
 use super::restore::{Opening, Start};
@@ -39,6 +40,10 @@ pub(super) struct Keep {
     pub clock: WallClock,
     /// Notes of the call on a session that is under way.
     pub notes: Vec<Note>,
+    /// Connections with messages that have no Packet Identifier yet; looked at at the end of the turn.
+    pub beginning: Vec<Key>,
+    /// Connections with messages that are sent when this commit is on disk, in its order.
+    pub sending: VecDeque<(Key, u64)>,
     /// The number of the message that the log is about. Others have other numbers.
     current: u64,
     /// How its writes reach the disk.
@@ -47,6 +52,9 @@ pub(super) struct Keep {
     pub start: Start,
     /// The shard stopped in order, and that was the last thing written down when so many bytes were.
     pub stopped_at: Option<u64>,
+    pub custody: Custody,
+    /// QoS 2 messages of clients that other shards do not have on disk yet: not written down as received.
+    pub unreceived: HashSet<(u32, u16), ahash::RandomState>,
     walk: Option<Walk>,
     /// What reads the log as it grows; in tests.
     pub mirror: Option<Mirror>,
@@ -99,11 +107,15 @@ impl Keep {
             log,
             clock,
             notes: Vec::new(),
+            beginning: Vec::new(),
+            sending: VecDeque::new(),
             current: 0,
             sync,
             opening,
             start: Start::Restoring,
             stopped_at: None,
+            custody: Custody::default(),
+            unreceived: HashSet::default(),
             walk: None,
             mirror: None,
             named: HashMap::default(),
@@ -120,8 +132,21 @@ impl Keep {
         self.clock.wall(now)
     }
 
+    /// For a call on a session that is kept.
     #[inline]
-    fn append(&mut self, record: &Record<'_>) {
+    pub fn lend_notes(&mut self) -> Notes<'_> {
+        let (commit, on_disk) = (self.log.next_commit(), self.log.on_disk());
+        Notes { list: &mut self.notes, commit, on_disk }
+    }
+
+    /// Nothing of the session is kept any more.
+    pub fn ended(&mut self, index: u32) {
+        self.append(&Record::Ended { index });
+        self.unreceived.retain(|(of, _)| *of != index);
+    }
+
+    #[inline]
+    pub(super) fn append(&mut self, record: &Record<'_>) {
         self.log.append(record);
     }
 
@@ -134,7 +159,7 @@ impl Keep {
     }
 
     /// Makes the log be about a message; `written` is the number by which it was written down, or 0.
-    fn about(&mut self, message: &MessageView<'_>, written: &mut u64) {
+    pub(super) fn about(&mut self, message: &MessageView<'_>, written: &mut u64) {
         if *written == 0 || *written != self.current {
             *written = self.message(0, message);
         }
@@ -200,6 +225,9 @@ impl Keep {
             }
         }
         for packet_id in slot.session.received() {
+            if self.unreceived.contains(&(index, packet_id)) {
+                continue;
+            }
             self.append(&Record::Received { index, packet_id });
         }
         slot.session.visit_kept(|place, kept| {
@@ -231,6 +259,16 @@ impl Keep {
             let words = Words::new((kept.qos, kept.retain), kept.identifiers, kept.share, router);
             self.append(&Record::Behind { index, queued: words.queued() });
         }
+    }
+
+    /// Writes what is on its way to other shards.
+    fn image_custody(&mut self) {
+        let custody = std::mem::take(&mut self.custody);
+        for (number, group, message) in custody.iter() {
+            self.named_message(message);
+            self.append(&Record::Given { number, group });
+        }
+        self.custody = custody;
     }
 
     /// Writes some of the images of a walk, if one is under way or due.
@@ -269,6 +307,7 @@ impl Keep {
                     Walk::Retained(at + 1)
                 }
                 Walk::Retained(_) => {
+                    self.image_custody();
                     self.log.end_walk();
                     self.named = HashMap::default();
                     self.walk = None;
@@ -351,15 +390,22 @@ impl Sessions {
         let Some(keep) = &mut env.keep else { return };
         let was_kept = std::mem::replace(&mut slot.is_kept, slot.expiry_s > 0);
         let index = session.index;
+        let kept = &env.counters[usize::from(env.id)].store_sessions;
         match (was_kept, slot.is_kept) {
-            (false, true) => keep.image(index, slot, &self.router),
+            (false, true) => {
+                kept.add(1);
+                keep.image(index, slot, &self.router);
+            }
             (true, true) => {
                 keep.append(&Record::Connected { index, expiry_s: slot.expiry_s });
                 if let Some(will) = &slot.will {
                     keep.will(index, will);
                 }
             }
-            (true, false) => keep.append(&Record::Ended { index }),
+            (true, false) => {
+                kept.sub(1);
+                keep.ended(index);
+            }
             (false, false) => {}
         }
     }
@@ -386,7 +432,8 @@ impl Sessions {
         let index = session.index;
         if slot.expiry_s == 0 {
             slot.is_kept = false;
-            return keep.append(&Record::Ended { index });
+            env.counters[usize::from(env.id)].store_sessions.sub(1);
+            return keep.ended(index);
         }
         let (ends_at, will_at) = (keep.clock.wall(slot.ends_at), keep.clock.wall(slot.will_at()));
         keep.append(&Record::Left { index, ends_at, will_at });

@@ -14,6 +14,7 @@
 //! | `sessions` | the owner of sessions and subscriptions |
 //! | `local` | what joins these: messages between clients and sessions of this shard |
 //! | `keep` | what is written down: records of kept sessions and retained messages, and walks |
+//! | `custody` | messages of share groups on their way to another shard, until they are on disk there |
 //! | `mirror` | for tests: whether the log says what is in memory |
 //! | `disk` | how far the disk is, and who waits for that |
 //! | `restore` | from what was on disk to sessions, and when a shard may serve |
@@ -67,6 +68,7 @@ mod clients;
 mod connect;
 mod connection;
 mod cursors;
+mod custody;
 mod deliver;
 mod desk;
 mod disk;
@@ -405,6 +407,7 @@ impl<I: Io> Shard<I> {
         core.advance_cursors();
         core.end_overflowed(heard);
         core.serve_vacant(heard);
+        core.hand_over_given(heard);
         self.advance_stop(heard);
         // Before anything is sent: who sees a CONNACK is counted by then.
         self.core.publish_counts();

@@ -24,13 +24,13 @@ use std::rc::Rc;
 use crate::clock::{NEVER, after_s};
 use crate::memory::{Key, MessageView, Outbox, ShardSet, Whole};
 use crate::session::{Batch, Entry, Fanout, Ingress, Verbatim};
-use crate::store::Record;
 use crate::topic::{self, Route};
 use crate::wire::{self, DecodeError, Frame, Publish, Qos, Reason, Repeat, Version};
 
 use super::Core;
 use super::connection::{Known, Mode};
 use super::deliver::Scratch;
+use super::disk::KeptBy;
 use super::env::Env;
 use super::ingress::{Handled, Pressure};
 use super::local::Local;
@@ -180,13 +180,7 @@ impl Local {
                 (ingress, _) => Taken { ingress, ..one },
             }
         });
-        let taken = taken.unwrap_or(Taken { ingress: Ingress::Repeat, ..one });
-        if publish.qos == Qos::ExactlyOnce && taken.ingress == Ingress::Route && self.env.keep.is_some() {
-            let ids = PacketIds { first: publish.packet_id, entries };
-            let record = |index, packet_id| Record::Received { index, packet_id };
-            self.sessions.keep_ids(from.session, ids.iter(), record, &mut self.env);
-        }
-        taken
+        taken.unwrap_or(Taken { ingress: Ingress::Repeat, ..one })
     }
 
     /// What the connection publishes to, for the next time; not if it is much to hold on to.
@@ -249,11 +243,17 @@ impl Core {
         };
 
         let may_publish = self.local.sessions.may_publish(session, topic, &mut self.local.env);
+        let is_full =
+            self.exchange.disk.is_full && may_publish && self.local.would_keep(from, &publish, topic);
+        if is_full && version != Version::V5 && pressure == Pressure::Respect {
+            return Ok((Handled::Blocked(Blocked::Shards(Wait::Store)), 0, 0));
+        }
+        let is_refused = is_full && version == Version::V5;
         // A topic that was decoded as the known one is that very text.
         let same = |text: &str| std::ptr::eq(text, topic) || text == topic;
         let fresh;
         let route = match known {
-            _ if publish.retain || !may_publish => None,
+            _ if publish.retain || !may_publish || is_refused => None,
             Some(known)
                 if known.epoch == self.local.sessions.router.routes_epoch() && same(&known.route.topic) =>
             {
@@ -274,10 +274,10 @@ impl Core {
         let taken = self.local.take_in(from, &publish, front, repeat, &mut entries);
         self.local.env.count_received(&taken);
         let ids = PacketIds { first: publish.packet_id, entries: &entries };
-        if taken.ingress == Ingress::Route && may_publish {
+        if taken.ingress == Ingress::Route && may_publish && !is_refused {
             self.route_taken(from, &publish, (topic, ticket), (front, &taken), &ids, route);
         } else {
-            self.answer_unrouted(from, &publish, topic, taken.ingress, &ids)?;
+            self.answer_unrouted(from, &publish, topic, (taken.ingress, may_publish), &ids)?;
         }
         if entries.capacity() > 0 {
             self.local.scratch.entries = Scratch::emptied(entries);
@@ -292,10 +292,16 @@ impl Core {
         from: Publisher,
         publish: &Publish<'_>,
         topic: &str,
-        ingress: Ingress,
+        (ingress, may_publish): (Ingress, bool),
         ids: &PacketIds<'_>,
     ) -> Result<(), DecodeError> {
         match ingress {
+            // The data directory is full, and nothing of it is kept.
+            Ingress::Route if may_publish => {
+                self.local.env.counters().refused_store_full_total.add(ids.count() as u64);
+                self.refuse_with(from, publish.qos, ids, Reason::QUOTA_EXCEEDED);
+                Ok(())
+            }
             Ingress::Route => {
                 self.local.log_denied(from.session, Denied::Publish, topic, ids.count() as u64);
                 self.refuse_publish(from, publish.qos, ids);
@@ -305,7 +311,11 @@ impl Core {
             Ingress::Repeat => {
                 let (shards, commit) = (self.local.env.shards, self.local.env.last_commit());
                 let wait = self.exchange.stored_before(publish.retain, shards, commit);
-                self.answer_publish(from.connection, publish, Reason::SUCCESS, wait);
+                match commit {
+                    // Perhaps nobody has written down yet that it was received.
+                    Some(_) => self.receive(from, ids, Reason::SUCCESS, (wait, KeptBy::AsBefore)),
+                    None => self.answer_publish(from.connection, publish, Reason::SUCCESS, wait),
+                }
                 Ok(())
             }
             // [MQTT-3.3.4-7]
@@ -358,17 +368,29 @@ impl Core {
                 };
                 let (routed, touched) = self.route_along(route, &batch, ticket);
                 self.local.clients.touch(from.connection, touched);
-                let wait = match publish.qos {
-                    Qos::AtMostOnce => Wait::Nothing,
-                    Qos::AtLeastOnce | Qos::ExactlyOnce => self.kept_wait(touched, taken.mark),
-                };
-                self.acknowledge(from.connection, publish.qos, ids, routed.reason(from.version), wait);
+                let reason = routed.reason(from.version);
+                match publish.qos {
+                    Qos::AtMostOnce => {}
+                    Qos::ExactlyOnce if self.local.env.keep.is_some() => {
+                        let wait = self.kept_wait(touched, taken.mark);
+                        self.receive(from, ids, reason, (wait, KeptBy::of(touched)));
+                    }
+                    Qos::AtLeastOnce | Qos::ExactlyOnce => {
+                        let wait = self.kept_wait(touched, taken.mark);
+                        self.acknowledge(from.connection, publish.qos, ids, reason, wait);
+                    }
+                }
             }
             None => {
                 let Published { routed, targets, way } = self.publish(&view, ticket);
                 self.local.clients.touch(from.connection, targets);
                 let wait = self.stored(from.connection, targets, way, taken.mark);
-                self.answer_publish(from.connection, publish, routed.reason(from.version), wait);
+                let reason = routed.reason(from.version);
+                if publish.qos == Qos::ExactlyOnce && self.local.env.keep.is_some() {
+                    self.receive(from, ids, reason, (wait, KeptBy::of(targets)));
+                } else {
+                    self.answer_publish(from.connection, publish, reason, wait);
+                }
             }
         }
         self.local.scratch.properties = cleaned;
@@ -381,26 +403,17 @@ impl Core {
         if from.version != Version::V5 {
             return self.acknowledge(from.connection, qos, ids, Reason::SUCCESS, Wait::Nothing);
         }
+        self.refuse_with(from, qos, ids, Reason::NOT_AUTHORIZED);
+    }
+
+    /// A v5 client is told why its messages were not taken.
+    fn refuse_with(&mut self, from: Publisher, qos: Qos, ids: &PacketIds<'_>, reason: Reason) {
         self.local.with_session(from.connection, |session, link, _| {
             // At QoS 1 all of a batch have one place in the quota.
             let places = if qos == Qos::ExactlyOnce { ids.count() } else { 1 };
             ids.iter().take(places).for_each(|packet_id| session.refuse_publish(link, qos, packet_id));
         });
-        if qos == Qos::ExactlyOnce {
-            let record = |index, packet_id| Record::Freed { index, packet_id };
-            self.local.sessions.keep_ids(from.session, ids.iter(), record, &mut self.local.env);
-        }
-        self.acknowledge(from.connection, qos, ids, Reason::NOT_AUTHORIZED, Wait::Nothing);
-    }
-
-    /// What the acknowledgement of a message waits for that was sent to these shards: their disks and this one, as far as
-    /// they keep it.
-    #[inline]
-    fn kept_wait(&self, targets: ShardSet, mark: u64) -> Wait {
-        match &self.local.env.keep {
-            Some(_) => self.exchange.on_disk(self.local.env.commit_since(mark), targets),
-            None => Wait::Nothing,
-        }
+        self.acknowledge(from.connection, qos, ids, reason, Wait::Nothing);
     }
 
     /// Answers a single PUBLISH, now or later. // [MQTT-3.3.4-1] [MQTT-4.3.2-4] [MQTT-4.3.3-8]

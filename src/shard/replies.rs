@@ -34,6 +34,8 @@ const CONNECTIONS_BUDGET: usize = 1024;
 pub(super) enum Reply {
     /// PUBACK, PUBREC, PUBREL or PUBCOMP, for packets that are answered the same.
     Ack { kind: AckKind, packet_ids: Answered, reason: Reason },
+    /// QoS 2 messages have reached the disks of the shards that keep them: what follows is a record of that, and PUBREC.
+    Received { packet_ids: Answered, reason: Reason },
     /// A SUBACK or UNSUBACK packet.
     Packet(Box<[u8]>),
 }
@@ -53,6 +55,10 @@ impl Answered {
         }
     }
 
+    fn take(&mut self) -> Answered {
+        std::mem::replace(self, Answered::One(0))
+    }
+
     fn as_slice(&self) -> &[u16] {
         match self {
             Answered::One(one) => std::slice::from_ref(one),
@@ -65,7 +71,7 @@ impl Reply {
     /// What it counts for in [`HELD_MAX`].
     fn weight(&self) -> usize {
         match self {
-            Reply::Ack { packet_ids, .. } => packet_ids.as_slice().len(),
+            Reply::Ack { packet_ids, .. } | Reply::Received { packet_ids, .. } => packet_ids.as_slice().len(),
             Reply::Packet(_) => 1,
         }
     }
@@ -167,6 +173,7 @@ impl Clients {
             Reply::Ack { kind, packet_ids, reason } => {
                 self.stage_acks(key, kind, packet_ids.as_slice().iter().copied(), reason, env);
             }
+            Reply::Received { .. } => debug_assert!(false, "PUBREC takes its place"),
             Reply::Packet(packet) => self.stage(key, env, |out| out.extend_from_slice(&packet)),
         }
     }
@@ -203,13 +210,22 @@ impl Exchange {
 impl Core {
     /// Tells the client `reply` once `wait` is over and all replies before it have left.
     /// In the order of the PUBLISH packets. // 3.1.1: [MQTT-2.3.1-6] [MQTT-4.6.0-2] [MQTT-4.6.0-3] [MQTT-4.6.0-4]
-    pub(super) fn reply(&mut self, key: Key, reply: Reply, wait: Wait) {
+    pub(super) fn reply(&mut self, key: Key, mut reply: Reply, wait: Wait) {
         let Some(live) =
             self.local.clients.connections.get_mut(key).and_then(|connection| connection.live_mut())
         else {
             return;
         };
         let holds_none = live.replies().is_none();
+        if let (Reply::Received { packet_ids, reason }, true, true) =
+            (&mut reply, holds_none, wait.is_over(&self.exchange))
+        {
+            let session = live.session;
+            let (packet_ids, reason) = (packet_ids.take(), *reason);
+            self.local.keep_received(session, packet_ids.as_slice().iter().copied());
+            let wait = self.on_disk_if_kept(session);
+            return self.reply(key, Reply::Ack { kind: AckKind::PubRec, packet_ids, reason }, wait);
+        }
         if holds_none && wait.is_over(&self.exchange) {
             return self.local.clients.tell(key, reply, &self.local.env);
         }
@@ -257,13 +273,30 @@ impl Core {
         }
     }
 
+    /// In front of those that are held.
+    fn reply_first(&mut self, key: Key, reply: Reply, wait: Wait) {
+        if let Some(live) = self.local.clients.live_mut(key) {
+            let replies = live.replies_mut();
+            replies.weight += reply.weight();
+            replies.line.push_front(reply, wait);
+        }
+    }
+
     /// Returns whether the connection still holds replies.
     fn release_those_of(&mut self, key: Key) -> bool {
         loop {
             let Some(connection) = self.local.clients.connections.get_mut(key) else { return false };
             let eof = connection.eof;
             let Some(live) = connection.live_mut() else { return false };
-            if let Some(reply) = live.take_reply(|wait| wait.is_over(&self.exchange)) {
+            let session = live.session;
+            let reply = live.take_reply(|wait| wait.is_over(&self.exchange));
+            if let Some(Reply::Received { packet_ids, reason }) = reply {
+                self.local.keep_received(session, packet_ids.as_slice().iter().copied());
+                let wait = self.on_disk_if_kept(session);
+                self.reply_first(key, Reply::Ack { kind: AckKind::PubRec, packet_ids, reason }, wait);
+                continue;
+            }
+            if let Some(reply) = reply {
                 self.local.clients.tell(key, reply, &self.local.env);
                 continue;
             }

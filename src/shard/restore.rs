@@ -18,6 +18,7 @@ use crate::store::{Log, SessionImage, WallClock};
 use crate::topic;
 
 use super::Core;
+use super::custody::Custody;
 use super::keep::Keep;
 
 /// What a shard needs where there is a data directory.
@@ -31,6 +32,10 @@ pub struct Storing {
     pub grace_ms: Millis,
     pub sessions: Vec<Box<SessionImage>>,
     pub retained: Vec<Message>,
+    /// Messages that were on their way to another shard, with the fingerprints of their share groups.
+    pub given: Vec<(u64, Message)>,
+    /// How much of what was kept could not be read, as far as this shard counts it.
+    pub damaged: u64,
     pub opening: Arc<Opening>,
 }
 
@@ -78,7 +83,8 @@ pub(super) enum Start {
 impl Core {
     /// Builds what was kept. Only once, before the first turn.
     pub(super) fn restore(&mut self, storing: Storing) {
-        let Storing { log, clock, sync, grace_ms, sessions, retained, opening } = storing;
+        let Storing { log, clock, sync, grace_ms, sessions, retained, given, damaged, opening } = storing;
+        self.local.env.counters().store_damaged.set(damaged);
         self.local.env.keep = Some(Box::new(Keep::new(log, clock, sync, opening)));
         let earliest = self.local.env.now + grace_ms;
         for image in sessions {
@@ -100,6 +106,7 @@ impl Core {
             self.retained.store.insert(message);
         }
         if let Some(keep) = &mut self.local.env.keep {
+            keep.custody = Custody::new(given);
             keep.begin_walk();
         }
     }
@@ -115,7 +122,11 @@ impl Core {
                 keep.start = Start::Ready;
                 keep.opening.ready.fetch_add(1, Ordering::SeqCst);
             }
-            Start::Ready if keep.opening.open.load(Ordering::SeqCst) => keep.start = Start::Serving,
+            Start::Ready if keep.opening.open.load(Ordering::SeqCst) => {
+                keep.start = Start::Serving;
+                self.local.sessions.set_timers(&mut self.local.env);
+                return true;
+            }
             Start::Restoring | Start::Ready => {}
         }
         keep.start == Start::Serving

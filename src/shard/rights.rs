@@ -84,7 +84,7 @@ impl Sessions {
         let who = Who { user: slot.user.as_deref(), client_id: &slot.client_id };
         let Some(may) = env.access.permissions(&mut slot.rights, who) else { return };
         let mut drops = Drops::default();
-        let notes = if slot.is_kept { env.keep.as_mut().map(|keep| &mut keep.notes) } else { None };
+        let notes = if slot.is_kept { env.keep.as_mut().map(|keep| keep.lend_notes()) } else { None };
         let mut cx = Cx {
             now: env.now,
             limits: &env.limits,

@@ -252,7 +252,10 @@ impl Sessions {
         self.router.drop_all(&mut slot.subscriptions, &mut interest);
         self.by_client_id.remove(slot.client_hash, session.index);
         if slot.is_kept {
-            env.record(&Record::Ended { index: session.index });
+            env.counters().store_sessions.sub(1);
+            if let Some(keep) = &mut env.keep {
+                keep.ended(session.index);
+            }
         }
         env.budget.release(Class::Session, slot.cost());
         Some(SessionEnd { interest, orphans, lost })
@@ -377,6 +380,8 @@ impl Sessions {
                 will.due_at = after_s(env.now, will.delay_s.min(image.expiry_s).into());
             }
             will.due_at = will.due_at.max(earliest);
+            // Until then its client cancels it by coming back, as if it had asked for a delay.
+            will.delay_s = will.delay_s.max(1);
             Box::new(will)
         });
         let slot = Slot {
@@ -389,6 +394,7 @@ impl Sessions {
             ..Slot::new(image.client_id.clone(), client_hash, image.user.clone().map(Arc::from))
         };
         env.budget.charge_always(Class::Session, slot.cost());
+        env.counters().store_sessions.add(1);
         let key = self.arena.insert(slot);
         self.by_client_id.insert(client_hash, key.index);
         let mut changes = Vec::new();
@@ -406,8 +412,13 @@ impl Sessions {
             restore_messages(&mut slot.session, image, &shared, &mut env.budget);
         }
         changes.extend(self.set_presence(key, Presence::Offline));
-        self.set_timer(key, env);
         changes
+    }
+
+    /// The shard serves: only now anything may be due. A will that went out before would not reach the shards that had not
+    /// announced their filters yet.
+    pub fn set_timers(&self, env: &mut Env) {
+        self.arena.keys().for_each(|session| self.set_timer(session, env));
     }
 
     // ---- wills -------------------------------------------------------------------------------------------------------

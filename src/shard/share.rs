@@ -232,7 +232,7 @@ impl Core {
 
     /// Gives a message to a member here, or passes it on.
     #[cold]
-    fn share_on(&mut self, group: Key, fanout: &mut Fanout<'_>, mut way: Way, heard: Heard<'_>) {
+    pub(super) fn share_on(&mut self, group: Key, fanout: &mut Fanout<'_>, mut way: Way, heard: Heard<'_>) {
         loop {
             if self.local.offer_in_round(group, fanout, &mut way) {
                 return;
@@ -240,6 +240,11 @@ impl Core {
             way.tried.insert(self.local.env.id);
             let untried = self.local.sessions.untried(group, &way, &self.local.env, heard);
             if let Some(to) = self.local.sessions.prefer_online(group, untried, &mut self.local.env) {
+                if self.local.env.keep.is_some() {
+                    let pushed = self.exchange.links.pushed(to);
+                    let group = self.local.sessions.router.group_fingerprint(group);
+                    self.local.env.give(to, pushed, group, fanout);
+                }
                 let (message, group) =
                     (fanout.shared().clone(), self.local.sessions.router.group_fingerprint(group));
                 return self.exchange.push_share(to, Pass { message, group, way }, heard, &self.local.env);
@@ -254,7 +259,7 @@ impl Core {
         }
     }
 
-    fn with_fanout(&mut self, message: &Message, f: impl FnOnce(&mut Core, &mut Fanout<'_>)) {
+    pub(super) fn with_fanout(&mut self, message: &Message, f: impl FnOnce(&mut Core, &mut Fanout<'_>)) {
         let mut variants = self.local.scratch.variants.take().unwrap_or_default();
         f(self, &mut Fanout::of_shared(message, &mut variants));
         self.local.scratch.variants = Some(variants);

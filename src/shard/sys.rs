@@ -94,6 +94,18 @@ const SUMS: &[(&str, Pick)] = &[
     ("takeovers", |c| &c.takeovers_total),
 ];
 
+/// The same, where there is a data directory.
+const STORE_SUMS: &[(&str, Pick)] = &[
+    ("store/commits", |c| &c.store_commits_total),
+    ("store/commit_bytes", |c| &c.store_bytes_total),
+    ("store/damaged", |c| &c.store_damaged),
+    ("store/errors", |c| &c.store_errors_total),
+    ("store/segments", |c| &c.store_segments),
+    ("store/sessions", |c| &c.store_sessions),
+    ("store/waiting_bytes", |c| &c.store_waiting_bytes),
+    ("store/walks", |c| &c.store_walks_total),
+];
+
 /// Drops that count as `publish/messages/dropped`: what a subscriber missed for want of room.
 const DROPS: &[Pick] = &[
     |c| &c.dropped_send_buffer_total,
@@ -198,7 +210,8 @@ impl Core {
             },
             heard,
         );
-        for (name, pick) in SUMS {
+        let kept: &[_] = if self.local.env.keep.is_some() { STORE_SUMS } else { &[] };
+        for (name, pick) in SUMS.iter().chain(kept) {
             self.publish_sum(name, &mut text, metrics::sum(&all, pick), heard);
         }
         let dropped = DROPS.iter().map(|pick| metrics::sum(&all, pick)).sum();

@@ -203,7 +203,8 @@ impl<I: Io> Shard<I> {
         let Some(connection) = core.local.clients.connections.get_mut(key) else { return };
         match step {
             Closing::Flush => {
-                if connection.send_in_flight {
+                // What waits for the disk is sent before the end, or given up when the time to linger is over.
+                if connection.send_in_flight || connection.is_shut && connection.has_output() {
                     return;
                 }
                 // tend_send has sent whatever there was.

@@ -29,7 +29,7 @@ pub(super) const DURABLE: usize = USER + 2;
 /// Paused connections looked at in one turn.
 const PAUSED_BUDGET: usize = 1024;
 
-/// What has to be so before something goes on. Once it is, it stays so, but for the two that are about room.
+/// What has to be so before something goes on. Once it is, it stays so, but for those that are about room.
 #[derive(Debug)]
 pub(super) enum Wait {
     /// Nothing: it goes on when those before it in its line have.
@@ -44,6 +44,8 @@ pub(super) enum Wait {
     Room(ShardSet),
     /// What this shard wrote down up to this commit is on disk.
     Disk(u64),
+    /// The data directory is not full.
+    Store,
     /// All of these.
     All(Box<[Wait]>),
     /// This owner is not full, and one more relay to it is within the window.
@@ -59,6 +61,7 @@ impl Wait {
             Wait::Announced(need) => *need <= exchange.interest.announced(),
             Wait::Wills(count) => *count <= exchange.waits.released,
             Wait::Disk(commit) => *commit <= exchange.disk.on_disk(),
+            Wait::Store => !exchange.disk.is_full,
             Wait::All(all) => all.iter().all(|wait| wait.is_over(exchange)),
             Wait::Room(shards) => shards.intersection(exchange.links.full()).is_empty(),
             Wait::Relay(owner) => {
@@ -81,6 +84,10 @@ impl<T> Default for Line<T> {
 impl<T> Line<T> {
     pub fn push(&mut self, item: T, wait: Wait) {
         self.0.push_back((item, wait));
+    }
+
+    pub fn push_front(&mut self, item: T, wait: Wait) {
+        self.0.push_front((item, wait));
     }
 
     /// Whether the first one may go on.

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -55,21 +56,60 @@ struct Store {
     stopping: bool,
 }
 
+impl Shelf {
+    /// Bytes of segments that are not in stock.
+    fn used(&self) -> u64 {
+        self.bytes - self.ready.iter().map(|stock| stock.len).sum::<u64>()
+    }
+}
+
+impl Store {
+    /// Whether a shard has too few segments in stock, or too many.
+    fn is_due(&self) -> bool {
+        self.shelves.iter().any(|shelf| {
+            let ready = shelf.ready.len();
+            ready < SPARE || ready > SPARE_MAX || shelf.large.is_some()
+        })
+    }
+}
+
 /// The stock of all shards. A clone is another name of it.
 #[derive(Clone, Debug)]
-pub struct Keeper(Arc<(Mutex<Store>, Condvar)>);
+pub struct Keeper(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    store: Mutex<Store>,
+    changed: Condvar,
+    /// See [`Keeper::is_full`].
+    is_full: AtomicBool,
+}
 
 impl Keeper {
-    /// An empty stock for `shards` shards, of segments of `segment_len` bytes, as long as all
-    /// together are no more than `bytes_max`.
+    /// An empty stock for `shards` shards, of segments of `segment_len` bytes. With more than
+    /// `bytes_max` in use it is full.
     pub fn new(shards: u16, segment_len: u64, bytes_max: u64) -> Keeper {
         let shelves = (0..shards).map(|_| Shelf::default()).collect();
         let store = Store { shelves, segment_len, bytes_max, ..Store::default() };
-        Keeper(Arc::new((Mutex::new(store), Condvar::new())))
+        let (changed, is_full) = (Condvar::new(), AtomicBool::new(false));
+        Keeper(Arc::new(Shared { store: Mutex::new(store), changed, is_full }))
     }
 
     fn lock(&self) -> MutexGuard<'_, Store> {
-        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether nothing more that is kept should be taken: the segments in use have all the bytes that they may, or no
+    /// further one can be made. What is in stock is for acknowledgements, and for the images that make room again.
+    pub fn is_full(&self) -> bool {
+        self.0.is_full.load(Ordering::Relaxed)
+    }
+
+    /// Full at the bound, and no longer full with a tenth of it free.
+    fn judge(&self, store: &Store) {
+        let used: u64 = store.shelves.iter().map(Shelf::used).sum();
+        let bound = if self.is_full() { store.bytes_max / 10 * 9 } else { store.bytes_max };
+        self.0.is_full.store(used > bound || store.failed.is_some(), Ordering::Relaxed);
     }
 
     /// Bytes of a segment.
@@ -86,14 +126,18 @@ impl Keeper {
             shelf.large = Some(bytes);
         }
         let taken = at.and_then(|at| shelf.ready.remove(at));
-        self.0.1.notify_all();
+        self.judge(&store);
+        self.0.changed.notify_all();
         taken
     }
 
     /// A segment that nothing is needed of comes back.
     pub(super) fn give_back(&self, shard: ShardId, stock: Stock) {
-        self.lock().shelves[usize::from(shard)].ready.push_back(stock);
-        self.0.1.notify_all();
+        let mut store = self.lock();
+        store.shelves[usize::from(shard)].ready.push_back(stock);
+        self.judge(&store);
+        drop(store);
+        self.0.changed.notify_all();
     }
 
     /// Makes what is missing, and removes what is too much, until nothing is. The thread calls
@@ -111,6 +155,7 @@ impl Keeper {
             let made = files.create(&path, len);
             let mut store = self.lock();
             store.failed = made.as_ref().err().map(io::Error::kind);
+            self.judge(&store);
             let shelf = &mut store.shelves[usize::from(shard)];
             let file = made?;
             shelf.bytes += len;
@@ -136,18 +181,13 @@ impl Keeper {
     /// The next segment to make: its shard, the number of its file, its length.
     fn next_missing(&self) -> Option<(ShardId, u32, u64)> {
         let mut store = self.lock();
-        let (segment_len, bytes_max) = (store.segment_len, store.bytes_max);
-        let bytes: u64 = store.shelves.iter().map(|shelf| shelf.bytes).sum();
+        let segment_len = store.segment_len;
         for (shard, shelf) in store.shelves.iter_mut().enumerate() {
             let len = match shelf.large {
                 Some(large) => large.next_multiple_of(1 << 20),
                 None if shelf.ready.len() < SPARE => segment_len,
                 None => continue,
             };
-            // Two of each shard are there in any case: acknowledgements need them.
-            if bytes + len > bytes_max && shelf.ready.len() >= SPARE {
-                continue;
-            }
             shelf.made += 1;
             return Some((shard as ShardId, shelf.made, len));
         }
@@ -158,31 +198,21 @@ impl Keeper {
     pub fn run(&self, files: &dyn Files, prefix: &str) {
         loop {
             let failed = self.fill(files, prefix).is_err();
-            let mut store = self.lock();
-            loop {
-                if store.stopping {
-                    return;
-                }
-                let missing = store.shelves.iter().any(|shelf| {
-                    let ready = shelf.ready.len();
-                    ready < SPARE || ready > SPARE_MAX || shelf.large.is_some()
-                });
-                if missing && !failed {
-                    break;
-                }
-                let (guard, timeout) =
-                    self.0.1.wait_timeout(store, RETRY).unwrap_or_else(PoisonError::into_inner);
-                store = guard;
-                if timeout.timed_out() {
-                    break;
-                }
+            let rests = |store: &mut Store| !store.stopping && (failed || !store.is_due());
+            let (store, _) = self
+                .0
+                .changed
+                .wait_timeout_while(self.lock(), RETRY, rests)
+                .unwrap_or_else(PoisonError::into_inner);
+            if store.stopping {
+                return;
             }
         }
     }
 
     pub fn stop(&self) {
         self.lock().stopping = true;
-        self.0.1.notify_all();
+        self.0.changed.notify_all();
     }
 
     /// Why the last segment could not be made, if that is so, and the bytes of all there are.

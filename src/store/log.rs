@@ -30,6 +30,8 @@ const HURRY_WAITERS: usize = 8;
 const COMMITS_IN_MS: u32 = 2;
 /// Segments that a log fills at least between two walks.
 const WALK_SEGMENTS: u64 = 2;
+/// Bytes of the disk between two walks beyond the images, while the data directory is full.
+const WALK_WHEN_FULL: u64 = 256 << 10;
 
 /// One write that the log asks for.
 #[derive(Debug)]
@@ -114,6 +116,7 @@ pub struct Log {
     broken: bool,
     commits: u64,
     bytes_written: u64,
+    walks: u64,
 }
 
 impl Log {
@@ -142,6 +145,7 @@ impl Log {
             broken: false,
             commits: 0,
             bytes_written: 0,
+            walks: 0,
         }
     }
 
@@ -168,6 +172,12 @@ impl Log {
     #[inline]
     pub fn last_commit(&self) -> u64 {
         if self.has_pending() { self.next } else { self.next - 1 }
+    }
+
+    /// The commit of what is appended next.
+    #[inline]
+    pub fn next_commit(&self) -> u64 {
+        self.next
     }
 
     /// The commit up to which all are on disk.
@@ -202,6 +212,11 @@ impl Log {
         (self.commits, self.bytes_written)
     }
 
+    /// Walks that are complete and on disk.
+    pub fn walks_total(&self) -> u64 {
+        self.walks
+    }
+
     /// Segments in use.
     pub fn segments_len(&self) -> usize {
         self.full.len() + usize::from(self.open.is_some())
@@ -211,9 +226,18 @@ impl Log {
 
     /// Whether the log has grown so much that a walk pays.
     pub fn is_walk_due(&self) -> bool {
-        self.walk.is_none()
-            && self.walked.is_none()
-            && self.since_walk > self.walk_bytes_min + 2 * self.walk_bytes
+        // One that is full walks as soon as that may free something.
+        let least = match self.is_full() {
+            true => self.walk_bytes_min.min(WALK_WHEN_FULL) + self.walk_bytes,
+            false => self.walk_bytes_min + 2 * self.walk_bytes,
+        };
+        self.walk.is_none() && self.walked.is_none() && self.since_walk > least
+    }
+
+    /// Whether the data directory is full; see [`Keeper::is_full`].
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        self.keeper.is_full()
     }
 
     pub fn is_walking(&self) -> bool {
@@ -316,6 +340,7 @@ impl Log {
                     && ended <= self.on_disk
                 {
                     self.walked = None;
+                    self.walks += 1;
                     self.free_before(began);
                 }
                 Progress::OnDisk

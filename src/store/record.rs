@@ -151,6 +151,15 @@ pub enum Record<'a> {
     Cleared {
         topic: &'a str,
     },
+    /// The message is for the share group of this fingerprint, and on its way to another shard; `number` names the hand-over.
+    Given {
+        number: u64,
+        group: u64,
+    },
+    /// The other shard has it on disk.
+    Passed {
+        number: u64,
+    },
     /// A walk begins: what follows has an image of everything that is kept.
     WalkBegins,
     /// It is complete.
@@ -222,6 +231,8 @@ impl Record<'_> {
     const STOPPED: u8 = 23;
     const BEHIND: u8 = 24;
     const AHEAD: u8 = 25;
+    const GIVEN: u8 = 26;
+    const PASSED: u8 = 27;
 
     /// Appends it.
     pub fn encode(&self, out: &mut Vec<u8>) {
@@ -329,6 +340,14 @@ impl Record<'_> {
                 fields.bytes(topic.as_bytes());
                 Self::CLEARED
             }
+            Record::Given { number, group } => {
+                fields.u64(number).u64(group);
+                Self::GIVEN
+            }
+            Record::Passed { number } => {
+                fields.u64(number);
+                Self::PASSED
+            }
             Record::WalkBegins => Self::WALK_BEGINS,
             Record::WalkEnds => Self::WALK_ENDS,
             Record::Stopped => Self::STOPPED,
@@ -414,6 +433,8 @@ impl Record<'_> {
             Self::FREED => Record::Freed { index: fields.u32()?, packet_id: fields.u16()? },
             Self::RETAINED => Record::Retained,
             Self::CLEARED => Record::Cleared { topic: fields.text()? },
+            Self::GIVEN => Record::Given { number: fields.u64()?, group: fields.u64()? },
+            Self::PASSED => Record::Passed { number: fields.u64()? },
             Self::WALK_BEGINS => Record::WalkBegins,
             Self::WALK_ENDS => Record::WalkEnds,
             Self::STOPPED => Record::Stopped,

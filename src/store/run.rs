@@ -11,7 +11,7 @@ use super::keeper::directory;
 use super::{Found, Keeper, Log, Manifest, Report, SessionImage, WallClock};
 use crate::clock::Millis;
 use crate::io::Files;
-use crate::memory::Message;
+use crate::memory::{Message, ShardId};
 use crate::topic;
 
 /// Where files of a damaged log go.
@@ -41,6 +41,8 @@ fn failure(what: &'static str) -> impl Fn(io::Error) -> Failure {
 pub struct Kept {
     pub sessions: Vec<Box<SessionImage>>,
     pub retained: Vec<Message>,
+    /// Messages of share groups on their way to other shards, with the hashes of their groups.
+    pub given: Vec<(u64, Message)>,
     pub reports: Vec<Report>,
     /// Segments of the run that holds.
     segments: Vec<String>,
@@ -60,7 +62,9 @@ impl Kept {
     ) -> io::Result<Kept> {
         let mut kept = Kept { foreign: foreign(files, manifest)?, ..Kept::default() };
         for found in logs {
-            let (sessions, retained) = found.state.into_parts();
+            let mut state = found.state;
+            kept.given.extend(state.take_given());
+            let (sessions, retained) = state.into_parts();
             kept.sessions.extend(sessions);
             kept.retained.extend(retained);
             kept.reports.push(found.report);
@@ -101,9 +105,11 @@ fn foreign(files: &dyn Files, manifest: &Manifest) -> io::Result<Vec<String>> {
 /// What one shard of the new run begins with.
 #[derive(Debug)]
 pub struct Part {
+    pub shard: ShardId,
     pub log: Log,
     pub sessions: Vec<Box<SessionImage>>,
     pub retained: Vec<Message>,
+    pub given: Vec<(u64, Message)>,
 }
 
 /// A run that begins.
@@ -139,9 +145,11 @@ impl NextRun {
         let next = NextRun { manifest, old: kept.segments, is_damaged };
         keeper.fill(files, &next.prefix()).map_err(failure("a segment cannot be made"))?;
         let part = |shard| Part {
+            shard,
             log: Log::new(next.manifest.origin(shard), keeper.clone()),
             sessions: Vec::new(),
             retained: Vec::new(),
+            given: Vec::new(),
         };
         let mut parts: Vec<Part> = (0..shards).map(part).collect();
         let home = |name: &str| usize::from(topic::shard_of(&before.keys, name, shards));
@@ -150,6 +158,9 @@ impl NextRun {
         }
         for message in kept.retained {
             parts[home(message.topic())].retained.push(message);
+        }
+        for (group, message) in kept.given {
+            parts[(group % u64::from(shards)) as usize].given.push((group, message));
         }
         Ok((next, parts))
     }

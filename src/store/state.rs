@@ -4,7 +4,7 @@
 //! else by now. Then a complete walk follows, and everything that is kept has its image there. So a
 //! record about a session that is not known is passed over, until a walk is complete.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::image::{Delivery, SessionImage};
 use super::record::{Damaged, Record};
@@ -17,6 +17,8 @@ pub struct State {
     /// By the place that they had in their shard.
     sessions: Vec<Option<Box<SessionImage>>>,
     retained: HashMap<Box<str>, Message, ahash::RandomState>,
+    /// Messages on their way to another shard, with their share groups.
+    given: BTreeMap<u64, (u64, Message)>,
     /// The message of the last `Message` or `Again`.
     current: Option<Message>,
     /// Messages of the walk under way, by name.
@@ -70,6 +72,16 @@ impl State {
     /// Places up to which there may be sessions.
     pub fn places(&self) -> u32 {
         self.sessions.len() as u32
+    }
+
+    /// Messages of share groups whose way to another shard nobody knows the end of, with their numbers and groups.
+    pub fn given(&self) -> impl Iterator<Item = (u64, u64, &Message)> {
+        self.given.iter().map(|(number, (group, message))| (*number, *group, message))
+    }
+
+    /// Messages of share groups whose way to another shard nobody knows the end of, with the fingerprints of their groups, in order.
+    pub fn take_given(&mut self) -> Vec<(u64, Message)> {
+        std::mem::take(&mut self.given).into_values().collect()
     }
 
     /// The session at this place.
@@ -138,6 +150,15 @@ impl State {
             },
             Record::Cleared { topic } => {
                 self.retained.remove(topic);
+            }
+            Record::Given { number, group } => match &self.current {
+                Some(message) => {
+                    self.given.insert(number, (group, message.clone()));
+                }
+                None => return self.unless_missing(),
+            },
+            Record::Passed { number } => {
+                self.given.remove(&number);
             }
             Record::WalkBegins => {
                 self.named.clear();
@@ -236,6 +257,8 @@ impl State {
             | Record::Again { .. }
             | Record::Retained
             | Record::Cleared { .. }
+            | Record::Given { .. }
+            | Record::Passed { .. }
             | Record::WalkBegins
             | Record::WalkEnds
             | Record::Stopped => false,
@@ -274,6 +297,8 @@ fn index_of(record: &Record<'_>) -> Option<u32> {
         | Record::Again { .. }
         | Record::Retained
         | Record::Cleared { .. }
+        | Record::Given { .. }
+        | Record::Passed { .. }
         | Record::WalkBegins
         | Record::WalkEnds
         | Record::Stopped => None,

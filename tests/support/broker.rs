@@ -5,11 +5,14 @@
 //! the pipe closes.
 //!
 //! `BROKER_FLAGS` in the environment is more flags for every broker that a test waits for, such as `--io epoll`; a broker
-//! whose test names its own way to the kernel keeps it.
+//! whose test names its own way to the kernel keeps it. `{fresh}` in it is a directory of that broker alone, as in
+//! `BROKER_FLAGS='--data {fresh} --data-max 64M'`.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -24,6 +27,25 @@ const STDERR_BYTES_MAX: usize = 1 << 20;
 pub struct Broker {
     addresses: Vec<SocketAddr>,
     process: Option<Process>,
+    /// Goes when the process has ended.
+    _fresh: Option<Fresh>,
+}
+
+/// A directory that goes with whoever has this.
+struct Fresh(PathBuf);
+
+impl Fresh {
+    fn new() -> Fresh {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("ringmq-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        Fresh(std::env::temp_dir().join(name))
+    }
+}
+
+impl Drop for Fresh {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 /// The broker's process, listening or not.
@@ -165,7 +187,13 @@ impl Broker {
     /// Starts a broker with these arguments, and `BROKER_FLAGS`, and waits until it listens on so many addresses.
     pub fn start_with(arguments: &[&str], listeners: usize) -> Broker {
         let more = std::env::var("BROKER_FLAGS").unwrap_or_default();
-        let more = more.split_whitespace().filter(|_| !arguments.contains(&"--io"));
+        let fresh = more.contains("{fresh}").then(Fresh::new);
+        let more = match &fresh {
+            Some(fresh) => more.replace("{fresh}", &fresh.0.to_string_lossy()),
+            None => more,
+        };
+        let keeps = |flag: &str| !arguments.contains(&flag) || !more.contains(flag);
+        let more = more.split_whitespace().filter(|_| keeps("--io") && keeps("--data"));
         let arguments = &arguments.iter().copied().chain(more).collect::<Vec<_>>()[..];
         let (mut process, found) = Process::spawn_watched(arguments);
         let deadline = Instant::now() + START_MAX;
@@ -182,7 +210,7 @@ impl Broker {
                 }
             }
         }
-        let broker = Broker { addresses, process: Some(process) };
+        let broker = Broker { addresses, process: Some(process), _fresh: fresh };
         if arguments.windows(2).any(|two| two == ["--io", "epoll"]) {
             broker.expect_said("io: epoll");
         }
@@ -200,7 +228,7 @@ impl Broker {
 
     /// A broker that somebody else runs.
     pub fn at(address: SocketAddr) -> Broker {
-        Broker { addresses: vec![address], process: None }
+        Broker { addresses: vec![address], process: None, _fresh: None }
     }
 
     pub fn address(&self) -> SocketAddr {
