@@ -124,7 +124,10 @@ impl Core {
             }
             Start::Ready if keep.opening.open.load(Ordering::SeqCst) => {
                 keep.start = Start::Serving;
-                self.local.sessions.set_timers(&mut self.local.env);
+                // Only now anything may be due: a will that went out before would not reach the shards that had not
+                // announced their filters yet.
+                let sessions = &self.local.sessions;
+                sessions.arena.keys().for_each(|session| sessions.set_timer(session, &mut self.local.env));
                 return true;
             }
             Start::Restoring | Start::Ready => {}

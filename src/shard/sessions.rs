@@ -415,12 +415,6 @@ impl Sessions {
         changes
     }
 
-    /// The shard serves: only now anything may be due. A will that went out before would not reach the shards that had not
-    /// announced their filters yet.
-    pub fn set_timers(&self, env: &mut Env) {
-        self.arena.keys().for_each(|session| self.set_timer(session, env));
-    }
-
     // ---- wills -------------------------------------------------------------------------------------------------------
 
     pub fn take_will(&mut self, session: Key, env: &mut Env) -> Option<Box<Will>> {
