@@ -18,6 +18,7 @@ mod reload;
 mod size;
 mod span;
 mod store;
+mod store_commands;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -49,12 +50,17 @@ pub use placement::ranges;
 pub use reload::{Change, Settings as SettingsInForce};
 pub use size::bytes;
 pub use store::{DataDamaged, Durability, StoreConfig};
+pub use store_commands::{DumpWhat, StoreCommand, store_command};
 
-/// Exit codes, as sysexits.h has them; [`exit::WARNINGS`] is our own.
+/// Exit codes, as sysexits.h has them; those below 64 are our own.
 pub mod exit {
     /// `ringmq check` found nothing wrong, but something that somebody should look after, such as a certificate that expires
     /// soon. A start succeeds.
     pub const WARNINGS: u8 = 1;
+    /// `ringmq store` found damage.
+    pub const DAMAGED: u8 = 1;
+    /// `ringmq store` cannot use the data directory at all.
+    pub const UNUSABLE: u8 = 2;
     /// The command line is wrong, or asks for what this machine does not have.
     pub const USAGE: u8 = 64;
     /// A file that was named is missing or wrong.

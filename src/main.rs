@@ -41,6 +41,12 @@ fn main() -> ExitCode {
     match args.get(1).map(String::as_str) {
         Some("passwd") => return tell(config::passwd(&args)),
         Some("config") => return tell(config::effective(&args, &machine)),
+        Some("store") => {
+            return match config::store_command(&args) {
+                Ok(command) => ExitCode::from(server::tool::run(&command)),
+                Err(error) => refuse(&error),
+            };
+        }
         Some("check") => {
             let checked = config::check(&args, &machine, &affinity);
             let code = checked.as_ref().map_or(0, config::Checked::exit_code);

@@ -12,6 +12,7 @@ mod listeners;
 mod reload;
 mod store;
 mod text;
+pub mod tool;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};

@@ -421,9 +421,14 @@ fn each_command_has_a_help_of_its_own() {
     };
     for arguments in [&["-h"][..], &["--help"], &["help"], &["help", "help"]] {
         let text = help(arguments);
-        for words in
-            ["Usage: ringmq [OPTIONS]", "\n  check FILE ", "\n  config ", "\n  passwd FILE USER ", "--listen"]
-        {
+        for words in [
+            "Usage: ringmq [OPTIONS]",
+            "\n  check FILE ",
+            "\n  config ",
+            "\n  passwd FILE USER ",
+            "\n  store COMMAND ",
+            "--listen",
+        ] {
             assert!(text.contains(words), "{arguments:?}: {words} is missing in\n{text}");
         }
     }

@@ -471,7 +471,7 @@ fn the_maps_are_whole() {
 #[test]
 fn documents_name_what_exists() {
     let metrics = read("src/metrics.rs");
-    let files = ["flags.rs", "access.rs", "tls.rs"];
+    let files = ["flags.rs", "access.rs", "tls.rs", "store.rs"];
     let config: String = files.iter().map(|file| read(&format!("src/config/{file}"))).collect();
     let config = config.replace("\n    pub ", "\n    ");
     let documents = documents();

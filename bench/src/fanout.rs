@@ -51,6 +51,8 @@ fn prepare(qos: Qos) -> Prepared {
             expires_at: NEVER,
             publisher: 1,
             whole: None,
+            origin: 0,
+            is_repeat: false,
         };
         packet_id = packet_id.wrapping_add(1).max(1);
         meter.measure(|| {

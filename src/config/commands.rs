@@ -206,7 +206,7 @@ fn logins_text(path: &Path, users: &Users, threads: usize) -> Option<String> {
 }
 
 /// The command line without the word behind the program's name.
-fn without_word(args: &[String]) -> Vec<String> {
+pub(super) fn without_word(args: &[String]) -> Vec<String> {
     args.iter().take(1).chain(args.iter().skip(2)).cloned().collect()
 }
 

@@ -34,11 +34,16 @@ enum Goes {
     Port,
     /// The same, the address.
     Binds,
+    /// Whether [`Goes::Directory`] holds.
+    Persists,
+    /// To the data directory.
+    Directory,
     /// Nowhere; what to know or to do instead.
     Nowhere(&'static str),
 }
 
-const NO_PERSISTENCE: &str = "ringmq keeps everything in memory; a restart loses it";
+const NO_DIRECTORY: &str = "to keep sessions and messages, name a directory: data = \"/var/lib/ringmq\"";
+const NO_AUTOSAVE: &str = "with data, ringmq acknowledges what is on disk; see durability";
 const NO_BRIDGE: &str = "ringmq has no bridges";
 const NO_PLUGINS: &str = "ringmq has no plugins";
 const NO_WEBSOCKETS: &str = "ringmq has no WebSocket listeners";
@@ -86,11 +91,11 @@ const MOSQUITTO: &[(&str, Goes)] = &[
     ("http_dir", Goes::Nowhere(NO_WEBSOCKETS)),
     ("websockets_log_level", Goes::Nowhere(NO_WEBSOCKETS)),
     ("per_listener_settings", Goes::PerListener),
-    ("persistence", Goes::Nowhere(NO_PERSISTENCE)),
-    ("persistence_location", Goes::Nowhere(NO_PERSISTENCE)),
-    ("persistence_file", Goes::Nowhere(NO_PERSISTENCE)),
-    ("autosave_interval", Goes::Nowhere(NO_PERSISTENCE)),
-    ("autosave_on_changes", Goes::Nowhere(NO_PERSISTENCE)),
+    ("persistence", Goes::Persists),
+    ("persistence_location", Goes::Directory),
+    ("persistence_file", Goes::Nowhere("the directory of data has several files")),
+    ("autosave_interval", Goes::Nowhere(NO_AUTOSAVE)),
+    ("autosave_on_changes", Goes::Nowhere(NO_AUTOSAVE)),
     ("retain_available", Goes::Nowhere("ringmq always has retained messages")),
     ("set_tcp_nodelay", Goes::Nowhere("ringmq always sets it")),
     ("queue_qos0_messages", Goes::Nowhere("ringmq does not queue messages at QoS 0")),
@@ -224,7 +229,7 @@ fn default_listener<'a>(lines: impl Iterator<Item = &'a str>) -> Option<Translat
                 has_settings |= !another_has_begun;
             }
             Goes::All(_) | Goes::Door(_) | Goes::Limit(_) | Goes::PerListener => {}
-            Goes::Protocol | Goes::Nowhere(_) => {}
+            Goes::Protocol | Goes::Persists | Goes::Directory | Goes::Nowhere(_) => {}
         }
     }
     let address = match (host, port) {
@@ -241,6 +246,11 @@ fn translated<'a>(lines: impl Iterator<Item = &'a str> + Clone) -> String {
     let mut notes = String::new();
     let mut listeners: Vec<Translated> = default_listener(lines.clone()).into_iter().collect();
     let mut is_per_listener = false;
+    let last_of = |name: &str| {
+        lines.clone().filter_map(setting).filter(|(key, ..)| *key == name).last().map(|(_, value, _)| value)
+    };
+    let persists = last_of("persistence") == Some("true");
+    let has_directory = last_of("persistence_location").is_some();
     for line in lines {
         let Some((_, value, goes)) = setting(line) else {
             let _ = writeln!(notes, "# {line}: not known");
@@ -264,6 +274,17 @@ fn translated<'a>(lines: impl Iterator<Item = &'a str> + Clone) -> String {
                 listeners.push(listener(&address(host.trim(), port)));
             }
             Goes::Port | Goes::Binds => {}
+            Goes::Persists if value == "true" && !has_directory => {
+                let _ = writeln!(notes, "# {line}: {NO_DIRECTORY}");
+            }
+            Goes::Persists => {}
+            Goes::Directory if persists => {
+                all.retain(|(other, _)| *other != "data");
+                all.push(("data", quoted(value)));
+            }
+            Goes::Directory => {
+                let _ = writeln!(notes, "# {line}: without persistence true nothing is kept there");
+            }
             Goes::Listener(key) | Goes::ListenerLimit(key) => {
                 let _ = writeln!(last(&mut listeners).keys, "{key} = {}", quoted(value));
             }
@@ -316,7 +337,8 @@ mod tests {
         let (at, what) = said(text);
         assert_eq!(at, 3);
         let toml = "allow-anonymous = true\npassword-file = \"users\"\n\
-                    # persistence true: ringmq keeps everything in memory; a restart loses it\n# \
+                    # persistence true: to keep sessions and messages, name a directory: data = \
+                    \"/var/lib/ringmq\"\n# \
                     some_other thing: not known\n\n\
                     [[listener]]\naddress = \":1883\"\n\n[[listener]]\naddress = \"0.0.0.0:8883\"\n\
                     cert = \"/etc/server.pem\"\nkey = \"/etc/server.key\"";
@@ -332,6 +354,14 @@ mod tests {
         assert!(open.contains("\n# cafile ca.pem: ") && !open.contains("client-ca ="), "{open}");
         let (_, closed) = said(&format!("{listener}require_certificate true\n"));
         assert!(closed.ends_with("cert = \"server.pem\"\nclient-ca = \"ca.pem\""), "{closed}");
+    }
+
+    #[test]
+    fn a_place_for_persistence_is_the_data_directory() {
+        let (_, what) = said("persistence true\npersistence_location /var/lib/x/\nautosave_interval 5\n");
+        assert!(what.contains("\n\ndata = \"/var/lib/x/\"\n# autosave_interval 5: with data, "), "{what}");
+        let (_, what) = said("persistence_location /var/lib/x/\npersistence false\n");
+        assert!(what.ends_with("without persistence true nothing is kept there"), "{what}");
     }
 
     #[test]
@@ -434,6 +464,8 @@ mod tests {
                 | Goes::Requires
                 | Goes::Protocol
                 | Goes::Port
+                | Goes::Persists
+                | Goes::Directory
                 | Goes::Binds
                 | Goes::Nowhere(_) => {}
             }

@@ -7,7 +7,7 @@ use clap::CommandFactory;
 use super::{ConfigError, Flags, file};
 
 /// Words that may stand behind the program's name.
-const COMMANDS: [&str; 4] = ["check", "config", "passwd", "help"];
+const COMMANDS: [&str; 5] = ["check", "config", "passwd", "store", "help"];
 
 /// The help of the broker: as clap has it, with the commands in front of the flags.
 pub(super) const TEMPLATE: &str = "\
@@ -18,6 +18,7 @@ Commands, each with its own --help:
   check FILE        Checks a file of settings and explains what it means
   config [OPTIONS]  Prints every setting that would apply, and where it comes from
   passwd FILE USER  Sets the password of a user in a file for --password-file
+  store COMMAND     Checks, shows, repairs or copies what --data keeps
   help [COMMAND]    Prints this help, or the help of a command
 
 {all-args}{after-help}";

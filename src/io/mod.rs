@@ -34,6 +34,7 @@ use crate::memory::{Aligned, OutBatch, ShardId};
 
 pub use file::File;
 pub use files::Files;
+pub use random::random_keys;
 pub use socket::Socket;
 pub use token::Token;
 

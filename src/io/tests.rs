@@ -391,6 +391,8 @@ fn message(payload: &[u8]) -> Message {
         expires_at: crate::clock::NEVER,
         publisher: 0,
         whole: None,
+        origin: 0,
+        is_repeat: false,
     };
     view.to_message()
 }

@@ -32,6 +32,10 @@ pub struct MessageView<'a> {
     pub publisher: u64,
     /// The packet that `payload` is the end of, if that can be kept.
     pub whole: Option<&'a Whole>,
+    /// The Packet Identifier of a QoS 2 message whose publisher's session is kept on disk; else 0.
+    pub origin: u16,
+    /// It came with DUP: a kept session may have got it before a crash.
+    pub is_repeat: bool,
 }
 
 /// A PUBLISH packet that has its memory for itself. Shared by those who keep its payload.
@@ -102,7 +106,8 @@ impl MessageView<'_> {
             properties_len: self.properties.len() as u32,
             payload_len: self.payload.len() as u32,
             qos: self.qos,
-            retain: self.retain,
+            flags: u8::from(self.retain) | u8::from(self.is_repeat) << 1,
+            origin: self.origin,
         }
     }
 
@@ -133,8 +138,12 @@ struct Head {
     properties_len: u32,
     payload_len: u32,
     qos: Qos,
-    retain: bool,
+    /// RETAIN, and whether it is a repetition.
+    flags: u8,
+    origin: u16,
 }
+
+const _: () = assert!(size_of::<Head>() == 40);
 
 impl Message {
     /// Bytes that the allocator adds to a block, at most.
@@ -172,10 +181,12 @@ impl Message {
             properties: &rest[..head.properties_len as usize],
             payload: self.payload(),
             qos: head.qos,
-            retain: head.retain,
+            retain: head.flags & 1 != 0,
             expires_at: head.expires_at,
             publisher: head.publisher,
             whole: head.whole.as_ref(),
+            origin: head.origin,
+            is_repeat: head.flags & 2 != 0,
         }
     }
 
@@ -280,6 +291,8 @@ mod tests {
             expires_at: 77,
             publisher: 5,
             whole: None,
+            origin: 0,
+            is_repeat: false,
         }
     }
 

@@ -212,6 +212,8 @@ mod tests {
             expires_at: NEVER,
             publisher: 0,
             whole: None,
+            origin: 0,
+            is_repeat: false,
         }
         .to_message()
     }

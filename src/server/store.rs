@@ -23,7 +23,7 @@ use crate::store::{
 use crate::topic::HashKeys;
 
 /// Bytes of a segment at least and at most; between them it is a part of --data-max.
-const SEGMENT_MIN: u64 = 4 << 20;
+pub(super) const SEGMENT_MIN: u64 = 4 << 20;
 const SEGMENT_MAX: u64 = 16 << 20;
 /// Segments of one shard that --data-max has room for, unless they are at their least.
 const SEGMENTS_OF_SHARD: u64 = 32;
@@ -90,10 +90,10 @@ pub(super) struct Store {
     keeper: Keeper,
     thread: Option<JoinHandle<()>>,
     run: NextRun,
-    pub opening: Arc<Opening>,
-    pub said: Said,
     /// Why there was no room when it was last looked at.
     full: Option<ErrorKind>,
+    pub opening: Arc<Opening>,
+    pub said: Said,
     _lock: Lock,
 }
 
@@ -139,8 +139,7 @@ impl Store {
         let is_new = found.is_none();
         let before = found.unwrap_or_else(|| Manifest::new(keys[0] ^ keys[3].rotate_left(17), keys));
         let clock = WallClock::new(wall_now(), now);
-        let logs = read_logs(&files, &before, clock).map_err(io("it cannot be read"))?;
-        let kept = Kept::of(&files, &before, logs).map_err(io("it cannot be read"))?;
+        let kept = read_all(&files, &before, clock).map_err(io("it cannot be read"))?;
         let damage = kept.damage();
         if !damage.is_empty() && config.damaged == DataDamaged::Refuse {
             return Err(failed(Why::Damaged(damage)));
@@ -158,7 +157,7 @@ impl Store {
             torn_bytes: kept.reports.iter().map(|report| report.torn_bytes).sum(),
             stopped: !kept.reports.is_empty() && kept.reports.iter().all(|report| report.stopped),
             is_new,
-            damage: damage.clone(),
+            damage,
             warnings,
             ..Said::default()
         };
@@ -166,7 +165,9 @@ impl Store {
         let keeper = keeper(config, &files, shards).map_err(io("its room cannot be found"))?;
         let (run, parts) = NextRun::begin(&files, &before, kept, &keeper, shards)
             .map_err(|failure| io(failure.what)(failure.error))?;
-        let parts = parts.into_iter().map(|Part { shard, log, sessions, retained, given }| Storing {
+        let found_damaged = said.damage.len() as u64;
+        let parts = parts.into_iter().enumerate();
+        let parts = parts.map(|(shard, Part { log, sessions, retained, given })| Storing {
             log,
             clock,
             sync: config.durability.sync(),
@@ -174,7 +175,7 @@ impl Store {
             sessions,
             retained,
             given,
-            damaged: if shard == 0 { damage.len() as u64 } else { 0 },
+            damaged: if shard == 0 { found_damaged } else { 0 },
             opening: Arc::clone(&opening),
         });
         let thread =
@@ -185,9 +186,9 @@ impl Store {
             keeper,
             thread: Some(thread),
             run,
+            full: None,
             opening: Arc::clone(&opening),
             said,
-            full: None,
             _lock: lock,
         };
         Ok(Begun { store, shards: parts.collect(), keys: before.keys })
@@ -248,7 +249,7 @@ impl Drop for Store {
 }
 
 /// Milliseconds since 1970.
-fn wall_now() -> u64 {
+pub(super) fn wall_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
@@ -296,4 +297,9 @@ fn read_logs(files: &OsFiles, manifest: &Manifest, clock: WallClock) -> io::Resu
         });
         read.collect()
     })
+}
+
+/// Everything that the run that holds has kept.
+pub(super) fn read_all(files: &OsFiles, manifest: &Manifest, clock: WallClock) -> io::Result<Kept> {
+    Kept::of(files, manifest, read_logs(files, manifest, clock)?)
 }

@@ -200,6 +200,8 @@ pub(super) fn message<'a>(topic: &'a str, payload: &'a [u8]) -> MessageView<'a> 
         expires_at: NEVER,
         publisher: 0,
         whole: None,
+        origin: 0,
+        is_repeat: false,
     }
 }
 

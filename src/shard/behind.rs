@@ -390,6 +390,8 @@ mod tests {
             expires_at: NEVER,
             publisher: 0,
             whole: None,
+            origin: 0,
+            is_repeat: false,
         };
         Waiting {
             message: view.to_message(),

@@ -328,6 +328,10 @@ impl Local {
             self.env.counters().dropped_denied_total.add(1);
             return None;
         }
+        let origin = self.origin(session, &fanout.message, grant, matched);
+        if self.has_taken(session, origin, &fanout.message) {
+            return None;
+        }
         let mut slot = self.sessions.arena.get_mut(session)?;
         if fanout.message.is_expired(self.env.now) {
             self.env.counters().dropped_expired_total.add(1); // [MQTT-3.3.2-5]
@@ -335,6 +339,7 @@ impl Local {
         }
         if slot.cursors.is_some() && !matched.is_empty() {
             if self.goes_behind(session, fanout, grant, matched) {
+                self.note_taken(session, origin, Delivered::Queued);
                 return None;
             }
             slot = self.sessions.arena.get_mut(session)?;
@@ -365,6 +370,7 @@ impl Local {
         if is_kept {
             let written = &mut fanout.written;
             self.sessions.keep_delivered(session, &fanout.message, written, grant, &mut self.env);
+            self.note_taken(session, origin, delivered);
             if let (Some(key), Some(keep)) = (connection, &mut self.env.keep)
                 && delivered == Delivered::Queued
                 && keep.beginning.last() != Some(&key)

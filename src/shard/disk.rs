@@ -99,8 +99,11 @@ impl Exchange {
         self.waits.look_again();
         for (from, open) in self.disk.open.iter_mut().enumerate() {
             let mut reached = None;
-            while let Some((parcels, _)) = open.pop_front_if(|(_, need)| *need <= commit) {
+            while let Some(&(parcels, need)) = open.front()
+                && need <= commit
+            {
                 reached = Some(parcels);
+                open.pop_front();
             }
             if let Some(parcels) = reached {
                 self.links.set_register(from as ShardId, DURABLE, parcels);
@@ -132,7 +135,10 @@ impl Clients {
 
     /// The disk has this commit.
     fn open_shut(&mut self, commit: u64) {
-        while let Some((key, _)) = self.shut.pop_front_if(|(_, need)| *need <= commit) {
+        while let Some(&(key, need)) = self.shut.front()
+            && need <= commit
+        {
+            self.shut.pop_front();
             if let Some(connection) = self.connections.get_mut(key) {
                 connection.is_shut = false;
                 self.mark_dirty(key);

@@ -77,6 +77,9 @@ impl Core {
                 }
             }
             Parcel::Relay(message) => return self.relay_arrived(&message, heard),
+            Parcel::Released(released) => {
+                self.local.forget_taken(released.publisher, released.packet_ids.iter().copied());
+            }
             Parcel::Query(query) => self.retained.ask(from, query),
             Parcel::Retained(found) => self.local.found_arrived(from, *found),
             Parcel::Share(pass) => self.pass_arrived(*pass, heard),
@@ -102,6 +105,7 @@ impl Core {
     fn batch_arrived(&mut self, batch: &Batch<'_>, ordinary: bool, groups: &[u64], heard: Heard<'_>) {
         let mut variants = self.local.scratch.variants.take().unwrap_or_default();
         let mut fanout = batch.first(&mut variants);
+        self.local.env.comes(&batch.message);
         if ordinary {
             let route = self.local.sessions.router.route(batch.message.topic);
             self.local.deliver_ordinary(&route, batch, &mut fanout);

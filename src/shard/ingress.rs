@@ -14,7 +14,7 @@ use super::local::Local;
 use super::order::Heard;
 use super::publish::{Front, Publisher};
 use super::replies::{Answered, Reply};
-use super::waits::Blocked;
+use super::waits::{Blocked, Wait};
 
 /// Whether a saturated shard may hold a packet back.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
@@ -152,7 +152,13 @@ impl Core {
         }
         let Some(session) = self.local.clients.live(key).map(|live| live.session) else { return };
         let packet_ids = Answered::Many(packet_ids.collect());
-        let wait = self.on_disk_if_kept(session);
+        let disk = self.on_disk_if_kept(session);
+        let peers = self.exchange.links.peers();
+        let wait = match kind {
+            // No shard takes the next message under this identifier for this one.
+            AckKind::PubComp if !peers.is_empty() => Wait::All([disk, self.exchange.kept(peers)].into()),
+            AckKind::PubAck | AckKind::PubRec | AckKind::PubRel | AckKind::PubComp => disk,
+        };
         self.reply(key, Reply::Ack { kind, packet_ids, reason }, wait);
     }
 
@@ -176,12 +182,15 @@ impl Core {
 
     /// PUBREL came for these identifiers.
     fn keep_freed(&mut self, key: Key, packet_ids: impl Iterator<Item = u16>) {
-        if self.local.env.keep.is_some()
-            && let Some(session) = self.local.clients.live(key).map(|live| live.session)
-        {
-            let record = |index, packet_id| Record::Freed { index, packet_id };
-            self.local.sessions.keep_ids(session, packet_ids, record, &mut self.local.env);
+        if self.local.env.keep.is_none() {
+            return;
         }
+        let Some(session) = self.local.clients.live(key).map(|live| live.session) else { return };
+        let Some(publisher) = self.local.sessions.get(session).map(|slot| slot.client_hash) else { return };
+        let packet_ids: Vec<u16> = packet_ids.collect();
+        let record = |index, packet_id| Record::Freed { index, packet_id };
+        self.local.sessions.keep_ids(session, packet_ids.iter().copied(), record, &mut self.local.env);
+        self.forget_everywhere(publisher, &packet_ids);
     }
 
     /// Parses what arrived. A partial packet is completed with no more bytes than it needs, so that the rest is parsed

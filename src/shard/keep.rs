@@ -22,6 +22,7 @@ use crate::wire::Qos;
 use super::custody::Custody;
 use super::env::Env;
 use super::mirror::Mirror;
+use super::once::Taken;
 use super::restore::{Opening, Start};
 use super::retained::Retained;
 use super::sessions::Sessions;
@@ -53,6 +54,8 @@ pub(super) struct Keep {
     /// The shard stopped in order, and that was the last thing written down when so many bytes were.
     pub stopped_at: Option<u64>,
     pub custody: Custody,
+    /// QoS 2 messages that kept sessions have got.
+    pub taken: Taken,
     /// QoS 2 messages of clients that other shards do not have on disk yet: not written down as received.
     pub unreceived: HashSet<(u32, u16), ahash::RandomState>,
     walk: Option<Walk>,
@@ -115,6 +118,7 @@ impl Keep {
             start: Start::Restoring,
             stopped_at: None,
             custody: Custody::default(),
+            taken: Taken::default(),
             unreceived: HashSet::default(),
             walk: None,
             mirror: None,
@@ -143,6 +147,7 @@ impl Keep {
     pub fn ended(&mut self, index: u32) {
         self.append(&Record::Ended { index });
         self.unreceived.retain(|(of, _)| *of != index);
+        self.taken.ended(index);
     }
 
     #[inline]
@@ -269,6 +274,9 @@ impl Keep {
             self.append(&Record::Given { number, group });
         }
         self.custody = custody;
+        let taken = std::mem::take(&mut self.taken);
+        taken.records().for_each(|record| self.append(&record));
+        self.taken = taken;
     }
 
     /// Writes some of the images of a walk, if one is under way or due.

@@ -87,6 +87,15 @@ impl Core {
     pub(super) fn end_session(&mut self, session: Key, heard: Heard<'_>) {
         self.publish_will(session, heard);
         self.local.report_missed(session);
+        if self.local.env.keep.is_some()
+            && let Some(slot) = self.local.sessions.get(session)
+        {
+            // Its client has nothing to send again.
+            let (publisher, received) = (slot.client_hash, slot.session.received().collect::<Vec<_>>());
+            if !received.is_empty() {
+                self.forget_everywhere(publisher, &received);
+            }
+        }
         let Some(SessionEnd { interest, orphans, lost }) =
             self.local.sessions.end(session, &mut self.local.env)
         else {

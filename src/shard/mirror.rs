@@ -82,12 +82,7 @@ impl Core {
         let sessions = &self.local.sessions;
         for index in 0..state.places().max(sessions.arena.end()) {
             let slot = sessions.arena.at(index).map(|(_, slot)| slot).filter(|slot| slot.is_kept);
-            let kept = slot.map(|slot| {
-                let mut words = in_memory(slot, &sessions.router, clock);
-                // Those that wait for other shards are not written down yet.
-                words.received.retain(|packet_id| !keep.unreceived.contains(&(index, *packet_id)));
-                words
-            });
+            let kept = slot.map(|slot| self.in_memory(index, slot, clock));
             let logged = state.session(index).map(|image| in_log(image, slot));
             if kept != logged {
                 return Some(format!("session {index} is {kept:#?}\nbut the log says {logged:#?}"));
@@ -129,6 +124,17 @@ impl PartialEq for Waits {
     fn eq(&self, other: &Waits) -> bool {
         let forgotten = self.share.is_empty() || other.share.is_empty();
         self.what == other.what && (forgotten || self.share == other.share)
+    }
+}
+
+impl Core {
+    /// What is written down of a session that is in memory.
+    fn in_memory(&self, index: u32, slot: &Slot, clock: WallClock) -> Words {
+        let mut words = in_memory(slot, &self.local.sessions.router, clock);
+        if let Some(keep) = &self.local.env.keep {
+            words.received.retain(|packet_id| !keep.unreceived.contains(&(index, *packet_id)));
+        }
+        words
     }
 }
 

@@ -14,6 +14,7 @@
 //! | `sessions` | the owner of sessions and subscriptions |
 //! | `local` | what joins these: messages between clients and sessions of this shard |
 //! | `keep` | what is written down: records of kept sessions and retained messages, and walks |
+//! | `once` | QoS 2 messages that kept sessions have got, so that no repetition reaches them |
 //! | `custody` | messages of share groups on their way to another shard, until they are on disk there |
 //! | `mirror` | for tests: whether the log says what is in memory |
 //! | `disk` | how far the disk is, and who waits for that |
@@ -89,6 +90,7 @@ mod local;
 mod login;
 mod losses;
 mod mirror;
+mod once;
 mod order;
 mod parcel;
 mod publish;

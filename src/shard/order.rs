@@ -18,7 +18,7 @@ use super::Core;
 use super::desk::{Desk, Paper};
 use super::env::Env;
 use super::exchange::Exchange;
-use super::parcel::{Found, HandOff, Parcel, Pass, Query};
+use super::parcel::{Found, HandOff, Parcel, Pass, Query, Released};
 use super::waits::{Blocked, Wait};
 
 /// What a turn takes in. `Shard::turn` makes one, and nobody else does.
@@ -172,6 +172,12 @@ impl Exchange {
     /// shard is visited once a round.
     pub fn push_share(&mut self, to: ShardId, pass: Pass, _: Heard<'_>, env: &Env) {
         self.push(to, Parcel::Share(Box::new(pass)), env);
+    }
+
+    /// A publisher will not send these again. It has its bound by the messages that it may have unfinished.
+    pub fn push_released(&mut self, to: ShardId, publisher: u64, packet_ids: &[u16], env: &Env) {
+        let released = Released { publisher, packet_ids: packet_ids.into() };
+        self.push(to, Parcel::Released(Box::new(released)), env);
     }
 
     /// A question for retained messages; a shard has `questions_max` of them under way.

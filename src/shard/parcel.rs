@@ -28,6 +28,8 @@ pub enum Parcel {
     },
     /// A message with RETAIN for the owner of its topic, to be stored and fanned out.
     Relay(Message),
+    /// A publisher has sent PUBREL: these messages of QoS 2 will not come again.
+    Released(Box<Released>),
     /// A subscriber of the sender asks the owner for retained messages.
     Query(Box<Query>),
     /// Answers a query.
@@ -53,8 +55,17 @@ impl Parcel {
             Parcel::HandOff(hand_off) => hand_off.cost(),
             // These share messages with the store, or are small.
             Parcel::Retained(_) | Parcel::Query(_) => 64,
+            Parcel::Released(released) => 64 + 2 * released.packet_ids.len(),
         }
     }
+}
+
+/// Packet Identifiers of messages that a publisher will not send again.
+#[derive(Debug)]
+pub struct Released {
+    /// Keyed hash of its Client Identifier.
+    pub publisher: u64,
+    pub packet_ids: Box<[u16]>,
 }
 
 /// A batch of retained messages is wanted.

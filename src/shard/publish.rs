@@ -128,7 +128,8 @@ impl Local {
         front: &Front<'a>,
         route: Option<&Route>,
     ) -> Option<Repeat<'a>> {
-        if publish.payload.len() >= Outbox::SPLICE_MIN {
+        let is_once = publish.qos == Qos::ExactlyOnce && self.env.keep.is_some();
+        if publish.payload.len() >= Outbox::SPLICE_MIN || is_once {
             return None;
         }
         let repeat = Repeat::of(from.version, &front.frame, &front.input[..front.frame.len], publish)?;
@@ -356,7 +357,10 @@ impl Core {
             expires_at: publish.expiry_s.map_or(NEVER, |seconds| after_s(self.local.env.now, seconds.into())),
             publisher: from.client_hash,
             whole: front.whole.filter(|whole| whole.is_worth(publish.payload.len())),
+            origin: self.local.origin_of(from.session, publish),
+            is_repeat: publish.dup,
         };
+        self.local.env.comes(&view);
         match route {
             Some(route) => {
                 let batch = match ids.entries {

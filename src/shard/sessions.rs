@@ -411,6 +411,9 @@ impl Sessions {
             }
             restore_messages(&mut slot.session, image, &shared, &mut env.budget);
         }
+        if let Some(keep) = &mut env.keep {
+            image.taken.iter().for_each(|origin| keep.taken.restore(*origin, key.index));
+        }
         changes.extend(self.set_presence(key, Presence::Offline));
         changes
     }

@@ -332,6 +332,8 @@ impl Core {
             expires_at: NEVER,
             publisher: 0,
             whole: None,
+            origin: 0,
+            is_repeat: false,
         };
         let _ = self.publish(&view, Ticket::owed(Owed::Sys, heard));
     }

@@ -80,6 +80,8 @@ impl Will {
             expires_at: self.expiry_s.map_or(NEVER, |seconds| after_s(now, seconds.into())),
             publisher,
             whole: None,
+            origin: 0,
+            is_repeat: false,
         }
     }
 }

@@ -139,6 +139,8 @@ pub struct SessionImage {
     pub released: VecDeque<u16>,
     /// QoS 2 messages of the client that wait for its PUBREL.
     pub received: BTreeSet<u16>,
+    /// QoS 2 messages that it got and whose publishers may send them again: publisher and its Packet Identifier.
+    pub taken: BTreeSet<(u64, u16)>,
     /// Where the search for a free Packet Identifier goes on.
     pub packet_id_next: u16,
 }
@@ -158,6 +160,7 @@ impl SessionImage {
             flying: VecDeque::new(),
             released: VecDeque::new(),
             received: BTreeSet::new(),
+            taken: BTreeSet::new(),
             packet_id_next: 0,
         }
     }

@@ -30,7 +30,7 @@ pub struct Stock {
 }
 
 /// The directory of a shard's segments.
-pub(super) fn directory(shard: ShardId) -> String {
+pub fn directory(shard: ShardId) -> String {
     format!("{shard:03}")
 }
 
@@ -68,7 +68,7 @@ impl Store {
     fn is_due(&self) -> bool {
         self.shelves.iter().any(|shelf| {
             let ready = shelf.ready.len();
-            ready < SPARE || ready > SPARE_MAX || shelf.large.is_some()
+            !(SPARE..=SPARE_MAX).contains(&ready) || shelf.large.is_some()
         })
     }
 }

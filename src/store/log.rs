@@ -30,7 +30,7 @@ const HURRY_WAITERS: usize = 8;
 const COMMITS_IN_MS: u32 = 2;
 /// Segments that a log fills at least between two walks.
 const WALK_SEGMENTS: u64 = 2;
-/// Bytes of the disk between two walks beyond the images, while the data directory is full.
+/// Bytes of the disk beyond the images that pay while the data directory is full.
 const WALK_WHEN_FULL: u64 = 256 << 10;
 
 /// One write that the log asks for.
@@ -228,7 +228,7 @@ impl Log {
     pub fn is_walk_due(&self) -> bool {
         // One that is full walks as soon as that may free something.
         let least = match self.is_full() {
-            true => self.walk_bytes_min.min(WALK_WHEN_FULL) + self.walk_bytes,
+            true => WALK_WHEN_FULL + self.walk_bytes,
             false => self.walk_bytes_min + 2 * self.walk_bytes,
         };
         self.walk.is_none() && self.walked.is_none() && self.since_walk > least

@@ -21,6 +21,7 @@
 //! | `state` | records applied in order |
 //! | `recover` | the files of a log to a state; what is damaged, and what was torn |
 //! | `manifest` | the directory: which run holds |
+//! | `rewrite` | a state as a new log |
 //! | `run` | from the run that holds to the next one |
 //! | `keeper` | segments in stock: made, taken, given back |
 
@@ -31,6 +32,7 @@ mod log;
 mod manifest;
 mod record;
 mod recover;
+mod rewrite;
 mod run;
 mod state;
 #[cfg(test)]
@@ -38,12 +40,13 @@ mod tests;
 
 pub use frame::Origin;
 pub use image::{Delivery, Filter, SessionImage, StoredWill};
-pub use keeper::Keeper;
+pub use keeper::{Keeper, directory};
 pub use log::{Log, Progress, Write};
 pub use manifest::{Manifest, ManifestError};
 pub use record::{Damaged, Queued, Record, Will};
-pub use recover::{Found, Report, recover};
-pub use run::{Failure, Kept, NextRun, Part};
+pub use recover::{Found, Head, Report, See, Seen, head, heads, recover, visit};
+pub use rewrite::rewrite;
+pub use run::{Failure, Kept, NextRun, Part, prefix, set_aside};
 pub use state::State;
 
 use crate::clock::{Millis, NEVER};

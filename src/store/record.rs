@@ -160,6 +160,17 @@ pub enum Record<'a> {
     Passed {
         number: u64,
     },
+    /// The session has got a QoS 2 message that this publisher sent under this Packet Identifier.
+    Taken {
+        index: u32,
+        publisher: u64,
+        packet_id: u16,
+    },
+    /// The publisher will not send it again.
+    Forgot {
+        publisher: u64,
+        packet_id: u16,
+    },
     /// A walk begins: what follows has an image of everything that is kept.
     WalkBegins,
     /// It is complete.
@@ -233,6 +244,8 @@ impl Record<'_> {
     const AHEAD: u8 = 25;
     const GIVEN: u8 = 26;
     const PASSED: u8 = 27;
+    const TAKEN: u8 = 28;
+    const FORGOT: u8 = 29;
 
     /// Appends it.
     pub fn encode(&self, out: &mut Vec<u8>) {
@@ -348,6 +361,14 @@ impl Record<'_> {
                 fields.u64(number);
                 Self::PASSED
             }
+            Record::Taken { index, publisher, packet_id } => {
+                fields.u32(index).u64(publisher).u16(packet_id);
+                Self::TAKEN
+            }
+            Record::Forgot { publisher, packet_id } => {
+                fields.u64(publisher).u16(packet_id);
+                Self::FORGOT
+            }
             Record::WalkBegins => Self::WALK_BEGINS,
             Record::WalkEnds => Self::WALK_ENDS,
             Record::Stopped => Self::STOPPED,
@@ -412,6 +433,8 @@ impl Record<'_> {
                     properties: fields.bytes()?,
                     payload: fields.bytes()?,
                     whole: None,
+                    origin: 0,
+                    is_repeat: false,
                 };
                 Record::Message { name, message }
             }
@@ -435,6 +458,11 @@ impl Record<'_> {
             Self::CLEARED => Record::Cleared { topic: fields.text()? },
             Self::GIVEN => Record::Given { number: fields.u64()?, group: fields.u64()? },
             Self::PASSED => Record::Passed { number: fields.u64()? },
+            Self::TAKEN => {
+                let (index, publisher) = (fields.u32()?, fields.u64()?);
+                Record::Taken { index, publisher, packet_id: fields.u16()? }
+            }
+            Self::FORGOT => Record::Forgot { publisher: fields.u64()?, packet_id: fields.u16()? },
             Self::WALK_BEGINS => Record::WalkBegins,
             Self::WALK_ENDS => Record::WalkEnds,
             Self::STOPPED => Record::Stopped,

@@ -13,6 +13,7 @@ use std::io;
 
 use super::frame::{COMMIT_HEAD, CommitHead, SegmentHead, sectors};
 use super::keeper::directory;
+use super::record::{Damaged, Record};
 use super::{Origin, State, WallClock, WallMillis};
 use crate::io::{File, Files};
 use crate::memory::{Aligned, SECTOR};
@@ -100,6 +101,99 @@ pub fn recover(files: &dyn Files, origin: Origin, clock: WallClock) -> io::Resul
     Ok(Found { state, report, segments, others })
 }
 
+/// Where a record stands.
+#[derive(Copy, Clone, Debug)]
+pub struct Seen<'a> {
+    pub path: &'a str,
+    pub segment: u32,
+    pub commit: u64,
+    pub wall: WallMillis,
+}
+
+/// What is done with each record, or with what is in the place of one.
+pub type See<'a> = dyn FnMut(Seen<'_>, Result<&Record<'_>, Damaged>) -> io::Result<()> + 'a;
+
+/// Shows all records of the log of `origin` in their order, as far as they can be read, whether
+/// anything is needed of them or not.
+///
+/// # Errors
+/// The directory or a file cannot be read at all, or `see` fails.
+pub fn visit(files: &dyn Files, origin: Origin, see: &mut See<'_>) -> io::Result<()> {
+    let (segments, _) = segments(files, origin)?;
+    for (at, one) in segments.iter().enumerate() {
+        let cut = segments.get(at + 1).map_or(u64::MAX, |next| next.head.first);
+        let mut reader = Reader::new(files, one);
+        while let Some(step) = reader.next()? {
+            let Step::Commit { number, wall, mut records } = step else { continue };
+            let seen = Seen { path: &one.path, segment: one.head.segment, commit: number, wall };
+            while !records.is_empty() && number < cut {
+                match Record::decode(records) {
+                    Ok((record, rest)) => {
+                        see(seen, Ok(&record))?;
+                        records = rest;
+                    }
+                    Err(damaged) => {
+                        see(seen, Err(damaged))?;
+                        break;
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A segment, by what its first sector says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    pub path: String,
+    pub origin: Origin,
+    /// Its place in the order of its log.
+    pub segment: u32,
+    /// Bytes of the file.
+    pub len: u64,
+}
+
+/// The segments in one directory of a shard, of whatever run; files that are none are left out.
+///
+/// # Errors
+/// The directory or a file cannot be read.
+pub fn heads(files: &dyn Files, directory: &str) -> io::Result<Vec<Head>> {
+    let mut heads = Vec::new();
+    for name in files.list(directory)?.iter().filter(|name| name.ends_with(".log")) {
+        let path = format!("{directory}/{name}");
+        match head(files, &path) {
+            Ok(head) => heads.extend(head),
+            // A broker that uses the directory has removed it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    heads.sort_by_key(|head| (head.origin.run, head.segment));
+    Ok(heads)
+}
+
+/// One segment; `None` if the file is none.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn head(files: &dyn Files, path: &str) -> io::Result<Option<Head>> {
+    let (_, len, head) = open(files, path)?;
+    Ok(head.map(|head| Head { path: path.to_owned(), origin: head.origin, segment: head.segment, len }))
+}
+
+/// Opens a file and reads what it is.
+fn open(files: &dyn Files, path: &str) -> io::Result<(File, u64, Option<SegmentHead>)> {
+    let file = files.open(path)?;
+    let len = files.len(&file)?;
+    let mut sector = Aligned::default();
+    if len >= SECTOR as u64 {
+        files.read_at(&file, 0, &mut sector, SECTOR)?;
+    }
+    let head = SegmentHead::decode(sector.as_slice());
+    Ok((file, len, head))
+}
+
 /// What to do where commits are missing.
 #[derive(Copy, Clone, PartialEq, Eq)]
 enum Gap {
@@ -177,13 +271,8 @@ fn segments(files: &dyn Files, origin: Origin) -> io::Result<(Vec<Segment>, Vec<
             continue;
         }
         let path = format!("{}/{name}", directory(origin.shard));
-        let file = files.open(&path)?;
-        let len = files.len(&file)?;
-        let mut sector = Aligned::default();
-        if len >= SECTOR as u64 {
-            files.read_at(&file, 0, &mut sector, SECTOR)?;
-        }
-        match SegmentHead::decode(sector.as_slice()) {
+        let (file, len, head) = open(files, &path)?;
+        match head {
             Some(head) if head.origin == origin => segments.push(Segment { path, file, head, len }),
             Some(_) | None => others.push(path),
         }

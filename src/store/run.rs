@@ -11,7 +11,7 @@ use super::keeper::directory;
 use super::{Found, Keeper, Log, Manifest, Report, SessionImage, WallClock};
 use crate::clock::Millis;
 use crate::io::Files;
-use crate::memory::{Message, ShardId};
+use crate::memory::Message;
 use crate::topic;
 
 /// Where files of a damaged log go.
@@ -41,13 +41,13 @@ fn failure(what: &'static str) -> impl Fn(io::Error) -> Failure {
 pub struct Kept {
     pub sessions: Vec<Box<SessionImage>>,
     pub retained: Vec<Message>,
-    /// Messages of share groups on their way to other shards, with the hashes of their groups.
+    /// Messages of share groups on their way from shard to shard, with the fingerprints of their groups.
     pub given: Vec<(u64, Message)>,
     pub reports: Vec<Report>,
     /// Segments of the run that holds.
-    segments: Vec<String>,
+    pub segments: Vec<String>,
     /// Files of other runs, and of none.
-    foreign: Vec<String>,
+    pub foreign: Vec<String>,
 }
 
 impl Kept {
@@ -105,10 +105,10 @@ fn foreign(files: &dyn Files, manifest: &Manifest) -> io::Result<Vec<String>> {
 /// What one shard of the new run begins with.
 #[derive(Debug)]
 pub struct Part {
-    pub shard: ShardId,
     pub log: Log,
     pub sessions: Vec<Box<SessionImage>>,
     pub retained: Vec<Message>,
+    /// See [`Kept::given`].
     pub given: Vec<(u64, Message)>,
 }
 
@@ -145,7 +145,6 @@ impl NextRun {
         let next = NextRun { manifest, old: kept.segments, is_damaged };
         keeper.fill(files, &next.prefix()).map_err(failure("a segment cannot be made"))?;
         let part = |shard| Part {
-            shard,
             log: Log::new(next.manifest.origin(shard), keeper.clone()),
             sessions: Vec::new(),
             retained: Vec::new(),
@@ -167,7 +166,7 @@ impl NextRun {
 
     /// Files of two runs have different names.
     pub fn prefix(&self) -> String {
-        format!("r{}", self.manifest.run)
+        prefix(&self.manifest)
     }
 
     /// All its shards have everything on disk: from now on it is the one that holds.
@@ -188,9 +187,19 @@ impl NextRun {
 
 /// Removes a file; one of a damaged directory is kept for who wants to look at it.
 fn remove(files: &dyn Files, path: &str, is_damaged: bool) -> io::Result<()> {
-    if !is_damaged {
-        return files.remove(path);
-    }
+    if is_damaged { set_aside(files, path) } else { files.remove(path) }
+}
+
+/// A file of a damaged directory is kept for whoever wants to look at it.
+///
+/// # Errors
+/// It cannot be moved.
+pub fn set_aside(files: &dyn Files, path: &str) -> io::Result<()> {
     files.create_dir(DAMAGED)?;
     files.rename(path, &format!("{DAMAGED}/{}", path.replace('/', "-")))
+}
+
+/// How the names of the files of a run begin.
+pub fn prefix(manifest: &Manifest) -> String {
+    format!("r{}", manifest.run)
 }

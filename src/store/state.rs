@@ -19,6 +19,8 @@ pub struct State {
     retained: HashMap<Box<str>, Message, ahash::RandomState>,
     /// Messages on their way to another shard, with their share groups.
     given: BTreeMap<u64, (u64, Message)>,
+    /// Sessions that have got a QoS 2 message, by publisher and its Packet Identifier; some may be others by now.
+    takers: HashMap<(u64, u16), Vec<u32>, ahash::RandomState>,
     /// The message of the last `Message` or `Again`.
     current: Option<Message>,
     /// Messages of the walk under way, by name.
@@ -69,6 +71,11 @@ impl State {
         self.retained.values()
     }
 
+    /// Messages of share groups whose way to another shard nobody knows the end of, with the fingerprints of their groups, in order.
+    pub fn take_given(&mut self) -> Vec<(u64, Message)> {
+        std::mem::take(&mut self.given).into_values().collect()
+    }
+
     /// Places up to which there may be sessions.
     pub fn places(&self) -> u32 {
         self.sessions.len() as u32
@@ -77,11 +84,6 @@ impl State {
     /// Messages of share groups whose way to another shard nobody knows the end of, with their numbers and groups.
     pub fn given(&self) -> impl Iterator<Item = (u64, u64, &Message)> {
         self.given.iter().map(|(number, (group, message))| (*number, *group, message))
-    }
-
-    /// Messages of share groups whose way to another shard nobody knows the end of, with the fingerprints of their groups, in order.
-    pub fn take_given(&mut self) -> Vec<(u64, Message)> {
-        std::mem::take(&mut self.given).into_values().collect()
     }
 
     /// The session at this place.
@@ -159,6 +161,19 @@ impl State {
             },
             Record::Passed { number } => {
                 self.given.remove(&number);
+            }
+            Record::Taken { index, publisher, packet_id } => {
+                if let Some(Some(session)) = self.sessions.get_mut(index as usize) {
+                    session.taken.insert((publisher, packet_id));
+                    self.takers.entry((publisher, packet_id)).or_default().push(index);
+                }
+            }
+            Record::Forgot { publisher, packet_id } => {
+                for index in self.takers.remove(&(publisher, packet_id)).unwrap_or_default() {
+                    if let Some(Some(session)) = self.sessions.get_mut(index as usize) {
+                        session.taken.remove(&(publisher, packet_id));
+                    }
+                }
             }
             Record::WalkBegins => {
                 self.named.clear();
@@ -259,6 +274,8 @@ impl State {
             | Record::Cleared { .. }
             | Record::Given { .. }
             | Record::Passed { .. }
+            | Record::Taken { .. }
+            | Record::Forgot { .. }
             | Record::WalkBegins
             | Record::WalkEnds
             | Record::Stopped => false,
@@ -299,6 +316,8 @@ fn index_of(record: &Record<'_>) -> Option<u32> {
         | Record::Cleared { .. }
         | Record::Given { .. }
         | Record::Passed { .. }
+        | Record::Taken { .. }
+        | Record::Forgot { .. }
         | Record::WalkBegins
         | Record::WalkEnds
         | Record::Stopped => None,

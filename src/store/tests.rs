@@ -86,6 +86,8 @@ impl<'a> Stage<'a> {
             expires_at: NEVER,
             publisher: 5,
             whole: None,
+            origin: 0,
+            is_repeat: false,
         };
         self.log.append(&Record::Message { name: 0, message });
         self.log.append(&Record::Queued { index, queued: QUEUED });

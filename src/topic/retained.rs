@@ -315,6 +315,8 @@ mod tests {
             expires_at,
             publisher: 0,
             whole: None,
+            origin: 0,
+            is_repeat: false,
         }
         .to_message()
     }

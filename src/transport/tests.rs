@@ -27,6 +27,8 @@ fn message(len: usize) -> Message {
         expires_at: NEVER,
         publisher: 0,
         whole: None,
+        origin: 0,
+        is_repeat: false,
     }
     .to_message()
 }

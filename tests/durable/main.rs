@@ -11,3 +11,4 @@ mod kept;
 mod refused;
 mod room;
 mod runs;
+mod tool;

@@ -25,7 +25,7 @@ fn refused(data: &str, more: &[&str]) -> (i32, String) {
 }
 
 /// The files of a log.
-fn segments(data: &str) -> Vec<PathBuf> {
+pub fn segments(data: &str) -> Vec<PathBuf> {
     let mut paths = Vec::new();
     for shard in std::fs::read_dir(data).expect("the data directory").flatten() {
         if shard.file_type().expect("a type").is_dir() && shard.file_name() != "damaged" {
@@ -36,7 +36,7 @@ fn segments(data: &str) -> Vec<PathBuf> {
 }
 
 /// Changes the bytes of a segment from where this text stands, which must be in one segment alone.
-fn change(data: &str, text: &str, change: impl Fn(&mut [u8])) {
+pub fn change(data: &str, text: &str, change: impl Fn(&mut [u8])) {
     let mut changed = 0;
     for path in segments(data) {
         let mut bytes = std::fs::read(&path).expect("a segment");
@@ -50,7 +50,7 @@ fn change(data: &str, text: &str, change: impl Fn(&mut [u8])) {
 }
 
 /// A directory with a session, `count` messages for it and a retained message, after a kill.
-fn filled(label: &str, count: usize) -> (Runs, Connect) {
+pub fn filled(label: &str, count: usize) -> (Runs, Connect) {
     let runs = Runs::killed(label);
     let connect = Connect::new(V5, name("sub")).persistent();
     let broker = runs.start(1, &[]);

@@ -117,3 +117,11 @@ pub fn expect_sys(broker: &Broker, name: &str, value: &str) {
     client.subscribe(&format!("$SYS/broker/store/{name}"), 0);
     while client.expect_publish().text() != value {}
 }
+
+/// The value of such a topic after the next refresh of a broker that has one each second.
+pub fn sys(broker: &Broker, name: &str) -> u64 {
+    std::thread::sleep(Duration::from_millis(1100));
+    let mut client = Client::fresh(broker, V5);
+    client.subscribe(&format!("$SYS/broker/store/{name}"), 0);
+    client.expect_publish().text().parse().expect("a number")
+}

@@ -100,15 +100,15 @@ impl Data {
         let keeper = Keeper::new(shards, plan.segment_bytes, u64::MAX);
         let (run, parts) = NextRun::begin(&files, &before, kept, &keeper, shards)?;
         let opening = Arc::new(Opening::default());
-        let storing = |Part { log, sessions, retained, given, .. }| Storing {
+        let storing = |Part { log, sessions, retained, given }| Storing {
+            given,
+            damaged: 0,
             log,
             clock,
             sync: if plan.power { Sync::Data } else { Sync::None },
             grace_ms: plan.grace_ms,
             sessions,
             retained,
-            given,
-            damaged: 0,
             opening: opening.clone(),
         };
         let stores = parts.into_iter().map(storing).collect();

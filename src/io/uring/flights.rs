@@ -208,6 +208,8 @@ mod tests {
             expires_at: NEVER,
             publisher: 0,
             whole: Some(whole),
+            origin: 0,
+            is_repeat: false,
         };
         let mut outbox = Outbox::default();
         outbox.push_payload(&message.to_message());

@@ -93,6 +93,8 @@ fn the_output_of_a_turn_is_as_few_records_as_can_be() {
         expires_at: NEVER,
         publisher: 0,
         whole: None,
+        origin: 0,
+        is_repeat: false,
     };
     let message = view.to_message();
     let mut outbox = Outbox::default();
