@@ -27,6 +27,23 @@ use super::{Core, Shard};
 /// The number of a log's writes at the kernel boundary: one is on its way at a time.
 const LOG: u64 = 1;
 
+/// Who keeps a message that was published at QoS 2.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(super) enum KeptBy {
+    ThisShard,
+    /// Other shards, perhaps beside this one.
+    Others,
+    /// Whoever kept it when it came first.
+    AsBefore,
+}
+
+impl KeptBy {
+    /// It went to these shards, beside this one.
+    pub fn of(others: ShardSet) -> KeptBy {
+        if others.is_empty() { KeptBy::ThisShard } else { KeptBy::Others }
+    }
+}
+
 /// What the disk has, as far as others wait for it.
 #[derive(Debug)]
 pub(super) struct Disk {
@@ -166,15 +183,6 @@ impl Local {
         }
     }
 
-    /// These QoS 2 messages are not written down as received, though the session knows them.
-    fn not_received_yet(&mut self, session: Key, packet_ids: impl Iterator<Item = u16>) {
-        if let Some(keep) = &mut self.env.keep
-            && self.sessions.get(session).is_some_and(|slot| slot.is_kept)
-        {
-            keep.unreceived.extend(packet_ids.map(|packet_id| (session.index, packet_id)));
-        }
-    }
-
     /// Messages that were queued in this turn for clients that are here get their Packet Identifiers.
     fn begin_sending(&mut self) {
         let Some(keep) = &mut self.env.keep else { return };
@@ -202,9 +210,9 @@ impl Core {
         from: Publisher,
         ids: &PacketIds<'_>,
         reason: Reason,
-        (wait, is_here_alone): (Wait, bool),
+        (wait, kept): (Wait, KeptBy),
     ) {
-        if is_here_alone {
+        if kept == KeptBy::ThisShard {
             self.local.keep_received(from.session, ids.iter());
             let wait = match self.on_disk_if_kept(from.session) {
                 Wait::Nothing => wait,
@@ -212,12 +220,13 @@ impl Core {
             };
             return self.acknowledge(from.connection, Qos::ExactlyOnce, ids, reason, wait);
         }
-        self.local.not_received_yet(from.session, ids.iter());
-        self.receive_again(from, ids, reason, wait);
-    }
-
-    /// The same of messages that were routed before: whether that is written down is not known.
-    pub(super) fn receive_again(&mut self, from: Publisher, ids: &PacketIds<'_>, reason: Reason, wait: Wait) {
+        // A repetition may stand in the log already, and stays there.
+        if let Some(keep) = &mut self.local.env.keep
+            && kept == KeptBy::Others
+            && self.local.sessions.get(from.session).is_some_and(|slot| slot.is_kept)
+        {
+            keep.unreceived.extend(ids.iter().map(|packet_id| (from.session.index, packet_id)));
+        }
         self.reply(from.connection, Reply::Received { packet_ids: Answered::new(ids), reason }, wait);
     }
 

@@ -72,6 +72,13 @@ impl<I: Io> Shard<I> {
 
 impl Core {
     fn differs_from(&self, state: &State, clock: WallClock) -> Option<String> {
+        let keep = self.local.env.keep.as_ref()?;
+        let given = |(number, group, message): (u64, u64, &Message)| (number, group, text(message));
+        let kept: Vec<_> = keep.custody.iter().map(given).collect();
+        let logged: Vec<_> = state.given().map(given).collect();
+        if kept != logged {
+            return Some(format!("in custody are {kept:#?}\nbut the log says {logged:#?}"));
+        }
         let sessions = &self.local.sessions;
         for index in 0..state.places().max(sessions.arena.end()) {
             let slot = sessions.arena.at(index).map(|(_, slot)| slot).filter(|slot| slot.is_kept);

@@ -30,6 +30,7 @@ use crate::wire::{self, DecodeError, Frame, Publish, Qos, Reason, Repeat, Versio
 use super::Core;
 use super::connection::{Known, Mode};
 use super::deliver::Scratch;
+use super::disk::KeptBy;
 use super::env::Env;
 use super::ingress::{Handled, Pressure};
 use super::local::Local;
@@ -313,7 +314,7 @@ impl Core {
                 let wait = self.exchange.stored_before(publish.retain, shards, commit);
                 match commit {
                     // Perhaps nobody has written down yet that it was received.
-                    Some(_) => self.receive_again(from, ids, Reason::SUCCESS, wait),
+                    Some(_) => self.receive(from, ids, Reason::SUCCESS, (wait, KeptBy::AsBefore)),
                     None => self.answer_publish(from.connection, publish, Reason::SUCCESS, wait),
                 }
                 Ok(())
@@ -376,7 +377,7 @@ impl Core {
                     Qos::AtMostOnce => {}
                     Qos::ExactlyOnce if self.local.env.keep.is_some() => {
                         let wait = self.kept_wait(touched, taken.mark);
-                        self.receive(from, ids, reason, (wait, touched.is_empty()));
+                        self.receive(from, ids, reason, (wait, KeptBy::of(touched)));
                     }
                     Qos::AtLeastOnce | Qos::ExactlyOnce => {
                         let wait = self.kept_wait(touched, taken.mark);
@@ -390,7 +391,7 @@ impl Core {
                 let wait = self.stored(from.connection, targets, way, taken.mark);
                 let reason = routed.reason(from.version);
                 if publish.qos == Qos::ExactlyOnce && self.local.env.keep.is_some() {
-                    self.receive(from, ids, reason, (wait, targets.is_empty()));
+                    self.receive(from, ids, reason, (wait, KeptBy::of(targets)));
                 } else {
                     self.answer_publish(from.connection, publish, reason, wait);
                 }

@@ -122,7 +122,14 @@ impl Core {
                 keep.start = Start::Ready;
                 keep.opening.ready.fetch_add(1, Ordering::SeqCst);
             }
-            Start::Ready if keep.opening.open.load(Ordering::SeqCst) => keep.start = Start::Serving,
+            Start::Ready if keep.opening.open.load(Ordering::SeqCst) => {
+                keep.start = Start::Serving;
+                // Only now anything may be due: a will that went out before would not reach the shards that had not
+                // announced their filters yet.
+                let sessions = &self.local.sessions;
+                sessions.arena.keys().for_each(|session| sessions.set_timer(session, &mut self.local.env));
+                return true;
+            }
             Start::Restoring | Start::Ready => {}
         }
         keep.start == Start::Serving

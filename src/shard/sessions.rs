@@ -415,7 +415,6 @@ impl Sessions {
             image.taken.iter().for_each(|origin| keep.taken.restore(*origin, key.index));
         }
         changes.extend(self.set_presence(key, Presence::Offline));
-        self.set_timer(key, env);
         changes
     }
 

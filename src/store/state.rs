@@ -81,6 +81,11 @@ impl State {
         self.sessions.len() as u32
     }
 
+    /// Messages of share groups whose way to another shard nobody knows the end of, with their numbers and groups.
+    pub fn given(&self) -> impl Iterator<Item = (u64, u64, &Message)> {
+        self.given.iter().map(|(number, (group, message))| (*number, *group, message))
+    }
+
     /// The session at this place.
     pub fn session(&self, index: u32) -> Option<&SessionImage> {
         self.sessions.get(index as usize)?.as_deref()

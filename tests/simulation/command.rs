@@ -237,6 +237,10 @@ impl Figures {
             ("returns through another shard", self.clients.elsewhere),
             ("clock jumps", self.jumps),
             ("stops in the middle of a hand-off", self.stops_in_hand_off),
+            ("crashes", self.crashes),
+            ("crashes before all shards served", self.crashes_in_start),
+            ("crashes in the middle of a stop", self.crashes_in_stop),
+            ("starts after a stop", self.starts_again),
             ("forbidden packets", self.clients.offences),
             ("publishers paused by full rings", counter("pauses_total")),
             ("accepts held by full hand-offs", counter("accept_holds_total")),
@@ -246,7 +250,9 @@ impl Figures {
             ("sessions ended by full queues", counter("sessions_ended_queue_full_total")),
             ("retained stores full", counter("dropped_retained_full_total")),
         ];
-        self.faults.rows().chain(own).collect()
+        // Bits at rest stay what they are: damage is looked for elsewhere.
+        let disk = self.faults.disk_rows().filter(|(name, _)| *name != "bits flipped at rest");
+        self.faults.rows().chain(disk).chain(own).collect()
     }
 
     fn add(&mut self, other: &Figures) {
@@ -258,6 +264,10 @@ impl Figures {
         self.rests += other.rests;
         self.jumps += other.jumps;
         self.stops_in_hand_off += other.stops_in_hand_off;
+        self.crashes += other.crashes;
+        self.crashes_in_start += other.crashes_in_start;
+        self.crashes_in_stop += other.crashes_in_stop;
+        self.starts_again += other.starts_again;
         self.faults.add(&other.faults);
         if self.counters.is_empty() {
             self.counters = vec![0; other.counters.len()];

@@ -256,6 +256,13 @@ impl Plan {
             cannot_say.for_each(|client| client.version = Version::V311);
         }
         let shards = shards_wanted.unwrap_or(shards);
+        let mut disks = Rng::new(seed ^ 0xD15C_0000);
+        let is_kept = may_keep && disks.below(4) == 0;
+        if is_kept {
+            faults.disk.no_space = *disks.pick(&[Odds::NEVER, faults.disk.no_space]);
+            let cannot_say = clients.iter_mut().filter(|client| client.version == Version::V31);
+            cannot_say.for_each(|client| client.version = Version::V311);
+        }
         let length = *rng.pick(&[10, 30, 60, 100, 160]);
         let mut steps: Vec<What> = Vec::new();
         let mut owners: Vec<Client> = Vec::new();
@@ -284,9 +291,7 @@ impl Plan {
             owners.resize(steps.len(), ix);
         }
         let mut steps: Vec<(What, Client)> = steps.into_iter().zip(owners).collect();
-        let mut disks = Rng::new(seed ^ 0xD15C_0000);
-        let data = (may_keep && disks.below(4) == 0)
-            .then(|| DataPlan::draw(&mut disks, (shards, shards_wanted), &clients, &mut steps));
+        let data = is_kept.then(|| DataPlan::draw(&mut disks, (shards, shards_wanted), &clients, &mut steps));
         if data.is_some() {
             // Damage is looked for elsewhere: here all that was acknowledged must be there.
             faults.disk.bit_flips = Odds::NEVER;
@@ -329,31 +334,6 @@ impl Plan {
             echo,
             data,
         }
-    }
-
-    /// The most shards that a cluster of the run has.
-    pub fn shards_max(&self) -> u16 {
-        let crashes = self.steps.iter().filter_map(|step| match step.what {
-            What::Crash { shards, .. } => Some(shards),
-            _ => None,
-        });
-        crashes.fold(self.shards, u16::max)
-    }
-
-    /// Messages that wait in a queue, if their number is all that bounds it, and they do not go elsewhere.
-    pub fn queue_holds(&self) -> Option<u64> {
-        let limits = &self.limits;
-        let by_number = limits.queue_bytes_max >= 1 << 20
-            && self.memory[Class::Queue as usize] >= 1 << 26
-            && limits.queue_full == QueueFull::DropNewest
-            && limits.share_wait_ms == 0;
-        by_number.then_some(limits.queue_messages_max.into())
-    }
-
-    /// Whether there may be no room for a session or a subscription.
-    pub fn is_short_of_sessions(&self) -> bool {
-        let short = |class: Class| self.memory[class as usize] < SESSIONS_AMPLE;
-        short(Class::Session) || short(Class::Subscription)
     }
 
     /// One line about the run's shape.

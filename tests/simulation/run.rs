@@ -131,9 +131,6 @@ struct Run<'a> {
     open: bool,
 }
 
-/// QoS 2 to a kept session is not held until it is on disk, so that a crash may bring it twice.
-const QOS_MAX_KEPT: u8 = 1;
-
 /// Carries a plan out. The trace is kept if `traced`.
 pub fn execute(plan: &Plan, trace: &mut Trace) -> Outcome {
     let mut figures = Figures::default();
@@ -176,6 +173,7 @@ impl<'a> Run<'a> {
         let mut oracle = Oracle::new(names, plan.limits.session_expiry_max_s);
         oracle.may_refuse_sessions = plan.is_short_of_sessions();
         oracle.queue_holds = plan.queue_holds();
+        oracle.crashes.keeps = plan.data.is_some();
         oracle.now = 1_000;
         let cluster = Cluster::new(plan, &mut rng, oracle.now);
         let orders = Orders::new(plan);
@@ -267,7 +265,6 @@ impl<'a> Run<'a> {
             resting: self.resting,
             stopping: self.stopping,
             shards,
-            qos_max: if self.plan.data.is_some() { QOS_MAX_KEPT } else { 2 },
         };
         act(&mut self.clients[client], &mut env)
     }
@@ -403,7 +400,6 @@ impl<'a> Run<'a> {
                         continue;
                     }
                     run.advance(1); // the shards look whether they may serve
-
                     continue;
                 }
                 // Before time helps; a log that waits for its pace has a right to.
@@ -412,7 +408,7 @@ impl<'a> Run<'a> {
                     run.notice()?;
                 }
                 match run.cluster.next_deadline().filter(|at| *at <= horizon) {
-                    Some(at) => run.advance(at - run.oracle.now),
+                    Some(at) => run.advance(at.saturating_sub(run.oracle.now)),
                     None => break,
                 }
             }

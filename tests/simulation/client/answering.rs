@@ -239,7 +239,9 @@ impl Client {
     pub(super) fn released(&mut self, env: &mut Env<'_>, packet_id: u16, code: u8) {
         let Some(conn) = &mut self.conn else { return };
         let known = self.incoming.remove(&packet_id);
-        env.oracle.check(Checker::PacketId, known || conn.continues, |_| {
+        // Where there is a data directory it has its identifier before it is found to be too large for the client.
+        let too_large = env.oracle.crashes.keeps && conn.plan.packet_size_maximum.is_some();
+        env.oracle.check(Checker::PacketId, known || conn.continues || too_large, |_| {
             format!("{} got PUBREL {packet_id} (code {code:#x}) for nothing", self.name)
         });
         // On a resumed connection it counts against what the broker may have in flight until it is finished.

@@ -134,7 +134,7 @@ impl Client {
             settled: None,
             copies: 1,
             again: false,
-            split: Vec::new(),
+            is_split: false,
             sent_split: 0,
         });
         let mut properties = Properties::new();
@@ -171,9 +171,6 @@ impl Client {
         let packet_id = self.free_packet_id();
         let version = self.plan.version;
         let Some(conn) = &mut self.conn else { return };
-        let granted = |options: u8| options & !3 | (options & 3).min(env.qos_max);
-        let filters: Vec<(String, u8)> =
-            filters.into_iter().map(|(filter, options)| (filter, granted(options))).collect();
         let versions = filters.iter().map(|(filter, options)| {
             let (share, matches) = split_share(filter);
             Subscription {
@@ -272,7 +269,7 @@ impl Client {
             settled: None,
             copies: 1,
             again: false,
-            split: Vec::new(),
+            is_split: false,
             sent_split: 0,
         });
         if let Some(expiry) = plan.expiry_s {

@@ -36,8 +36,6 @@ pub struct Env<'a> {
     pub stopping: bool,
     /// Of the broker.
     pub shards: u16,
-    /// Nobody subscribes at a higher one.
-    pub qos_max: u8,
 }
 
 /// A PUBLISH of ours that is not acknowledged to the end.

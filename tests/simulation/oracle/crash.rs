@@ -4,8 +4,6 @@
 //! not: an acknowledgement of a client, a DISCONNECT, that a message was sent. What follows from that is widened here, and
 //! nothing else is.
 
-use std::collections::BTreeSet;
-
 use super::will::Duty;
 use super::{ConnIx, FOREVER, Fate, Millis, MsgId, Oracle, Over, SessionIx, Tick};
 
@@ -18,6 +16,8 @@ pub struct Crashes {
     on_disk: Tick,
     /// When clients that are not there count as away, at the latest; [`FOREVER`] while nothing serves.
     pub back_at: Millis,
+    /// There is a data directory.
+    pub keeps: bool,
     /// The home of each client.
     pub homes: Vec<u16>,
 }
@@ -127,20 +127,19 @@ impl Oracle {
         self.conns[conn].session.is_some_and(|session| self.sessions[session].expiry_ms.0 > 0)
     }
 
-    /// A message at QoS 2 without PUBREC goes through several logs. If some of them have it and others do not, it comes twice
-    /// or not at all: what one shard has decided is not told to the others.
+    /// A message at QoS 2 without PUBREC goes through several logs. If some of them have it, and the one of its publisher does not
+    /// say that it was received, it comes twice: what one shard has decided is not told to the others. Where everybody is on one
+    /// shard it comes once.
     fn undecided_at_crash(&mut self) {
-        let shards: BTreeSet<u16> = self.crashes.homes.iter().copied().collect();
-        if shards.len() < 2 {
-            return;
-        }
         let homes = self.crashes.homes.clone();
         for m in self.messages.iter_mut().filter(|m| m.qos == 2 && !m.will && m.fate == Fate::Unknown) {
-            let home = homes[m.by];
-            let elsewhere = |other: &u16| m.retain || *other != home;
-            m.split.resize(homes.len(), false);
-            m.split.iter_mut().zip(&homes).for_each(|(split, other)| *split |= elsewhere(other));
+            m.is_split |= homes.iter().any(|home| *home != homes[m.by]);
         }
+    }
+
+    /// Whether there was a crash between these.
+    pub(super) fn crashed_between(&self, from: Tick, to: Option<Tick>) -> bool {
+        self.crashes.at.iter().any(|at| *at > from && to.is_none_or(|to| *at < to))
     }
 
     /// The shards serve again. Nothing of those who are away is due in the first `grace_ms`.

@@ -69,8 +69,8 @@ pub struct Message {
     pub copies: u32,
     /// It was sent again on another connection.
     pub again: bool,
-    /// By client: a crash may have kept it on one shard and not on another.
-    pub split: Vec<bool>,
+    /// A crash may have kept it on one shard and not on another.
+    pub is_split: bool,
     /// How often it was sent again since.
     pub sent_split: u32,
 }
@@ -309,7 +309,7 @@ impl Oracle {
             m.sent_at = self.now;
             let key = (m.by, m.topic.clone(), 1);
             self.sent_order.entry(key).or_default().push(id);
-        } else if !m.split.is_empty() {
+        } else if m.is_split {
             m.sent_split += 1;
             let key = (m.by, m.topic.clone(), 2);
             self.sent_order.entry(key).or_default().push(id);

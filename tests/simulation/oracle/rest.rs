@@ -59,9 +59,6 @@ impl Oracle {
             if (qos == 0 && !here) || expired {
                 continue;
             }
-            if m.split.get(client) == Some(&true) {
-                continue;
-            }
             let durable = self.crashes.since(m.certain_at);
             self.checks.count(if durable { Checker::Durable } else { Checker::Arrival }, 1);
             let got = self.sessions[session].got.get(&id).is_some_and(|got| got.live + got.retained > 0);

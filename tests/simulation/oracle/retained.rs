@@ -23,7 +23,7 @@ impl Oracle {
             let sure = |id: &MsgId| {
                 let m = &self.messages[*id];
                 let new = m.sent.is_some_and(|sent| sent > self.store_tick);
-                m.fate == Fate::Certain && !m.will && new && m.split.is_empty()
+                m.fate == Fate::Certain && !m.will && new
             };
             let last = ids.iter().rposition(sure);
             certain |= last.is_some();

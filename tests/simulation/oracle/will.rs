@@ -86,13 +86,15 @@ impl Oracle {
         let conns = &self.conns;
         for will in self.wills.iter_mut().filter(|w| w.conn < conn && conns[w.conn].client == client) {
             let Some((lo, hi)) = will.ended else { continue };
-            if will.duty != Duty::Must || will.delay_ms == 0 {
+            // Who was connected when the broker crashed and comes back in time is as if it had not left.
+            let crashed = conns[will.conn].crashed;
+            if will.duty != Duty::Must || (will.delay_ms == 0 && !crashed) {
                 continue;
             }
             if hi.is_some_and(|hi| asked_at > hi + will.delay_ms) {
                 continue; // it was due before
             }
-            let surely_in_time = !clean && continues && now < lo + will.delay_ms;
+            let surely_in_time = !clean && continues && now < lo + will.delay_ms && !crashed;
             will.duty = if surely_in_time { Duty::Never } else { Duty::May };
         }
     }

@@ -84,3 +84,32 @@ impl DataPlan {
         }
     }
 }
+
+impl Plan {
+    /// The most shards that a cluster of the run has.
+    pub fn shards_max(&self) -> u16 {
+        let crashes = self.steps.iter().filter_map(|step| match step.what {
+            What::Crash { shards, .. } => Some(shards),
+            _ => None,
+        });
+        crashes.fold(self.shards, u16::max)
+    }
+
+    /// Messages that wait in a queue, if their number is all that bounds it, and they do not go elsewhere.
+    pub fn queue_holds(&self) -> Option<u64> {
+        let limits = &self.limits;
+        let by_number = limits.queue_bytes_max >= 1 << 20
+            && self.memory[Class::Queue as usize] >= 1 << 26
+            && limits.queue_full == QueueFull::DropNewest
+            && limits.share_wait_ms == 0;
+        by_number.then_some(limits.queue_messages_max.into())
+    }
+
+    /// Whether there may be no room for a session or a subscription.
+    pub fn is_short_of_sessions(&self) -> bool {
+        let short = |class: Class| self.memory[class as usize] < SESSIONS_AMPLE;
+        // With a full disk there is none for what would be kept.
+        let disk = self.data.is_some() && self.faults.disk.no_space != Odds::NEVER;
+        short(Class::Session) || short(Class::Subscription) || disk
+    }
+}
