@@ -1,6 +1,7 @@
 //! What a run has besides where its shards have a data directory.
 
 use super::*;
+use crate::packet;
 
 /// A data directory, and how the run ends.
 #[derive(Clone, Debug)]
@@ -14,6 +15,36 @@ pub struct DataPlan {
     /// After each turn the log is compared with what is in memory.
     pub is_mirrored: bool,
     pub ending: Ending,
+    pub at_answers: AtAnswers,
+}
+
+/// Crashes at the moment when a client has read an acknowledgement: what it promises is on disk by then, or lost.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct AtAnswers {
+    /// Of these types.
+    pub packets: &'static [u8],
+    /// Per read in which one of them came.
+    pub odds: Odds,
+}
+
+impl AtAnswers {
+    /// None in half of the runs.
+    fn draw(rng: &mut Rng) -> AtAnswers {
+        let packets: [&[u8]; 6] = [
+            &[packet::CONNACK],
+            &[packet::PUBACK],
+            &[packet::PUBREC],
+            &[packet::PUBCOMP],
+            &[packet::SUBACK],
+            &[packet::PUBACK, packet::PUBREC, packet::SUBACK],
+        ];
+        let packets = *rng.pick(&packets);
+        AtAnswers { packets, odds: *rng.pick(&[Odds::NEVER, Odds::NEVER, Odds(500), Odds(3_000)]) }
+    }
+
+    pub fn happen(self) -> bool {
+        self.odds != Odds::NEVER
+    }
 }
 
 /// What comes before the last stop of a run with a data directory.
@@ -81,6 +112,7 @@ impl DataPlan {
             keeps: *rng.pick(&[Odds(9_000), Odds(2_000), Odds(300)]),
             is_mirrored: rng.below(2) == 0,
             ending: *rng.pick(&[Ending::Nothing, Ending::StartAgain, Ending::CrashInStop]),
+            at_answers: AtAnswers::draw(rng),
         }
     }
 }
