@@ -313,10 +313,15 @@ impl Oracle {
             m.sent_at = self.now;
             let key = (m.by, m.topic.clone(), 1);
             self.sent_order.entry(key).or_default().push(id);
-        } else if m.is_undecided {
-            m.sent_undecided += 1;
-            let key = (m.by, m.topic.clone(), 2);
-            self.sent_order.entry(key).or_default().push(id);
+        } else {
+            let is_undecided = m.is_undecided;
+            m.sent_undecided += u32::from(is_undecided);
+            let order = self.sent_order.entry((m.by, m.topic.clone(), 2)).or_default();
+            // What follows one that comes again comes after that one.
+            let follows = order.last().is_some_and(|last| *last < id);
+            if is_undecided || follows {
+                order.push(id);
+            }
         }
     }
 
