@@ -98,14 +98,14 @@ pub struct Cx<'a> {
     pub drops: &'a mut Drops,
     pub spares: &'a mut Spares,
     /// There for a session that is written down.
-    pub notes: Option<Notes<'a>>,
+    pub notes: Option<&'a mut Notes>,
 }
 
 /// What a call changes about the messages of a session that is written down, and how far the disk is with that.
-#[derive(Debug)]
-pub struct Notes<'a> {
+#[derive(Debug, Default)]
+pub struct Notes {
     /// In order.
-    pub list: &'a mut Vec<Note>,
+    pub list: Vec<Note>,
     /// What this call changes is in the commit of this number.
     pub commit: u64,
     /// The commit up to which all are on disk.

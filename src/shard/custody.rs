@@ -77,7 +77,9 @@ impl Keep {
         let mut passed = Vec::new();
         for (to, waiting) in &mut self.custody.on_the_way {
             let durable = exchange.links.register(*to, DURABLE);
-            while let Some((_, number)) = waiting.pop_front_if(|(parcel, _)| *parcel <= durable) {
+            while waiting.front().is_some_and(|(parcel, _)| *parcel <= durable)
+                && let Some((_, number)) = waiting.pop_front()
+            {
                 passed.push(number);
             }
         }

@@ -328,9 +328,12 @@ impl Local {
             self.env.counters().dropped_denied_total.add(1);
             return None;
         }
-        let origin = self.origin(session, &fanout.message, grant, matched);
-        if self.has_taken(session, origin, &fanout.message) {
-            return None;
+        let mut origin = None;
+        if fanout.message.origin != 0 {
+            origin = self.origin(session, &fanout.message, grant, matched);
+            if self.has_taken(session, origin, &fanout.message) {
+                return None;
+            }
         }
         let mut slot = self.sessions.arena.get_mut(session)?;
         if fanout.message.is_expired(self.env.now) {
@@ -493,10 +496,10 @@ impl Local {
         if slot.session.is_waiting()
             && let Some((_, pumped)) = self.with_wire(session, |session, wire, cx| session.pump(wire, cx))
         {
-            if let (More::Disk(commit), Some(keep)) = (pumped.more, &mut self.env.keep) {
-                if keep.sending.back() != Some(&(key, commit)) {
-                    keep.sending.push_back((key, commit));
-                }
+            if let (More::Disk(commit), Some(keep)) = (pumped.more, &mut self.env.keep)
+                && keep.sending.back() != Some(&(key, commit))
+            {
+                keep.sending.push_back((key, commit));
             }
             self.env.count_sent(pumped.published as usize, pumped.payload_bytes);
             self.env.counters().packets_sent_total.add(pumped.released.into());

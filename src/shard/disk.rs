@@ -11,7 +11,7 @@ use crate::clock::Millis;
 use crate::io::Io;
 use crate::memory::{Aligned, Key, ShardId, ShardSet};
 use crate::store::{Progress, Record};
-use crate::wire::{Publish, Qos, Reason};
+use crate::wire::{AckKind, Publish, Qos, Reason};
 
 use super::clients::Clients;
 use super::env::Env;
@@ -194,7 +194,8 @@ impl Local {
     /// The disk has this commit, and with it Packet Identifiers of messages that are sent now.
     fn go_on_sending(&mut self, commit: u64) {
         while let Some(keep) = &mut self.env.keep
-            && let Some((key, _)) = keep.sending.pop_front_if(|(_, need)| *need <= commit)
+            && keep.sending.front().is_some_and(|(_, need)| *need <= commit)
+            && let Some((key, _)) = keep.sending.pop_front()
         {
             self.room_made(key);
         }
@@ -218,7 +219,7 @@ impl Core {
                 Wait::Nothing => wait,
                 disk => disk,
             };
-            return self.acknowledge(from.connection, Qos::ExactlyOnce, ids, reason, wait);
+            return self.acknowledge_later(from.connection, AckKind::PubRec, ids, reason, wait);
         }
         // A repetition may stand in the log already, and stays there.
         if let Some(keep) = &mut self.local.env.keep
@@ -309,6 +310,7 @@ impl<I: Io> Shard<I> {
     }
 
     /// Whether the log has something to write and no more than time is missing.
+    #[inline(always)]
     pub(super) fn log_due_at(&self) -> Option<Millis> {
         let keep = self.core.local.env.keep.as_ref()?;
         let soon = keep.log.waits() || keep.start != Start::Serving;

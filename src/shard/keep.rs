@@ -40,7 +40,7 @@ pub(super) struct Keep {
     pub log: Log,
     pub clock: WallClock,
     /// Notes of the call on a session that is under way.
-    pub notes: Vec<Note>,
+    pub notes: Notes,
     /// Connections with messages that have no Packet Identifier yet; looked at at the end of the turn.
     pub beginning: Vec<Key>,
     /// Connections with messages that are sent when this commit is on disk, in its order.
@@ -109,7 +109,7 @@ impl Keep {
         Keep {
             log,
             clock,
-            notes: Vec::new(),
+            notes: Notes::default(),
             beginning: Vec::new(),
             sending: VecDeque::new(),
             current: 0,
@@ -138,9 +138,9 @@ impl Keep {
 
     /// For a call on a session that is kept.
     #[inline]
-    pub fn lend_notes(&mut self) -> Notes<'_> {
-        let (commit, on_disk) = (self.log.next_commit(), self.log.on_disk());
-        Notes { list: &mut self.notes, commit, on_disk }
+    pub fn lend_notes(&mut self) -> &mut Notes {
+        (self.notes.commit, self.notes.on_disk) = (self.log.next_commit(), self.log.on_disk());
+        &mut self.notes
     }
 
     /// Nothing of the session is kept any more.
@@ -183,8 +183,8 @@ impl Keep {
 
     /// Notes that are about no message.
     fn plain_notes(&mut self, index: u32) {
-        for at in 0..self.notes.len() {
-            match self.notes[at] {
+        for at in 0..self.notes.list.len() {
+            match self.notes.list[at] {
                 Note::Sent { packet_id } => self.log.append(&Record::Sent { index, packet_id }),
                 Note::Acked { packet_id } => self.log.append(&Record::Acked { index, packet_id }),
                 Note::Released { packet_id } => self.log.append(&Record::Released { index, packet_id }),
@@ -196,7 +196,7 @@ impl Keep {
                 }
             }
         }
-        self.notes.clear();
+        self.notes.list.clear();
     }
 
     fn will(&mut self, index: u32, will: &Will) {
@@ -451,7 +451,7 @@ impl Sessions {
     #[inline]
     pub(super) fn keep(&self, session: Key, env: &mut Env) {
         if let Some(keep) = &mut env.keep
-            && !keep.notes.is_empty()
+            && !keep.notes.list.is_empty()
         {
             keep.plain_notes(session.index);
         }
@@ -468,7 +468,7 @@ impl Sessions {
         env: &mut Env,
     ) {
         let Some(keep) = &mut env.keep else { return };
-        let added = match keep.notes.last() {
+        let added = match keep.notes.list.last() {
             Some(Note::Queued) => None,
             Some(Note::Flying { packet_id }) => Some(*packet_id),
             Some(Note::Sent { .. } | Note::Acked { .. } | Note::Released { .. } | Note::Dropped { .. }) => {
@@ -476,7 +476,7 @@ impl Sessions {
             }
             None => return,
         };
-        keep.notes.pop();
+        keep.notes.list.pop();
         let index = session.index;
         keep.plain_notes(index);
         keep.about(message, written);

@@ -25,7 +25,7 @@ use crate::clock::{NEVER, after_s};
 use crate::memory::{Key, MessageView, Outbox, ShardSet, Whole};
 use crate::session::{Batch, Entry, Fanout, Ingress, Verbatim};
 use crate::topic::{self, Route};
-use crate::wire::{self, DecodeError, Frame, Publish, Qos, Reason, Repeat, Version};
+use crate::wire::{self, AckKind, DecodeError, Frame, Publish, Qos, Reason, Repeat, Version};
 
 use super::Core;
 use super::connection::{Known, Mode};
@@ -375,13 +375,16 @@ impl Core {
                 let reason = routed.reason(from.version);
                 match publish.qos {
                     Qos::AtMostOnce => {}
-                    Qos::ExactlyOnce if self.local.env.keep.is_some() => {
+                    qos if self.local.env.keep.is_none() => {
+                        self.acknowledge(from.connection, qos, ids, reason);
+                    }
+                    Qos::ExactlyOnce => {
                         let wait = self.kept_wait(touched, taken.mark);
                         self.receive(from, ids, reason, (wait, KeptBy::of(touched)));
                     }
-                    Qos::AtLeastOnce | Qos::ExactlyOnce => {
+                    Qos::AtLeastOnce => {
                         let wait = self.kept_wait(touched, taken.mark);
-                        self.acknowledge(from.connection, publish.qos, ids, reason, wait);
+                        self.acknowledge_later(from.connection, AckKind::PubAck, ids, reason, wait);
                     }
                 }
             }
@@ -405,7 +408,7 @@ impl Core {
     fn refuse_publish(&mut self, from: Publisher, qos: Qos, ids: &PacketIds<'_>) {
         self.local.env.counters().dropped_denied_total.add(ids.count() as u64);
         if from.version != Version::V5 {
-            return self.acknowledge(from.connection, qos, ids, Reason::SUCCESS, Wait::Nothing);
+            return self.acknowledge(from.connection, qos, ids, Reason::SUCCESS);
         }
         self.refuse_with(from, qos, ids, Reason::NOT_AUTHORIZED);
     }
@@ -417,13 +420,18 @@ impl Core {
             let places = if qos == Qos::ExactlyOnce { ids.count() } else { 1 };
             ids.iter().take(places).for_each(|packet_id| session.refuse_publish(link, qos, packet_id));
         });
-        self.acknowledge(from.connection, qos, ids, reason, Wait::Nothing);
+        self.acknowledge(from.connection, qos, ids, reason);
     }
 
     /// Answers a single PUBLISH, now or later. // [MQTT-3.3.4-1] [MQTT-4.3.2-4] [MQTT-4.3.3-8]
     fn answer_publish(&mut self, key: Key, publish: &Publish<'_>, reason: Reason, wait: Wait) {
         let ids = PacketIds { first: publish.packet_id, entries: &[] };
-        self.acknowledge(key, publish.qos, &ids, reason, wait);
+        match (wait, publish.qos) {
+            (Wait::Nothing, qos) => self.acknowledge(key, qos, &ids, reason),
+            (_, Qos::AtMostOnce) => {}
+            (later, Qos::AtLeastOnce) => self.acknowledge_later(key, AckKind::PubAck, &ids, reason, later),
+            (later, Qos::ExactlyOnce) => self.acknowledge_later(key, AckKind::PubRec, &ids, reason, later),
+        }
     }
 
     /// Whether all next hops have room and the way is free.

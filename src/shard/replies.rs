@@ -239,26 +239,32 @@ impl Core {
         }
     }
 
-    /// PUBACK or PUBREC of PUBLISH packets, now or later. // [MQTT-3.3.4-1] [MQTT-4.3.2-4] [MQTT-4.3.3-8]
+    /// PUBACK or PUBREC of PUBLISH packets that wait for nothing. // [MQTT-3.3.4-1] [MQTT-4.3.2-4] [MQTT-4.3.3-8]
     #[inline]
-    pub(super) fn acknowledge(
-        &mut self,
-        key: Key,
-        qos: Qos,
-        ids: &PacketIds<'_>,
-        reason: Reason,
-        wait: Wait,
-    ) {
+    pub(super) fn acknowledge(&mut self, key: Key, qos: Qos, ids: &PacketIds<'_>, reason: Reason) {
         let kind = match qos {
             Qos::AtMostOnce => return,
             Qos::AtLeastOnce => AckKind::PubAck,
             Qos::ExactlyOnce => AckKind::PubRec,
         };
         let holds = self.local.clients.live(key).is_some_and(|live| live.replies().is_some());
-        if holds || !matches!(wait, Wait::Nothing) {
-            return self.reply(key, Reply::Ack { kind, packet_ids: Answered::new(ids), reason }, wait);
+        if holds {
+            return self.acknowledge_later(key, kind, ids, reason, Wait::Nothing);
         }
         self.local.clients.stage_acks(key, kind, ids.iter(), reason, &self.local.env);
+    }
+
+    /// The same of what may wait.
+    #[inline(never)]
+    pub(super) fn acknowledge_later(
+        &mut self,
+        key: Key,
+        kind: AckKind,
+        ids: &PacketIds<'_>,
+        reason: Reason,
+        wait: Wait,
+    ) {
+        self.reply(key, Reply::Ack { kind, packet_ids: Answered::new(ids), reason }, wait);
     }
 
     /// Once per turn: replies whose time has come.

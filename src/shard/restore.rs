@@ -112,7 +112,12 @@ impl Core {
     }
 
     /// Whether this shard serves, where there is a data directory; moves on with its start.
+    #[inline(always)]
     pub(super) fn advance_start(&mut self) -> bool {
+        self.local.env.keep.is_none() || self.start_on()
+    }
+
+    fn start_on(&mut self) -> bool {
         let is_announced = self.exchange.interest.len() == 0;
         let shards = self.local.env.shards;
         let Some(keep) = &mut self.local.env.keep else { return true };

@@ -359,8 +359,11 @@ impl Core {
     /// Lets everything go on whose time has come.
     pub(super) fn progress(&mut self, heard: Heard<'_>) {
         if self.local.env.shards == 1 {
-            self.release_replies(heard);
-            return self.resume_paused(heard);
+            if !self.exchange.waits.is_empty() {
+                self.release_replies(heard);
+                self.resume_paused(heard);
+            }
+            return;
         }
         if !self.exchange.waits.is_empty() || self.local.env.is_stopping {
             self.exchange.await_all();

@@ -21,7 +21,7 @@ const MAY_NOT_NAME: &[(&str, &[&str])] = &[
 const FIELDS_MAX: usize = 24;
 /// Methods of a type in `src/shard`, in all its files. `Core` has the steps of the turn as well.
 const METHODS_MAX: usize = 72;
-const METHODS_OF_CORE_MAX: usize = 135;
+const METHODS_OF_CORE_MAX: usize = 137;
 
 /// Calls that only `order` may make, with the one other file that may: what they do needs or makes one of its values.
 const ONLY_IN_ORDER: &[(&str, &str)] = &[
