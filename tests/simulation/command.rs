@@ -240,6 +240,7 @@ impl Figures {
             ("crashes", self.crashes),
             ("crashes before all shards served", self.crashes_in_start),
             ("crashes in the middle of a stop", self.crashes_in_stop),
+            ("crashes at answers", self.crashes_at_answers),
             ("starts after a stop", self.starts_again),
             ("forbidden packets", self.clients.offences),
             ("publishers paused by full rings", counter("pauses_total")),
@@ -267,6 +268,7 @@ impl Figures {
         self.crashes += other.crashes;
         self.crashes_in_start += other.crashes_in_start;
         self.crashes_in_stop += other.crashes_in_stop;
+        self.crashes_at_answers += other.crashes_at_answers;
         self.starts_again += other.starts_again;
         self.faults.add(&other.faults);
         if self.counters.is_empty() {

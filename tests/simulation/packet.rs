@@ -114,11 +114,13 @@ pub enum Incoming {
     },
 }
 
+pub const CONNACK: u8 = 2;
 pub const PUBLISH: u8 = 3;
 pub const PUBACK: u8 = 4;
 pub const PUBREC: u8 = 5;
 pub const PUBREL: u8 = 6;
 pub const PUBCOMP: u8 = 7;
+pub const SUBACK: u8 = 9;
 
 fn put_text(out: &mut Vec<u8>, text: &[u8]) {
     out.extend((text.len() as u16).to_be_bytes());

@@ -12,7 +12,7 @@ use ringmq::shard::Options;
 
 use crate::packet::Version;
 
-pub use data::{DataPlan, Ending};
+pub use data::{AtAnswers, DataPlan, Ending};
 
 pub type Client = usize;
 
@@ -292,6 +292,13 @@ impl Plan {
         }
         let mut steps: Vec<(What, Client)> = steps.into_iter().zip(owners).collect();
         let data = is_kept.then(|| DataPlan::draw(&mut disks, (shards, shards_wanted), &clients, &mut steps));
+        if data.as_ref().is_some_and(|data| data.at_answers.happen()) {
+            // So slow that what an answer did not wait for is still on its way.
+            faults.disk.looks = *disks.pick(&[3, 20, 60]);
+            // Else a queue that was full explains what is missing.
+            limits.queue_full = QueueFull::DropNewest;
+            (limits.queue_messages_max, limits.queue_bytes_max) = (1000, 1 << 20);
+        }
         if data.is_some() {
             // Damage is looked for elsewhere: here all that was acknowledged must be there.
             faults.disk.bit_flips = Odds::NEVER;

@@ -17,7 +17,7 @@ use crate::oracle::{Checker, Checks, ConnIx, Drops, Millis, MsgId, Oracle, Sessi
 use crate::orders::Orders;
 use crate::packet::Version;
 use crate::plan::{
-    ClientPlan, ConnectPlan, Ending, FILTERS, Farewell, Leave, Plan, PublishPlan, TOPICS, What,
+    AtAnswers, ClientPlan, ConnectPlan, Ending, FILTERS, Farewell, Leave, Plan, PublishPlan, TOPICS, What,
 };
 use crate::trace::Trace;
 
@@ -67,6 +67,8 @@ pub struct Figures {
     pub crashes: u64,
     pub crashes_in_start: u64,
     pub crashes_in_stop: u64,
+    /// Crashes when a client had just read an answer.
+    pub crashes_at_answers: u64,
     /// Starts after a stop in order.
     pub starts_again: u64,
     /// Shards that were told to stop while a connection was on its way home.
@@ -298,6 +300,7 @@ impl<'a> Run<'a> {
                 50..85 => {
                     let client = self.rng.below(self.clients.len());
                     self.with(client, |client, env| client.look(env));
+                    self.crash_at_answer(client)?;
                     self.join_in(client);
                     self.look_up(client);
                 }

@@ -17,6 +17,12 @@ impl Client {
                 .oracle
                 .fail(Checker::Answers, format!("{} got {incoming:?} before CONNACK", self.name));
         }
+        self.answers.extend(match &incoming {
+            Incoming::ConnAck { .. } => Some(packet::CONNACK),
+            Incoming::SubAck { .. } => Some(packet::SUBACK),
+            Incoming::Ack { kind, .. } => Some(*kind),
+            _ => None,
+        });
         match incoming {
             Incoming::ConnAck { session_present, code, properties } => {
                 self.connack(env, session_present, code, &properties);

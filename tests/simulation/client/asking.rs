@@ -135,7 +135,8 @@ impl Client {
             copies: 1,
             again: false,
             is_split: false,
-            sent_split: 0,
+            is_undecided: false,
+            sent_undecided: 0,
         });
         let mut properties = Properties::new();
         if plan.delay_s > 0 {
@@ -270,7 +271,8 @@ impl Client {
             copies: 1,
             again: false,
             is_split: false,
-            sent_split: 0,
+            is_undecided: false,
+            sent_undecided: 0,
         });
         if let Some(expiry) = plan.expiry_s {
             properties.push((packet::MESSAGE_EXPIRY_INTERVAL, Value::Number(expiry)));

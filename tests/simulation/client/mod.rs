@@ -128,6 +128,8 @@ pub struct Client {
     acknowledged: Vec<usize>,
     /// Messages with RETAIN that PUBACK or PUBREC just named.
     stored: Vec<MsgId>,
+    /// Packet types of the answers that came.
+    answers: BTreeSet<u8>,
     pub sums: Sums,
 }
 
@@ -184,6 +186,7 @@ impl Client {
             packet_id: 0,
             acknowledged: Vec::new(),
             stored: Vec::new(),
+            answers: BTreeSet::new(),
             sums: Sums::default(),
         }
     }
@@ -209,9 +212,15 @@ impl Client {
         std::mem::take(&mut self.stored)
     }
 
+    /// Packet types of the acknowledgements that came since this was last asked.
+    pub fn take_answers(&mut self) -> BTreeSet<u8> {
+        std::mem::take(&mut self.answers)
+    }
+
     /// All shards ended at once. What the broker had sent at QoS 1 it may not remember, its Packet Identifier included.
     pub fn crashed(&mut self) {
         self.unfinished.retain(|packet_id, _| self.incoming.contains(packet_id));
+        self.answers.clear();
     }
 
     pub fn is_connected(&self) -> bool {

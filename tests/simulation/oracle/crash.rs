@@ -133,6 +133,7 @@ impl Oracle {
     fn undecided_at_crash(&mut self) {
         let homes = self.crashes.homes.clone();
         for m in self.messages.iter_mut().filter(|m| m.qos == 2 && !m.will && m.fate == Fate::Unknown) {
+            m.is_undecided = true;
             m.is_split |= homes.iter().any(|home| *home != homes[m.by]);
         }
     }

@@ -71,8 +71,10 @@ pub struct Message {
     pub again: bool,
     /// A crash may have kept it on one shard and not on another.
     pub is_split: bool,
+    /// A crash came before its publisher knew that it was received.
+    pub is_undecided: bool,
     /// How often it was sent again since.
-    pub sent_split: u32,
+    pub sent_undecided: u32,
 }
 
 /// One version of a subscription; SUBSCRIBE for the same filter begins another one.
@@ -114,6 +116,8 @@ pub struct Got {
     pub repeats: u32,
     /// As it was delivered.
     pub qos: u8,
+    /// It went out without waiting for a disk, or to a session that is not kept: a crash may forget that.
+    pub is_loose: bool,
     /// The client has acknowledged it at QoS 1, on this connection.
     pub acked: Option<ConnIx>,
     /// And that is on disk.
@@ -309,10 +313,15 @@ impl Oracle {
             m.sent_at = self.now;
             let key = (m.by, m.topic.clone(), 1);
             self.sent_order.entry(key).or_default().push(id);
-        } else if m.is_split {
-            m.sent_split += 1;
-            let key = (m.by, m.topic.clone(), 2);
-            self.sent_order.entry(key).or_default().push(id);
+        } else {
+            let is_undecided = m.is_undecided;
+            m.sent_undecided += u32::from(is_undecided);
+            let order = self.sent_order.entry((m.by, m.topic.clone(), 2)).or_default();
+            // What follows one that comes again comes after that one.
+            let follows = order.last().is_some_and(|last| *last < id);
+            if is_undecided || follows {
+                order.push(id);
+            }
         }
     }
 

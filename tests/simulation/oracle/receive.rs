@@ -267,7 +267,7 @@ impl Oracle {
             Some(Way::Retained) => got.live > 0,
             Some(Way::Shared(_)) | None => false,
         };
-        if twice && self.messages[id].copies == 1 && self.messages[id].sent_split == 0 {
+        if twice && self.messages[id].copies == 1 && self.messages[id].sent_undecided == 0 {
             self.overtaken.push(format!("{text}, live and retained by one subscription"));
         }
         match way {
@@ -325,10 +325,14 @@ impl Oracle {
     /// Once per copy, and in the order of sending.
     fn got_live(&mut self, d: &Delivery<'_>, id: MsgId, tick: Tick, text: &str) {
         let m = self.messages[id].clone();
-        self.got(d, id, tick).live += 1;
+        let is_loose = d.publish.qos == 0 || !self.is_kept(d.conn);
+        let got = self.got(d, id, tick);
+        got.live += 1;
+        got.is_loose |= is_loose;
         let got = &self.sessions[d.session].got[&id];
 
-        let (live, most) = (got.live, m.copies + got.repeats + m.sent_split);
+        let again = if m.is_split || got.is_loose { m.sent_undecided } else { 0 };
+        let (live, most) = (got.live, m.copies + got.repeats + again);
         self.check(Checker::Once, live <= most, |_| {
             format!("{text}: {live} times, sent {} times, {most} are possible", m.copies)
         });

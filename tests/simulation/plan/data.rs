@@ -1,6 +1,7 @@
 //! What a run has besides where its shards have a data directory.
 
 use super::*;
+use crate::packet;
 
 /// A data directory, and how the run ends.
 #[derive(Clone, Debug)]
@@ -14,6 +15,63 @@ pub struct DataPlan {
     /// After each turn the log is compared with what is in memory.
     pub is_mirrored: bool,
     pub ending: Ending,
+    pub at_answers: AtAnswers,
+}
+
+/// Crashes at the moment when a client has read an acknowledgement: what it promises is on disk by then, or lost.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct AtAnswers {
+    /// Of these types.
+    pub packets: &'static [u8],
+    /// Per read in which one of them came.
+    pub odds: Odds,
+}
+
+impl AtAnswers {
+    /// None in a quarter of the runs.
+    fn draw(rng: &mut Rng) -> AtAnswers {
+        let packets: [&[u8]; 7] = [
+            &[packet::CONNACK],
+            &[packet::PUBACK],
+            &[packet::PUBACK],
+            &[packet::PUBREC],
+            &[packet::PUBCOMP],
+            &[packet::SUBACK],
+            &[packet::PUBACK, packet::PUBREC, packet::SUBACK],
+        ];
+        let packets = *rng.pick(&packets);
+        AtAnswers { packets, odds: *rng.pick(&[Odds::NEVER, Odds(1_000), Odds(4_000), Odds(10_000)]) }
+    }
+
+    pub fn happen(self) -> bool {
+        self.odds != Odds::NEVER
+    }
+
+    /// Puts more of what is acknowledged between the steps: few topics, and many who wait for them.
+    fn add_steps(self, rng: &mut Rng, clients: &[ClientPlan], steps: &mut Vec<(What, Client)>) {
+        let begun = clients.len().min(steps.len());
+        for _ in 0..rng.below(steps.len()) {
+            let at = rng.between(begun, steps.len());
+            let topic = *rng.pick(&MET);
+            let what = if rng.below(4) == 0 {
+                let filters = vec![(*rng.pick(&CROWDED), rng.between(1, 2) as u8)];
+                What::Subscribe { filters, identifier: None }
+            } else {
+                What::Publish(PublishPlan {
+                    topic,
+                    qos: if self.packets.contains(&packet::PUBACK) { 1 } else { rng.between(1, 2) as u8 },
+                    retain: rng.below(4) == 0,
+                    clear: false,
+                    expiry_s: None,
+                    size: 0,
+                    alias: false,
+                    property: false,
+                    count: rng.between(1, 3),
+                })
+            };
+            steps.insert(at, (what, rng.below(clients.len())));
+        }
+    }
 }
 
 /// What comes before the last stop of a run with a data directory.
@@ -74,14 +132,19 @@ impl DataPlan {
             }
             steps.splice(at..at, added);
         }
-        DataPlan {
+        let plan = DataPlan {
             segment_bytes: 64 * 1024,
             grace_ms: *rng.pick(&[0, 40, 2_000]),
             power,
             keeps: *rng.pick(&[Odds(9_000), Odds(2_000), Odds(300)]),
             is_mirrored: rng.below(2) == 0,
             ending: *rng.pick(&[Ending::Nothing, Ending::StartAgain, Ending::CrashInStop]),
+            at_answers: AtAnswers::draw(rng),
+        };
+        if plan.at_answers.happen() {
+            plan.at_answers.add_steps(rng, clients, steps);
         }
+        plan
     }
 }
 

@@ -53,6 +53,27 @@ impl Run<'_> {
         self.sound()
     }
 
+    /// A client has read something: now and then everything ends at that moment, and who was there comes back.
+    pub(super) fn crash_at_answer(&mut self, client: usize) -> Result<()> {
+        let answers = self.clients[client].take_answers();
+        let Some(data) = &self.plan.data else { return Ok(()) };
+        let AtAnswers { packets, odds } = data.at_answers;
+        let is_one = answers.iter().any(|packet| packets.contains(packet));
+        if !is_one || self.stopping || !self.rng.happens(odds) {
+            return Ok(());
+        }
+        self.figures.crashes_at_answers += 1;
+        let power = data.power && self.rng.below(4) > 0;
+        self.crash(power, self.cluster.len() as u16)?;
+        for client in 0..self.watcher {
+            if self.rng.below(4) > 0 {
+                let plan = self.connection(u32::MAX, false);
+                self.with(client, |client, env| client.connect(env, plan));
+            }
+        }
+        Ok(())
+    }
+
     /// What is done beside the shards, and whether they serve by now.
     pub(super) fn tend_data(&mut self) -> Result<()> {
         let Some(data) = &self.plan.data else { return Ok(()) };
