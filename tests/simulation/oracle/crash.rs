@@ -44,6 +44,7 @@ impl Oracle {
     /// What the shards have read and sent is on disk.
     fn wrote_all(&mut self) {
         self.crashes.on_disk = self.tick;
+        self.next(); // not everything that happens now has a tick of its own
         for session in &mut self.sessions {
             session.order_on_disk = session.order.clone();
         }

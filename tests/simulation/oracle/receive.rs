@@ -102,7 +102,9 @@ impl Oracle {
             // The same delivery again, unless it was over for good.
             let is_done = |got: &Got| got.is_done && got.live + got.retained + got.shared == 1;
             let is_done = self.sessions[d.session].got.get(&id).is_some_and(is_done);
-            self.check(Checker::Once, !is_done || m.copies > 1 || m.retain, |_| {
+            // One that was forgotten somewhere may have come anew, and this repeats that.
+            let anew = m.copies > 1 || m.is_split && m.sent_undecided > 0;
+            self.check(Checker::Once, !is_done || anew || m.retain, |_| {
                 format!("{text}, although its acknowledgement is on disk")
             });
             return Some(id);
