@@ -198,6 +198,7 @@ impl<'a> Run<'a> {
 
     /// The oracle learns where clients are at home.
     fn at_home(mut self) -> Run<'a> {
+        self.oracle.crashes.shards = self.cluster.len();
         self.oracle.crashes.homes =
             self.clients.iter().map(|client| self.cluster.home(&client.name)).collect();
         self

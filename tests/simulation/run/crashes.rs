@@ -42,6 +42,7 @@ impl Run<'_> {
         self.open = false;
         self.orders.begin_anew();
         self.clients.iter_mut().for_each(Client::crashed);
+        self.oracle.crashes.shards = self.cluster.len();
         self.oracle.crashes.homes =
             self.clients.iter().map(|client| self.cluster.home(&client.name)).collect();
         // Who was connected learns it at once.
