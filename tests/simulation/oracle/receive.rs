@@ -333,7 +333,12 @@ impl Oracle {
         got.is_loose |= is_loose;
         let got = &self.sessions[d.session].got[&id];
 
-        let again = if m.is_split || got.is_loose { m.sent_undecided } else { 0 };
+        // A will that is out may have left before the disk knew that it has; it goes out again then.
+        let again = match m.will {
+            true => self.crashes.at.len() as u32,
+            false if m.is_split || got.is_loose => m.sent_undecided,
+            false => 0,
+        };
         let (live, most) = (got.live, m.copies + got.repeats + again);
         self.check(Checker::Once, live <= most, |_| {
             format!("{text}: {live} times, sent {} times, {most} are possible", m.copies)
