@@ -243,7 +243,7 @@ impl Store {
 
     /// Says that segments cannot be made, and when they can be made again.
     pub fn tend(&mut self) {
-        let full = self.keeper.state().0;
+        let full = self.keeper.failure();
         if std::mem::replace(&mut self.full, full) == full {
             return;
         }

@@ -376,6 +376,7 @@ impl Local {
             self.note_taken(session, origin, delivered);
             if let (Some(key), Some(keep)) = (connection, &mut self.env.keep)
                 && delivered == Delivered::Queued
+                && grant.qos == Qos::ExactlyOnce
                 && keep.beginning.last() != Some(&key)
             {
                 keep.beginning.push(key);

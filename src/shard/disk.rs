@@ -185,8 +185,7 @@ impl Local {
 
     /// Messages that were queued in this turn for clients that are here get their Packet Identifiers.
     fn begin_sending(&mut self) {
-        let Some(keep) = &mut self.env.keep else { return };
-        for key in std::mem::take(&mut keep.beginning) {
+        while let Some(key) = self.env.keep.as_mut().and_then(|keep| keep.beginning.pop()) {
             self.room_made(key);
         }
     }

@@ -151,7 +151,7 @@ impl Core {
             return self.local.clients.stage_acks(key, kind, packet_ids, reason, &self.local.env);
         }
         let Some(session) = self.local.clients.live(key).map(|live| live.session) else { return };
-        let packet_ids = Answered::Many(packet_ids.collect());
+        let packet_ids = Answered::of(packet_ids);
         let disk = self.on_disk_if_kept(session);
         let peers = self.exchange.links.peers();
         let wait = match kind {

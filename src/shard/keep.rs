@@ -14,8 +14,8 @@ use std::sync::Arc;
 use crate::clock::Millis;
 use crate::io::Sync;
 use crate::memory::{Key, Message, MessageView};
-use crate::session::{Grant, Note, Notes, Place, Restored, Share};
-use crate::store::{Log, Queued, Record, WallClock, WallMillis};
+use crate::session::{Grant, Note, Notes, Place, Restored, Retain};
+use crate::store::{Identifiers, Log, Queued, Record, WallClock, WallMillis};
 use crate::topic::{Options, RetainHandling, Router};
 use crate::wire::Qos;
 
@@ -76,31 +76,17 @@ enum Walk {
 }
 
 /// How a session gets a message, in the words of the log.
-struct Words<'a> {
-    qos: Qos,
-    retain: u8,
-    share: &'a str,
-    identifiers: Vec<u8>,
-}
-
-impl<'a> Words<'a> {
-    fn new(
-        (qos, retain): (Qos, crate::session::Retain),
-        identifiers: &[u32],
-        share: Option<Key>,
-        router: &'a Router,
-    ) -> Words<'a> {
-        Words {
-            qos,
-            retain: retain as u8,
-            share: share.and_then(|key| router.filter_text(key)).unwrap_or_default(),
-            identifiers: identifiers.iter().flat_map(|one| one.to_le_bytes()).collect(),
-        }
-    }
-
-    fn queued(&self) -> Queued<'_> {
-        let Words { qos, retain, share, ref identifiers } = *self;
-        Queued { qos, retain, share, identifiers }
+fn queued<'a>(
+    (qos, retain): (Qos, Retain),
+    identifiers: &'a [u32],
+    share: Option<Key>,
+    router: &'a Router,
+) -> Queued<'a> {
+    Queued {
+        qos,
+        retain: retain as u8,
+        share: share.and_then(|key| router.filter_text(key)).unwrap_or_default(),
+        identifiers: Identifiers::Numbers(identifiers),
     }
 }
 
@@ -236,18 +222,16 @@ impl Keep {
             self.append(&Record::Received { index, packet_id });
         }
         slot.session.visit_kept(|place, kept| {
-            let words = kept.map(|kept| {
+            let queued = kept.map(|kept| {
                 let Restored { message, qos, retain, identifiers, share } = kept;
                 self.named_message(message);
-                Words::new((qos, retain), identifiers, share, router)
+                queued((qos, retain), identifiers, share, router)
             });
-            match (place, &words) {
-                (Place::Flying { packet_id }, Some(words)) => {
-                    self.append(&Record::Flying { index, packet_id, queued: words.queued() });
+            match (place, queued) {
+                (Place::Flying { packet_id }, Some(queued)) => {
+                    self.append(&Record::Flying { index, packet_id, queued });
                 }
-                (Place::Queued, Some(words)) => {
-                    self.append(&Record::Queued { index, queued: words.queued() });
-                }
+                (Place::Queued, Some(queued)) => self.append(&Record::Queued { index, queued }),
                 (Place::Released { packet_id }, _) => self.append(&Record::Released { index, packet_id }),
                 (Place::Flying { .. } | Place::Queued, None) => {
                     debug_assert!(false, "a message that waits is there");
@@ -261,8 +245,8 @@ impl Keep {
     fn image_behind(&mut self, index: u32, slot: &Slot, router: &Router) {
         for kept in slot.cursors.iter().flat_map(|cursors| cursors.behind.written()) {
             self.named_message(kept.message);
-            let words = Words::new((kept.qos, kept.retain), kept.identifiers, kept.share, router);
-            self.append(&Record::Behind { index, queued: words.queued() });
+            let queued = queued((kept.qos, kept.retain), kept.identifiers, kept.share, router);
+            self.append(&Record::Behind { index, queued });
         }
     }
 
@@ -480,19 +464,14 @@ impl Sessions {
         let index = session.index;
         keep.plain_notes(index);
         keep.about(message, written);
-        let share = match grant.share {
-            Share::No => None,
-            share => share.subscription(),
-        };
-        let words = Words::new((grant.qos, grant.retain), grant.identifiers, share, &self.router);
+        let share = grant.share.subscription();
+        let queued = queued((grant.qos, grant.retain), grant.identifiers, share, &self.router);
         match added {
-            None => keep.append(&Record::Queued { index, queued: words.queued() }),
-            Some(packet_id) => keep.append(&Record::Flying { index, packet_id, queued: words.queued() }),
+            None => keep.append(&Record::Queued { index, queued }),
+            Some(packet_id) => keep.append(&Record::Flying { index, packet_id, queued }),
         }
     }
-}
 
-impl Sessions {
     /// Writes that the message waits behind retained ones; see [`Sessions::keep_delivered`].
     #[cold]
     pub(super) fn keep_behind(
@@ -505,8 +484,8 @@ impl Sessions {
     ) {
         let Some(keep) = &mut env.keep else { return };
         keep.about(message, written);
-        let words = Words::new((grant.qos, grant.retain), grant.identifiers, None, &self.router);
-        keep.append(&Record::Behind { index: session.index, queued: words.queued() });
+        let queued = queued((grant.qos, grant.retain), grant.identifiers, None, &self.router);
+        keep.append(&Record::Behind { index: session.index, queued });
     }
 }
 

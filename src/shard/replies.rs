@@ -49,9 +49,14 @@ pub(super) enum Answered {
 
 impl Answered {
     pub fn new(ids: &PacketIds<'_>) -> Answered {
-        match ids.count() {
-            1 => Answered::One(ids.first),
-            _ => Answered::Many(ids.iter().collect()),
+        Answered::of(ids.iter())
+    }
+
+    pub fn of(mut packet_ids: impl Iterator<Item = u16>) -> Answered {
+        let (first, second) = (packet_ids.next(), packet_ids.next());
+        match (first, second) {
+            (Some(one), None) => Answered::One(one),
+            _ => Answered::Many(first.into_iter().chain(second).chain(packet_ids).collect()),
         }
     }
 

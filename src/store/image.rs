@@ -22,15 +22,12 @@ pub struct Delivery {
 
 impl Delivery {
     pub(super) fn new(message: &Message, queued: &Queued<'_>) -> Delivery {
-        let identifiers = queued.identifiers.chunks_exact(4);
         Delivery {
             message: message.clone(),
             qos: queued.qos,
             retain: queued.retain,
             share: queued.share.into(),
-            identifiers: identifiers
-                .map(|bytes| u32::from_le_bytes(bytes.try_into().expect("four bytes")))
-                .collect(),
+            identifiers: queued.identifiers.to_vec().into(),
         }
     }
 }

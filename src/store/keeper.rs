@@ -215,9 +215,8 @@ impl Keeper {
         self.0.changed.notify_all();
     }
 
-    /// Why the last segment could not be made, if that is so, and the bytes of all there are.
-    pub fn state(&self) -> (Option<io::ErrorKind>, u64) {
-        let store = self.lock();
-        (store.failed, store.shelves.iter().map(|shelf| shelf.bytes).sum())
+    /// Why the last segment could not be made, if that is so.
+    pub fn failure(&self) -> Option<io::ErrorKind> {
+        self.lock().failed
     }
 }

@@ -240,10 +240,6 @@ impl Log {
         self.keeper.is_full()
     }
 
-    pub fn is_walking(&self) -> bool {
-        self.walk.is_some()
-    }
-
     pub fn begin_walk(&mut self) {
         debug_assert!(self.walk.is_none());
         self.since_walk = 0;

@@ -43,7 +43,7 @@ pub use image::{Delivery, Filter, SessionImage, StoredWill};
 pub use keeper::{Keeper, directory};
 pub use log::{Log, Progress, Write};
 pub use manifest::{Manifest, ManifestError};
-pub use record::{Damaged, Queued, Record, Will};
+pub use record::{Damaged, Identifiers, Queued, Record, Will};
 pub use recover::{Found, Head, Report, See, Seen, head, heads, recover, visit};
 pub use rewrite::rewrite;
 pub use run::{Failure, Kept, NextRun, Part, prefix, set_aside};

@@ -20,8 +20,27 @@ pub struct Queued<'a> {
     pub retain: u8,
     /// The filter of the shared subscription that it is for; empty without one.
     pub share: &'a str,
-    /// Subscription Identifiers, four bytes each.
-    pub identifiers: &'a [u8],
+    pub identifiers: Identifiers<'a>,
+}
+
+/// Subscription Identifiers.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Identifiers<'a> {
+    Numbers(&'a [u32]),
+    /// As they are written down, four bytes each.
+    Written(&'a [u8]),
+}
+
+impl Identifiers<'_> {
+    pub fn to_vec(self) -> Vec<u32> {
+        match self {
+            Identifiers::Numbers(numbers) => numbers.to_vec(),
+            Identifiers::Written(bytes) => {
+                let (numbers, _) = bytes.as_chunks::<4>();
+                numbers.iter().map(|number| u32::from_le_bytes(*number)).collect()
+            }
+        }
+    }
 }
 
 /// A will as it is written down.
@@ -212,7 +231,14 @@ impl Fields<'_> {
 
     fn queued(&mut self, queued: &Queued<'_>) -> &mut Self {
         self.u8(queued.qos as u8 | queued.retain << 2);
-        self.bytes(queued.share.as_bytes()).bytes(queued.identifiers)
+        self.bytes(queued.share.as_bytes());
+        match queued.identifiers {
+            Identifiers::Numbers(numbers) => {
+                self.u32(4 * numbers.len() as u32);
+                numbers.iter().fold(self, |fields, number| fields.u32(*number))
+            }
+            Identifiers::Written(bytes) => self.bytes(bytes),
+        }
     }
 }
 
@@ -514,6 +540,7 @@ impl<'a> Reader<'a> {
         if identifiers.len() % 4 != 0 || flags >> 2 > 2 {
             return Err(Damaged);
         }
+        let identifiers = Identifiers::Written(identifiers);
         Ok(Queued { qos: qos(flags)?, retain: flags >> 2, share, identifiers })
     }
 }

@@ -60,19 +60,15 @@ struct Segment {
 /// A good commit, or what is in its place.
 enum Step<'a> {
     Commit {
-        number: u64,
-        wall: WallMillis,
+        head: CommitHead,
+        /// Its checksum.
+        crc: u32,
         records: &'a [u8],
     },
     /// Bytes that are no commit, with a good one somewhere behind them in the segment.
-    Bad {
-        at: u64,
-        bytes: u64,
-    },
+    Bad { at: u64, bytes: u64 },
     /// Bytes that are no commit, up to the end of what was written.
-    Torn {
-        bytes: u64,
-    },
+    Torn { bytes: u64 },
 }
 
 /// Reads the log of `origin` below the root of `files`.
@@ -124,7 +120,9 @@ pub fn visit(files: &dyn Files, origin: Origin, see: &mut See<'_>) -> io::Result
         let cut = segments.get(at + 1).map_or(u64::MAX, |next| next.head.first);
         let mut reader = Reader::new(files, one);
         while let Some(step) = reader.next()? {
-            let Step::Commit { number, wall, mut records } = step else { continue };
+            let Step::Commit { head: CommitHead { number, wall, .. }, mut records, .. } = step else {
+                continue;
+            };
             let seen = Seen { path: &one.path, segment: one.head.segment, commit: number, wall };
             while !records.is_empty() && number < cut {
                 match Record::decode(records) {
@@ -210,7 +208,8 @@ fn read(
     bad: &mut Vec<String>,
     gap: Gap,
 ) -> io::Result<bool> {
-    let mut last: Option<u64> = None;
+    // The number and the checksum of the commit before.
+    let mut last: Option<(u64, u32)> = None;
     let mut fits = true;
     for (at, segment) in segments.iter().enumerate() {
         let cut = segments.get(at + 1).map_or(u64::MAX, |next| next.head.first);
@@ -218,17 +217,16 @@ fn read(
         let mut reader = Reader::new(files, segment);
         while let Some(step) = reader.next()? {
             match step {
-                Step::Commit { number, .. } if number >= cut => {} // written again in the next segment
-                Step::Commit { number, wall, records } => {
-                    if let Some(last) = last
-                        && number != last + 1
+                Step::Commit { head, .. } if head.number >= cut => {} // written again in the next segment
+                Step::Commit { head: CommitHead { number, wall, previous, .. }, crc, records } => {
+                    if let Some((last, last_crc)) = last
+                        && (number, previous) != (last + 1, last_crc)
                     {
-                        bad.push(format!(
-                            "{}: commits {} to {} are missing",
-                            segment.path,
-                            last + 1,
-                            number - 1
-                        ));
+                        let path = &segment.path;
+                        bad.push(match number == last + 1 {
+                            true => format!("{path}: commit {number} does not follow the one before it"),
+                            false => format!("{path}: commits {} to {} are missing", last + 1, number - 1),
+                        });
                         if gap == Gap::BeginsAnew {
                             *state = State::new(state.clock());
                             fits = true;
@@ -236,7 +234,7 @@ fn read(
                             state.expect_gap();
                         }
                     }
-                    last = Some(number);
+                    last = Some((number, crc));
                     report.commits += 1;
                     report.bytes += (COMMIT_HEAD + records.len()) as u64;
                     report.newest = report.newest.max(wall);
@@ -311,17 +309,12 @@ impl<'a> Reader<'a> {
         if self.is_over {
             return Ok(None);
         }
-        if let Some(len) = self.commit_at(self.at)? {
+        if let Some((head, len, crc)) = self.commit_at(self.at)? {
             let from = (self.at - self.piece_at) as usize;
             self.at += sectors(len) as u64;
-            let commit = &self.piece.as_slice()[from..from + len];
-            let Some((head, _)) = CommitHead::peek(commit) else { return Ok(None) };
             self.number = head.number + 1;
-            return Ok(Some(Step::Commit {
-                number: head.number,
-                wall: head.wall,
-                records: &commit[COMMIT_HEAD..],
-            }));
+            let records = &self.piece.as_slice()[from + COMMIT_HEAD..from + len];
+            return Ok(Some(Step::Commit { head, crc, records }));
         }
         let bad_at = self.at;
         let (mut at, mut written_to) = (self.at, self.at);
@@ -340,8 +333,8 @@ impl<'a> Reader<'a> {
         Ok((bytes > 0).then_some(Step::Torn { bytes }))
     }
 
-    /// The length of the good commit that begins at `at`, if one does; it is in the piece then.
-    fn commit_at(&mut self, at: u64) -> io::Result<Option<usize>> {
+    /// The good commit that begins at `at`, if one does: its head, length and checksum; it is in the piece then.
+    fn commit_at(&mut self, at: u64) -> io::Result<Option<(CommitHead, usize, u32)>> {
         if at + SECTOR as u64 > self.segment.len {
             return Ok(None);
         }
@@ -360,7 +353,7 @@ impl<'a> Reader<'a> {
         self.load(at, sectors(len))?;
         let from = (at - self.piece_at) as usize;
         let commit = &self.piece.as_slice()[from..from + len];
-        Ok(CommitHead::check(commit).map(|_| len))
+        Ok(CommitHead::check(commit).map(|crc| (head, len, crc)))
     }
 
     /// Whether a commit of this use of the segment seems to begin at `at`.

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::io;
 
 use super::image::{Delivery, SessionImage};
-use super::record::{Queued, Record, Will};
+use super::record::{Identifiers, Queued, Record, Will};
 use super::{Keeper, Log, Origin, Progress, WallClock, WallMillis};
 use crate::clock::NEVER;
 use crate::io::Files;
@@ -25,7 +25,7 @@ pub fn rewrite(
     files: &dyn Files,
     (keeper, prefix): (&Keeper, &str),
     origin: Origin,
-    (sessions, retained): (&[Box<SessionImage>], &[Message]),
+    (sessions, retained, given): (&[Box<SessionImage>], &[Message], &[(u64, Message)]),
     clock: WallClock,
     wall: WallMillis,
 ) -> io::Result<()> {
@@ -47,6 +47,11 @@ pub fn rewrite(
     for message in retained {
         writer.message(message);
         writer.log.append(&Record::Retained);
+        writer.commit(COMMIT_BYTES)?;
+    }
+    for (number, (group, message)) in given.iter().enumerate() {
+        writer.message(message);
+        writer.log.append(&Record::Given { number: number as u64, group: *group });
         writer.commit(COMMIT_BYTES)?;
     }
     writer.log.end_walk();
@@ -96,9 +101,9 @@ impl Writer<'_> {
 
     fn delivery(&mut self, delivery: &Delivery, record: impl Fn(Queued<'_>) -> Record<'_>) {
         self.message(&delivery.message);
-        let identifiers: Vec<u8> = delivery.identifiers.iter().flat_map(|one| one.to_le_bytes()).collect();
+        let identifiers = Identifiers::Numbers(&delivery.identifiers);
         let (qos, retain, share) = (delivery.qos, delivery.retain, &*delivery.share);
-        self.log.append(&record(Queued { qos, retain, share, identifiers: &identifiers }));
+        self.log.append(&record(Queued { qos, retain, share, identifiers }));
     }
 
     fn session(&mut self, index: u32, image: &SessionImage) {
@@ -146,6 +151,9 @@ impl Writer<'_> {
         }
         for &packet_id in &image.released {
             self.log.append(&Record::Released { index, packet_id });
+        }
+        for &(publisher, packet_id) in &image.taken {
+            self.log.append(&Record::Taken { index, publisher, packet_id });
         }
     }
 }

@@ -266,19 +266,7 @@ impl State {
                 session.received.remove(&packet_id);
                 true
             }
-            Record::Began { .. }
-            | Record::Ended { .. }
-            | Record::Message { .. }
-            | Record::Again { .. }
-            | Record::Retained
-            | Record::Cleared { .. }
-            | Record::Given { .. }
-            | Record::Passed { .. }
-            | Record::Taken { .. }
-            | Record::Forgot { .. }
-            | Record::WalkBegins
-            | Record::WalkEnds
-            | Record::Stopped => false,
+            _ => false, // about no session; see `index_of`
         };
         if fits { Ok(()) } else { self.unless_missing() }
     }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::record::{Queued, Record};
+use super::record::{Identifiers, Queued, Record};
 use super::{Found, Keeper, Log, Manifest, Origin, Progress, State, WallClock, recover};
 use crate::clock::NEVER;
 use crate::io::Files;
@@ -109,7 +109,7 @@ impl<'a> Stage<'a> {
 }
 
 const QUEUED: Queued<'static> =
-    Queued { qos: Qos::AtLeastOnce, retain: 0, share: "", identifiers: &[7, 0, 0, 0] };
+    Queued { qos: Qos::AtLeastOnce, retain: 0, share: "", identifiers: Identifiers::Numbers(&[7]) };
 
 fn read(files: &dyn Files) -> Found {
     recover(files, ORIGIN, CLOCK).expect("a directory that can be read")
@@ -219,6 +219,32 @@ fn a_byte_that_flips_is_never_taken_for_content() {
 
 fn queue_is_whole(state: &State) -> bool {
     state.session(0).is_some() && queue_of(state, 0) == ["m0", "m1", "m2"]
+}
+
+/// A commit that has the right number and place, and is not the one that followed.
+#[test]
+fn a_commit_of_another_log_is_not_taken_for_the_next_one() {
+    let logs = ["one", "two"].map(|name| {
+        let dir = Dir::new(name);
+        let files = dir.files();
+        let mut stage = Stage::new(&files);
+        stage.session(0, "client");
+        stage.commit();
+        for n in 0..3 {
+            stage.message(0, &format!("{name} {n}"));
+            stage.commit();
+        }
+        let path = dir.0.join("000/r3-000001.log");
+        let bytes = std::fs::read(&path).expect("a segment");
+        (dir, path, bytes)
+    });
+    let [(dir, path, one), (_, _, two)] = logs;
+    let last = 5 * SECTOR..6 * SECTOR;
+    let mut mixed = one;
+    mixed[last.clone()].copy_from_slice(&two[last]);
+    std::fs::write(&path, &mixed).expect("a write");
+    let Found { report, .. } = read(&dir.files());
+    assert!(report.damage.iter().any(|what| what.contains("does not follow")), "{report:?}");
 }
 
 #[test]

@@ -73,9 +73,11 @@ fn write_anew(files: &OsFiles, manifest: &Manifest, looked: &mut Looked) -> std:
         let sessions: Vec<_> = mine;
         let retained: Vec<_> =
             looked.read.retained.iter().filter(|one| is_home(one.topic(), shard)).cloned().collect();
-        let wall = wall_now();
-        let origin = manifest.origin(shard);
-        store::rewrite(files, (&keeper, &prefix), origin, (&sessions, &retained), looked.clock, wall)?;
+        // On any shard: a start hands them over again.
+        let given = if shard == 0 { std::mem::take(&mut looked.read.given) } else { Vec::new() };
+        let (origin, wall) = (manifest.origin(shard), wall_now());
+        let kept = (&sessions[..], &retained[..], &given[..]);
+        store::rewrite(files, (&keeper, &prefix), origin, kept, looked.clock, wall)?;
     }
     Ok(())
 }
