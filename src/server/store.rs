@@ -14,6 +14,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::clock::Millis;
 use crate::config::{DataDamaged, StoreConfig, exit};
+use crate::io::Sync;
 use crate::io::files::{Files, Lock, LockError, Medium, OsFiles};
 use crate::log::{self, Kind, Level, Value};
 use crate::memory::ShardId;
@@ -297,7 +298,11 @@ fn keeper(config: &StoreConfig, files: &OsFiles, shards: u16) -> io::Result<Keep
     };
     let segment = bytes_max / (SEGMENTS_OF_SHARD * u64::from(shards));
     let segment = segment.clamp(SEGMENT_MIN, SEGMENT_MAX) >> 20 << 20;
-    Ok(Keeper::new(shards, segment, bytes_max))
+    let keeper = Keeper::new(shards, segment, bytes_max);
+    Ok(match config.durability.sync() {
+        Sync::None => keeper.flushing(),
+        Sync::Data => keeper,
+    })
 }
 
 fn start_keeper(keeper: &Keeper, files: &OsFiles, prefix: String) -> io::Result<JoinHandle<()>> {

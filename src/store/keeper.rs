@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::io::{File, Files};
 use crate::memory::ShardId;
@@ -17,7 +17,7 @@ use crate::memory::ShardId;
 const SPARE: usize = 2;
 /// With more that are ready, some are removed.
 const SPARE_MAX: usize = 2 * SPARE;
-/// After a failure the keeper tries again.
+/// After a failure the keeper tries again. As often it flushes, where writes do not.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// A segment as a file.
@@ -44,6 +44,8 @@ struct Shelf {
     made: u32,
     /// Segments that exist, in bytes.
     bytes: u64,
+    /// Where writes flush nothing: the segment that is written to, behind those that were since the last flush.
+    unflushed: Vec<File>,
 }
 
 #[derive(Debug, Default)]
@@ -51,6 +53,8 @@ struct Store {
     shelves: Vec<Shelf>,
     segment_len: u64,
     bytes_max: u64,
+    /// Writes flush nothing: [`Keeper::flush`] does.
+    flushes: bool,
     /// Why the last attempt to make one failed.
     failed: Option<io::ErrorKind>,
     stopping: bool,
@@ -95,6 +99,13 @@ impl Keeper {
         Keeper(Arc::new(Shared { store: Mutex::new(store), changed, is_full }))
     }
 
+    /// The same, for logs whose writes flush nothing: the thread flushes them once in [`RETRY`].
+    #[must_use]
+    pub fn flushing(self) -> Keeper {
+        self.lock().flushes = true;
+        self
+    }
+
     fn lock(&self) -> MutexGuard<'_, Store> {
         self.0.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -126,6 +137,11 @@ impl Keeper {
             shelf.large = Some(bytes);
         }
         let taken = at.and_then(|at| shelf.ready.remove(at));
+        if store.flushes
+            && let Some(taken) = &taken
+        {
+            store.shelves[usize::from(shard)].unflushed.push(taken.file.clone());
+        }
         self.judge(&store);
         self.0.changed.notify_all();
         taken
@@ -167,6 +183,25 @@ impl Keeper {
         Ok(())
     }
 
+    /// Flushes what was written to segments, if their writes do not. A log that is written to stays in the list.
+    ///
+    /// # Errors
+    /// What the disk says. It cannot be relied on any more, so nothing more that is kept is taken.
+    pub fn flush(&self, files: &dyn Files) -> io::Result<()> {
+        let take = |shelf: &mut Shelf| {
+            let last = shelf.unflushed.last().cloned();
+            std::mem::replace(&mut shelf.unflushed, last.into_iter().collect())
+        };
+        let unflushed: Vec<File> = self.lock().shelves.iter_mut().flat_map(take).collect();
+        let flushed = unflushed.iter().try_for_each(|file| files.sync(file));
+        if let Err(error) = &flushed {
+            let mut store = self.lock();
+            store.failed = Some(error.kind());
+            self.judge(&store);
+        }
+        flushed
+    }
+
     /// One that is too much.
     fn next_spare(&self) -> Option<Stock> {
         let mut store = self.lock();
@@ -196,8 +231,13 @@ impl Keeper {
 
     /// What the thread does until [`Keeper::stop`].
     pub fn run(&self, files: &dyn Files, prefix: &str) {
+        let mut flushed_at = Instant::now();
         loop {
-            let failed = self.fill(files, prefix).is_err();
+            let mut failed = self.fill(files, prefix).is_err();
+            if flushed_at.elapsed() >= RETRY {
+                flushed_at = Instant::now();
+                failed |= self.flush(files).is_err();
+            }
             let rests = |store: &mut Store| !store.stopping && (failed || !store.is_due());
             let (store, _) = self
                 .0

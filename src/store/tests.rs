@@ -1,12 +1,15 @@
 //! The log against files of the kernel in a temporary directory, and against damage.
 
+use std::cell::RefCell;
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use super::record::{Identifiers, Queued, Record};
-use super::{Found, Keeper, Log, Manifest, Origin, Progress, State, WallClock, recover};
+use super::{Found, Keeper, Log, Manifest, Origin, Progress, State, WallClock, Write, recover};
 use crate::clock::NEVER;
-use crate::io::Files;
 use crate::io::files::OsFiles;
+use crate::io::sim::{Fate, Faults, SimFiles, Step, World};
+use crate::io::{Files, Sync};
 use crate::memory::{Aligned, MessageView, SECTOR};
 use crate::wire::Qos;
 
@@ -345,6 +348,36 @@ fn a_busy_log_commits_once_in_a_millisecond() {
     stage.message(0, "third");
     assert!(stage.log.seal(stage.now, 2000, 1).is_none(), "two in this millisecond");
     assert!(stage.log.seal(stage.now + 1, 2000, many).is_some());
+}
+
+/// Level `process`: writes flush nothing, and the keeper does.
+#[test]
+fn what_writes_do_not_flush_the_keeper_flushes() {
+    for flushes in [true, false] {
+        let world = Rc::new(RefCell::new(World::new(1, Faults::none(), 1)));
+        let files = SimFiles::new(Rc::clone(&world));
+        files.create_dir("000").expect("a directory");
+        let keeper = Keeper::new(1, SEGMENT, 1 << 30);
+        let keeper = if flushes { keeper.flushing() } else { keeper };
+        keeper.fill(&files, "r3").expect("segments");
+        let mut log = Log::new(ORIGIN, keeper.clone());
+        log.append(&Record::Stopped);
+        for write in 0..2 {
+            log.append(&Record::Stopped);
+            let Write { file, at, bytes } = log.seal(10 + write, 2000, 0).expect("a write");
+            let file = file.imagined_number();
+            let begun = Step::Begun { write, file, at, bytes: bytes.as_slice().into(), sync: Sync::None };
+            let ended = Step::Ended { write, result: Ok(()), reached: Fate::Kept };
+            [begun, ended].into_iter().for_each(|step| world.borrow_mut().disk_mut().apply(step));
+            assert_eq!(log.written(bytes, Ok(())), Progress::OnDisk);
+            assert_eq!(world.borrow().disk().undecided(), 1);
+            keeper.flush(&files).expect("a flush");
+            assert_eq!(world.borrow().disk().undecided(), usize::from(!flushes));
+            if !flushes {
+                break;
+            }
+        }
+    }
 }
 
 #[test]
