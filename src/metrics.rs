@@ -156,6 +156,9 @@ counters! {
     refused_store_full_total,
     /// What the start found damaged in the data directory; counted at shard 0.
     store_damaged,
+    /// QoS 2 messages that a kept session got and does not remember, since the memory for queues is used up: if the broker
+    /// crashes before their publisher has sent PUBREL, the session may get them twice.
+    repetitions_unguarded_total,
     /// Messages sent to other shards.
     mesh_sent_total,
     /// Messages received from other shards.

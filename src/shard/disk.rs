@@ -11,17 +11,19 @@ use crate::clock::Millis;
 use crate::io::Io;
 use crate::memory::{Aligned, Key, ShardId, ShardSet};
 use crate::store::{Progress, Record};
-use crate::wire::{AckKind, Publish, Qos, Reason};
+use crate::topic;
+use crate::wire::{AckKind, Publish, Qos, Reason, Version};
 
 use super::clients::Clients;
 use super::env::Env;
 use super::exchange::Exchange;
+use super::ingress::Pressure;
 use super::local::Local;
 use super::publish::{PacketIds, Publisher};
 use super::replies::{Answered, Reply};
 use super::restore::Start;
 use super::slots::Slot;
-use super::waits::{DURABLE, Wait};
+use super::waits::{Blocked, DURABLE, Wait};
 use super::{Core, Shard};
 
 /// The number of a log's writes at the kernel boundary: one is on its way at a time.
@@ -44,6 +46,19 @@ impl KeptBy {
     }
 }
 
+/// Bytes of a shard that are not on disk, at which publishers of what it would have to keep are not read any more. They go on
+/// at half of it.
+const WAITING_MAX: u64 = 8 << 20;
+
+/// What becomes of a message that may have to be kept.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(super) enum OnDisk {
+    /// It is taken.
+    MayBe,
+    /// It is refused: the data directory is full.
+    HasNoRoom,
+}
+
 /// What the disk has, as far as others wait for it.
 #[derive(Debug)]
 pub(super) struct Disk {
@@ -51,18 +66,30 @@ pub(super) struct Disk {
     on_disk: u64,
     /// The data directory is full.
     pub is_full: bool,
+    /// Shards whose disks are far behind, this one included.
+    behind: ShardSet,
     /// By sender: parcels up to this number, and the commit that has what they changed.
     open: Vec<VecDeque<(u64, u64)>>,
 }
 
 impl Disk {
     pub fn new(shards: u16) -> Disk {
-        Disk { on_disk: 0, is_full: false, open: (0..shards).map(|_| VecDeque::new()).collect() }
+        Disk {
+            on_disk: 0,
+            is_full: false,
+            behind: ShardSet::EMPTY,
+            open: (0..shards).map(|_| VecDeque::new()).collect(),
+        }
     }
 
     #[inline]
     pub fn on_disk(&self) -> u64 {
         self.on_disk
+    }
+
+    /// Whether none of these shards has a disk that is far behind.
+    pub fn keep_up(&self, shards: ShardSet) -> bool {
+        shards.intersection(self.behind).is_empty()
     }
 }
 
@@ -112,6 +139,21 @@ impl Exchange {
         self.finish_relays();
     }
 
+    /// Once a turn: whose disk is far behind, and whether the data directory is full.
+    fn look_at_disks(&mut self, is_full: bool, env: &Env) {
+        let was_behind = self.disk.behind;
+        let is_behind = |shard: &ShardId| {
+            let max = if was_behind.contains(*shard) { WAITING_MAX / 2 } else { WAITING_MAX };
+            env.counters[usize::from(*shard)].store_waiting_bytes.get() > max
+        };
+        let behind = ShardSet::first(env.shards).iter().filter(is_behind);
+        let behind = behind.fold(ShardSet::EMPTY, ShardSet::with);
+        if (behind, is_full) != (was_behind, self.disk.is_full) {
+            (self.disk.behind, self.disk.is_full) = (behind, is_full);
+            self.waits.look_again();
+        }
+    }
+
     /// What an acknowledgement waits for if `commit` and what these shards were sent have to be on disk.
     pub fn on_disk(&self, commit: Option<u64>, targets: ShardSet) -> Wait {
         let own = commit.map(Wait::Disk);
@@ -148,14 +190,22 @@ impl Clients {
 }
 
 impl Local {
-    /// Whether a message that comes now would have to be kept on disk. One that was taken before is no new one.
+    /// The shards that would write down a message that comes now, as far as is known here. One that was taken before is no
+    /// new one.
     #[cold]
-    pub(super) fn would_keep(&mut self, from: Publisher, publish: &Publish<'_>, topic: &str) -> bool {
+    fn keepers(&mut self, from: Publisher, publish: &Publish<'_>, topic: &str) -> ShardSet {
         let is_repeated = |slot: &Slot| {
             publish.qos == Qos::ExactlyOnce && slot.session.received().any(|id| id == publish.packet_id)
         };
-        if publish.qos == Qos::AtMostOnce || self.sessions.get(from.session).is_some_and(is_repeated) {
-            return false;
+        if self.sessions.get(from.session).is_some_and(is_repeated) {
+            return ShardSet::EMPTY;
+        }
+        let mut keepers = ShardSet::EMPTY;
+        if publish.retain {
+            keepers.insert(topic::shard_of(&self.env.keys, topic, self.env.shards));
+        }
+        if publish.qos == Qos::AtMostOnce {
+            return keepers;
         }
         let route = self.sessions.router.route(topic);
         let sessions = &self.sessions;
@@ -163,10 +213,10 @@ impl Local {
             let subscription = sessions.router.subscription(*key);
             subscription.is_some_and(|one| sessions.get(one.session).is_some_and(|slot| slot.is_kept))
         };
-        publish.retain
-            || !route.remote.is_empty()
-            || !route.groups.is_empty()
-            || route.local.iter().any(is_kept)
+        if route.local.iter().any(is_kept) {
+            keepers.insert(self.env.id);
+        }
+        keepers.union(self.sessions.next_hops(topic))
     }
 
     /// It is written down that these QoS 2 messages of the client were received.
@@ -202,6 +252,35 @@ impl Local {
 }
 
 impl Core {
+    /// Whether a PUBLISH may be taken, where there is a data directory.
+    #[inline(never)]
+    pub(super) fn ask_disks(
+        &mut self,
+        from: Publisher,
+        publish: &Publish<'_>,
+        topic: &str,
+        (may_publish, pressure): (bool, Pressure),
+    ) -> Result<OnDisk, Blocked> {
+        let may_wait = pressure == Pressure::Respect;
+        if may_wait {
+            self.local.clients.holds_many(from.connection)?;
+        }
+        let Disk { is_full, behind, .. } = self.exchange.disk;
+        if !may_publish || !is_full && behind.is_empty() {
+            return Ok(OnDisk::MayBe);
+        }
+        let keepers = self.local.keepers(from, publish, topic);
+        if may_wait && !self.exchange.disk.keep_up(keepers) {
+            return Err(Blocked::Shards(Wait::Disks(keepers)));
+        }
+        match from.version {
+            _ if !is_full || keepers.is_empty() || publish.qos == Qos::AtMostOnce => Ok(OnDisk::MayBe),
+            Version::V5 => Ok(OnDisk::HasNoRoom),
+            Version::V31 | Version::V311 if may_wait => Err(Blocked::Shards(Wait::Store)),
+            Version::V31 | Version::V311 => Ok(OnDisk::MayBe),
+        }
+    }
+
     /// QoS 2 messages were routed: PUBREC leaves when it is on disk that they were received. If they are kept on this shard
     /// alone, that is in the same commit as they are. Else it is written down when the others have them on disk, or a crash
     /// in between could lose one: its repetition would be answered and not routed.
@@ -272,10 +351,11 @@ impl<I: Io> Shard<I> {
         }
         keep.advance_walk(&core.local.sessions, &core.retained);
         let is_full = keep.log.is_full();
-        if std::mem::replace(&mut core.exchange.disk.is_full, is_full) != is_full {
-            core.exchange.waits.look_again();
-        }
+        let waiting = keep.log.waiting_bytes() as u64;
         keep.follow();
+        core.local.env.counters().store_waiting_bytes.set(waiting);
+        core.exchange.look_at_disks(is_full, &core.local.env);
+        let Some(keep) = &mut core.local.env.keep else { return };
         let wall = keep.wall(now);
         if let Some(write) = keep.log.seal(now, wall, waiters) {
             let sync = keep.sync;
@@ -312,7 +392,55 @@ impl<I: Io> Shard<I> {
     #[inline(always)]
     pub(super) fn log_due_at(&self) -> Option<Millis> {
         let keep = self.core.local.env.keep.as_ref()?;
-        let soon = keep.log.waits() || keep.start != Start::Serving;
+        // What other shards have on disk is looked at again and again while somebody waits for it.
+        let behind = !self.core.exchange.disk.behind.is_empty();
+        let soon = keep.log.waits() || keep.start != Start::Serving || behind;
         soon.then_some(self.core.local.env.now + 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::WAITING_MAX;
+    use crate::shard::testing::{CONNECT, Stage};
+
+    /// A disk that hangs: messages that nobody acknowledges wait at their publisher, and not here.
+    #[test]
+    fn what_waits_for_a_slow_disk_has_a_limit() {
+        const PAYLOAD: usize = 256 * 1024;
+        const COUNT: usize = 160;
+        let mut stage = Stage::with_store(8 << 20);
+        stage.go_on(20);
+        let client = stage.connect(0);
+        stage.say(client, CONNECT);
+        stage.go_on(20);
+        assert_eq!(stage.hear(client).0[0], 0x20, "CONNACK");
+        stage.world.borrow_mut().faults.disk.looks = 400;
+
+        let mut packets = Vec::new();
+        for n in 0..COUNT {
+            // QoS 0 with RETAIN, 5.0; the Remaining Length has three bytes.
+            let rest = 2 + 4 + 1 + PAYLOAD;
+            let len = [rest & 127 | 128, rest >> 7 & 127 | 128, rest >> 14].map(|byte| byte as u8);
+            packets.extend([&[0x31][..], &len, format!("\0\x04t{n:03}\0").as_bytes()].concat());
+            packets.resize(packets.len() + PAYLOAD, b'x');
+        }
+        let (mut sent, mut most) = (0, 0);
+        for _ in 0..100_000 {
+            let rest = &packets[sent..];
+            sent += stage.world.borrow_mut().write(client, rest).unwrap_or(0);
+            stage.go_on(1);
+            most = most.max(stage.shard.counters().store_waiting_bytes.get());
+            if stage.shard.counters().publish_received_total.get() == COUNT as u64 {
+                break;
+            }
+        }
+        assert_eq!(
+            stage.shard.counters().publish_received_total.get(),
+            COUNT as u64,
+            "{sent} bytes were sent"
+        );
+        let one = 2 * PAYLOAD as u64;
+        assert!(most > WAITING_MAX && most <= WAITING_MAX + one, "{most} bytes waited");
     }
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use crate::clock::Millis;
 use crate::io::Sync;
-use crate::memory::{Key, Message, MessageView};
+use crate::memory::{Budget, Key, Message, MessageView};
 use crate::session::{Grant, Note, Notes, Place, Restored, Retain};
 use crate::store::{Identifiers, Log, Queued, Record, WallClock, WallMillis};
 use crate::topic::{Options, RetainHandling, Router};
@@ -130,10 +130,10 @@ impl Keep {
     }
 
     /// Nothing of the session is kept any more.
-    pub fn ended(&mut self, index: u32) {
+    pub fn ended(&mut self, index: u32, budget: &mut Budget) {
         self.append(&Record::Ended { index });
         self.unreceived.retain(|(of, _)| *of != index);
-        self.taken.ended(index);
+        self.taken.ended(index, budget);
     }
 
     #[inline]
@@ -396,7 +396,7 @@ impl Sessions {
             }
             (true, false) => {
                 kept.sub(1);
-                keep.ended(index);
+                keep.ended(index, &mut env.budget);
             }
             (false, false) => {}
         }
@@ -425,7 +425,7 @@ impl Sessions {
         if slot.expiry_s == 0 {
             slot.is_kept = false;
             env.counters[usize::from(env.id)].store_sessions.sub(1);
-            return keep.ended(index);
+            return keep.ended(index, &mut env.budget);
         }
         let (ends_at, will_at) = (keep.clock.wall(slot.ends_at), keep.clock.wall(slot.will_at()));
         keep.append(&Record::Left { index, ends_at, will_at });

@@ -665,7 +665,6 @@ impl Core {
         counters.mesh_waiting.set(live.mesh);
         counters.connections_paused.set(self.exchange.waits.paused_len() as u64);
         if let Some(keep) = &self.local.env.keep {
-            counters.store_waiting_bytes.set(keep.log.waiting_bytes() as u64);
             counters.store_segments.set(keep.log.segments_len() as u64);
         }
     }

@@ -12,7 +12,7 @@
 
 use std::collections::HashMap;
 
-use crate::memory::{Key, MessageView};
+use crate::memory::{Budget, Class, Key, MessageView};
 use crate::session::{Delivered, Grant, Share};
 use crate::store::Record;
 use crate::wire::{Publish, Qos};
@@ -22,6 +22,9 @@ use super::env::Env;
 use super::keep::Keep;
 use super::local::Local;
 
+/// Bytes charged to `Class::Queue` for each message that a session remembers.
+const TAKEN_BYTES: usize = 32;
+
 /// The publisher's keyed hash, and its Packet Identifier.
 type Origin = (u64, u16);
 
@@ -30,15 +33,22 @@ type Origin = (u64, u16);
 pub(super) struct Taken(HashMap<Origin, Vec<u32>, ahash::RandomState>);
 
 impl Taken {
-    /// A session got it in a former process.
-    pub fn restore(&mut self, origin: Origin, index: u32) {
+    fn add(&mut self, origin: Origin, index: u32) {
         self.0.entry(origin).or_default().push(index);
     }
 
+    /// A session got it in a former process.
+    pub fn restore(&mut self, origin: Origin, index: u32, budget: &mut Budget) {
+        budget.charge_always(Class::Queue, TAKEN_BYTES);
+        self.add(origin, index);
+    }
+
     /// A session has ended.
-    pub fn ended(&mut self, index: u32) {
+    pub fn ended(&mut self, index: u32, budget: &mut Budget) {
         self.0.retain(|_, sessions| {
+            let before = sessions.len();
             sessions.retain(|other| *other != index);
+            budget.release(Class::Queue, (before - sessions.len()) * TAKEN_BYTES);
             !sessions.is_empty()
         });
     }
@@ -60,8 +70,9 @@ impl Taken {
 }
 
 impl Keep {
-    fn forget(&mut self, (publisher, packet_id): Origin) {
-        if self.taken.0.remove(&(publisher, packet_id)).is_some() {
+    fn forget(&mut self, (publisher, packet_id): Origin, budget: &mut Budget) {
+        if let Some(sessions) = self.taken.0.remove(&(publisher, packet_id)) {
+            budget.release(Class::Queue, sessions.len() * TAKEN_BYTES);
             self.append(&Record::Forgot { publisher, packet_id });
         }
     }
@@ -75,7 +86,7 @@ impl Env {
             && !message.is_repeat
             && let Some(keep) = &mut self.keep
         {
-            keep.forget((message.publisher, message.origin));
+            keep.forget((message.publisher, message.origin), &mut self.budget);
         }
     }
 }
@@ -125,8 +136,11 @@ impl Local {
     }
 
     fn take(&mut self, session: Key, (publisher, packet_id): Origin) {
+        if !self.env.budget.charge(Class::Queue, TAKEN_BYTES) {
+            return self.env.counters().repetitions_unguarded_total.add(1);
+        }
         if let Some(keep) = &mut self.env.keep {
-            keep.taken.restore((publisher, packet_id), session.index);
+            keep.taken.add((publisher, packet_id), session.index);
             keep.append(&Record::Taken { index: session.index, publisher, packet_id });
         }
     }
@@ -134,7 +148,7 @@ impl Local {
     /// A publisher will not send these again.
     pub(super) fn forget_taken(&mut self, publisher: u64, packet_ids: impl Iterator<Item = u16>) {
         if let Some(keep) = &mut self.env.keep {
-            packet_ids.for_each(|packet_id| keep.forget((publisher, packet_id)));
+            packet_ids.for_each(|packet_id| keep.forget((publisher, packet_id), &mut self.env.budget));
         }
     }
 }

@@ -30,7 +30,7 @@ use crate::wire::{self, AckKind, DecodeError, Frame, Publish, Qos, Reason, Repea
 use super::Core;
 use super::connection::{Known, Mode};
 use super::deliver::Scratch;
-use super::disk::KeptBy;
+use super::disk::{KeptBy, OnDisk};
 use super::env::Env;
 use super::ingress::{Handled, Pressure};
 use super::local::Local;
@@ -244,12 +244,14 @@ impl Core {
         };
 
         let may_publish = self.local.sessions.may_publish(session, topic, &mut self.local.env);
-        let is_full =
-            self.exchange.disk.is_full && may_publish && self.local.would_keep(from, &publish, topic);
-        if is_full && version != Version::V5 && pressure == Pressure::Respect {
-            return Ok((Handled::Blocked(Blocked::Shards(Wait::Store)), 0, 0));
+        let mut is_refused = false;
+        if self.local.env.keep.is_some() {
+            match self.ask_disks(from, &publish, topic, (may_publish, pressure)) {
+                Ok(OnDisk::MayBe) => {}
+                Ok(OnDisk::HasNoRoom) => is_refused = true,
+                Err(waits) => return Ok((Handled::Blocked(waits), 0, 0)),
+            }
         }
-        let is_refused = is_full && version == Version::V5;
         // A topic that was decoded as the known one is that very text.
         let same = |text: &str| std::ptr::eq(text, topic) || text == topic;
         let fresh;

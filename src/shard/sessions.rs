@@ -254,7 +254,7 @@ impl Sessions {
         if slot.is_kept {
             env.counters().store_sessions.sub(1);
             if let Some(keep) = &mut env.keep {
-                keep.ended(session.index);
+                keep.ended(session.index, &mut env.budget);
             }
         }
         env.budget.release(Class::Session, slot.cost());
@@ -412,7 +412,8 @@ impl Sessions {
             restore_messages(&mut slot.session, image, &shared, &mut env.budget);
         }
         if let Some(keep) = &mut env.keep {
-            image.taken.iter().for_each(|origin| keep.taken.restore(*origin, key.index));
+            let budget = &mut env.budget;
+            image.taken.iter().for_each(|origin| keep.taken.restore(*origin, key.index, budget));
         }
         changes.extend(self.set_presence(key, Presence::Offline));
         changes

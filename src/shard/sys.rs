@@ -100,8 +100,10 @@ const STORE_SUMS: &[(&str, Pick)] = &[
     ("store/commit_bytes", |c| &c.store_bytes_total),
     ("store/damaged", |c| &c.store_damaged),
     ("store/errors", |c| &c.store_errors_total),
+    ("store/refused", |c| &c.refused_store_full_total),
     ("store/segments", |c| &c.store_segments),
     ("store/sessions", |c| &c.store_sessions),
+    ("store/unguarded", |c| &c.repetitions_unguarded_total),
     ("store/waiting_bytes", |c| &c.store_waiting_bytes),
     ("store/walks", |c| &c.store_walks_total),
 ];

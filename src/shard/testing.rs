@@ -4,13 +4,15 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::{Ends, Options, Setup, Shard, Stopping, Turn};
-use crate::io::ListenerId;
-use crate::io::sim::{ClientRead, Endpoint, Faults, SimIo, World};
+use super::{Ends, Opening, Options, Setup, Shard, Stopping, Storing, Turn};
+use crate::clock::Millis;
+use crate::io::sim::{ClientRead, Endpoint, Faults, SimFiles, SimIo, World};
+use crate::io::{Files, ListenerId, Sync};
 use crate::limits::Limits;
 use crate::memory::{CLASSES, Pool};
 use crate::mesh::Bounds;
 use crate::metrics::Counters;
+use crate::store::{Keeper, Log, Origin, WallClock};
 use crate::transport::Layers;
 
 /// The moment of all turns.
@@ -21,8 +23,10 @@ pub(super) const CONNECT: &[u8] = b"\x10\x0e\0\x04MQTT\x05\x02\0\0\0\0\x01a";
 
 /// One shard, and clients of its listeners.
 pub(super) struct Stage {
-    world: Rc<RefCell<World>>,
+    pub world: Rc<RefCell<World>>,
     pub shard: Shard<SimIo>,
+    keeper: Option<(Keeper, SimFiles)>,
+    now: Millis,
 }
 
 impl Stage {
@@ -37,6 +41,42 @@ impl Stage {
         options: Options,
     ) -> Stage {
         let world = Rc::new(RefCell::new(World::new(1, Faults::none(), 1)));
+        Stage::over(world, None, memory, listeners, options)
+    }
+
+    /// The same with a data directory on a disk that is empty.
+    pub fn with_store(segment_bytes: u64) -> Stage {
+        let world = Rc::new(RefCell::new(World::new(1, Faults::none(), 1)));
+        let files = SimFiles::new(Rc::clone(&world));
+        files.create_dir("000").expect("a directory");
+        let keeper = Keeper::new(1, segment_bytes, u64::MAX);
+        keeper.fill(&files, "r1").expect("segments");
+        let opening = Arc::new(Opening::default());
+        opening.open();
+        let storing = Storing {
+            log: Log::new(Origin { store: 1, run: 1, shard: 0 }, keeper.clone()),
+            clock: WallClock::default(),
+            sync: Sync::Data,
+            grace_ms: 0,
+            sessions: Vec::new(),
+            retained: Vec::new(),
+            given: Vec::new(),
+            damaged: 0,
+            opening,
+        };
+        let memory = [1 << 30; CLASSES];
+        let mut stage = Stage::over(world, Some(storing), memory, [Layers::plain()], Options::default());
+        stage.keeper = Some((keeper, files));
+        stage
+    }
+
+    fn over(
+        world: Rc<RefCell<World>>,
+        store: Option<Storing>,
+        memory: [u64; CLASSES],
+        listeners: impl IntoIterator<Item = Layers>,
+        options: Options,
+    ) -> Stage {
         let bounds = Bounds { ring_slots: 64, spill_max: 64, bytes_max: 1 << 20 };
         let setup = Setup {
             id: 0,
@@ -50,10 +90,10 @@ impl Stage {
             stopping: Arc::new(Stopping::default()),
             access: crate::access::Access::default(),
             options: Options { sys_interval_ms: 0, ..options },
-            store: None,
+            store,
         };
         let shard = Shard::new(setup, SimIo::new(0, Rc::clone(&world)), NOW);
-        Stage { world, shard }
+        Stage { world, shard, keeper: None, now: NOW }
     }
 
     /// A new connection to a listener.
@@ -63,6 +103,17 @@ impl Stage {
 
     pub fn say(&mut self, endpoint: Endpoint, bytes: &[u8]) {
         assert_eq!(self.world.borrow_mut().write(endpoint, bytes), Some(bytes.len()));
+    }
+
+    /// So many turns, one in each millisecond; segments are made in between.
+    pub fn go_on(&mut self, turns: usize) {
+        for _ in 0..turns {
+            self.now += 1;
+            let _ = self.shard.turn(self.now);
+            if let Some((keeper, files)) = &self.keeper {
+                keeper.fill(files, "r1").expect("segments");
+            }
+        }
     }
 
     /// Turns until nothing is left to do.

@@ -44,6 +44,8 @@ pub(super) enum Wait {
     Room(ShardSet),
     /// What this shard wrote down up to this commit is on disk.
     Disk(u64),
+    /// None of these shards has a disk that is far behind.
+    Disks(ShardSet),
     /// The data directory is not full.
     Store,
     /// All of these.
@@ -61,6 +63,7 @@ impl Wait {
             Wait::Announced(need) => *need <= exchange.interest.announced(),
             Wait::Wills(count) => *count <= exchange.waits.released,
             Wait::Disk(commit) => *commit <= exchange.disk.on_disk(),
+            Wait::Disks(shards) => exchange.disk.keep_up(*shards),
             Wait::Store => !exchange.disk.is_full,
             Wait::All(all) => all.iter().all(|wait| wait.is_over(exchange)),
             Wait::Room(shards) => shards.intersection(exchange.links.full()).is_empty(),

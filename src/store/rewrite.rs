@@ -8,7 +8,8 @@ use std::io;
 
 use super::image::{Delivery, SessionImage};
 use super::record::{Identifiers, Queued, Record, Will};
-use super::{Keeper, Log, Origin, Progress, WallClock, WallMillis};
+use super::run::Part;
+use super::{Keeper, Log, Progress, WallClock, WallMillis};
 use crate::clock::NEVER;
 use crate::io::Files;
 use crate::memory::{Message, MessageView};
@@ -16,7 +17,7 @@ use crate::memory::{Message, MessageView};
 /// With more bytes that wait a commit is written.
 const COMMIT_BYTES: usize = 256 * 1024;
 
-/// Writes a log that has these sessions and messages and nothing else. `clock` is that of the state;
+/// Writes the log of a shard that has what is to be kept and nothing else. `clock` is that of the state;
 /// `prefix` is in the names of the files, which must be new.
 ///
 /// # Errors
@@ -24,27 +25,17 @@ const COMMIT_BYTES: usize = 256 * 1024;
 pub fn rewrite(
     files: &dyn Files,
     (keeper, prefix): (&Keeper, &str),
-    origin: Origin,
-    (sessions, retained, given): (&[Box<SessionImage>], &[Message], &[(u64, Message)]),
+    Part { log, sessions, retained, given }: Part,
     clock: WallClock,
     wall: WallMillis,
 ) -> io::Result<()> {
-    let mut writer = Writer {
-        files,
-        keeper,
-        prefix,
-        log: Log::new(origin, keeper.clone()),
-        clock,
-        wall,
-        now: 0,
-        named: HashSet::new(),
-    };
+    let mut writer = Writer { files, keeper, prefix, log, clock, wall, now: 0, named: HashSet::new() };
     writer.log.begin_walk();
     for (index, session) in sessions.iter().enumerate() {
         writer.session(index as u32, session); // a shard has fewer than 2^28
         writer.commit(COMMIT_BYTES)?;
     }
-    for message in retained {
+    for message in &retained {
         writer.message(message);
         writer.log.append(&Record::Retained);
         writer.commit(COMMIT_BYTES)?;

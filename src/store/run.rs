@@ -76,6 +76,29 @@ impl Kept {
         Ok(kept)
     }
 
+    /// What each shard of a run is to keep, and its log. Nothing of it is left here.
+    pub fn parts(&mut self, manifest: &Manifest, keeper: &Keeper) -> Vec<Part> {
+        let shards = manifest.shards;
+        let part = |shard| Part {
+            log: Log::new(manifest.origin(shard), keeper.clone()),
+            sessions: Vec::new(),
+            retained: Vec::new(),
+            given: Vec::new(),
+        };
+        let mut parts: Vec<Part> = (0..shards).map(part).collect();
+        let home = |name: &str| usize::from(topic::shard_of(&manifest.keys, name, shards));
+        for session in std::mem::take(&mut self.sessions) {
+            parts[home(&session.client_id)].sessions.push(session);
+        }
+        for message in std::mem::take(&mut self.retained) {
+            parts[home(message.topic())].retained.push(message);
+        }
+        for (group, message) in std::mem::take(&mut self.given) {
+            parts[(group % u64::from(shards)) as usize].given.push((group, message));
+        }
+        parts
+    }
+
     /// What is damaged, one sentence each.
     pub fn damage(&self) -> Vec<String> {
         self.reports.iter().flat_map(|report| report.damage.clone()).collect()
@@ -129,7 +152,7 @@ impl NextRun {
     pub fn begin(
         files: &dyn Files,
         before: &Manifest,
-        kept: Kept,
+        mut kept: Kept,
         keeper: &Keeper,
         shards: u16,
     ) -> Result<(NextRun, Vec<Part>), Failure> {
@@ -142,25 +165,9 @@ impl NextRun {
         for shard in 0..shards {
             files.create_dir(&directory(shard)).map_err(failure("a directory cannot be made"))?;
         }
-        let next = NextRun { manifest, old: kept.segments, is_damaged };
+        let next = NextRun { manifest, old: std::mem::take(&mut kept.segments), is_damaged };
         keeper.fill(files, &next.prefix()).map_err(failure("a segment cannot be made"))?;
-        let part = |shard| Part {
-            log: Log::new(next.manifest.origin(shard), keeper.clone()),
-            sessions: Vec::new(),
-            retained: Vec::new(),
-            given: Vec::new(),
-        };
-        let mut parts: Vec<Part> = (0..shards).map(part).collect();
-        let home = |name: &str| usize::from(topic::shard_of(&before.keys, name, shards));
-        for session in kept.sessions {
-            parts[home(&session.client_id)].sessions.push(session);
-        }
-        for message in kept.retained {
-            parts[home(message.topic())].retained.push(message);
-        }
-        for (group, message) in kept.given {
-            parts[(group % u64::from(shards)) as usize].given.push((group, message));
-        }
+        let parts = kept.parts(&next.manifest, keeper);
         Ok((next, parts))
     }
 

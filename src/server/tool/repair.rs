@@ -12,7 +12,6 @@ use crate::io::random_keys;
 use crate::memory::ShardId;
 use crate::server::store::{SEGMENT_MIN, wall_now};
 use crate::store::{self, Keeper, Manifest, ManifestError, prefix, set_aside};
-use crate::topic;
 
 pub(super) fn repair(dir: &Path) -> Result<u8, Unusable> {
     let files = files_of(dir)?;
@@ -63,21 +62,8 @@ fn write_anew(files: &OsFiles, manifest: &Manifest, looked: &mut Looked) -> std:
     for shard in 0..manifest.shards {
         files.create_dir(&store::directory(shard))?;
     }
-    let is_home =
-        |name: &str, shard: ShardId| topic::shard_of(&manifest.keys, name, manifest.shards) == shard;
-    for shard in 0..manifest.shards {
-        let (mine, others) = std::mem::take(&mut looked.read.sessions)
-            .into_iter()
-            .partition(|one| is_home(&one.client_id, shard));
-        looked.read.sessions = others;
-        let sessions: Vec<_> = mine;
-        let retained: Vec<_> =
-            looked.read.retained.iter().filter(|one| is_home(one.topic(), shard)).cloned().collect();
-        // On any shard: a start hands them over again.
-        let given = if shard == 0 { std::mem::take(&mut looked.read.given) } else { Vec::new() };
-        let (origin, wall) = (manifest.origin(shard), wall_now());
-        let kept = (&sessions[..], &retained[..], &given[..]);
-        store::rewrite(files, (&keeper, &prefix), origin, kept, looked.clock, wall)?;
+    for part in looked.read.parts(manifest, &keeper) {
+        store::rewrite(files, (&keeper, &prefix), part, looked.clock, wall_now())?;
     }
     Ok(())
 }
